@@ -1,0 +1,188 @@
+//! The file tree a runtime would see: layers applied in order, whiteouts and hard links resolved.
+//!
+//! It holds metadata and the few contents the contract asks for, never whole images. Paths are relative to the
+//! root, without a leading slash: `usr/bin/python3`; the root itself is the empty path.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// How many symbolic links a look-up follows before it gives up, as Linux does (`MAXSYMLINKS`).
+const MAX_SYMLINKS: usize = 40;
+
+/// How many leading bytes of every regular file are kept: enough for an ELF header, a shebang, a `.pyc` header.
+pub const HEAD_BYTES: usize = 256;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub kind: NodeKind,
+    /// Permission bits with setuid, setgid and sticky: `0o7777`.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Seconds since the epoch.
+    pub mtime: i64,
+    /// Extended attributes by full name, such as `security.capability`.
+    pub xattrs: BTreeMap<String, Vec<u8>>,
+    /// Which layer put it there, counted from 0 at the base.
+    pub layer: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeKind {
+    File(File),
+    Directory,
+    /// Its target as written.
+    Symlink(String),
+    CharDevice {
+        major: u32,
+        minor: u32,
+    },
+    BlockDevice {
+        major: u32,
+        minor: u32,
+    },
+    Fifo,
+}
+
+/// A regular file. Hard links to it share one value's contents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct File {
+    pub size: u64,
+    /// The first [`HEAD_BYTES`] bytes.
+    pub head: Arc<[u8]>,
+    /// The whole content, where the reader was asked to keep it.
+    pub content: Option<Arc<[u8]>>,
+    /// SHA-256 of the content, where the reader was asked for it.
+    pub sha256: Option<[u8; 32]>,
+    /// The inode's first path in its layer, when this entry is a hard link to it.
+    pub hard_link_to: Option<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Tree {
+    nodes: BTreeMap<String, Node>,
+}
+
+impl Tree {
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The node at exactly this path; symbolic links are not followed.
+    pub fn get(&self, path: &str) -> Option<&Node> {
+        self.nodes.get(path.trim_start_matches('/'))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
+        self.nodes.iter().map(|(p, n)| (p.as_str(), n))
+    }
+
+    /// Everything below `dir`, at any depth, in path order; `dir` itself is not among it.
+    pub fn below<'a>(&'a self, dir: &str) -> impl Iterator<Item = (&'a str, &'a Node)> {
+        let dir = dir.trim_matches('/');
+        let prefix = if dir.is_empty() {
+            String::new()
+        } else {
+            format!("{dir}/")
+        };
+        self.nodes
+            .range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded))
+            .take_while({
+                let prefix = prefix.clone();
+                move |(p, _)| p.starts_with(&prefix)
+            })
+            .filter(|(p, _)| !p.is_empty())
+            .map(|(p, n)| (p.as_str(), n))
+    }
+
+    /// Names and nodes directly in `dir`, in name order.
+    pub fn children<'a>(&'a self, dir: &str) -> impl Iterator<Item = (&'a str, &'a Node)> {
+        let dir = dir.trim_matches('/');
+        let skip = if dir.is_empty() { 0 } else { dir.len() + 1 };
+        self.below(dir)
+            .map(move |(p, n)| (&p[skip..], n))
+            .filter(|(name, _)| !name.contains('/'))
+    }
+
+    /// The path and node that `path` names once symbolic links are followed inside the image's root, as a
+    /// process with that root would see it. `..` above the root stays at the root.
+    pub fn resolve(&self, path: &str) -> Result<(String, &Node), Unresolved> {
+        let mut pending: Vec<String> = path.split('/').rev().map(str::to_string).collect();
+        let mut at: Vec<String> = Vec::new();
+        let mut links = 0;
+        while let Some(part) = pending.pop() {
+            match part.as_str() {
+                "" | "." => continue,
+                ".." => {
+                    at.pop();
+                    continue;
+                }
+                _ => at.push(part),
+            }
+            let here = at.join("/");
+            let Some(node) = self.nodes.get(&here) else {
+                return Err(Unresolved::Missing(here));
+            };
+            if let NodeKind::Symlink(target) = &node.kind {
+                links += 1;
+                if links > MAX_SYMLINKS {
+                    return Err(Unresolved::Loop(here));
+                }
+                at.pop();
+                if target.starts_with('/') {
+                    at.clear();
+                }
+                pending.extend(target.split('/').rev().map(str::to_string));
+            }
+        }
+        let path = at.join("/");
+        match self.nodes.get(&path) {
+            Some(node) => Ok((path, node)),
+            None => Err(Unresolved::Missing(path)),
+        }
+    }
+
+    /// The whole content of the regular file that `path` resolves to, where it was kept.
+    pub fn content(&self, path: &str) -> Option<&[u8]> {
+        match &self.resolve(path).ok()?.1.kind {
+            NodeKind::File(f) => f.content.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Puts a node where a later layer has it. A non-directory takes the place of everything below it.
+    pub fn insert(&mut self, path: &str, node: Node) {
+        let is_dir = matches!(node.kind, NodeKind::Directory);
+        if !is_dir {
+            self.remove_below(path);
+        }
+        self.nodes.insert(path.to_string(), node);
+    }
+
+    /// Removes a path and everything below it.
+    pub fn remove(&mut self, path: &str) {
+        self.nodes.remove(path);
+        self.remove_below(path);
+    }
+
+    /// Removes everything below a directory, which stays.
+    pub fn remove_below(&mut self, dir: &str) {
+        let doomed: Vec<String> = self.below(dir).map(|(p, _)| p.to_string()).collect();
+        for path in doomed {
+            self.nodes.remove(&path);
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unresolved {
+    #[error("{0:?} does not exist")]
+    Missing(String),
+    #[error("too many symbolic links at {0:?}")]
+    Loop(String),
+}

@@ -1,0 +1,8 @@
+//! obgp-build as a library: each module is a stage, each stage turns one typed value into the next.
+//!
+//! `config` → `plan` → `base` → `buildkit` → `layout` → `verify` → `report`; only `commands` knows that order.
+
+pub mod config;
+pub mod layout;
+pub mod platform;
+pub mod progress;
