@@ -125,8 +125,8 @@ pub enum ConfigError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path}: {source}", path = path.display())]
     Parse { path: PathBuf, source: toml::de::Error },
-    #[error("no build.toml in {0} or above it; name one with --config FILE", .0.display())]
-    NotFound(PathBuf),
+    #[error("no build.toml in {dir} or above it; name one with --config FILE", dir = dir.display())]
+    NotFound { dir: PathBuf },
     #[error("{0}")]
     Invalid(String),
 }
