@@ -3,6 +3,7 @@
 //! `config` → `plan` → `base` → `buildkit` → `layout` → `verify` → `report`; only `commands` knows that order.
 
 pub mod config;
+pub mod engine;
 pub mod layout;
 pub mod platform;
 pub mod progress;
