@@ -2,6 +2,7 @@
 //!
 //! `config` → `plan` → `base` → `buildkit` → `layout` → `verify` → `report`; only `commands` knows that order.
 
+pub mod buildkit;
 pub mod config;
 pub mod engine;
 pub mod layout;
