@@ -193,6 +193,8 @@ async fn why_ssh_failed(said: JoinHandle<String>) -> io::Error {
     // A connection master that ssh left in the background can hold its stderr open.
     let said = tokio::time::timeout(Duration::from_secs(2), said).await;
     let reason = match said {
+        // Its own messages begin with its name already.
+        Ok(Ok(line)) if line.starts_with("ssh: ") => line,
         Ok(Ok(line)) if !line.is_empty() => format!("ssh: {line}"),
         _ => "ssh ended without a word from the engine".to_string(),
     };
