@@ -2,7 +2,10 @@
 //!
 //! `config` → `plan` → `base` → `buildkit` → `layout` → `verify` → `report`; only `commands` knows that order.
 
+pub mod cli;
 pub mod config;
 pub mod layout;
 pub mod platform;
 pub mod progress;
+pub mod project;
+pub mod report;
