@@ -81,8 +81,8 @@ pub enum PlanError {
     Lock(#[from] LockError),
     #[error(transparent)]
     Dockerfile(#[from] dockerfile::DockerfileError),
-    #[error("cannot read the build context: {0}")]
-    Context(#[from] std::io::Error),
+    #[error(transparent)]
+    Context(#[from] context::ContextError),
     #[error(
         "the engine at {endpoint} cannot run {platform}, which the last stage's apt step needs; it runs {known}.\n\
          Register emulation on its machine (`obgp-build doctor` prints the command), or leave it out: --platform {native}"
@@ -91,9 +91,6 @@ pub enum PlanError {
     #[error("the engine at {endpoint} runs {os}/{architecture}; bases and builder stages exist for linux/amd64 and linux/arm64")]
     ForeignEngine { endpoint: String, os: String, architecture: String },
 }
-
-/// The name of the Dockerfile in the build context.
-pub const DOCKERFILE: &str = "Dockerfile";
 
 pub async fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, PlanError> {
     let endpoint = engine.endpoint().to_string();
@@ -143,7 +140,7 @@ async fn plan_image(
     let lock = lock::find(file, &source, &series.constraints, &distro.python)?;
     let image_name = settings.image_name(name, &reference)?;
     let tag = image_name.tag().unwrap_or_default().to_string();
-    let context = context::build_context(&file.root, DOCKERFILE, &dockerfile::render(name, distro, file)?)?;
+    let context = context::build(file, &dockerfile::render(name, distro, file)?)?;
     let request = resolve::Request {
         distro_name: name,
         distro,
