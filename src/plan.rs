@@ -2,6 +2,7 @@
 //! for a ref that is a branch or tag; starts nothing.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use oci_spec::distribution::Reference;
@@ -11,7 +12,7 @@ use crate::base::resolve::{self, BasePlan};
 use crate::config::file::ConfigError;
 use crate::config::{Distro, Settings};
 use crate::engine::{Engine, EngineError};
-use crate::lock::{self, LockError, LockFile};
+use crate::lock::{self, LockError};
 use crate::platform::Platform;
 use crate::project::{self, ProjectError, Source};
 use crate::{context, dockerfile};
@@ -45,7 +46,7 @@ pub struct ImagePlan {
     pub python: String,
     /// Which OpenStack release's upper constraints the lock honours.
     pub constraints: String,
-    pub lock: LockFile,
+    pub lock: LockPlan,
     /// Nothing in the image is later than this.
     pub source_date_epoch: i64,
     /// SHA-256 of the build context: the Dockerfile and all it copies.
@@ -56,6 +57,16 @@ pub struct ImagePlan {
     /// For the build platform: what the builder stages run on.
     pub build_base: BasePlan,
     pub targets: Vec<Target>,
+}
+
+/// The pins that the image is made from.
+#[derive(Clone, Debug, Serialize)]
+pub struct LockPlan {
+    /// Its file name in `images/<name>/locks/`.
+    pub name: String,
+    pub path: PathBuf,
+    pub digest: String,
+    pub distributions: usize,
 }
 
 /// One platform of an image: what one solve makes.
@@ -137,7 +148,7 @@ async fn plan_image(
     let reference = settings.reference_for(distro);
     let series = project::series(file, &reference)?;
     let source = project::resolve(file, &reference).await?;
-    let lock = lock::find(file, &source, &series.constraints, &distro.python)?;
+    let lock = lock::find(file, &reference, &distro.python)?;
     let image_name = settings.image_name(name, &reference)?;
     let tag = image_name.tag().unwrap_or_default().to_string();
     let context = context::build(file, &dockerfile::render(name, distro, file)?)?;
@@ -156,7 +167,10 @@ async fn plan_image(
             emulated: *platform != native,
         });
     }
-    let source_date_epoch = settings.source_date_epoch.unwrap_or(lock.epoch);
+    // What the lock pins was uploaded before this moment, and the image is a function of the lock.
+    let locked_at = lock.exclude_newer.map_or(0, Timestamp::as_second);
+    let source_date_epoch = settings.source_date_epoch.unwrap_or(locked_at);
+    let lock = LockPlan { name: lock.name, path: lock.path, digest: lock.digest, distributions: lock.pins.len() };
     Ok(ImagePlan {
         distro: name.to_string(),
         name: image_name.whole(),
