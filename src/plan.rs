@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use oci_spec::distribution::Reference;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::base::resolve::{self, BasePlan};
 use crate::config::file::ConfigError;
@@ -118,7 +119,7 @@ pub async fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, PlanErro
     }
     let runnable = engine.worker_platforms().await?;
     for platform in &settings.platforms {
-        if *platform != native && !runnable.iter().any(|p| p.parse() == Ok(*platform)) {
+        if *platform != native && !runnable.iter().any(|p| p.parse().is_ok_and(|p: Platform| p == *platform)) {
             return Err(PlanError::NoEmulation {
                 endpoint,
                 platform: *platform,
@@ -182,7 +183,7 @@ async fn plan_image(
         constraints: series.constraints.clone(),
         lock,
         source_date_epoch,
-        context_digest: crate::layout::sha256_digest(&context).to_string(),
+        context_digest: format!("sha256:{}", hex::encode(Sha256::digest(&context))),
         context,
         build_base: resolve::plan(engine, &request, native).await?,
         targets,
