@@ -44,6 +44,9 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// More than any description is long.
 const ANSWER_LIMIT: usize = 16 << 20;
 
+/// Of the reason for refusing an upgraded connection.
+const REFUSAL_LIMIT: usize = 4 << 10;
+
 /// The API of Docker Engine 20.10, the oldest this tool is tested with.
 const OLDEST_API: ApiVersion = ApiVersion { major: 1, minor: 41 };
 
@@ -219,10 +222,15 @@ impl Engine {
             .map_err(|_| self.api_error(doing.clone(), bollard::errors::Error::RequestTimeoutError))?
             .map_err(|e| self.api_error(doing.clone(), e.into()))?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let status = response.status();
+            let said = Limited::new(response.into_body(), REFUSAL_LIMIT).collect().await;
             return Err(EngineError::NoBuildKit {
                 endpoint: self.inner.endpoint.to_string(),
                 path: path.to_string(),
-                status: response.status().as_u16(),
+                status: status.as_u16(),
+                said: said
+                    .map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_string())
+                    .unwrap_or_default(),
             });
         }
         hyper::upgrade::on(response)
