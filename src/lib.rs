@@ -3,6 +3,9 @@
 //! `config` → `plan` → `base` → `buildkit` → `layout` → `verify` → `report`; only `commands` knows that order.
 
 pub mod config;
+pub mod diff;
 pub mod layout;
+pub mod packages;
 pub mod platform;
 pub mod progress;
+pub mod verify;
