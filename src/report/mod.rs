@@ -1,0 +1,3 @@
+//! What people and scripts read of a run: progress on the terminal, the result as text, JSON and HTML.
+
+pub mod terminal;
