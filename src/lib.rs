@@ -5,10 +5,13 @@
 pub mod buildkit;
 pub mod cli;
 pub mod config;
+pub mod diff;
 pub mod engine;
 pub mod host;
 pub mod layout;
+pub mod packages;
 pub mod platform;
 pub mod progress;
 pub mod project;
 pub mod report;
+pub mod verify;
