@@ -2,8 +2,11 @@
 //!
 //! `config` → `plan` → `base` → `buildkit` → `layout` → `verify` → `report`; only `commands` knows that order.
 
+pub mod buildkit;
 pub mod cli;
 pub mod config;
+pub mod engine;
+pub mod host;
 pub mod layout;
 pub mod platform;
 pub mod progress;

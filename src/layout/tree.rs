@@ -78,6 +78,10 @@ impl Tree {
         self.nodes.get(path.trim_start_matches('/'))
     }
 
+    pub(super) fn get_mut(&mut self, path: &str) -> Option<&mut Node> {
+        self.nodes.get_mut(path)
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
         self.nodes.iter().map(|(p, n)| (p.as_str(), n))
     }
