@@ -56,7 +56,8 @@ install_rustup() {
   [[ $(sha256sum <"$scratch/rustup-init" | cut -d ' ' -f 1) == "$(cut -d ' ' -f 1 "$scratch/rustup-init.sha256")" ]] ||
     die "the download of rustup is damaged (wrong SHA-256)" "Run this again."
   chmod +x "$scratch/rustup-init"
-  "$scratch/rustup-init" -y --quiet --no-modify-path --profile minimal --default-toolchain none >&2 </dev/null
+  "$scratch/rustup-init" -y --quiet --no-modify-path --profile minimal --default-toolchain none >"$scratch/rustup.log" 2>&1 </dev/null ||
+    die "rustup could not be installed" "$(cat "$scratch/rustup.log")"
   PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
 }
 
