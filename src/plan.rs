@@ -2,16 +2,18 @@
 //! for a ref that is a branch or tag; starts nothing.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use oci_spec::distribution::Reference;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::base::resolve::{self, BasePlan};
 use crate::config::file::ConfigError;
 use crate::config::{Distro, Settings};
 use crate::engine::{Engine, EngineError};
-use crate::lock::{self, LockError, LockFile};
+use crate::lock::{self, LockError};
 use crate::platform::Platform;
 use crate::project::{self, ProjectError, Source};
 use crate::{context, dockerfile};
@@ -45,7 +47,7 @@ pub struct ImagePlan {
     pub python: String,
     /// Which OpenStack release's upper constraints the lock honours.
     pub constraints: String,
-    pub lock: LockFile,
+    pub lock: LockPlan,
     /// Nothing in the image is later than this.
     pub source_date_epoch: i64,
     /// SHA-256 of the build context: the Dockerfile and all it copies.
@@ -56,6 +58,16 @@ pub struct ImagePlan {
     /// For the build platform: what the builder stages run on.
     pub build_base: BasePlan,
     pub targets: Vec<Target>,
+}
+
+/// The pins that the image is made from.
+#[derive(Clone, Debug, Serialize)]
+pub struct LockPlan {
+    /// Its file name in `images/<name>/locks/`.
+    pub name: String,
+    pub path: PathBuf,
+    pub digest: String,
+    pub distributions: usize,
 }
 
 /// One platform of an image: what one solve makes.
@@ -107,7 +119,7 @@ pub async fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, PlanErro
     }
     let runnable = engine.worker_platforms().await?;
     for platform in &settings.platforms {
-        if *platform != native && !runnable.iter().any(|p| p.parse() == Ok(*platform)) {
+        if *platform != native && !runnable.iter().any(|p| p.parse().is_ok_and(|p: Platform| p == *platform)) {
             return Err(PlanError::NoEmulation {
                 endpoint,
                 platform: *platform,
@@ -137,7 +149,7 @@ async fn plan_image(
     let reference = settings.reference_for(distro);
     let series = project::series(file, &reference)?;
     let source = project::resolve(file, &reference).await?;
-    let lock = lock::find(file, &source, &series.constraints, &distro.python)?;
+    let lock = lock::find(file, &reference, &distro.python)?;
     let image_name = settings.image_name(name, &reference)?;
     let tag = image_name.tag().unwrap_or_default().to_string();
     let context = context::build(file, &dockerfile::render(name, distro, file)?)?;
@@ -156,7 +168,10 @@ async fn plan_image(
             emulated: *platform != native,
         });
     }
-    let source_date_epoch = settings.source_date_epoch.unwrap_or(lock.epoch);
+    // What the lock pins was uploaded before this moment, and the image is a function of the lock.
+    let locked_at = lock.exclude_newer.map_or(0, Timestamp::as_second);
+    let source_date_epoch = settings.source_date_epoch.unwrap_or(locked_at);
+    let lock = LockPlan { name: lock.name, path: lock.path, digest: lock.digest, distributions: lock.pins.len() };
     Ok(ImagePlan {
         distro: name.to_string(),
         name: image_name.whole(),
@@ -168,7 +183,7 @@ async fn plan_image(
         constraints: series.constraints.clone(),
         lock,
         source_date_epoch,
-        context_digest: crate::layout::sha256_digest(&context).to_string(),
+        context_digest: format!("sha256:{}", hex::encode(Sha256::digest(&context))),
         context,
         build_base: resolve::plan(engine, &request, native).await?,
         targets,

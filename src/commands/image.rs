@@ -17,7 +17,6 @@ use crate::engine::Engine;
 use crate::layout::{self, LayoutImage, LayoutReference, ReadOptions, Tree};
 use crate::lock;
 use crate::platform::Platform;
-use crate::project::{self, Source};
 use crate::verify::{self, Contract, Expectation, ImageUnderTest, Verdict};
 
 #[derive(Clone, Debug)]
@@ -150,9 +149,11 @@ impl Judge {
             Some(name) => find_distro(&self.file, name)?,
             None => detect_distro(&self.file, &image.tree)?,
         };
-        let labels = image.config.labels_of_config().cloned().unwrap_or_default();
-        let reference = labels.get("org.opencontainers.image.version");
-        let lock = reference.and_then(|reference| self.lock_text(reference, &labels, distro));
+        let labels = image.config.labels_of_config();
+        let reference = labels.and_then(|l| l.get("org.opencontainers.image.version"));
+        let lock = reference
+            .and_then(|reference| lock::find(&self.file, reference, &distro.python).ok())
+            .and_then(|lock| std::fs::read_to_string(lock.path).ok());
         let under_test = ImageUnderTest {
             platform: image.platform,
             tree: &image.tree,
@@ -170,24 +171,6 @@ impl Judge {
             lock: lock.as_deref(),
         };
         Ok(self.contract.check(&under_test, &expectation)?)
-    }
-
-    /// The lock that such an image is made from, if there is one here.
-    fn lock_text(
-        &self,
-        reference: &str,
-        labels: &std::collections::HashMap<String, String>,
-        distro: &Distro,
-    ) -> Option<String> {
-        let series = project::series(&self.file, reference).ok()?;
-        let source = if project::is_version(reference) {
-            Source::PyPI { version: reference.to_string() }
-        } else {
-            let commit = labels.get("org.opencontainers.image.revision")?.clone();
-            Source::Git { url: self.file.project.git.clone(), commit }
-        };
-        let lock = lock::find(&self.file, &source, &series.constraints, &distro.python).ok()?;
-        std::fs::read_to_string(lock.path).ok()
     }
 }
 

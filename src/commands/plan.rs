@@ -27,7 +27,7 @@ fn text(plan: &Plan) -> String {
         };
         let _ = writeln!(text, "\n{}", image.name);
         let _ = writeln!(text, "  project      {source}");
-        let _ = writeln!(text, "  lock         {} ({} distributions for Python {})", image.lock.name, image.lock.pins.len(), image.python);
+        let _ = writeln!(text, "  lock         {} ({} distributions for Python {})", image.lock.name, image.lock.distributions, image.python);
         let _ = writeln!(text, "  constraints  OpenStack {}", image.constraints);
         let _ = writeln!(text, "  context      {}", image.context_digest);
         let _ = writeln!(text, "  dates        no later than {}", image.labels["org.opencontainers.image.created"]);
