@@ -34,7 +34,7 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Output and configuration")]
 pub struct GlobalArgs {
     /// The configuration [default: build.toml here or in a directory above]

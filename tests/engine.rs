@@ -34,6 +34,8 @@ on_both_engines!(
     a_foreign_platform_needs_no_emulation_where_nothing_runs,
     a_cancelled_solve_stops_on_the_engine,
     a_container_gives_its_output_and_is_gone,
+    targets_side_by_side_share_what_they_have_in_common,
+    a_dropped_solve_stops_on_the_engine,
 );
 
 async fn solve(lab: &Lab, request: &buildkit::SolveRequest) -> Result<buildkit::Solved, SolveError> {
@@ -165,7 +167,10 @@ async fn a_failed_step_is_explained(lab: Arc<Lab>) {
     };
     assert_eq!(failure.exit_code, Some(42), "{error}");
     assert!(failure.step.as_deref().unwrap().contains("RUN echo one"), "{error}");
-    assert_eq!(failure.log, ["one", "two"], "{error}");
+    // They come on two streams, in no order between them.
+    let mut log = failure.log.clone();
+    log.sort();
+    assert_eq!(log, ["one", "two"], "{error}");
     let lines = failure.lines.as_ref().expect("the Dockerfile's lines");
     assert_eq!((lines.first, lines.text.len()), (3, 3), "{error}");
     assert!(!failure.transient);
@@ -216,17 +221,64 @@ async fn a_cancelled_solve_stops_on_the_engine(lab: Arc<Lab>) {
         let (engine, cancel, recorder) = (lab.engine.clone(), cancel.clone(), recorder.clone());
         async move { buildkit::solve(&engine, &request, recorder.as_ref(), cancel).await }
     });
-    let started = Instant::now();
-    while !recorder.lines.lock().unwrap().contains(&"asleep".to_string()) {
-        assert!(started.elapsed() < Duration::from_secs(60), "the step did not start");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("the step runs", || {
+        recorder.lines.lock().unwrap().contains(&"asleep".to_string())
+    })
+    .await;
     assert!(is_running(seconds), "the step's process is visible from here");
     cancel.cancel();
     let told = Instant::now();
     assert!(matches!(solving.await.unwrap(), Err(SolveError::Cancelled)));
     assert!(told.elapsed() < Duration::from_secs(10), "it took {:?}", told.elapsed());
     assert!(!is_running(seconds), "the step still runs on the engine");
+}
+
+async fn a_dropped_solve_stops_on_the_engine(lab: Arc<Lab>) {
+    let base = lab.shell_image().await;
+    let seconds = 200_000 + std::process::id();
+    let mut request = lab.request(&format!("FROM {base}\nRUN sleep {seconds}\n"), &[]);
+    request.no_cache = true;
+    let solving = tokio::spawn({
+        let engine = lab.engine.clone();
+        async move { buildkit::solve(&engine, &request, &Silent, CancellationToken::new()).await }
+    });
+    until("the step runs", || is_running(seconds)).await;
+    solving.abort();
+    until("the step has stopped", || !is_running(seconds)).await;
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(60), "waited for a minute: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Two platforms whose native stage is the same step: the engine runs it once, for two sessions. The one that ends first
+/// must not take the other's session with it.
+async fn targets_side_by_side_share_what_they_have_in_common(lab: Arc<Lab>) {
+    let base = lab.shell_image().await;
+    let dockerfile = format!(
+        "FROM --platform=$BUILDPLATFORM {base} AS native\nARG NONCE\nCOPY file /\n\
+         RUN --mount=type=secret,id=s sleep 1; cat /run/secrets/s /file > /out; echo $NONCE >> /out\n\
+         FROM scratch\nARG TARGETARCH\nCOPY --from=native /out /out-$TARGETARCH\n"
+    );
+    let solves = Architecture::ALL.map(|architecture| {
+        let mut request = lab.request(&dockerfile, &[("file", "x")]);
+        request.platform = Platform(architecture);
+        request.secrets.insert("s".into(), secret("y"));
+        request
+            .build_args
+            .insert("NONCE".into(), std::process::id().to_string());
+        let lab = lab.clone();
+        async move {
+            solve(&lab, &request).await.unwrap();
+            let image = lab.engine.inspect_image(&request.image_name).await.unwrap().unwrap();
+            assert!(image.is_for(request.platform), "{image:?}");
+        }
+    });
+    futures_util::future::join_all(solves).await;
 }
 
 /// Whether `sleep SECONDS` runs on this machine, in whatever container.

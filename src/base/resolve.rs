@@ -108,3 +108,75 @@ pub async fn plan(engine: &Engine, request: &Request<'_>, platform: Platform) ->
         BootstrapMode::Auto | BootstrapMode::Never => planned(Origin::Registry, request.reference(), &pulled, None),
     })
 }
+
+/// Puts a planned base into the engine, and says what it is. With `--bootstrap auto` a registry that does not answer
+/// leads to the archive; when that fails too, the error tells of both.
+pub async fn provide(
+    engine: &Engine,
+    request: &Request<'_>,
+    plan: &BasePlan,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<BaseImage, BaseError> {
+    match plan.origin {
+        Origin::Engine => found(engine, plan, None).await,
+        Origin::Bootstrap => make(engine, request, plan, progress, cancel).await,
+        Origin::Registry => match pull(engine, request, plan, progress, cancel).await {
+            Ok(base) => Ok(base),
+            Err(error @ BaseError::Cancelled) => Err(error),
+            Err(error) if request.base.is_some() || request.mode == BootstrapMode::Never => {
+                Err(BaseError::exhausted(request.distro_name, plan, Some(error), None))
+            }
+            Err(registry) => {
+                progress.note(&format!("{registry}; making the base from the archive instead"));
+                let plan = BasePlan {
+                    name: bootstrap::name(request.distro),
+                    engine_tag: request.tag(plan.platform, "bootstrap"),
+                    ..plan.clone()
+                };
+                match make(engine, request, &plan, progress, cancel).await {
+                    Err(BaseError::Cancelled) => Err(BaseError::Cancelled),
+                    Err(archive) => Err(BaseError::exhausted(request.distro_name, &plan, Some(registry), Some(archive))),
+                    done => done,
+                }
+            }
+        },
+    }
+}
+
+async fn pull(
+    engine: &Engine,
+    request: &Request<'_>,
+    plan: &BasePlan,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<BaseImage, BaseError> {
+    progress.step(&format!("pulling {}", request.reference()));
+    tokio::select! {
+        pulled = engine.pull(request.reference(), plan.platform, progress) => pulled?,
+        () = cancel.cancelled() => return Err(BaseError::Cancelled),
+    };
+    engine.tag(request.reference(), &plan.engine_tag).await?;
+    found(engine, plan, None).await
+}
+
+async fn make(
+    engine: &Engine,
+    request: &Request<'_>,
+    plan: &BasePlan,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<BaseImage, BaseError> {
+    let archive = bootstrap::bootstrap(request.distro_name, request.distro, plan.platform, progress, cancel).await?;
+    load(engine, &archive, &plan.engine_tag, progress).await?;
+    found(engine, plan, Some(archive.digest)).await
+}
+
+/// Loads a bootstrapped base into the engine under `tag`.
+pub async fn load(engine: &Engine, archive: &BaseArchive, tag: &str, progress: &dyn Progress) -> Result<(), BaseError> {
+    progress.step("loading the base into the engine");
+    let file = tokio::fs::File::open(&archive.path).await.map_err(|e| BaseError::cache(&archive.path, e))?;
+    engine.load(tokio_util::io::ReaderStream::with_capacity(file, 1 << 20)).await?;
+    engine.tag(&archive.image_name, tag).await?;
+    Ok(())
+}

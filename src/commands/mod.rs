@@ -25,7 +25,8 @@ mod lock;
 mod plan;
 mod verify;
 
-/// What every command is given.
+/// What every command is given. Clones share the terminal and the cancellation.
+#[derive(Clone)]
 pub struct Context {
     pub global: GlobalArgs,
     pub terminal: Terminal,
@@ -36,6 +37,14 @@ pub struct Context {
 impl Context {
     pub fn build_file(&self) -> Result<BuildFile, ConfigError> {
         settings::load(self.global.config.as_deref())
+    }
+
+    /// Waits for `work` unless the person stops the run first.
+    pub async fn unless_cancelled<F: Future>(&self, work: F) -> Result<F::Output, Interrupted> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.cancel.cancelled() => Err(Interrupted),
+        }
     }
 
     /// The result: JSON where a script asked for it, else the text.
@@ -54,6 +63,10 @@ impl Context {
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
 /// Why a command did not end well; each has its exit code.
 #[derive(Debug)]
 pub enum Failure {
@@ -70,7 +83,13 @@ pub enum Failure {
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
-        if error.chain().any(|cause| cause.is::<ConfigError>()) { Failure::Usage(error) } else { Failure::Failed(error) }
+        if error.chain().any(|cause| cause.is::<Interrupted>()) {
+            Failure::Interrupted
+        } else if error.chain().any(|cause| cause.is::<ConfigError>()) {
+            Failure::Usage(error)
+        } else {
+            Failure::Failed(error)
+        }
     }
 }
 

@@ -158,7 +158,7 @@ pub fn load(config: Option<&Path>) -> Result<BuildFile, ConfigError> {
 }
 
 /// <https://reproducible-builds.org/specs/source-date-epoch/>
-fn epoch_from_environment() -> Result<Option<i64>, ConfigError> {
+pub fn epoch_from_environment() -> Result<Option<i64>, ConfigError> {
     match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(text) if !text.is_empty() => match text.parse() {
             Ok(epoch) if epoch >= 0 => Ok(Some(epoch)),

@@ -84,6 +84,11 @@ impl Settings {
 }
 
 impl Endpoint {
+    /// Whether the engine's files are this machine's: a socket of ours. (It may lead elsewhere; nothing can tell.)
+    pub fn is_local(&self) -> bool {
+        matches!(self.address, Address::Unix(_))
+    }
+
     pub fn from_env() -> Result<Self, EndpointError> {
         Self::choose(&Settings::from_env())
     }

@@ -62,6 +62,15 @@ impl EngineError {
         }
     }
 
+    /// For the first question to an engine: whatever goes wrong with it, the address is to be looked at. A refused client
+    /// certificate shows only here, TLS 1.3 has no earlier answer to it.
+    pub(super) fn first_contact(endpoint: &Endpoint, source: bollard::errors::Error) -> Self {
+        match Self::api(endpoint, "", source) {
+            Self::Api { reason, .. } => Self::unreachable(endpoint, io::Error::other(reason)),
+            other => other,
+        }
+    }
+
     pub(super) fn api(endpoint: &Endpoint, doing: impl Into<String>, source: bollard::errors::Error) -> Self {
         use bollard::errors::Error;
         if let Error::HyperLegacyError { err } = &source

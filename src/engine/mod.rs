@@ -197,7 +197,7 @@ async fn ask(docker: &Docker, endpoint: &Endpoint) -> Result<EngineInfo, EngineE
     let version = docker
         .version()
         .await
-        .map_err(|e| EngineError::api(endpoint, "asking for its version", e))?;
+        .map_err(|e| EngineError::first_contact(endpoint, e))?;
     let info = docker
         .info()
         .await

@@ -1,3 +1,35 @@
 //! OCI image layouts on disk, and the one pass that turns an engine's export into one.
+//!
+//! ```text
+//! export ──members──> layer ──spool──┐
+//!   (tar in tar)      (entries)      ├─> merge/canonical ──assemble──> store (blobs) ──> index ──> tag
+//! config.json ───────────────────────┘        (tree)      (compress)
+//! ```
+//!
+//! [`read`] goes the other way: from a layout, or an export, to a [`tree::Tree`].
 
+mod assemble;
+mod canonical;
+mod compress;
+mod config;
+mod export;
+mod index;
+mod ingest;
+mod layer;
+mod limits;
+mod members;
+mod merge;
+mod read;
+mod spool;
+mod store;
 pub mod tree;
+
+pub use compress::Compression;
+pub use export::ExportError;
+pub use index::write_index;
+pub use ingest::{IngestError, IngestOptions, Ingested, LayerInfo, ingest, read_export};
+pub use layer::ReadOptions;
+pub use limits::Limits;
+pub use read::{LayoutImage, LayoutReference, ReadError, ReadImage};
+pub use store::{BlobWriter, Layout, StoreError, sha256_digest};
+pub use tree::Tree;

@@ -1,0 +1,376 @@
+//! A layer's canonical form: the difference between the tree below it and the tree with it, written as a tar stream
+//! that depends on nothing else.
+//!
+//! Engines and graph drivers write the same change in different ways: other entry orders, header formats and owner
+//! names, opaque directories or one whiteout per name, files that were copied up and not changed, times with or
+//! without fractions. A difference of trees has none of that. Rules:
+//!
+//! - Entries in byte order of their paths. Every entry's parent directories are there too, also unchanged ones:
+//!   drivers that unpack each layer alone take their mode and owner from the layer. Other unchanged entries are left out.
+//! - No time is later than the epoch asked for, none before 1970. A directory that only got a new time keeps its old
+//!   one: whether a driver touches it is chance.
+//! - Owners are numbers; of the extended attributes only `security.capability` and `user.*` stay.
+//! - The first path of an inode carries the data, the others are hard links to it.
+//! - One whiteout per topmost hidden path; no opaque markers.
+//! - ustar headers, with PAX records where something does not fit.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+
+use tar::{EntryType, Header};
+
+use super::layer::{Entry, EntryKind, join};
+use super::members::{BLOCK, XATTR_PREFIX};
+use super::merge::{Data, MergeError, Merged};
+use super::tree::{Node, NodeKind, Tree};
+
+/// The largest number in an eleven-digit octal field: a size or a time.
+const OCTAL_11: u64 = 0o777_7777_7777;
+/// The largest number in a seven-digit octal field: an owner.
+const OCTAL_7: u64 = 0o777_7777;
+
+/// One member of a canonical layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The member's name: for a whiteout with its `.wh.`, for a directory without the slash.
+    pub name: String,
+    pub what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    Whiteout,
+    /// The node of this path in the merged tree.
+    Node,
+    /// A regular file, and where its data are.
+    File {
+        data: Data,
+        size: u64,
+    },
+    HardLink(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CanonicalError {
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    #[error("reading back the layer: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Applies a layer to `merged` and returns what it changes, in canonical order; none if it changes nothing, and then
+/// `merged` is as before.
+///
+/// `same_data` says whether two stretches of this length are equal.
+pub fn apply(
+    merged: &mut Merged,
+    mut entries: Vec<Entry>,
+    source: usize,
+    epoch: i64,
+    same_data: &dyn Fn(Data, Data, u64) -> io::Result<bool>,
+) -> Result<Vec<Change>, CanonicalError> {
+    let lower = merged.clone();
+    for entry in &mut entries {
+        normalise(entry, epoch);
+    }
+    merged.apply(entries, source)?;
+    let changed = take_back_unchanged(&lower, merged, epoch, same_data)?;
+    let hidden = hidden_paths(&lower.tree, &merged.tree);
+    if changed.is_empty() && hidden.is_empty() {
+        *merged = lower;
+        return Ok(Vec::new());
+    }
+    link_first_paths(merged, &changed);
+    Ok(changes(merged, changed, &hidden))
+}
+
+fn normalise(entry: &mut Entry, epoch: i64) {
+    entry.mtime = clamp(entry.mtime, epoch);
+    entry
+        .xattrs
+        .retain(|name, _| name == "security.capability" || name.starts_with("user."));
+    if let EntryKind::Node {
+        kind: NodeKind::Symlink(_),
+        ..
+    } = entry.kind
+    {
+        entry.mode = 0o777;
+    }
+}
+
+fn clamp(mtime: i64, epoch: i64) -> i64 {
+    mtime.min(epoch).clamp(0, OCTAL_11 as i64)
+}
+
+/// The paths at which the topmost layer really changes something; all others get back their node of below.
+fn take_back_unchanged(
+    lower: &Merged,
+    merged: &mut Merged,
+    epoch: i64,
+    same_data: &dyn Fn(Data, Data, u64) -> io::Result<bool>,
+) -> Result<BTreeSet<String>, CanonicalError> {
+    let layer = merged.layers() - 1;
+    let mut changed = BTreeSet::new();
+    let mut unchanged = Vec::new();
+    for (path, node) in merged.tree.iter().filter(|(_, node)| node.layer == layer) {
+        let default_root = path.is_empty() && lower.tree.is_empty() && is_plain_root(node);
+        let same = default_root
+            || match lower.tree.get(path) {
+                Some(old) => {
+                    same_metadata(old, node, epoch)
+                        && match (lower.data(path), merged.data(path)) {
+                            (Some(a), Some(b)) => a == b || same_data(a, b, file_size(node))?,
+                            (None, None) => true,
+                            _ => false,
+                        }
+                }
+                None => false,
+            };
+        if !same {
+            changed.insert(path.to_string());
+        } else if let Some(old) = lower.tree.get(path) {
+            unchanged.push((path.to_string(), old.clone()));
+        }
+    }
+    for (path, old) in unchanged {
+        merged.restore(&path, old);
+    }
+    Ok(changed)
+}
+
+fn is_plain_root(node: &Node) -> bool {
+    node.mode == 0o755 && node.uid == 0 && node.gid == 0 && node.xattrs.is_empty()
+}
+
+fn file_size(node: &Node) -> u64 {
+    match &node.kind {
+        NodeKind::File(file) => file.size,
+        _ => 0,
+    }
+}
+
+fn same_metadata(old: &Node, new: &Node, epoch: i64) -> bool {
+    let same_kind = match (&old.kind, &new.kind) {
+        (NodeKind::File(a), NodeKind::File(b)) => a.size == b.size && a.head == b.head,
+        (a, b) => a == b,
+    };
+    let any_time = matches!(new.kind, NodeKind::Directory);
+    let mode = |node: &Node| match node.kind {
+        NodeKind::Symlink(_) => 0o777,
+        _ => node.mode,
+    };
+    let kept = |node: &Node| {
+        let mut xattrs = node.xattrs.clone();
+        xattrs.retain(|name, _| name == "security.capability" || name.starts_with("user."));
+        xattrs
+    };
+    same_kind
+        && mode(old) == mode(new)
+        && (old.uid, old.gid) == (new.uid, new.gid)
+        && (any_time || clamp(old.mtime, epoch) == clamp(new.mtime, epoch))
+        && kept(old) == kept(new)
+}
+
+/// The topmost paths that are below and no longer above, where nothing else hides them.
+fn hidden_paths(lower: &Tree, upper: &Tree) -> Vec<String> {
+    lower
+        .iter()
+        .map(|(path, _)| path)
+        .filter(|path| upper.get(path).is_none())
+        .filter(|path| {
+            let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+            upper.get(parent).is_some_and(|node| node.kind == NodeKind::Directory)
+        })
+        .map(str::to_string)
+        .collect()
+}
+
+/// Makes the first changed path of every inode the one that the others link to.
+fn link_first_paths(merged: &mut Merged, changed: &BTreeSet<String>) {
+    let mut first: HashMap<Data, &str> = HashMap::new();
+    let mut links = Vec::new();
+    for path in changed {
+        let Some(data) = merged.data(path) else { continue };
+        match first.get(&data) {
+            Some(target) => links.push((path, Some(target.to_string()))),
+            None => {
+                first.insert(data, path);
+                links.push((path, None));
+            }
+        }
+    }
+    for (path, target) in links {
+        if let Some(Node {
+            kind: NodeKind::File(file),
+            ..
+        }) = merged.tree.get_mut(path)
+        {
+            file.hard_link_to = target;
+        }
+    }
+}
+
+fn changes(merged: &Merged, changed: BTreeSet<String>, hidden: &[String]) -> Vec<Change> {
+    let mut members = BTreeMap::new();
+    for path in hidden {
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        members.insert(join(dir, &format!(".wh.{name}")), What::Whiteout);
+    }
+    for path in changed {
+        let what = match (&merged.tree.get(&path).map(|node| &node.kind), merged.data(&path)) {
+            (Some(NodeKind::File(file)), Some(data)) => match &file.hard_link_to {
+                Some(target) => What::HardLink(target.clone()),
+                None => What::File { data, size: file.size },
+            },
+            _ => What::Node,
+        };
+        members.insert(path, what);
+    }
+    let mut parents = BTreeSet::new();
+    for name in members.keys() {
+        let mut at = name.as_str();
+        while let Some((parent, _)) = at.rsplit_once('/') {
+            if members.contains_key(parent) || !parents.insert(parent.to_string()) {
+                break;
+            }
+            at = parent;
+        }
+    }
+    members.extend(parents.into_iter().map(|parent| (parent, What::Node)));
+    members.into_iter().map(|(name, what)| Change { name, what }).collect()
+}
+
+/// The header blocks of a change, extension headers included. The node is that of [`What::Node`], [`What::File`] and
+/// [`What::HardLink`].
+pub fn header(change: &Change, node: Option<&Node>, epoch: i64) -> io::Result<Vec<u8>> {
+    let mut records: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut header = Header::new_ustar();
+    let kind = match (&change.what, node.map(|node| &node.kind)) {
+        (What::HardLink(target), _) => {
+            set_link(&mut header, target, &mut records)?;
+            EntryType::Link
+        }
+        (_, Some(NodeKind::Directory)) => EntryType::Directory,
+        (_, Some(NodeKind::Symlink(target))) => {
+            set_link(&mut header, target, &mut records)?;
+            EntryType::Symlink
+        }
+        (_, Some(NodeKind::Fifo)) => EntryType::Fifo,
+        (_, Some(NodeKind::CharDevice { major, minor })) => {
+            header.set_device_major(*major)?;
+            header.set_device_minor(*minor)?;
+            EntryType::Char
+        }
+        (_, Some(NodeKind::BlockDevice { major, minor })) => {
+            header.set_device_major(*major)?;
+            header.set_device_minor(*minor)?;
+            EntryType::Block
+        }
+        _ => EntryType::Regular,
+    };
+    header.set_entry_type(kind);
+    let name = match kind {
+        EntryType::Directory if change.name.is_empty() => "./".to_string(),
+        EntryType::Directory => format!("{}/", change.name),
+        _ => change.name.clone(),
+    };
+    set_name(&mut header, &name, &mut records)?;
+    let mut number = |value: u64, limit: u64, key: &str| {
+        if value <= limit {
+            return value;
+        }
+        records.insert(key.into(), value.to_string().into());
+        0
+    };
+    match (&change.what, node) {
+        (What::File { size, .. }, _) => header.set_size(number(*size, OCTAL_11, "size")),
+        _ => header.set_size(0),
+    }
+    match node {
+        Some(node) => {
+            header.set_mode(node.mode);
+            header.set_uid(number(node.uid.into(), OCTAL_7, "uid"));
+            header.set_gid(number(node.gid.into(), OCTAL_7, "gid"));
+            header.set_mtime(clamp(node.mtime, epoch) as u64);
+            // A hard link has the attributes of its inode, which the first path sets.
+            if kind != EntryType::Link {
+                for (name, value) in &node.xattrs {
+                    if name == "security.capability" || name.starts_with("user.") {
+                        records.insert(format!("{XATTR_PREFIX}{name}"), value.clone());
+                    }
+                }
+            }
+        }
+        None => {
+            header.set_mode(0);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+        }
+    }
+    header.set_cksum();
+    let mut blocks = Vec::with_capacity(BLOCK);
+    if !records.is_empty() {
+        blocks.extend(pax_header(&records)?);
+    }
+    blocks.extend_from_slice(header.as_bytes());
+    Ok(blocks)
+}
+
+fn set_name(header: &mut Header, name: &str, records: &mut BTreeMap<String, Vec<u8>>) -> io::Result<()> {
+    // The crate drops a leading "./", and so the root's name.
+    if name == "./" {
+        header.as_old_mut().name[..2].copy_from_slice(b"./");
+        return Ok(());
+    }
+    if name.is_ascii() && header.set_path(name).is_ok() {
+        return Ok(());
+    }
+    records.insert("path".into(), name.into());
+    // For readers without PAX; what stands here is not read by any other.
+    header.set_path(short(name))
+}
+
+fn set_link(header: &mut Header, target: &str, records: &mut BTreeMap<String, Vec<u8>>) -> io::Result<()> {
+    if target.is_ascii() && header.set_link_name_literal(target).is_ok() {
+        return Ok(());
+    }
+    records.insert("linkpath".into(), target.into());
+    header.set_link_name_literal(short(target))
+}
+
+fn short(name: &str) -> String {
+    let name: String = name
+        .chars()
+        .map(|c| if c.is_ascii() { c } else { '_' })
+        .take(99)
+        .collect();
+    name.trim_end_matches('/').to_string()
+}
+
+fn pax_header(records: &BTreeMap<String, Vec<u8>>) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    for (key, value) in records {
+        let rest = key.len() + value.len() + 3;
+        let mut length = rest + 1;
+        while rest + length.to_string().len() != length {
+            length = rest + length.to_string().len();
+        }
+        body.extend_from_slice(format!("{length} {key}=").as_bytes());
+        body.extend_from_slice(value);
+        body.push(b'\n');
+    }
+    let mut header = Header::new_ustar();
+    header.set_path("PaxHeaders.0")?;
+    header.set_entry_type(EntryType::XHeader);
+    header.set_size(body.len() as u64);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_cksum();
+    let mut blocks = header.as_bytes().to_vec();
+    blocks.extend_from_slice(&body);
+    blocks.resize(blocks.len().next_multiple_of(BLOCK), 0);
+    Ok(blocks)
+}

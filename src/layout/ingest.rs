@@ -1,0 +1,320 @@
+//! The one pass: an engine's export stream becomes an image in the layout, and the tree that `verify` looks at.
+//!
+//! While the stream comes in, every layer is hashed, its entries are listed, its bytes are spooled, and its large
+//! files are compressed on all cores. A base layer is written as soon as it is complete; the others when the
+//! configuration (which comes late) has said in which order they lie.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::thread::{Scope, ScopedJoinHandle};
+
+use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest, MediaType};
+use serde_json::json;
+
+use super::assemble::{self, AssembleError, Assembled};
+use super::canonical::{self, CanonicalError};
+use super::compress::{Compression, Pool};
+use super::config::{self, EngineConfig, Fate};
+use super::export::{self, Export, ExportError, Layers};
+use super::layer::{Discard, Entry, ParsedLayer, ReadOptions};
+use super::merge::{Data, MergeError, Merged};
+use super::spool::{Spool, SpoolWriter};
+use super::store::{Layout, StoreError, canonical_json, sha256_digest};
+use super::tree::Tree;
+use crate::platform::Platform;
+use crate::progress::Progress;
+
+/// What decides an image's bytes besides its content, and what of the content is kept for `verify`.
+#[derive(Clone)]
+pub struct IngestOptions<'a> {
+    pub platform: Platform,
+    /// Layers with these diff IDs keep their bytes: the base stays the base.
+    pub base_diff_ids: Vec<Digest>,
+    /// No file, and no date in the configuration, is later than this; seconds since 1970.
+    pub source_date_epoch: i64,
+    pub compression: Compression,
+    /// Put into the configuration beside the engine's labels, over those of the same name.
+    pub labels: BTreeMap<String, String>,
+    /// The export's size for the progress bar, if it is known.
+    pub expected_size: Option<u64>,
+    pub read: ReadOptions<'a>,
+}
+
+/// An image in the layout. Nothing refers to it until an index does and a tag is set.
+#[derive(Clone, Debug)]
+pub struct Ingested {
+    /// With its platform.
+    pub manifest: Descriptor,
+    pub image_manifest: ImageManifest,
+    pub config: ImageConfiguration,
+    /// All layers merged.
+    pub tree: Tree,
+    /// From the base up.
+    pub layers: Vec<LayerInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerInfo {
+    pub diff_id: Digest,
+    /// Of the compressed blob.
+    pub digest: Digest,
+    /// Of the compressed blob.
+    pub size: u64,
+    pub uncompressed_size: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    #[error("layer {number} of the image: {source}")]
+    Merge { number: usize, source: MergeError },
+    #[error("layer {number} of the image: {source}")]
+    Canonical { number: usize, source: CanonicalError },
+    #[error("layer {number} of the image: {source}")]
+    Assemble { number: usize, source: AssembleError },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the image's configuration: {0}")]
+    Config(String),
+}
+
+/// Reads `export` to its end and writes the image it holds for `options.platform` into `layout`.
+pub fn ingest(
+    layout: &Layout,
+    export: impl Read + Send,
+    options: &IngestOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Ingested, IngestError> {
+    std::thread::scope(|scope| {
+        let receiving = Receiving {
+            layout,
+            pool: Pool::start(scope, options.compression),
+            scope,
+            base: options
+                .base_diff_ids
+                .iter()
+                .filter_map(|d| export::parse_digest(d.as_ref()))
+                .collect(),
+            media_type: options.compression.media_type(),
+        };
+        let export = export::read(
+            export,
+            options.platform,
+            &options.read,
+            options.expected_size,
+            &receiving,
+            progress,
+        )?;
+        progress.step("writing layers");
+        write_image(&receiving, export, options)
+    })
+}
+
+/// Reads the image for `platform` out of an export without writing anything.
+pub fn read_export(
+    export: impl Read,
+    platform: Platform,
+    options: &ReadOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<(ImageConfiguration, Tree), IngestError> {
+    struct TreeOnly;
+    impl Layers for TreeOnly {
+        type Sink = Discard;
+        type Layer = Vec<Entry>;
+        fn open(&self) -> Result<Discard, StoreError> {
+            Ok(Discard)
+        }
+        fn close(&self, _: Discard, layer: ParsedLayer) -> io::Result<Vec<Entry>> {
+            Ok(layer.entries)
+        }
+    }
+    let mut export = export::read(export, platform, options, None, &TreeOnly, progress)?;
+    let config = serde_json::from_slice(&export.config).map_err(|e| IngestError::Config(e.to_string()))?;
+    let mut merged = Merged::default();
+    for (i, diff_id) in export.diff_ids.iter().enumerate() {
+        let again = export.diff_ids[i + 1..].contains(diff_id);
+        let entries = match again {
+            true => export.layers.get(diff_id).cloned(),
+            false => export.layers.remove(diff_id),
+        };
+        merged
+            .apply(entries.unwrap_or_default(), i)
+            .map_err(|source| IngestError::Merge { number: i + 1, source })?;
+    }
+    Ok((config, merged.tree))
+}
+
+struct Receiving<'scope, 'env> {
+    layout: &'env Layout,
+    pool: Pool,
+    scope: &'scope Scope<'scope, 'env>,
+    base: HashSet<[u8; 32]>,
+    media_type: MediaType,
+}
+
+struct Received<'scope> {
+    entries: Vec<Entry>,
+    spool: Arc<Spool>,
+    /// A base layer, being written.
+    base: Option<ScopedJoinHandle<'scope, Result<Assembled, AssembleError>>>,
+}
+
+impl<'scope> Layers for Receiving<'scope, '_> {
+    type Sink = SpoolWriter;
+    type Layer = Received<'scope>;
+
+    fn open(&self) -> Result<SpoolWriter, StoreError> {
+        SpoolWriter::new(self.layout, self.pool.clone())
+    }
+
+    fn close(&self, sink: SpoolWriter, layer: ParsedLayer) -> io::Result<Received<'scope>> {
+        let spool = Arc::new(sink.finish()?);
+        let ParsedLayer {
+            diff_id,
+            uncompressed_size: size,
+            entries,
+            ..
+        } = layer;
+        let base = self.base.contains(&diff_id).then(|| {
+            let (layout, pool, media_type) = (self.layout, self.pool.clone(), self.media_type.clone());
+            let spool = Arc::clone(&spool);
+            self.scope
+                .spawn(move || assemble::verbatim(layout, &pool, media_type, &spool, diff_id, size))
+        });
+        Ok(Received { entries, spool, base })
+    }
+}
+
+fn write_image(
+    receiving: &Receiving<'_, '_>,
+    mut export: Export<Received<'_>>,
+    options: &IngestOptions<'_>,
+) -> Result<Ingested, IngestError> {
+    let epoch = options.source_date_epoch;
+    let diff_ids = export.diff_ids;
+    let spools: Vec<Arc<Spool>> = diff_ids.iter().map(|id| Arc::clone(&export.layers[id].spool)).collect();
+    let spools: Vec<&Spool> = spools.iter().map(|spool| &**spool).collect();
+    let same_data = |a: Data, b: Data, size| spools[a.source].same(a.offset, spools[b.source], b.offset, size);
+
+    let mut merged = Merged::default();
+    let mut fates = Vec::new();
+    let mut layers: Vec<Layer<'_>> = Vec::new();
+    for (i, diff_id) in diff_ids.iter().enumerate() {
+        let number = i + 1;
+        let in_base = fates.iter().all(|fate| *fate == Fate::Base) && receiving.base.contains(diff_id);
+        let again = diff_ids[i + 1..].contains(diff_id);
+        let Some(received) = export.layers.get_mut(diff_id) else {
+            continue;
+        };
+        let entries = match again {
+            true => received.entries.clone(),
+            false => std::mem::take(&mut received.entries),
+        };
+        if in_base {
+            merged
+                .apply(entries, i)
+                .map_err(|source| IngestError::Merge { number, source })?;
+            fates.push(Fate::Base);
+            layers.push(match received.base.take() {
+                Some(writing) => Layer::Writing { number, writing },
+                None => Layer::Same(*diff_id),
+            });
+            continue;
+        }
+        let changes = canonical::apply(&mut merged, entries, i, epoch, &same_data)
+            .map_err(|source| IngestError::Canonical { number, source })?;
+        if changes.is_empty() {
+            fates.push(Fate::Gone);
+            continue;
+        }
+        fates.push(Fate::Own);
+        let media_type = receiving.media_type.clone();
+        let (layout, pool) = (receiving.layout, &receiving.pool);
+        let layer = assemble::canonical(layout, pool, media_type, &merged, &changes, &spools, epoch)
+            .map_err(|source| IngestError::Assemble { number, source })?;
+        layers.push(Layer::Written(layer));
+    }
+    let layers = wait_for(layers)?;
+    write_documents(receiving.layout, &export.config, &fates, &layers, merged.tree, options)
+}
+
+enum Layer<'scope> {
+    Writing {
+        number: usize,
+        writing: ScopedJoinHandle<'scope, Result<Assembled, AssembleError>>,
+    },
+    Written(Assembled),
+    /// The base layer of this diff ID once more.
+    Same([u8; 32]),
+}
+
+fn wait_for(layers: Vec<Layer<'_>>) -> Result<Vec<Assembled>, IngestError> {
+    let mut done: Vec<Assembled> = Vec::with_capacity(layers.len());
+    for layer in layers {
+        let layer = match layer {
+            Layer::Written(layer) => Some(layer),
+            Layer::Writing { number, writing } => {
+                let result = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                Some(result.map_err(|source| IngestError::Assemble { number, source })?)
+            }
+            Layer::Same(diff_id) => done.iter().find(|layer| layer.diff_id == diff_id).cloned(),
+        };
+        done.extend(layer);
+    }
+    Ok(done)
+}
+
+fn write_documents(
+    layout: &Layout,
+    engine_config: &[u8],
+    fates: &[Fate],
+    layers: &[Assembled],
+    tree: Tree,
+    options: &IngestOptions<'_>,
+) -> Result<Ingested, IngestError> {
+    let wrong = |e: &dyn std::fmt::Display| IngestError::Config(e.to_string());
+    let engine_config: EngineConfig = serde_json::from_slice(engine_config).map_err(|e| wrong(&e))?;
+    let diff_ids = layers
+        .iter()
+        .map(|layer| sha256_digest(&layer.diff_id).to_string())
+        .collect();
+    let config = config::rewrite(
+        engine_config,
+        options.platform,
+        fates,
+        diff_ids,
+        &options.labels,
+        options.source_date_epoch,
+    )
+    .map_err(|e| wrong(&e))?;
+    let config = canonical_json(&config).map_err(|e| wrong(&e))?;
+    let config_descriptor = layout.write_blob(MediaType::ImageConfig, &config)?;
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MediaType::ImageManifest.to_string(),
+        "config": config_descriptor,
+        "layers": layers.iter().map(|layer| &layer.blob).collect::<Vec<_>>(),
+    });
+    let mut descriptor = layout.write_json(MediaType::ImageManifest, &manifest)?;
+    descriptor.set_platform(Some(options.platform.to_oci()));
+    Ok(Ingested {
+        manifest: descriptor,
+        image_manifest: serde_json::from_value(manifest).map_err(|e| wrong(&e))?,
+        config: serde_json::from_slice(&config).map_err(|e| wrong(&e))?,
+        tree,
+        layers: layers.iter().map(LayerInfo::from).collect(),
+    })
+}
+
+impl From<&Assembled> for LayerInfo {
+    fn from(layer: &Assembled) -> Self {
+        Self {
+            diff_id: sha256_digest(&layer.diff_id),
+            digest: layer.blob.digest().clone(),
+            size: layer.blob.size(),
+            uncompressed_size: layer.uncompressed_size,
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! One layer's tar stream becomes a list of entries with judged paths, while its bytes go to a sink.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sha2::{Digest as _, Sha256};
+use tar::EntryType;
+
+use super::limits::Limits;
+use super::members::{Member, Members, TarError};
+use super::tree::{File, HEAD_BYTES, Node, NodeKind};
+
+const WHITEOUT: &str = ".wh.";
+const OPAQUE: &str = ".wh..wh..opq";
+/// Names with this prefix are AUFS's own and hide nothing; runtimes skip them.
+const AUFS: &str = ".wh..wh.";
+
+/// A path longer than this, or a component longer than [`NAME_MAX`], cannot be created on Linux.
+const PATH_MAX: usize = 4095;
+const NAME_MAX: usize = 255;
+
+/// Files of at least this size are handed to the sink in chunks as they arrive: they are compressed at once, on
+/// their own, wherever in the finished layer they will stand.
+pub const LARGE_FILE: u64 = 64 << 10;
+/// How much of a layer is compressed as one unit. Part of what determines a layer's digest.
+pub const CHUNK: usize = 1 << 20;
+
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Relative, without `.`, `..` or a trailing slash; the root is the empty path. For whiteouts: what is hidden.
+    pub path: String,
+    pub kind: EntryKind,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: i64,
+    pub xattrs: std::collections::BTreeMap<String, Vec<u8>>,
+}
+
+#[derive(Clone, Debug)]
+pub enum EntryKind {
+    /// A new node. For a regular file: where in the layer's tar stream its data begin.
+    Node { kind: NodeKind, offset: u64 },
+    /// A further name of the file at this path.
+    HardLink(String),
+    /// Hides a path of the layers below.
+    Whiteout,
+    /// Hides all that the layers below have in this directory.
+    Opaque,
+}
+
+/// Which contents a reader keeps, and within which bounds it works.
+#[derive(Clone, Copy)]
+pub struct ReadOptions<'a> {
+    /// Whether the whole content of the file at this path, of this size, is kept in the tree.
+    pub keep: &'a (dyn Fn(&str, u64) -> bool + Sync),
+    /// Whether every file's SHA-256 goes into the tree.
+    pub hash_files: bool,
+    pub limits: Limits,
+}
+
+impl Default for ReadOptions<'_> {
+    fn default() -> Self {
+        Self {
+            keep: &|_, _| false,
+            hash_files: false,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What becomes of a layer's bytes besides its entries.
+pub trait Sink {
+    /// Every byte of the uncompressed layer, in order.
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Data of a regular file of at least [`LARGE_FILE`] bytes that begin at `offset` in the layer; called in order,
+    /// every chunk but a file's last being [`CHUNK`] long.
+    fn large_chunk(&mut self, offset: u64, data: &[u8]) -> io::Result<()>;
+}
+
+/// Drops everything: for reading a tree only.
+pub struct Discard;
+
+impl Sink for Discard {
+    fn bytes(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+    fn large_chunk(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+pub struct ParsedLayer {
+    pub entries: Vec<Entry>,
+    /// SHA-256 of the uncompressed bytes.
+    pub diff_id: [u8; 32],
+    pub uncompressed_size: u64,
+    /// The limits that the image's next layer has.
+    pub limits_left: Limits,
+}
+
+/// Contents kept so far, over all layers of an image.
+#[derive(Debug, Default)]
+pub struct KeptBytes(AtomicU64);
+
+/// Reads one layer's uncompressed tar stream to its end.
+pub fn parse(
+    stream: impl Read,
+    sink: &mut impl Sink,
+    options: &ReadOptions<'_>,
+    kept: &KeptBytes,
+) -> Result<ParsedLayer, TarError> {
+    let tee = Tee {
+        inner: stream,
+        sink,
+        sha: Sha256::new(),
+        passed: 0,
+        limit: options.limits.layer_bytes,
+    };
+    let mut members = Members::new(tee, options.limits);
+    let mut entries = Vec::new();
+    let mut buffer = vec![0; CHUNK];
+    while let Some(member) = members.next()? {
+        let Some((path, hidden)) = judge_path(&member.path)? else {
+            continue;
+        };
+        let kind = match hidden {
+            Some(hidden) => hidden,
+            None => entry_kind(&path, &member, &mut members, &mut buffer, options, kept)?,
+        };
+        entries.push(Entry {
+            path,
+            kind,
+            mode: member.mode,
+            uid: member.uid,
+            gid: member.gid,
+            mtime: member.mtime,
+            xattrs: member.xattrs,
+        });
+    }
+    let (seen, path_bytes) = members.counts();
+    let tee = members.finish()?;
+    Ok(ParsedLayer {
+        limits_left: options.limits.after(tee.passed, seen, path_bytes),
+        entries,
+        diff_id: tee.sha.finalize().into(),
+        uncompressed_size: tee.passed,
+    })
+}
+
+fn entry_kind<R: Read, S: Sink>(
+    path: &str,
+    member: &Member,
+    members: &mut Members<Tee<'_, R, S>>,
+    buffer: &mut [u8],
+    options: &ReadOptions<'_>,
+    kept: &KeptBytes,
+) -> Result<EntryKind, TarError> {
+    let (major, minor) = member.device;
+    let link = || member.link.clone().unwrap_or_default();
+    let kind = match member.kind {
+        EntryType::Directory => NodeKind::Directory,
+        EntryType::Char => NodeKind::CharDevice { major, minor },
+        EntryType::Block => NodeKind::BlockDevice { major, minor },
+        EntryType::Fifo => NodeKind::Fifo,
+        EntryType::Symlink => {
+            let target = link();
+            if target.is_empty() || target.len() > PATH_MAX || target.chars().any(char::is_control) {
+                return Err(refuse(
+                    &member.path,
+                    "its link target is empty, too long or holds control characters",
+                ));
+            }
+            NodeKind::Symlink(target)
+        }
+        EntryType::Link => match judge_path(&link())? {
+            Some((target, None)) if !target.is_empty() => return Ok(EntryKind::HardLink(target)),
+            _ => return Err(refuse(&member.path, "it is a hard link to something that is no file")),
+        },
+        _ => NodeKind::File(read_file(path, member, members, buffer, options, kept)?),
+    };
+    if path.is_empty() && kind != NodeKind::Directory {
+        return Err(refuse(&member.path, "the root is not a directory"));
+    }
+    Ok(EntryKind::Node {
+        kind,
+        offset: member.offset,
+    })
+}
+
+fn read_file<R: Read, S: Sink>(
+    path: &str,
+    member: &Member,
+    members: &mut Members<Tee<'_, R, S>>,
+    buffer: &mut [u8],
+    options: &ReadOptions<'_>,
+    kept: &KeptBytes,
+) -> Result<File, TarError> {
+    let size = member.size;
+    let keep = size <= options.limits.kept_file_bytes && (options.keep)(path, size) && kept.take(size, options.limits);
+    let mut content = Vec::with_capacity(if keep { size as usize } else { 0 });
+    let mut sha = options.hash_files.then(Sha256::new);
+    let mut head: Arc<[u8]> = Arc::default();
+    let mut done = 0;
+    while members.remaining() > 0 {
+        let n = members.read_data(buffer)?;
+        let data = &buffer[..n];
+        if done == 0 {
+            head = data[..n.min(HEAD_BYTES)].into();
+        }
+        if size >= LARGE_FILE {
+            members.get_mut().sink.large_chunk(member.offset + done, data)?;
+        }
+        if keep {
+            content.extend_from_slice(data);
+        }
+        if let Some(sha) = &mut sha {
+            sha.update(data);
+        }
+        done += n as u64;
+    }
+    Ok(File {
+        size,
+        head,
+        content: keep.then(|| content.into()),
+        sha256: sha.map(|sha| sha.finalize().into()),
+        hard_link_to: None,
+    })
+}
+
+impl KeptBytes {
+    fn take(&self, size: u64, limits: Limits) -> bool {
+        let fits = |kept: u64| kept.checked_add(size).filter(|sum| *sum <= limits.kept_total_bytes);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+}
+
+impl Entry {
+    /// The node this entry makes; `None` for the kinds that make none by themselves.
+    pub fn into_node(self, layer: usize) -> Option<Node> {
+        let EntryKind::Node { kind, .. } = self.kind else {
+            return None;
+        };
+        Some(Node {
+            kind,
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+            mtime: self.mtime,
+            xattrs: self.xattrs,
+            layer,
+        })
+    }
+}
+
+/// The clean path, and what it hides if it is a whiteout. `None` for names that mean nothing to runtimes.
+fn judge_path(raw: &str) -> Result<Option<(String, Option<EntryKind>)>, TarError> {
+    if raw.is_empty() {
+        return Err(refuse(raw, "an empty name"));
+    }
+    if raw.chars().any(char::is_control) {
+        return Err(refuse(raw, "its name holds control characters"));
+    }
+    if raw.starts_with('/') && raw.trim_matches('/') != "" {
+        return Err(refuse(raw, "an absolute path"));
+    }
+    let mut path = String::with_capacity(raw.len());
+    for part in raw.split('/') {
+        match part {
+            "" | "." => continue,
+            ".." => return Err(refuse(raw, "its path leads upwards with \"..\"")),
+            _ if part.len() > NAME_MAX => return Err(refuse(raw, "a name longer than 255 bytes")),
+            _ => {}
+        }
+        if part.starts_with(AUFS) && part != OPAQUE {
+            return Ok(None);
+        }
+        if !path.is_empty() {
+            path.push('/');
+        }
+        path.push_str(part);
+    }
+    if path.len() > PATH_MAX {
+        return Err(refuse(
+            &raw.chars().take(80).collect::<String>(),
+            "a path longer than 4095 bytes",
+        ));
+    }
+    let (dir, name) = path.rsplit_once('/').unwrap_or(("", &path));
+    if dir.split('/').any(|part| part.starts_with(WHITEOUT)) {
+        return Err(refuse(raw, "it lies below a whiteout"));
+    }
+    if name == OPAQUE {
+        return Ok(Some((dir.to_string(), Some(EntryKind::Opaque))));
+    }
+    let Some(hidden) = name.strip_prefix(WHITEOUT) else {
+        return Ok(Some((path, None)));
+    };
+    if matches!(hidden, "" | "." | "..") {
+        return Err(refuse(raw, "a whiteout that names no file"));
+    }
+    let hidden = join(dir, hidden);
+    Ok(Some((hidden, Some(EntryKind::Whiteout))))
+}
+
+pub fn join(dir: &str, name: &str) -> String {
+    if dir.is_empty() {
+        name.to_string()
+    } else {
+        format!("{dir}/{name}")
+    }
+}
+
+fn refuse(path: &str, reason: &str) -> TarError {
+    TarError::BadMember {
+        path: path.to_string(),
+        reason: format!("refused: {reason}"),
+    }
+}
+
+/// Hashes and counts what passes, and shows it to the sink.
+struct Tee<'a, R, S> {
+    inner: R,
+    sink: &'a mut S,
+    sha: Sha256,
+    passed: u64,
+    limit: u64,
+}
+
+impl<R: Read, S: Sink> Read for Tee<'_, R, S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.passed += n as u64;
+        if self.passed > self.limit {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("the layer is longer than the limit of {} bytes", self.limit),
+            ));
+        }
+        self.sha.update(&buffer[..n]);
+        self.sink.bytes(&buffer[..n])?;
+        Ok(n)
+    }
+}

@@ -1,0 +1,225 @@
+//! Layers applied one on the other, as runtimes do it on disk; the result is a [`Tree`] and, for every regular file
+//! in it, where its data lie.
+//!
+//! OCI image-spec, layer.md, "Applying Changesets": a layer's whiteouts hide what is below it, never its own entries,
+//! wherever in the archive they stand; later entries replace earlier ones; directories merge.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::layer::{Entry, EntryKind, join};
+use super::tree::{Node, NodeKind, Tree, Unresolved};
+
+/// A file's data: which layer of the source image, and the offset in its uncompressed stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Data {
+    pub source: usize,
+    pub offset: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    #[error("{path:?} cannot be placed: {parent:?} above it is not a directory")]
+    NotADirectory { path: String, parent: String },
+    #[error("{path:?} is a hard link to {target:?}, which {why}")]
+    BadLink {
+        path: String,
+        target: String,
+        why: &'static str,
+    },
+}
+
+/// The layers applied so far.
+#[derive(Clone, Debug, Default)]
+pub struct Merged {
+    pub tree: Tree,
+    /// By [`Node::layer`], then path.
+    files: Vec<HashMap<String, Data>>,
+}
+
+impl Merged {
+    /// How many layers were applied.
+    pub fn layers(&self) -> usize {
+        self.files.len()
+    }
+
+    pub fn data(&self, path: &str) -> Option<Data> {
+        let node = self.tree.get(path)?;
+        self.files.get(node.layer)?.get(path).copied()
+    }
+
+    /// Applies the next layer, whose data lie in the stream numbered `source`.
+    pub fn apply(&mut self, entries: Vec<Entry>, source: usize) -> Result<(), MergeError> {
+        self.files.push(HashMap::new());
+        self.hide(&entries);
+        let mut placing = Placing {
+            merged: self,
+            source,
+            last_parent: None,
+        };
+        placing.root();
+        for entry in entries {
+            placing.place(entry)?;
+        }
+        Ok(())
+    }
+
+    fn hide(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            let dir_below = matches!(entry.kind, EntryKind::Opaque);
+            if !dir_below && !matches!(entry.kind, EntryKind::Whiteout) {
+                continue;
+            }
+            // What cannot be found below cannot be hidden either.
+            let (dir, name) = if dir_below {
+                (entry.path.as_str(), "")
+            } else {
+                entry.path.rsplit_once('/').unwrap_or(("", &entry.path))
+            };
+            let Ok((dir, _)) = self.tree.resolve(dir) else {
+                continue;
+            };
+            if dir_below {
+                self.tree.remove_below(&dir);
+            } else {
+                self.tree.remove(&join(&dir, name));
+            }
+        }
+    }
+
+    /// Takes a node back to what it was in the layers below.
+    pub(super) fn restore(&mut self, path: &str, node: Node) {
+        if let Some(files) = self.files.last_mut() {
+            files.remove(path);
+        }
+        self.tree.insert(path, node);
+    }
+}
+
+struct Placing<'a> {
+    merged: &'a mut Merged,
+    source: usize,
+    /// The directory of the entry before, as written and as resolved: most entries share it.
+    last_parent: Option<(String, String)>,
+}
+
+impl Placing<'_> {
+    fn layer(&self) -> usize {
+        self.merged.files.len() - 1
+    }
+
+    fn root(&mut self) {
+        if self.merged.tree.get("").is_none() {
+            let root = implied_directory(self.layer());
+            self.merged.tree.insert("", root);
+        }
+    }
+
+    fn place(&mut self, entry: Entry) -> Result<(), MergeError> {
+        let layer = self.layer();
+        let path = self.resolve_parent(&entry.path)?;
+        let (node, data) = match &entry.kind {
+            EntryKind::Whiteout | EntryKind::Opaque => return Ok(()),
+            EntryKind::HardLink(target) => self.link(&path, &target.clone())?,
+            EntryKind::Node { offset, .. } => {
+                let offset = *offset;
+                let Some(node) = entry.into_node(layer) else {
+                    return Ok(());
+                };
+                let source = self.source;
+                let data = matches!(node.kind, NodeKind::File(_)).then_some(Data { source, offset });
+                (node, data)
+            }
+        };
+        let merged = &mut *self.merged;
+        let is_dir = matches!(node.kind, NodeKind::Directory);
+        if merged
+            .tree
+            .get(&path)
+            .is_some_and(|old| is_dir != matches!(old.kind, NodeKind::Directory))
+        {
+            self.last_parent = None;
+        }
+        match data {
+            Some(data) => merged.files[layer].insert(path.clone(), data),
+            None => merged.files[layer].remove(&path),
+        };
+        merged.tree.insert(&path, node);
+        Ok(())
+    }
+
+    fn link(&mut self, path: &str, target: &str) -> Result<(Node, Option<Data>), MergeError> {
+        let bad = |why| MergeError::BadLink {
+            path: path.to_string(),
+            target: target.to_string(),
+            why,
+        };
+        let (dir, name) = target.rsplit_once('/').unwrap_or(("", target));
+        let missing = "does not exist";
+        let (dir, _) = self.merged.tree.resolve(dir).map_err(|_| bad(missing))?;
+        let target = join(&dir, name);
+        let mut node = self.merged.tree.get(&target).ok_or_else(|| bad(missing))?.clone();
+        if target == path {
+            return Err(bad("is itself"));
+        }
+        match &mut node.kind {
+            NodeKind::Directory => return Err(bad("is a directory")),
+            NodeKind::File(file) if file.hard_link_to.is_none() || node.layer != self.layer() => {
+                file.hard_link_to = Some(target.clone());
+            }
+            _ => {}
+        }
+        node.layer = self.layer();
+        Ok((node, self.merged.data(&target)))
+    }
+
+    /// `path` with the symbolic links above its last component followed, the directories there being made if they
+    /// are missing.
+    fn resolve_parent(&mut self, path: &str) -> Result<String, MergeError> {
+        let Some((parent, name)) = path.rsplit_once('/') else {
+            return Ok(path.to_string());
+        };
+        if let Some((written, resolved)) = &self.last_parent
+            && written == parent
+        {
+            return Ok(join(resolved, name));
+        }
+        let not_a_directory = |at: &str| MergeError::NotADirectory {
+            path: path.to_string(),
+            parent: at.to_string(),
+        };
+        let layer = self.layer();
+        let tree = &mut self.merged.tree;
+        let mut at = String::new();
+        for part in parent.split('/') {
+            let here = join(&at, part);
+            at = match tree.get(&here).map(|node| &node.kind) {
+                Some(NodeKind::Directory) => here,
+                Some(NodeKind::Symlink(_)) => match tree.resolve(&here) {
+                    Ok((real, node)) if node.kind == NodeKind::Directory => real,
+                    Ok(_) | Err(Unresolved::Missing(_) | Unresolved::Loop(_)) => return Err(not_a_directory(&here)),
+                },
+                Some(_) => return Err(not_a_directory(&here)),
+                None => {
+                    tree.insert(&here, implied_directory(layer));
+                    here
+                }
+            };
+        }
+        let resolved = join(&at, name);
+        self.last_parent = Some((parent.to_string(), at));
+        Ok(resolved)
+    }
+}
+
+/// What runtimes make where an archive leaves a directory out.
+fn implied_directory(layer: usize) -> Node {
+    Node {
+        kind: NodeKind::Directory,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: 0,
+        xattrs: BTreeMap::new(),
+        layer,
+    }
+}

@@ -1,0 +1,241 @@
+//! An image in a layout becomes the tree a runtime would see, every digest on the way being checked.
+
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os};
+
+use super::export::{Packing, parse_digest, read_packed};
+use super::layer::{Discard, KeptBytes, ReadOptions};
+use super::members::TarError;
+use super::merge::{MergeError, Merged};
+use super::store::{Layout, StoreError};
+use super::tree::Tree;
+use crate::platform::Platform;
+
+const DOCKER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+const DOCKER_TAR: &str = "application/vnd.docker.image.rootfs.diff.tar";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("layer {number} ({digest}): {source}")]
+    Layer {
+        number: usize,
+        digest: String,
+        source: TarError,
+    },
+    #[error("layer {number} ({digest}): its content has the {what} sha256:{found}, expected was {expected}")]
+    WrongDigest {
+        number: usize,
+        digest: String,
+        what: &'static str,
+        found: String,
+        expected: String,
+    },
+    #[error("layer {number} ({digest}): {source}")]
+    Merge {
+        number: usize,
+        digest: String,
+        source: MergeError,
+    },
+    #[error("layer {number} ({digest}) is of the unknown type {media_type}")]
+    UnknownLayer {
+        number: usize,
+        digest: String,
+        media_type: String,
+    },
+    #[error("{digest} is of the type {media_type}, which is neither an image nor an index of images")]
+    NotAnImage { digest: String, media_type: String },
+    #[error("the manifest lists {layers} layers and the configuration {diff_ids} diff IDs")]
+    LayerCount { layers: usize, diff_ids: usize },
+}
+
+/// `DIR[:TAG]`, what follows `oci:` in an image's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayoutReference {
+    pub dir: PathBuf,
+    pub tag: Option<String>,
+}
+
+impl FromStr for LayoutReference {
+    type Err = std::convert::Infallible;
+
+    /// The last colon starts the tag unless a slash follows it.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (dir, tag) = match text.rsplit_once(':') {
+            Some((dir, tag)) if !dir.is_empty() && !tag.is_empty() && !tag.contains('/') => (dir, Some(tag)),
+            _ => (text, None),
+        };
+        Ok(Self {
+            dir: dir.into(),
+            tag: tag.map(str::to_string),
+        })
+    }
+}
+
+/// A tagged image: one or more platforms.
+#[derive(Debug)]
+pub struct LayoutImage {
+    layout: Layout,
+    /// What the tag stands for.
+    pub descriptor: Descriptor,
+    /// In the index's order. A manifest without a platform of ours is left out, as attestations are.
+    pub platforms: Vec<(Platform, Descriptor)>,
+    /// Annotations of the index, where the tag stands for one.
+    pub annotations: std::collections::HashMap<String, String>,
+}
+
+/// One platform's image, read.
+#[derive(Clone, Debug)]
+pub struct ReadImage {
+    pub image_manifest: ImageManifest,
+    pub config: ImageConfiguration,
+    pub tree: Tree,
+    /// Bytes of the layers' tar streams.
+    pub uncompressed_size: u64,
+}
+
+impl LayoutImage {
+    pub fn open(reference: &LayoutReference) -> Result<Self, ReadError> {
+        let layout = Layout::open(&reference.dir)?;
+        let descriptor = layout.resolve(reference.tag.as_deref())?;
+        let mut image = Self {
+            layout,
+            descriptor: descriptor.clone(),
+            platforms: Vec::new(),
+            annotations: Default::default(),
+        };
+        match descriptor.media_type() {
+            MediaType::ImageIndex => image.read_index(&descriptor)?,
+            MediaType::Other(other) if other == DOCKER_INDEX => image.read_index(&descriptor)?,
+            MediaType::ImageManifest => image.read_manifest(&descriptor)?,
+            MediaType::Other(other) if other == DOCKER_MANIFEST => image.read_manifest(&descriptor)?,
+            other => {
+                return Err(ReadError::NotAnImage {
+                    digest: descriptor.digest().to_string(),
+                    media_type: other.to_string(),
+                });
+            }
+        }
+        Ok(image)
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn read_index(&mut self, descriptor: &Descriptor) -> Result<(), ReadError> {
+        let index: ImageIndex = self.layout.read_json(descriptor)?;
+        for manifest in index.manifests() {
+            let platform = manifest.platform().as_ref();
+            if let Some(platform) = platform.and_then(|p| known_platform(p.os(), p.architecture())) {
+                self.platforms.push((platform, manifest.clone()));
+            }
+        }
+        self.annotations = index.annotations().clone().unwrap_or_default();
+        Ok(())
+    }
+
+    fn read_manifest(&mut self, descriptor: &Descriptor) -> Result<(), ReadError> {
+        let manifest: ImageManifest = self.layout.read_json(descriptor)?;
+        let config: ImageConfiguration = self.layout.read_json(manifest.config())?;
+        if let Some(platform) = known_platform(config.os(), config.architecture()) {
+            self.platforms.push((platform, descriptor.clone()));
+        }
+        Ok(())
+    }
+
+    /// Reads one of the image's manifests with all its layers: one pass over each blob that checks its digest, the
+    /// diff ID, and lists its files.
+    pub fn read_tree(&self, manifest: &Descriptor, options: &ReadOptions<'_>) -> Result<ReadImage, ReadError> {
+        let image_manifest: ImageManifest = self.layout.read_json(manifest)?;
+        let config: ImageConfiguration = self.layout.read_json(image_manifest.config())?;
+        let (layers, diff_ids) = (image_manifest.layers(), config.rootfs().diff_ids());
+        if layers.len() != diff_ids.len() {
+            return Err(ReadError::LayerCount {
+                layers: layers.len(),
+                diff_ids: diff_ids.len(),
+            });
+        }
+        let mut merged = Merged::default();
+        let kept = KeptBytes::default();
+        let mut options = *options;
+        let mut uncompressed_size = 0;
+        for (i, (blob, diff_id)) in layers.iter().zip(diff_ids).enumerate() {
+            uncompressed_size += self.read_layer(i, blob, diff_id, &mut options, &kept, &mut merged)?;
+        }
+        Ok(ReadImage {
+            image_manifest,
+            config,
+            tree: merged.tree,
+            uncompressed_size,
+        })
+    }
+
+    /// Returns the layer's uncompressed size.
+    fn read_layer(
+        &self,
+        i: usize,
+        blob: &Descriptor,
+        diff_id: &str,
+        options: &mut ReadOptions<'_>,
+        kept: &KeptBytes,
+        merged: &mut Merged,
+    ) -> Result<u64, ReadError> {
+        let (number, digest) = (i + 1, blob.digest().to_string());
+        let packing = match blob.media_type() {
+            MediaType::ImageLayer => Packing::None,
+            MediaType::ImageLayerGzip => Packing::Gzip,
+            MediaType::ImageLayerZstd => Packing::Zstd,
+            MediaType::Other(other) if other == DOCKER_GZIP => Packing::Gzip,
+            MediaType::Other(other) if other == DOCKER_TAR => Packing::None,
+            other => {
+                let media_type = other.to_string();
+                return Err(ReadError::UnknownLayer {
+                    number,
+                    digest,
+                    media_type,
+                });
+            }
+        };
+        let file = self.layout.open_blob(blob)?;
+        let (layer, packed) = match packing {
+            Packing::None => read_packed(io::BufReader::new(file), packing, &mut Discard, options, kept),
+            _ => read_packed(file, packing, &mut Discard, options, kept),
+        }
+        .map_err(|source| ReadError::Layer {
+            number,
+            digest: digest.clone(),
+            source,
+        })?;
+        let checks = [
+            ("digest", packed.unwrap_or(layer.diff_id), digest.as_str()),
+            ("diff ID", layer.diff_id, diff_id),
+        ];
+        for (what, found, expected) in checks {
+            if parse_digest(expected) != Some(found) {
+                return Err(ReadError::WrongDigest {
+                    number,
+                    digest: digest.clone(),
+                    what,
+                    found: hex::encode(found),
+                    expected: expected.to_string(),
+                });
+            }
+        }
+        options.limits = layer.limits_left;
+        merged
+            .apply(layer.entries, i)
+            .map_err(|source| ReadError::Merge { number, digest, source })?;
+        Ok(layer.uncompressed_size)
+    }
+}
+
+fn known_platform(os: &Os, architecture: &Arch) -> Option<Platform> {
+    format!("{os}/{architecture}").parse().ok()
+}
