@@ -46,6 +46,7 @@ impl Terminal {
             name: name.to_string(),
             started: Instant::now(),
             last: Mutex::default(),
+            seen: Mutex::default(),
             told: AtomicU64::new(0),
         };
         match self.mode {
