@@ -15,6 +15,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use obgp_build::buildkit;
 use obgp_build::engine::{Address, Endpoint, Engine, Origin};
+use obgp_build::platform::{Architecture, Platform};
 use obgp_build::progress::Silent;
 use support::registry::{PASSWORD, Registry, USER};
 use support::{Recorder, Which, host_platform};
@@ -149,10 +150,28 @@ async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Re
             "{notes:?}"
         );
 
+        // The platforms side by side: in the classic store each pull takes the name from the other.
         lab.will_remove(&base);
         let before = registry.logins.load(Ordering::Relaxed);
-        let pulled = lab.engine.pull(&base, host_platform(), &Silent).await.unwrap();
-        assert!(pulled.is_for(host_platform()));
+        let pulls = Architecture::ALL.map(|architecture| {
+            let (lab, base) = (lab.clone(), base.clone());
+            async move {
+                let platform = Platform(architecture);
+                let pulled = lab.engine.pull(&base, platform, &Silent).await.unwrap();
+                assert!(pulled.is_for(platform), "{pulled:?}");
+                let name = lab.image_name();
+                lab.engine.tag(&pulled.id, &name).await.unwrap();
+                let mut request = lab.request(&format!("FROM {name}\nCOPY Dockerfile /\n"), &[]);
+                request.platform = platform;
+                let solved = buildkit::solve(&lab.engine, &request, &Silent, CancellationToken::new())
+                    .await
+                    .unwrap();
+                let built = lab.engine.inspect_image_for(&solved.image_id, platform).await.unwrap();
+                assert_eq!(built.expect("the image for its platform").labels, pulled.labels);
+                assert!(lab.engine.inspect_image_for(&name, platform).await.unwrap().is_some());
+            }
+        });
+        futures_util::future::join_all(pulls).await;
         assert!(registry.logins.load(Ordering::Relaxed) > before);
         let missing = format!("{host}:{}/test/missing:1", registry.port);
         let error = lab
@@ -169,7 +188,7 @@ async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Re
 #[test]
 fn a_login_in_docker_s_configuration_opens_a_registry_machine() {
     run(async {
-        let registry = Registry::start(host_platform(), support::busybox_layer()).await;
+        let registry = Registry::start(support::busybox_layer()).await;
         let login = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
         let name = format!("127.0.0.1:{}", registry.port);
         configure_docker(|config| config["auths"][name] = serde_json::json!({"auth": login}));
@@ -183,7 +202,7 @@ fn a_credential_helper_opens_a_registry_modern() {
     let helper = format!("#!/bin/sh\ncat >/dev/null\necho '{{\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}'\n");
     program("docker-credential-obgp-test", &helper);
     run(async {
-        let registry = Registry::start(host_platform(), support::busybox_layer()).await;
+        let registry = Registry::start(support::busybox_layer()).await;
         let host = address_for_containers();
         let name = format!("{host}:{}", registry.port);
         configure_docker(|config| config["credHelpers"][name] = "obgp-test".into());

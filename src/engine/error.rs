@@ -27,7 +27,7 @@ pub enum EngineError {
     #[error("what answers at {endpoint} is no Docker engine: it gives {api:?} as its API version")]
     NotDocker { endpoint: String, api: String },
     #[error(
-        "the engine at {endpoint} does not speak BuildKit: it answered {path} with status {status}. \
+        "the engine at {endpoint} does not speak BuildKit: it answered {path} with status {status} ({said}). \
          Podman's Docker API has no BuildKit, and API proxies must let connection upgrades through; \
          point DOCKER_HOST at a Docker engine, 20.10 or later"
     )]
@@ -35,6 +35,7 @@ pub enum EngineError {
         endpoint: String,
         path: String,
         status: u16,
+        said: String,
     },
     /// `status` is the HTTP status, where the engine answered at all.
     #[error("the engine at {endpoint}, {doing}: {reason}")]
@@ -153,4 +154,25 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
         last = cause;
     }
     last.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Origin;
+
+    #[test]
+    fn what_to_try_fits_what_went_wrong() {
+        let told = |address: &str, kind: io::ErrorKind| {
+            let endpoint = Endpoint {
+                address: Address::parse(address, None).unwrap(),
+                origin: Origin::Default,
+            };
+            EngineError::unreachable(&endpoint, kind.into()).to_string()
+        };
+        assert!(told("unix:///s", io::ErrorKind::PermissionDenied).contains("usermod -aG docker"));
+        assert!(told("unix:///s", io::ErrorKind::NotFound).contains("systemctl start docker"));
+        assert!(told("ssh://h", io::ErrorKind::Other).contains("ssh HOST docker version"));
+        assert!(told("tcp://h", io::ErrorKind::ConnectionRefused).contains("DOCKER_TLS_VERIFY"));
+    }
 }

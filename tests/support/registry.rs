@@ -12,9 +12,12 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use obgp_build::platform::Platform;
+use obgp_build::platform::Architecture;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 pub const USER: &str = "me";
 pub const PASSWORD: &str = "correct-horse";
@@ -32,52 +35,41 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Listens on every address, so that engines in containers reach it. The image is `test/base:1`.
-    pub async fn start(platform: Platform, layer: Vec<u8>) -> Arc<Self> {
+    /// Listens on every address, so that engines in containers reach it. The image is `test/base:1`, an index of an image
+    /// per platform that all have this layer.
+    pub async fn start(layer: Vec<u8>) -> Arc<Self> {
         let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let digest = |bytes: &[u8]| format!("sha256:{}", hex::encode(Sha256::digest(bytes)));
-        let layer_digest = digest(&layer);
-        let config = serde_json::json!({
-            "architecture": platform.architecture().name(),
-            "os": "linux",
-            "config": {"Env": ["PATH=/bin"], "Labels": {"port": port.to_string()}},
-            "rootfs": {"type": "layers", "diff_ids": [layer_digest]},
-        })
-        .to_string();
-        let manifest = serde_json::json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": {
-                "mediaType": "application/vnd.oci.image.config.v1+json",
-                "digest": digest(config.as_bytes()),
-                "size": config.len(),
-            },
-            "layers": [{
-                "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                "digest": layer_digest,
-                "size": layer.len(),
-            }],
-        })
-        .to_string();
-        let blob = |bytes: &[u8]| format!("/v2/test/base/blobs/{}", digest(bytes));
-        let manifest_type = "application/vnd.oci.image.manifest.v1+json";
-        let content = HashMap::from([
-            (
-                blob(config.as_bytes()),
-                ("application/octet-stream", Bytes::from(config.clone())),
-            ),
-            (blob(&layer), ("application/octet-stream", Bytes::from(layer))),
-            (
-                format!("/v2/test/base/manifests/{}", digest(manifest.as_bytes())),
-                (manifest_type, Bytes::from(manifest.clone())),
-            ),
-            (
-                "/v2/test/base/manifests/1".to_string(),
-                (manifest_type, Bytes::from(manifest)),
-            ),
-            ("/v2/".to_string(), ("application/json", Bytes::from_static(b"{}"))),
-        ]);
+        let mut content = HashMap::from([("/v2/".to_string(), ("application/json", Bytes::from_static(b"{}")))]);
+        let mut put = |kind: &str, media_type: &'static str, bytes: Bytes| {
+            let digest = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
+            let size = bytes.len();
+            content.insert(format!("/v2/test/base/{kind}/{digest}"), (media_type, bytes));
+            serde_json::json!({"mediaType": media_type, "digest": digest, "size": size})
+        };
+        let layer = put("blobs", "application/vnd.oci.image.layer.v1.tar", layer.into());
+        let manifests = Architecture::ALL.map(|architecture| {
+            let config = serde_json::json!({
+                "architecture": architecture.name(),
+                "os": "linux",
+                "config": {"Env": ["PATH=/bin"], "Labels": {"port": port.to_string()}},
+                "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+            });
+            let config = put(
+                "blobs",
+                "application/vnd.oci.image.config.v1+json",
+                config.to_string().into(),
+            );
+            let manifest = serde_json::json!({
+                "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer],
+            });
+            let mut manifest = put("manifests", MANIFEST, manifest.to_string().into());
+            manifest["platform"] = serde_json::json!({"os": "linux", "architecture": architecture.name()});
+            manifest
+        });
+        let index = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}).to_string();
+        put("manifests", INDEX, index.clone().into());
+        content.insert("/v2/test/base/manifests/1".to_string(), (INDEX, index.into()));
         let registry = Arc::new(Self {
             port,
             failing: AtomicBool::new(false),
