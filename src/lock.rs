@@ -71,7 +71,7 @@ pub fn find(file: &BuildFile, reference: &str, python: &str) -> Result<LockFile,
 pub struct LockRequest<'a> {
     pub file: &'a BuildFile,
     pub reference: &'a str,
-    /// Where the agent comes from, see [`project::resolve`].
+    /// Whose dependencies are resolved, see [`project::resolve`]. For a git ref this may be a release of its series.
     pub source: &'a Source,
     /// `MAJOR.MINOR`.
     pub python: &'a str,
@@ -88,11 +88,10 @@ pub async fn lock(
 ) -> Result<LockFile, LockError> {
     let file = request.file;
     let uv = install_uv(file, host, progress, cancel).await?;
-    let constraints_name = format!("{}.txt", project::series(file, request.reference)?.constraints);
-    let constraints = directory(file, "constraints").join(&constraints_name);
-    let (requirement, omit) = match request.source {
-        Source::PyPI { version } => (format!("{}=={version}", file.project.name), None),
-        Source::Git { url, commit } => (format!("{} @ git+{url}@{commit}", file.project.name), Some(&file.project.name)),
+    let constraints = format!("constraints/{}.txt", project::series(file, request.reference)?.constraints);
+    let requirement = match request.source {
+        Source::PyPI { version } => format!("{}=={version}", file.project.name),
+        Source::Git { url, commit } => format!("{} @ git+{url}@{commit}", file.project.name),
     };
     let name = file_name(file, request.reference, request.python)?;
     let mut resolved: Option<(Architecture, String)> = None;
@@ -103,10 +102,11 @@ pub async fn lock(
         command.args(["--no-python-downloads", "--python-version", request.python]);
         command.args(["--python-platform", &format!("{}-manylinux_2_28", architecture.gnu_name())]);
         command.args(["--exclude-newer", &request.exclude_newer.to_string()]);
-        if let Some(name) = omit {
-            command.args(["--no-emit-package", name]);
+        if !project::is_version(request.reference) {
+            command.args(["--no-emit-package", &file.project.name]);
         }
-        command.arg("--constraints").arg(&constraints).arg("-");
+        // Relative, because the lock repeats it.
+        command.current_dir(directory(file, "")).args(["--constraints", &constraints, "-"]);
         let output = run(command, &requirement, "uv pip compile", cancel).await?;
         match &resolved {
             Some((other, text)) if *text != output => {
@@ -116,7 +116,7 @@ pub async fn lock(
         }
     }
     let body = resolved.map(|(_, text)| text).unwrap_or_default();
-    let content = header(&requirement, request, &constraints_name) + &body;
+    let content = header(&requirement, request, &constraints) + &body;
     let path = directory(file, "locks").join(&name);
     let lock = parse(name, path, &content)?;
     write_atomically(&lock.path, content.as_bytes())?;
@@ -159,7 +159,7 @@ async fn download(url: &str) -> Result<String, String> {
 fn header(requirement: &str, request: &LockRequest<'_>, constraints: &str) -> String {
     format!(
         "# Made by `obgp-build lock --project-ref {}`; do not edit.\n\
-         # {requirement} on Python {}, for every platform, within constraints/{constraints}.\n\
+         # {requirement} on Python {}, for every platform, within {constraints}.\n\
          {EXCLUDE_NEWER}{}\n",
         request.reference, request.python, request.exclude_newer
     )

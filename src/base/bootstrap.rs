@@ -233,9 +233,6 @@ impl<'a> Recipe<'a> {
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<BaseArchive, BaseError> {
-        let sources_file = scratch.join("sources.list");
-        let sources = self.sources(self.mirror, &self.security, keyring);
-        fs::write(&sources_file, sources).map_err(|e| BaseError::io("writing", &sources_file, e))?;
         let mut command = Command::new("mmdebstrap");
         command.args(["--variant=minbase", "--format=tar"]);
         command.arg(if rustix::process::geteuid().is_root() { "--mode=root" } else { "--mode=unshare" });
@@ -248,7 +245,8 @@ impl<'a> Recipe<'a> {
         }
         // Where base-files does not have the links /bin -> usr/bin yet.
         command.arg("--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr");
-        command.arg(&self.distro.suite).arg("-").arg(&sources_file);
+        command.arg(&self.distro.suite).arg("-");
+        command.args(self.sources(self.mirror, &self.security, keyring).lines());
         command.env("SOURCE_DATE_EPOCH", releases.newest.as_second().to_string());
         command.env("LC_ALL", "C.UTF-8");
 
