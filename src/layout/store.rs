@@ -195,7 +195,9 @@ impl Layout {
     /// Whether a manifest is there with its configuration and all its layers.
     pub fn holds(&self, manifest: &Descriptor) -> bool {
         self.read_json::<ImageManifest>(manifest).is_ok_and(|image| {
-            std::iter::once(image.config()).chain(image.layers()).all(|blob| self.has(blob))
+            std::iter::once(image.config())
+                .chain(image.layers())
+                .all(|blob| self.has(blob))
         })
     }
 
