@@ -10,6 +10,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::base::resolve::{self, BasePlan};
+use crate::base;
 use crate::config::file::ConfigError;
 use crate::config::{Distro, Settings};
 use crate::engine::{Engine, EngineError};
@@ -153,11 +154,13 @@ async fn plan_image(
     let image_name = settings.image_name(name, &reference)?;
     let tag = image_name.tag().unwrap_or_default().to_string();
     let context = context::build(file, &dockerfile::render(name, distro, file)?)?;
+    let cache = base::cache_directory();
     let request = resolve::Request {
         distro_name: name,
         distro,
         base: settings.base.as_deref(),
         mode: settings.bootstrap,
+        cache: &cache,
     };
     let mut targets = Vec::new();
     for platform in &settings.platforms {

@@ -3,6 +3,8 @@
 //! Planning only asks; [`provide`] acts. Either way the base ends up in the engine under a tag of its own per
 //! architecture, because a tag of the classic store holds one platform.
 
+use std::path::Path;
+
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +61,8 @@ pub struct Request<'a> {
     /// `--base`.
     pub base: Option<&'a str>,
     pub mode: BootstrapMode,
+    /// See [`super::cache_directory`].
+    pub cache: &'a Path,
 }
 
 impl Request<'_> {
@@ -179,6 +183,7 @@ async fn make(
         distro_name: request.distro_name,
         distro: request.distro,
         platform: plan.platform,
+        cache: request.cache,
         refresh: false,
     };
     let archive = bootstrap::bootstrap(&what, progress, cancel).await?;
@@ -206,6 +211,6 @@ async fn found(engine: &Engine, request: &Request<'_>, plan: &BasePlan) -> Resul
         .iter()
         .filter(|_| plan.engine_tag != bootstrap::engine_tag(request.distro_name, plan.platform))
         .find_map(|digest| digest.split_once('@').map(|(_, digest)| digest.to_string()))
-        .or_else(|| bootstrap::in_cache(request.distro_name, plan.platform, &image.diff_ids).map(|base| base.digest));
+        .or_else(|| bootstrap::in_cache(request.cache, request.distro_name, plan.platform, &image.diff_ids).map(|base| base.digest));
     Ok(BaseImage { engine_tag: plan.engine_tag.clone(), name: plan.name.clone(), digest, diff_ids: image.diff_ids })
 }

@@ -108,7 +108,7 @@ impl EngineError {
             endpoint: endpoint.to_string(),
             doing: doing.into(),
             status: None,
-            reason: with_causes(source),
+            reason: root_cause(source),
             transient: true,
         }
     }
@@ -135,7 +135,7 @@ fn hint(endpoint: &Endpoint, kind: io::ErrorKind) -> &'static str {
     }
 }
 
-/// The innermost I/O error, which names the fact.
+/// The innermost I/O error: its kind decides the hint.
 fn io_cause<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::Error> {
     let mut found = None;
     let mut next = Some(error);
@@ -146,17 +146,11 @@ fn io_cause<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::
     found
 }
 
-/// An error and what caused it, on one line; hyper's own text stops at "client error (SendRequest)".
-pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
+/// The innermost cause, which names the fact; hyper's own text stops at "client error (SendRequest)".
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(cause) = last.source() {
+        last = cause;
     }
-    text
+    last.to_string()
 }

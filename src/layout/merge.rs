@@ -122,9 +122,10 @@ impl Placing<'_> {
             EntryKind::HardLink(target) => self.link(&path, &target.clone())?,
             EntryKind::Node { offset, .. } => {
                 let offset = *offset;
-                let Some(node) = entry.into_node(layer) else {
+                let Some(mut node) = entry.into_node(layer) else {
                     return Ok(());
                 };
+                self.keep_origin(&path, &mut node);
                 let source = self.source;
                 let data = matches!(node.kind, NodeKind::File(_)).then_some(Data { source, offset });
                 (node, data)
@@ -145,6 +146,17 @@ impl Placing<'_> {
         };
         merged.tree.insert(&path, node);
         Ok(())
+    }
+
+    /// A directory that is there already, with the same mode and owner, was not put there by this layer: archives
+    /// repeat the directories above what they change.
+    fn keep_origin(&self, path: &str, node: &mut Node) {
+        if let Some(old) = self.merged.tree.get(path)
+            && old.kind == NodeKind::Directory
+            && old.same_but_time(node)
+        {
+            node.layer = old.layer;
+        }
     }
 
     fn link(&mut self, path: &str, target: &str) -> Result<(Node, Option<Data>), MergeError> {
