@@ -9,7 +9,7 @@
 //!   drivers that unpack each layer alone take their mode and owner from the layer. Other unchanged entries are left out.
 //! - No time is later than the epoch asked for, none before 1970. A directory that only got a new time keeps its old
 //!   one: whether a driver touches it is chance.
-//! - Owners are numbers; of the extended attributes only `security.capability` and `user.*` stay.
+//! - Owners are numbers; of the extended attributes only those that mean something stay.
 //! - The first path of an inode carries the data, the others are hard links to it.
 //! - One whiteout per topmost hidden path; no opaque markers.
 //! - ustar headers, with PAX records where something does not fit.
@@ -72,7 +72,7 @@ pub fn apply(
     let lower = merged.clone();
     for entry in &mut entries {
         if let EntryKind::Node { kind, .. } = &entry.kind {
-            normalise(&mut entry.mode, &mut entry.mtime, &mut entry.xattrs, kind, epoch);
+            normalise(&mut entry.mode, &mut entry.mtime, kind, epoch);
         }
     }
     merged.apply(entries, source)?;
@@ -86,15 +86,8 @@ pub fn apply(
     Ok(changes(merged, changed, &hidden, epoch))
 }
 
-fn normalise(
-    mode: &mut u32,
-    mtime: &mut i64,
-    xattrs: &mut BTreeMap<String, Vec<u8>>,
-    kind: &NodeKind,
-    epoch: i64,
-) {
+fn normalise(mode: &mut u32, mtime: &mut i64, kind: &NodeKind, epoch: i64) {
     *mtime = clamp(*mtime, epoch);
-    xattrs.retain(|name, _| name == "security.capability" || name.starts_with("user."));
     // No file system keeps the mode of a symbolic link; archives say this or that.
     if let NodeKind::Symlink(_) = kind {
         *mode = 0o777;
@@ -164,7 +157,7 @@ fn file_size(node: &Node) -> u64 {
 /// Whether a node is, in canonical form, what stood there before.
 fn same_metadata(old: &Node, new: &Node, epoch: i64) -> bool {
     let mut old = old.clone();
-    normalise(&mut old.mode, &mut old.mtime, &mut old.xattrs, &old.kind, epoch);
+    normalise(&mut old.mode, &mut old.mtime, &old.kind, epoch);
     let any_time = new.kind == NodeKind::Directory;
     old.same_but_time(new) && (any_time || old.mtime == new.mtime)
 }
@@ -299,9 +292,7 @@ pub fn header(change: &Change, node: Option<&Node>, epoch: i64) -> io::Result<Ve
             // A hard link has the attributes of its inode, which the first path sets.
             if kind != EntryType::Link {
                 for (name, value) in &node.xattrs {
-                    if name == "security.capability" || name.starts_with("user.") {
-                        records.insert(format!("{XATTR_PREFIX}{name}"), value.clone());
-                    }
+                    records.insert(format!("{XATTR_PREFIX}{name}"), value.clone());
                 }
             }
         }

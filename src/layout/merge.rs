@@ -63,25 +63,14 @@ impl Merged {
         Ok(())
     }
 
+    /// Whiteouts are taken by their letter: a symbolic link below is not followed, since the layer may put a
+    /// directory in its place.
     fn hide(&mut self, entries: &[Entry]) {
         for entry in entries {
-            let dir_below = matches!(entry.kind, EntryKind::Opaque);
-            if !dir_below && !matches!(entry.kind, EntryKind::Whiteout) {
-                continue;
-            }
-            // What cannot be found below cannot be hidden either.
-            let (dir, name) = if dir_below {
-                (entry.path.as_str(), "")
-            } else {
-                entry.path.rsplit_once('/').unwrap_or(("", &entry.path))
-            };
-            let Ok((dir, _)) = self.tree.resolve(dir) else {
-                continue;
-            };
-            if dir_below {
-                self.tree.remove_below(&dir);
-            } else {
-                self.tree.remove(&join(&dir, name));
+            match entry.kind {
+                EntryKind::Whiteout => self.tree.remove(&entry.path),
+                EntryKind::Opaque => self.tree.remove_below(&entry.path),
+                EntryKind::Node { .. } | EntryKind::HardLink(_) => {}
             }
         }
     }
@@ -116,19 +105,25 @@ impl Placing<'_> {
 
     fn place(&mut self, entry: Entry) -> Result<(), MergeError> {
         let layer = self.layer();
-        let path = self.resolve_parent(&entry.path)?;
-        let (node, data) = match &entry.kind {
+        let source = self.source;
+        let (path, node, data) = match &entry.kind {
             EntryKind::Whiteout | EntryKind::Opaque => return Ok(()),
-            EntryKind::HardLink(target) => self.link(&path, &target.clone())?,
-            EntryKind::Node { offset, .. } => {
-                let offset = *offset;
+            EntryKind::HardLink(target) => {
+                let path = self.resolve_parent(&entry.path)?;
+                let (node, data) = self.link(&path, target)?;
+                (path, node, data)
+            }
+            EntryKind::Node { kind, offset } => {
+                let path = self.resolve_parent(&entry.path)?;
+                let data = matches!(kind, NodeKind::File(_)).then_some(Data {
+                    source,
+                    offset: *offset,
+                });
                 let Some(mut node) = entry.into_node(layer) else {
                     return Ok(());
                 };
                 self.keep_origin(&path, &mut node);
-                let source = self.source;
-                let data = matches!(node.kind, NodeKind::File(_)).then_some(Data { source, offset });
-                (node, data)
+                (path, node, data)
             }
         };
         let merged = &mut *self.merged;

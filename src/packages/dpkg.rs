@@ -1,13 +1,18 @@
-//! `/var/lib/dpkg/status` into packages.
+//! `/var/lib/dpkg/status`, and `status.d` beside it, into packages.
 //!
+//! Files of `status.d` describe packages that parts were taken from without dpkg's knowledge; scanners read them too.
 //! The format is Debian policy's control syntax (section 5.1): paragraphs of `Field: value`, continued by lines that
 //! begin with white space, parted by empty lines.
 
 use serde::Serialize;
 
-use crate::layout::tree::Tree;
+use crate::layout::tree::{NodeKind, Tree};
 
 pub const STATUS: &str = "var/lib/dpkg/status";
+pub const STATUS_DIR: &str = "var/lib/dpkg/status.d";
+
+/// [`Package::status`] of what `status.d` describes.
+const PARTIAL: &str = "partial";
 
 /// More paragraphs than any distribution has packages; a file beyond it is not a status file.
 const MAX_PACKAGES: usize = 100_000;
@@ -17,7 +22,8 @@ pub struct Package {
     pub name: String,
     pub version: String,
     pub architecture: String,
-    /// The three words of `Status`: what is wanted, the error flag, what is: `install ok installed`.
+    /// The three words of `Status`: what is wanted, the error flag, what is: `install ok installed`. Of a package of
+    /// `status.d`: `partial`.
     pub status: String,
     /// The source package, where its name differs from the binary's.
     pub source: Option<String>,
@@ -30,6 +36,11 @@ impl Package {
         self.status == "install ok installed"
     }
 
+    /// Some of its files are there, without dpkg's knowledge.
+    pub fn partial(&self) -> bool {
+        self.status == PARTIAL
+    }
+
     /// Nothing but configuration files, or less, is left of it.
     pub fn removed(&self) -> bool {
         self.status.ends_with(" not-installed") || self.status.ends_with(" config-files")
@@ -40,16 +51,27 @@ impl Package {
 pub enum DpkgError {
     #[error("/{STATUS} is missing, or too large to be kept")]
     Absent,
+    #[error("/{STATUS_DIR}/{0} is not UTF-8, or too large to be kept")]
+    Partial(String),
     #[error("/{STATUS} is not UTF-8")]
     Encoding,
     #[error("/{STATUS}, line {line}: {what}")]
     Syntax { line: usize, what: &'static str },
 }
 
-/// The packages that the image's own database names, in its order.
+/// The packages that the image's own database names, in its order, and those of `status.d`.
 pub fn packages(tree: &Tree) -> Result<Vec<Package>, DpkgError> {
     let bytes = tree.content(STATUS).ok_or(DpkgError::Absent)?;
-    parse(std::str::from_utf8(bytes).map_err(|_| DpkgError::Encoding)?)
+    let mut packages = parse(std::str::from_utf8(bytes).map_err(|_| DpkgError::Encoding)?)?;
+    for (name, node) in tree.children(STATUS_DIR) {
+        if let NodeKind::File(file) = &node.kind {
+            let text = file.content.as_deref().and_then(|c| std::str::from_utf8(c).ok());
+            let text = text.ok_or_else(|| DpkgError::Partial(name.to_string()))?;
+            // Control files of packages have no Status, which only dpkg's database gives them.
+            packages.extend(parse(&format!("Status: {PARTIAL}\n{}\n", text.trim_start()))?);
+        }
+    }
+    Ok(packages)
 }
 
 pub fn parse(text: &str) -> Result<Vec<Package>, DpkgError> {

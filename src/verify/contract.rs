@@ -75,8 +75,8 @@ pub(crate) struct GrantTerms {
 pub(crate) struct PythonTerms {
     /// Files of RECORDs that may be missing.
     pub trimmed: Patterns,
-    /// `.pth` files that may run code when the interpreter starts.
-    pub pth_code: Vec<String>,
+    /// Names of `.pth` files that may run code when the interpreter starts.
+    pub pth_code: Patterns,
     /// Console scripts that have to be there.
     pub scripts: Vec<String>,
     /// Modules that have to be importable beside every requirement's own.

@@ -1,13 +1,18 @@
 //! Which files' contents the rules need; of all others the tree has metadata and the head only.
 
+use crate::packages::dpkg::{STATUS, STATUS_DIR};
+
 /// No text that the rules read is longer; dpkg's status of a full desktop is about 6 MB.
 const LARGEST: u64 = 16 << 20;
 const LARGEST_SMALL: u64 = 1 << 20;
 
 /// Whether the content of the file at `path` (no leading slash) is to be kept for the rules.
 pub fn keeps(path: &str, size: u64) -> bool {
-    if path == crate::packages::dpkg::STATUS {
+    if path == STATUS {
         return size <= LARGEST;
+    }
+    if path.starts_with(STATUS_DIR) {
+        return size <= LARGEST_SMALL;
     }
     size <= LARGEST_SMALL && (is_configuration(path) || is_python_metadata(path) || is_script(path))
 }

@@ -44,7 +44,7 @@ fn required(context: &Context, evidence: &mut Evidence) {
         }
     }
     for package in packages.iter().filter(|p| !p.removed()) {
-        if !package.installed() {
+        if !package.installed() && !package.partial() {
             evidence.finding(
                 format_args!("/{STATUS}"),
                 layer,
@@ -65,7 +65,10 @@ fn required(context: &Context, evidence: &mut Evidence) {
 
 fn forbidden(context: &Context, evidence: &mut Evidence) {
     let layer = context.tree.get(STATUS).map(|n| n.layer);
-    for package in database(context, evidence).iter().filter(|p| !p.removed()) {
+    for package in database(context, evidence)
+        .iter()
+        .filter(|p| !p.removed() && !p.partial())
+    {
         if let Some(pattern) = context.terms.packages.forbidden.find(&package.name) {
             evidence.finding(
                 format_args!("/{STATUS}"),

@@ -169,8 +169,9 @@ fn capabilities(value: &[u8]) -> Option<String> {
     })
 }
 
+/// A symbolic link's mode means nothing; devices are judged by their own rule, and hidden by the runtime's /dev.
 fn modes_matter(node: &Node) -> bool {
-    !matches!(node.kind, NodeKind::Symlink(_))
+    matches!(node.kind, NodeKind::File(_) | NodeKind::Directory)
 }
 
 fn world_writable(context: &Context, evidence: &mut Evidence) {

@@ -101,7 +101,7 @@ fn interpreter(context: &Context, evidence: &mut Evidence) {
     }
     for (path, lines) in &context.python.code {
         let name = path.rsplit('/').next().unwrap_or(path);
-        if !context.terms.python.pth_code.iter().any(|n| n == name) {
+        if !context.terms.python.pth_code.matches(name) {
             let layer = context.tree.get(path).map(|n| n.layer);
             evidence.finding(
                 format_args!("/{path}"),

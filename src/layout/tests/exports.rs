@@ -8,8 +8,18 @@ use crate::progress::Silent;
 fn three_layers() -> Vec<Vec<u8>> {
     let large: Vec<u8> = (0..3_000_000u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
     vec![
-        tar(&[dir("./"), dir("./etc/"), file("./etc/passwd", "root:x:0:0\n"), file("./lib/big", &large)]),
-        tar(&[dir("etc/"), file("etc/motd", "hello"), file("usr/small", "s"), file("usr/large", &large[..200_000])]),
+        tar(&[
+            dir("./"),
+            dir("./etc/"),
+            file("./etc/passwd", "root:x:0:0\n"),
+            file("./lib/big", &large),
+        ]),
+        tar(&[
+            dir("etc/"),
+            file("etc/motd", "hello"),
+            file("usr/small", "s"),
+            file("usr/large", &large[..200_000]),
+        ]),
         tar(&[dir("etc/"), file("etc/.wh.motd", "")]),
     ]
 }
@@ -24,12 +34,18 @@ fn old_and_new_engines_give_the_same_image() {
         oci_export(&layers, &config(&layers, false), &gzip),
         oci_export(&layers, &config(&layers, false), &zstd),
     ];
-    let images: Vec<Ingested> =
-        exports.iter().map(|export| ingest_new(export, &options(&[&layers[0]])).unwrap().1).collect();
+    let images: Vec<Ingested> = exports
+        .iter()
+        .map(|export| ingest_new(export, &options(&[&layers[0]])).unwrap().1)
+        .collect();
     for image in &images {
         assert_eq!(image.manifest.digest(), images[0].manifest.digest());
     }
-    assert_eq!(images[0].layers[0].diff_id.digest(), sha(&layers[0]), "the base keeps its bytes");
+    assert_eq!(
+        images[0].layers[0].diff_id.digest(),
+        sha(&layers[0]),
+        "the base keeps its bytes"
+    );
     assert_eq!(images[0].layers.len(), 3);
     let platform = images[0].manifest.platform().as_ref().unwrap();
     assert_eq!(platform.architecture().to_string(), "amd64");
@@ -41,7 +57,10 @@ fn the_configuration_keeps_what_the_author_said_only() {
     let mut options = options(&[&layers[0]]);
     options.labels.insert("a".into(), "mine".into());
     let (dir, image) = ingest_new(&legacy_export(&layers, &config(&layers, true)), &options).unwrap();
-    let path = dir.path().join("blobs/sha256").join(image.image_manifest.config().digest().digest());
+    let path = dir
+        .path()
+        .join("blobs/sha256")
+        .join(image.image_manifest.config().digest().digest());
     let config = std::fs::read_to_string(path).unwrap();
     let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
     config.as_object_mut().unwrap().remove("rootfs");
@@ -101,14 +120,22 @@ fn the_reader_sees_what_ingest_saw() {
 fn an_export_can_be_read_without_writing() {
     let layers = three_layers();
     let export = legacy_export(&layers, &config(&layers, true));
-    let (config, tree) =
-        read_export(&*export, "linux/amd64".parse().unwrap(), &ReadOptions::default(), &Silent).unwrap();
+    let (config, tree) = read_export(
+        &*export,
+        "linux/amd64".parse().unwrap(),
+        &ReadOptions::default(),
+        &Silent,
+    )
+    .unwrap();
     assert_eq!(config.rootfs().diff_ids().len(), 3);
     assert!(tree.get("etc/motd").is_none());
     let NodeKind::File(large) = &tree.get("usr/large").unwrap().kind else {
         panic!("a file");
     };
-    assert_eq!((large.size, large.head.len(), large.content.is_none()), (200_000, 256, true));
+    assert_eq!(
+        (large.size, large.head.len(), large.content.is_none()),
+        (200_000, 256, true)
+    );
 }
 
 #[test]
@@ -139,5 +166,8 @@ fn the_wrong_platform_is_named() {
     let mut options = options(&[]);
     options.platform = "linux/arm64".parse().unwrap();
     let error = ingest_new(&legacy_export(&layers, &config(&layers, true)), &options).unwrap_err();
-    assert_eq!(error.to_string(), "the engine's export holds no image for linux/arm64, only linux/amd64");
+    assert_eq!(
+        error.to_string(),
+        "the engine's export holds no image for linux/arm64, only linux/amd64"
+    );
 }

@@ -81,7 +81,11 @@ pub fn tar(items: &[Item]) -> Vec<u8> {
 }
 
 fn append(archive: &mut Builder<Vec<u8>>, item: &Item) {
-    let mut header = if item.gnu { Header::new_gnu() } else { Header::new_ustar() };
+    let mut header = if item.gnu {
+        Header::new_gnu()
+    } else {
+        Header::new_ustar()
+    };
     header.set_entry_type(item.kind);
     header.set_mode(item.mode);
     header.set_uid(item.uid);
@@ -96,13 +100,18 @@ fn append(archive: &mut Builder<Vec<u8>>, item: &Item) {
     }
     let mut pax = item.pax.clone();
     if item.gnu {
-        for (kind, text) in [(EntryType::GNULongName, &item.path), (EntryType::GNULongLink, &item.link)] {
+        for (kind, text) in [
+            (EntryType::GNULongName, &item.path),
+            (EntryType::GNULongLink, &item.link),
+        ] {
             if text.len() > 100 {
                 let mut long = Header::new_gnu();
                 long.set_entry_type(kind);
                 long.set_size(text.len() as u64 + 1);
                 long.set_cksum();
-                archive.append(&long, [text.as_bytes(), b"\0"].concat().as_slice()).unwrap();
+                archive
+                    .append(&long, [text.as_bytes(), b"\0"].concat().as_slice())
+                    .unwrap();
             }
         }
     } else {
@@ -113,7 +122,9 @@ fn append(archive: &mut Builder<Vec<u8>>, item: &Item) {
         }
     }
     if !pax.is_empty() {
-        archive.append_pax_extensions(pax.iter().map(|(k, v)| (k.as_str(), v.as_slice()))).unwrap();
+        archive
+            .append_pax_extensions(pax.iter().map(|(k, v)| (k.as_str(), v.as_slice())))
+            .unwrap();
     }
     // Written as it is: hostile names too.
     let name = &item.path.as_bytes()[..item.path.len().min(100)];
@@ -132,8 +143,12 @@ pub fn sha(bytes: &[u8]) -> String {
 pub fn config(layers: &[Vec<u8>], old_engine: bool) -> Value {
     let history = |i: usize| match old_engine {
         _ if i == 0 => json!({"created": "2026-01-01T01:01:01Z", "comment": "Imported from -"}),
-        true => json!({"created": "2026-01-02T03:04:05.678Z", "created_by": format!("RUN |1 A=b /bin/sh -c step {i} # buildkit"), "comment": "buildkit.dockerfile.v0"}),
-        false => json!({"created": "2026-07-07T07:07:07Z", "created_by": format!("RUN /bin/sh -c step {i}"), "comment": "buildkit.dockerfile.v0"}),
+        true => {
+            json!({"created": "2026-01-02T03:04:05.678Z", "created_by": format!("RUN |1 A=b /bin/sh -c step {i} # buildkit"), "comment": "buildkit.dockerfile.v0"})
+        }
+        false => {
+            json!({"created": "2026-07-07T07:07:07Z", "created_by": format!("RUN /bin/sh -c step {i}"), "comment": "buildkit.dockerfile.v0"})
+        }
     };
     let mut config = json!({
         "architecture": "amd64", "os": "linux",
@@ -193,24 +208,44 @@ pub fn oci_export(layers: &[Vec<u8>], config: &Value, pack: &dyn Fn(&[u8]) -> Ve
     let mut blobs: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let mut blob = |bytes: Vec<u8>| {
         let digest = sha(&bytes);
-        let descriptor = json!({"digest": format!("sha256:{digest}"), "size": bytes.len(), "mediaType": "application/octet-stream"});
+        let descriptor =
+            json!({"digest": format!("sha256:{digest}"), "size": bytes.len(), "mediaType": "application/octet-stream"});
         blobs.insert(digest, bytes);
         descriptor
     };
     let layers: Vec<Value> = layers.iter().map(|l| blob(pack(l))).collect();
     let config = blob(serde_json::to_vec(config).unwrap());
-    let manifest = blob(json!({"schemaVersion": 2, "config": config, "layers": layers}).to_string().into());
+    let manifest = blob(
+        json!({"schemaVersion": 2, "config": config, "layers": layers})
+            .to_string()
+            .into(),
+    );
     let statement = blob(br#"{"_type":"https://in-toto.io/Statement/v0.1"}"#.to_vec());
-    let attestation = blob(json!({"schemaVersion": 2, "config": statement, "layers": [statement]}).to_string().into());
+    let attestation = blob(
+        json!({"schemaVersion": 2, "config": statement, "layers": [statement]})
+            .to_string()
+            .into(),
+    );
     let mut manifest = manifest;
     manifest["platform"] = json!({"os": "linux", "architecture": "amd64"});
     let mut attestation = attestation;
     attestation["platform"] = json!({"os": "unknown", "architecture": "unknown"});
     let absent = json!({"digest": format!("sha256:{}", "0".repeat(64)), "size": 2, "platform": {"os": "linux", "architecture": "s390x"}});
-    let index = blob(json!({"schemaVersion": 2, "manifests": [absent, manifest, attestation]}).to_string().into());
+    let index = blob(
+        json!({"schemaVersion": 2, "manifests": [absent, manifest, attestation]})
+            .to_string()
+            .into(),
+    );
     let mut files = vec![dir("blobs/"), dir("blobs/sha256/")];
-    files.extend(blobs.into_iter().map(|(name, bytes)| file(&format!("blobs/sha256/{name}"), bytes)));
-    files.push(file("index.json", json!({"schemaVersion": 2, "manifests": [index]}).to_string()));
+    files.extend(
+        blobs
+            .into_iter()
+            .map(|(name, bytes)| file(&format!("blobs/sha256/{name}"), bytes)),
+    );
+    files.push(file(
+        "index.json",
+        json!({"schemaVersion": 2, "manifests": [index]}).to_string(),
+    ));
     files.push(file("manifest.json", "[]"));
     files.push(file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#));
     tar(&files)
@@ -219,7 +254,10 @@ pub fn oci_export(layers: &[Vec<u8>], config: &Value, pack: &dyn Fn(&[u8]) -> Ve
 pub fn options<'a>(base: &[&Vec<u8>]) -> IngestOptions<'a> {
     IngestOptions {
         platform: "linux/amd64".parse().unwrap(),
-        base_diff_ids: base.iter().map(|l| format!("sha256:{}", sha(l)).parse().unwrap()).collect(),
+        base_diff_ids: base
+            .iter()
+            .map(|l| format!("sha256:{}", sha(l)).parse().unwrap())
+            .collect(),
         source_date_epoch: EPOCH,
         compression: Compression::Gzip,
         labels: BTreeMap::new(),
@@ -263,10 +301,39 @@ pub fn listing(bytes: &[u8]) -> Vec<String> {
     let mut archive = tar::Archive::new(bytes);
     let line = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
         let entry = entry.unwrap();
-        let link = entry.link_name_bytes().map(|l| format!(" -> {}", String::from_utf8_lossy(&l)));
-        format!("{}{}", String::from_utf8_lossy(&entry.path_bytes()), link.unwrap_or_default())
+        let link = entry
+            .link_name_bytes()
+            .map(|l| format!(" -> {}", String::from_utf8_lossy(&l)));
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&entry.path_bytes()),
+            link.unwrap_or_default()
+        )
     };
     archive.entries().unwrap().map(line).collect()
+}
+
+/// The same with all that is in the headers.
+pub fn long_listing(bytes: &[u8]) -> Vec<String> {
+    let mut archive = tar::Archive::new(bytes);
+    let entries = archive.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let pax = entry.pax_extensions().unwrap().map_or(0, Iterator::count);
+        let h = entry.header();
+        let numbers = (
+            h.mode().unwrap(),
+            h.uid().unwrap(),
+            h.gid().unwrap(),
+            h.mtime().unwrap(),
+            h.size().unwrap(),
+        );
+        format!("{:?} {numbers:?} {pax}", h.entry_type())
+    });
+    listing(bytes)
+        .into_iter()
+        .zip(entries)
+        .map(|(name, rest)| format!("{name} {rest}"))
+        .collect()
 }
 
 /// A small generator: tests that fail say their seed.
