@@ -1,4 +1,234 @@
-//! Flags beat the environment beats `build.toml`.
+//! Flags beat the environment (clap reads both) beats `build.toml`: one typed value per question, asked once.
 
-/// Everything a command needs to know, resolved.
-pub struct Settings {}
+use std::path::{Path, PathBuf};
+
+use oci_spec::distribution::Reference;
+
+use super::file::{BuildFile, ConfigError, Distro};
+use crate::cli::{BootstrapMode, TargetArgs};
+use crate::platform::Platform;
+
+/// What is to be built, every choice made. The distros stay in the order they were asked for.
+#[derive(Debug)]
+pub struct Settings {
+    pub file: BuildFile,
+    pub distros: Vec<String>,
+    pub platforms: Vec<Platform>,
+    /// The ref asked for on the command line or in the environment.
+    pub project_ref: Option<String>,
+    pub registry: String,
+    pub prefix: String,
+    pub tag: Option<String>,
+    pub base: Option<String>,
+    pub bootstrap: BootstrapMode,
+    pub locked: bool,
+    pub source_date_epoch: Option<i64>,
+}
+
+impl Settings {
+    pub fn new(file: BuildFile, args: &TargetArgs) -> Result<Self, ConfigError> {
+        let distros = pick_distros(&file, &args.distro)?;
+        if args.tag.is_some() && distros.len() > 1 {
+            return Err(ConfigError::Invalid(
+                "--tag names one image, but several distros are to be built; build them one by one".into(),
+            ));
+        }
+        if args.base.is_some() && distros.len() > 1 {
+            return Err(ConfigError::Invalid(
+                "--base is one distro's base, but several are to be built".into(),
+            ));
+        }
+        if args.base.is_some() && args.bootstrap == BootstrapMode::Always {
+            return Err(ConfigError::Invalid(
+                "--base and --bootstrap always exclude each other".into(),
+            ));
+        }
+        let non_empty = |v: &Option<String>, default: &str| match v.as_deref() {
+            Some(s) if !s.is_empty() => s.to_string(),
+            _ => default.to_string(),
+        };
+        Ok(Settings {
+            platforms: pick_platforms(&file, &args.platform),
+            project_ref: args.project_ref.clone().filter(|r| !r.is_empty()),
+            registry: non_empty(&args.registry, &file.image.registry)
+                .trim_end_matches('/')
+                .to_string(),
+            prefix: non_empty(&args.image_prefix, &file.image.prefix)
+                .trim_matches('/')
+                .to_string(),
+            tag: args.tag.clone(),
+            base: args.base.clone(),
+            bootstrap: args.bootstrap,
+            locked: args.locked,
+            source_date_epoch: epoch_from_environment()?.or(file.image.source_date_epoch),
+            distros,
+            file,
+        })
+    }
+
+    pub fn distro(&self, name: &str) -> Result<&Distro, ConfigError> {
+        find_distro(&self.file, name)
+    }
+
+    /// The ref of the agent that this distro gets: asked for, or the distro's own, or the project's.
+    pub fn reference_for(&self, distro: &Distro) -> String {
+        self.project_ref
+            .clone()
+            .or_else(|| distro.reference.clone())
+            .unwrap_or_else(|| self.file.project.reference.clone())
+    }
+
+    /// `REGISTRY/IMAGE_PREFIX/ovn-bgp-agent:REF-DISTRO`; a `/` of the ref becomes `-`.
+    pub fn image_name(&self, distro: &str, reference: &str) -> Result<Reference, ConfigError> {
+        let tag = match &self.tag {
+            Some(tag) => tag.clone(),
+            None => format!("{}-{distro}", reference.replace('/', "-")),
+        };
+        let parts = [
+            self.registry.as_str(),
+            self.prefix.as_str(),
+            self.file.image.name.as_str(),
+        ];
+        let repository = parts
+            .into_iter()
+            .filter(|p| !p.is_empty())
+            .collect::<Vec<_>>()
+            .join("/");
+        let name = format!("{repository}:{tag}");
+        name.parse()
+            .map_err(|e| ConfigError::Invalid(format!("{name:?} cannot name an image: {e}")))
+    }
+}
+
+pub fn find_distro<'a>(file: &'a BuildFile, name: &str) -> Result<&'a Distro, ConfigError> {
+    file.distros.get(name).ok_or_else(|| {
+        let known: Vec<&str> = file.distros.keys().map(String::as_str).collect();
+        ConfigError::Invalid(format!("no distro {name:?} in build.toml; it has {}", known.join(", ")))
+    })
+}
+
+pub fn pick_distros(file: &BuildFile, asked: &[String]) -> Result<Vec<String>, ConfigError> {
+    let asked: Vec<&String> = asked.iter().filter(|d| !d.is_empty()).collect();
+    if asked.iter().any(|d| *d == "all") {
+        return Ok(file.distros.keys().cloned().collect());
+    }
+    let names = if asked.is_empty() {
+        file.image.distros.iter().collect()
+    } else {
+        asked
+    };
+    let mut picked: Vec<String> = Vec::new();
+    for name in names {
+        find_distro(file, name)?;
+        if !picked.contains(name) {
+            picked.push(name.clone());
+        }
+    }
+    Ok(picked)
+}
+
+pub fn pick_platforms(file: &BuildFile, asked: &[Platform]) -> Vec<Platform> {
+    let mut picked = if asked.is_empty() {
+        file.image.platforms.clone()
+    } else {
+        asked.to_vec()
+    };
+    picked.sort();
+    picked.dedup();
+    picked
+}
+
+/// The file named, or `build.toml` in this directory or the nearest one above that has it.
+pub fn load(config: Option<&Path>) -> Result<BuildFile, ConfigError> {
+    if let Some(path) = config {
+        return BuildFile::load(path);
+    }
+    let here = std::env::current_dir().map_err(|source| ConfigError::Read {
+        path: PathBuf::from("."),
+        source,
+    })?;
+    let found = here
+        .ancestors()
+        .map(|dir| dir.join("build.toml"))
+        .find(|path| path.is_file());
+    match found {
+        Some(path) => BuildFile::load(&path),
+        None => Err(ConfigError::NotFound { dir: here }),
+    }
+}
+
+/// <https://reproducible-builds.org/specs/source-date-epoch/>
+pub fn epoch_from_environment() -> Result<Option<i64>, ConfigError> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) if !text.is_empty() => match text.parse() {
+            Ok(epoch) if epoch >= 0 => Ok(Some(epoch)),
+            _ => Err(ConfigError::Invalid(format!(
+                "SOURCE_DATE_EPOCH={text:?} is not a number of seconds"
+            ))),
+        },
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(args: TargetArgs) -> Result<Settings, ConfigError> {
+        let file = BuildFile::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("build.toml"))?;
+        Settings::new(file, &args)
+    }
+
+    #[test]
+    fn the_default_name_is_the_old_build_scripts() {
+        let s = settings(TargetArgs {
+            registry: Some("registry.example:5000".into()),
+            image_prefix: Some("loci".into()),
+            project_ref: Some("stable/2026.1".into()),
+            ..Default::default()
+        })
+        .unwrap();
+        let distro = s.distro("ubuntu_noble").unwrap();
+        let name = s.image_name("ubuntu_noble", &s.reference_for(distro)).unwrap();
+        assert_eq!(
+            name.whole(),
+            "registry.example:5000/loci/ovn-bgp-agent:stable-2026.1-ubuntu_noble"
+        );
+    }
+
+    #[test]
+    fn all_means_every_distro_and_an_unknown_one_is_refused_with_the_known() {
+        let all = settings(TargetArgs {
+            distro: vec!["all".into()],
+            ..Default::default()
+        })
+        .unwrap();
+        assert_eq!(
+            all.distros,
+            ["debian_bookworm", "debian_trixie", "ubuntu_jammy", "ubuntu_noble"]
+        );
+        let error = settings(TargetArgs {
+            distro: vec!["fedora".into()],
+            ..Default::default()
+        })
+        .unwrap_err();
+        assert!(error.to_string().contains("ubuntu_noble"), "{error}");
+    }
+
+    #[test]
+    fn jammy_has_a_ref_of_its_own_unless_asked_otherwise() {
+        let s = settings(TargetArgs::default()).unwrap();
+        assert_eq!(s.reference_for(s.distro("ubuntu_jammy").unwrap()), "6.0.0");
+        assert_eq!(s.reference_for(s.distro("ubuntu_noble").unwrap()), "7.0.0");
+    }
+
+    #[test]
+    fn one_tag_for_two_images_is_refused() {
+        let args = TargetArgs {
+            distro: vec!["ubuntu_noble".into(), "ubuntu_jammy".into()],
+            tag: Some("x".into()),
+            ..Default::default()
+        };
+        assert!(settings(args).is_err());
+    }
+}

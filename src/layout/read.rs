@@ -96,6 +96,8 @@ pub struct ReadImage {
     pub image_manifest: ImageManifest,
     pub config: ImageConfiguration,
     pub tree: Tree,
+    /// Bytes of the layers' tar streams.
+    pub uncompressed_size: u64,
 }
 
 impl LayoutImage {
@@ -163,16 +165,19 @@ impl LayoutImage {
         let mut merged = Merged::default();
         let kept = KeptBytes::default();
         let mut options = *options;
+        let mut uncompressed_size = 0;
         for (i, (blob, diff_id)) in layers.iter().zip(diff_ids).enumerate() {
-            self.read_layer(i, blob, diff_id, &mut options, &kept, &mut merged)?;
+            uncompressed_size += self.read_layer(i, blob, diff_id, &mut options, &kept, &mut merged)?;
         }
         Ok(ReadImage {
             image_manifest,
             config,
             tree: merged.tree,
+            uncompressed_size,
         })
     }
 
+    /// Returns the layer's uncompressed size.
     fn read_layer(
         &self,
         i: usize,
@@ -181,7 +186,7 @@ impl LayoutImage {
         options: &mut ReadOptions<'_>,
         kept: &KeptBytes,
         merged: &mut Merged,
-    ) -> Result<(), ReadError> {
+    ) -> Result<u64, ReadError> {
         let (number, digest) = (i + 1, blob.digest().to_string());
         let packing = match blob.media_type() {
             MediaType::ImageLayer => Packing::None,
@@ -226,7 +231,8 @@ impl LayoutImage {
         options.limits = layer.limits_left;
         merged
             .apply(layer.entries, i)
-            .map_err(|source| ReadError::Merge { number, digest, source })
+            .map_err(|source| ReadError::Merge { number, digest, source })?;
+        Ok(layer.uncompressed_size)
     }
 }
 

@@ -193,6 +193,15 @@ impl Layout {
         path.is_ok_and(|path| fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() == descriptor.size()))
     }
 
+    /// Whether a manifest is there with its configuration and all its layers.
+    pub fn holds(&self, manifest: &Descriptor) -> bool {
+        self.read_json::<ImageManifest>(manifest).is_ok_and(|image| {
+            std::iter::once(image.config())
+                .chain(image.layers())
+                .all(|blob| self.has(blob))
+        })
+    }
+
     pub fn blob_writer(&self) -> Result<BlobWriter<'_>, StoreError> {
         Ok(BlobWriter {
             layout: self,

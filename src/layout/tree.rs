@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// How many symbolic links a look-up follows before it gives up, as Linux does (`MAXSYMLINKS`).
 const MAX_SYMLINKS: usize = 40;
 
 /// How many leading bytes of every regular file are kept: enough for an ELF header, a shebang, a `.pyc` header.
 pub const HEAD_BYTES: usize = 256;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     pub kind: NodeKind,
     /// Permission bits with setuid, setgid and sticky: `0o7777`.
@@ -41,7 +43,7 @@ impl Node {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodeKind {
     File(File),
     Directory,
@@ -59,7 +61,7 @@ pub enum NodeKind {
 }
 
 /// A regular file. Hard links to it share one value's contents.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
     pub size: u64,
     /// The first [`HEAD_BYTES`] bytes.
@@ -72,7 +74,7 @@ pub struct File {
     pub hard_link_to: Option<String>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tree {
     nodes: BTreeMap<String, Node>,
 }

@@ -1,0 +1,107 @@
+# shellcheck shell=bash
+# What every script here shares: where the project lies, how steps are told and timed, how a script ends.
+# Talk goes to stderr; stdout is for results (`scripts/quickstart --json | jq` works).
+
+# The other files of this directory source this one each for themselves.
+[[ -z ${tools_dir:-} ]] || return 0
+
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# shellcheck disable=SC2034 # for the scripts that source this
+readonly project
+
+# Tools that no distro packages in a version that would do: compiled or unpacked here once, never into the system.
+tools_dir=${OBGP_TOOLS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/obgp-build/tools}
+# shellcheck disable=SC2034
+readonly tools_dir
+
+# Where Debian keeps tools like update-binfmts, which is not on everyone's PATH.
+PATH=$PATH:/usr/sbin:/sbin
+
+if [[ -t 2 && -z ${NO_COLOR:-} ]]; then
+  bold=$'\e[1m' red=$'\e[31m' yellow=$'\e[33m' plain=$'\e[0m'
+else
+  bold='' red='' yellow='' plain=''
+fi
+
+say() { printf '%s\n' "$*" >&2; }
+warn() { say "${yellow}warning:${plain} $*"; }
+
+# die WHAT-WENT-WRONG [WHAT-TO-TRY...]
+die() {
+  say "${red}error:${plain} $1"
+  shift
+  local hint
+  for hint; do say "  $hint"; done
+  exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+as_root() {
+  if ((EUID == 0)); then
+    "$@"
+  elif have sudo; then
+    sudo "$@"
+  else
+    die "root is needed for: $*" "Run it as root, or install sudo."
+  fi
+}
+
+duration() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
+
+# Steps: `step TITLE` closes the one before. The table of all of them is printed by `step_times`.
+step_titles=()
+step_seconds=()
+current_step=''
+step_began=0
+
+step() {
+  end_step
+  current_step=$1
+  step_began=$SECONDS
+  say "${bold}==> [$(duration "$SECONDS")] $current_step${plain}"
+}
+
+end_step() {
+  [[ -n $current_step ]] || return 0
+  step_titles+=("$current_step")
+  step_seconds+=($((SECONDS - step_began)))
+  current_step=''
+}
+
+step_times() {
+  local i
+  for i in "${!step_titles[@]}"; do
+    printf '%8s  %s\n' "$(duration "${step_seconds[i]}")" "${step_titles[i]}"
+  done
+}
+
+# at_exit FUNCTION: called once however the script ends, Ctrl-C included; the last registered first.
+exit_functions=()
+at_exit() { exit_functions+=("$1"); }
+
+finish() {
+  local status=$? i
+  trap - EXIT
+  # A second Ctrl-C must not interrupt the cleaning up after the first.
+  trap '' INT TERM
+  if ((status != 0)) && [[ -n $current_step ]]; then
+    say "${red}failed${plain} (exit code $status) in: $current_step, after $(duration $((SECONDS - step_began)))"
+  fi
+  for ((i = ${#exit_functions[@]} - 1; i >= 0; i--)); do
+    "${exit_functions[i]}" || warn "cleaning up failed: ${exit_functions[i]}"
+  done
+  exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# A directory that is gone when the script ends. Sets `scratch`; a subshell (as in `$(...)`) could not register the removal.
+scratch=''
+make_scratch() {
+  [[ -z $scratch ]] || return 0
+  scratch=$(mktemp -d "${TMPDIR:-/tmp}/obgp.XXXXXX")
+  at_exit remove_scratch
+}
+remove_scratch() { rm -rf "$scratch"; }

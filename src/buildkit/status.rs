@@ -1,0 +1,273 @@
+//! BuildKit's status stream -> [`Progress`], and the memory of it that a failure is explained from.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use bollard_buildkit_proto::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexStatus};
+
+use crate::progress::Progress;
+
+/// How many of a step's last output lines are kept for the error message.
+const KEPT_LINES: usize = 40;
+
+/// Longer lines are cut: a step may print megabytes without a line break.
+const LINE_LIMIT: usize = 4096;
+
+/// The state of one solve. Steps are BuildKit's vertices, known by their digest.
+pub(super) struct Tracker<'p> {
+    progress: &'p dyn Progress,
+    steps: HashMap<String, Step>,
+    /// Digests of the steps that run, the latest last.
+    running: Vec<String>,
+}
+
+#[derive(Default)]
+pub(super) struct Step {
+    pub name: String,
+    cached: bool,
+    completed: bool,
+    pub error: String,
+    pub log: VecDeque<String>,
+    /// Output after the last line break.
+    partial: Vec<u8>,
+    /// Done and total bytes by what is transferred: a layer, the context.
+    transfers: BTreeMap<String, (u64, u64)>,
+}
+
+impl<'p> Tracker<'p> {
+    pub fn new(progress: &'p dyn Progress) -> Self {
+        Self {
+            progress,
+            steps: HashMap::new(),
+            running: Vec::new(),
+        }
+    }
+
+    pub fn update(&mut self, update: StatusResponse) {
+        for vertex in update.vertexes {
+            self.vertex(vertex);
+        }
+        for transfer in update.statuses {
+            self.transfer(transfer);
+        }
+        for log in update.logs {
+            self.log(log);
+        }
+        for warning in update.warnings {
+            let text = String::from_utf8_lossy(&warning.short);
+            tracing::debug!(warning = %text.trim(), "BuildKit's linter");
+        }
+    }
+
+    fn vertex(&mut self, vertex: Vertex) {
+        let step = self.steps.entry(vertex.digest.clone()).or_default();
+        step.name = vertex.name;
+        step.error = vertex.error;
+        let ends = vertex.completed.is_some() && !step.completed;
+        step.completed |= ends;
+        let newly_cached = vertex.cached && !step.cached;
+        step.cached |= vertex.cached;
+        let runs = vertex.started.is_some() && !step.completed;
+
+        if newly_cached {
+            self.progress.step(&format!("{} (cached)", step.name));
+        } else if runs && !self.running.contains(&vertex.digest) {
+            self.progress.step(&step.name);
+            self.running.push(vertex.digest.clone());
+        }
+        if ends {
+            if !step.partial.is_empty() {
+                let rest = std::mem::take(&mut step.partial);
+                step.keep_line(&rest, self.progress);
+            }
+            let was_last = self.running.last() == Some(&vertex.digest);
+            self.running.retain(|digest| *digest != vertex.digest);
+            if was_last && let Some(step) = self.running.last().and_then(|digest| self.steps.get(digest)) {
+                self.progress.step(&step.name);
+            }
+        }
+    }
+
+    fn transfer(&mut self, status: VertexStatus) {
+        let Some(step) = self.steps.get_mut(&status.vertex) else {
+            return;
+        };
+        let bytes = |n: i64| u64::try_from(n).unwrap_or(0);
+        let (done, total) = (bytes(status.current), bytes(status.total));
+        if (done, total) == (0, 0) {
+            return;
+        }
+        step.transfers.insert(status.id, (done, total));
+        let (done, total) = step
+            .transfers
+            .values()
+            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        self.progress.bytes(done, Some(total).filter(|total| *total >= done));
+    }
+
+    fn log(&mut self, log: VertexLog) {
+        let step = self.steps.entry(log.vertex).or_default();
+        step.partial.extend_from_slice(&log.msg);
+        while let Some(end) = step.partial.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = step.partial.drain(..=end).collect();
+            step.keep_line(&line[..end], self.progress);
+        }
+        if step.partial.len() > LINE_LIMIT {
+            let line = std::mem::take(&mut step.partial);
+            step.keep_line(&line, self.progress);
+        }
+    }
+
+    /// The step that a failed solve failed in. Steps that were stopped because of it have errors as well.
+    pub fn failed(&self) -> Option<&Step> {
+        let by_itself = |step: &&Step| !step.error.is_empty() && !step.error.to_lowercase().contains("context cancel");
+        self.steps.values().find(by_itself)
+    }
+
+    pub fn by_digest(&self, digest: &str) -> Option<&Step> {
+        self.steps.get(digest)
+    }
+
+    /// Cached steps, and all: those of the Dockerfile, without BuildKit's internal ones.
+    pub fn counts(&self) -> (usize, usize) {
+        let own = || {
+            self.steps
+                .values()
+                .filter(|step| step.name.starts_with('[') && !step.name.starts_with("[internal]"))
+        };
+        (own().filter(|step| step.cached).count(), own().count())
+    }
+}
+
+impl Step {
+    fn keep_line(&mut self, line: &[u8], progress: &dyn Progress) {
+        // Of a progress bar that redraws its line, what a terminal would end up showing.
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let shown = line.rsplit(|byte| *byte == b'\r').next().unwrap_or(line);
+        let text = String::from_utf8_lossy(&shown[..shown.len().min(LINE_LIMIT)]);
+        // A build's output must not steer the terminal it is shown on.
+        let text: String = console::strip_ansi_codes(&text)
+            .chars()
+            .filter(|c| !c.is_control() || *c == '\t')
+            .collect();
+        progress.log(&text);
+        if self.log.len() == KEPT_LINES {
+            self.log.pop_front();
+        }
+        self.log.push_back(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use bollard_buildkit_proto::google::protobuf::Timestamp;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<String>>);
+
+    impl Progress for Heard {
+        fn step(&self, text: &str) {
+            self.0.lock().unwrap().push(format!("step {text}"));
+        }
+        fn bytes(&self, done: u64, total: Option<u64>) {
+            self.0.lock().unwrap().push(format!("bytes {done} {total:?}"));
+        }
+        fn log(&self, line: &str) {
+            self.0.lock().unwrap().push(format!("log {line}"));
+        }
+        fn note(&self, text: &str) {
+            self.0.lock().unwrap().push(format!("note {text}"));
+        }
+    }
+
+    fn vertex(digest: &str, started: bool, completed: bool) -> Vertex {
+        let at = |yes: bool| yes.then(Timestamp::default);
+        Vertex {
+            digest: digest.into(),
+            name: format!("[{digest}] RUN it"),
+            started: at(started),
+            completed: at(completed),
+            ..Vertex::default()
+        }
+    }
+
+    fn log(vertex: &str, text: &str) -> VertexLog {
+        VertexLog {
+            vertex: vertex.into(),
+            msg: text.into(),
+            ..VertexLog::default()
+        }
+    }
+
+    #[test]
+    fn steps_and_lines_are_told_once() {
+        let heard = Heard::default();
+        let mut tracker = Tracker::new(&heard);
+        let update = |vertexes, logs| StatusResponse {
+            vertexes,
+            logs,
+            ..StatusResponse::default()
+        };
+        tracker.update(update(
+            vec![vertex("a", false, false), vertex("b", false, false)],
+            vec![],
+        ));
+        tracker.update(update(vec![vertex("a", true, false)], vec![log("a", "one\ntw")]));
+        tracker.update(update(
+            vec![vertex("b", true, false)],
+            vec![log("a", "o\r\n10%\r99%\nrest")],
+        ));
+        tracker.update(update(vec![vertex("b", true, true)], vec![]));
+        tracker.update(update(vec![vertex("a", true, true)], vec![]));
+        assert_eq!(
+            *heard.0.lock().unwrap(),
+            [
+                "step [a] RUN it",
+                "log one",
+                "step [b] RUN it",
+                "log two",
+                "log 99%",
+                "step [a] RUN it",
+                "log rest"
+            ]
+        );
+        assert_eq!(tracker.counts(), (0, 2));
+    }
+
+    #[test]
+    fn escape_sequences_do_not_get_through() {
+        let mut tracker = Tracker::new(&crate::progress::Silent);
+        tracker.log(log("a", "\x1b[31mred\x1b[0m\tand \x07bell\x1b]0;title\x07\n"));
+        assert_eq!(tracker.by_digest("a").unwrap().log, ["red\tand bell"]);
+    }
+
+    #[test]
+    fn a_line_without_end_does_not_grow() {
+        let heard = Heard::default();
+        let mut tracker = Tracker::new(&heard);
+        for _ in 0..100 {
+            tracker.log(log("a", &"x".repeat(10_000)));
+        }
+        let step = tracker.by_digest("a").unwrap();
+        assert!(step.partial.len() <= LINE_LIMIT && step.log.len() <= KEPT_LINES);
+        assert!(step.log.iter().all(|line| line.len() <= LINE_LIMIT));
+    }
+
+    #[test]
+    fn the_step_that_failed_is_not_one_that_was_stopped() {
+        let mut tracker = Tracker::new(&crate::progress::Silent);
+        for (digest, error) in [
+            ("a", "context canceled"),
+            ("b", "exit code: 3"),
+            ("c", "failed: context canceled"),
+        ] {
+            let mut vertex = vertex(digest, true, true);
+            vertex.error = error.into();
+            tracker.vertex(vertex);
+        }
+        assert_eq!(tracker.failed().unwrap().name, "[b] RUN it");
+    }
+}

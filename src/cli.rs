@@ -1,0 +1,283 @@
+//! The command line: flags, their environment variables, their help. No logic.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::platform::Platform;
+
+/// Build, verify and compare the OVN BGP Agent container images.
+///
+/// Without a subcommand it builds.
+#[derive(Debug, Parser)]
+#[command(
+    name = "obgp-build",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  obgp-build --distro ubuntu_noble                    both platforms into dist/oci, verified
+  obgp-build --distro all --platform linux/arm64      every distro of build.toml, one platform
+  DISTRO=ubuntu_jammy PROJECT_REF=6.0.0 obgp-build    the environment of the old build.sh
+  obgp-build plan --project-ref master --json         what would be done, every input resolved
+  obgp-build verify oci:dist/oci:7.0.0-ubuntu_noble   the contract, checked without running anything
+  obgp-build doctor                                   what this machine lacks, and the command that mends it
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 the image breaks its contract, 130 interrupted."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    #[command(flatten)]
+    pub build: BuildArgs,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Output and configuration")]
+pub struct GlobalArgs {
+    /// The configuration [default: build.toml here or in a directory above]
+    #[arg(long, global = true, value_name = "FILE", env = "OBGP_BUILD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Print the result as JSON on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How progress is shown on stderr
+    #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto)]
+    pub progress: ProgressMode,
+    /// The form of diagnostic logs on stderr (their level: RUST_LOG)
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProgressMode {
+    /// Bars on a terminal, plain lines elsewhere
+    Auto,
+    /// A line per step and per line of build output
+    Plain,
+    /// Only what must be told
+    Quiet,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build images into an OCI layout and verify them (the default)
+    Build(Box<BuildArgs>),
+    /// Show what a build would do, every input resolved
+    Plan(Box<TargetArgs>),
+    /// Check an image against the contract, on its layers, without running it
+    Verify(VerifyArgs),
+    /// Compare two images: packages, Python distributions, files, config
+    Diff(DiffArgs),
+    /// Put an image that an engine has into an OCI layout, and verify it
+    Ingest(IngestArgs),
+    /// Print the Dockerfile of a distro
+    Dockerfile(DockerfileArgs),
+    /// Make a distro's base image from its archive, and load it into the engine
+    Bootstrap(BootstrapArgs),
+    /// Pin the Python distributions of the image with hashes
+    Lock(LockArgs),
+    /// Look at engine, emulation, tools, network and disk: what works, what is missing, what mends it
+    Doctor(DoctorArgs),
+    /// Print shell completions
+    Completions(CompletionsArgs),
+}
+
+/// What is to be built.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "What to build")]
+pub struct TargetArgs {
+    /// A distro of build.toml; repeatable, or `all`
+    #[arg(long, value_name = "DISTRO", env = "DISTRO", value_delimiter = ',')]
+    pub distro: Vec<String>,
+    /// A platform; repeatable, or a comma list [default: from build.toml]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
+    pub platform: Vec<Platform>,
+    /// The agent: a version (from PyPI), or a branch, tag or commit (from git)
+    #[arg(long, value_name = "REF", env = "PROJECT_REF")]
+    pub project_ref: Option<String>,
+    /// Registry of the image's name
+    #[arg(long, value_name = "HOST[:PORT]", env = "REGISTRY")]
+    pub registry: Option<String>,
+    /// Path of the image's name in the registry
+    #[arg(long, value_name = "PATH", env = "IMAGE_PREFIX")]
+    pub image_prefix: Option<String>,
+    /// Tag of the image [default: REF-DISTRO]
+    #[arg(long, value_name = "TAG")]
+    pub tag: Option<String>,
+    /// Base image instead of the distro's own
+    #[arg(long, value_name = "REF")]
+    pub base: Option<String>,
+    /// Make the base from the distro's archive: when the engine and the registry have none, always, or never
+    #[arg(long, value_enum, default_value_t = BootstrapMode::Auto)]
+    pub bootstrap: BootstrapMode,
+    /// Fail rather than make or change a lock
+    #[arg(long)]
+    pub locked: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BootstrapMode {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct BuildArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    #[command(flatten)]
+    pub options: BuildOptions,
+}
+
+/// How it is built.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "How to build")]
+pub struct BuildOptions {
+    /// Where the OCI layout and the report go
+    #[arg(long, value_name = "DIR", default_value = "dist")]
+    pub output: PathBuf,
+    /// How many targets are built at once [default: one per two processors, at least two]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Run every build step again
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Run the built image on the engine too: the agent, its imports, its sudo rights, read-only root
+    #[arg(long)]
+    pub smoke: bool,
+    /// Compression of the layers
+    #[arg(long, value_enum, default_value_t = CompressionArg::Gzip)]
+    pub compression: CompressionArg,
+    /// Push what passed [not in this version]
+    #[arg(long, env = "PUSH", num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = clap::builder::BoolishValueParser::new(), hide_default_value = true, action = clap::ArgAction::Set)]
+    pub push: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompressionArg {
+    Gzip,
+    Zstd,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  obgp-build verify oci:dist/oci:7.0.0-ubuntu_noble
+  obgp-build verify docker:ovn-bgp-agent:latest --distro ubuntu_noble --json")]
+pub struct VerifyArgs {
+    /// `oci:DIR[:TAG]` or `docker:NAME`
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    #[command(flatten)]
+    pub expect: ExpectArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ExpectArgs {
+    /// The distro it must be [default: what its labels and os-release say]
+    #[arg(long, value_name = "DISTRO")]
+    pub distro: Option<String>,
+    /// Only these platforms
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
+    pub platform: Vec<Platform>,
+    /// The contract [default: images/NAME.toml beside build.toml]
+    #[arg(long, value_name = "FILE")]
+    pub contract: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  obgp-build diff oci:old/oci:7.0.0-ubuntu_noble oci:dist/oci:7.0.0-ubuntu_noble
+
+Exits 0 whether or not they differ.")]
+pub struct DiffArgs {
+    /// `oci:DIR[:TAG]` or `docker:NAME`
+    #[arg(value_name = "IMAGE")]
+    pub old: String,
+    #[arg(value_name = "IMAGE")]
+    pub new: String,
+    /// Only these platforms [default: those that both have]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
+    pub platform: Vec<Platform>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  docker build -f dockerfiles/Dockerfile.ubuntu_noble -t agent . && obgp-build ingest docker:agent --tag test")]
+pub struct IngestArgs {
+    /// `docker:NAME`
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// Where the OCI layout goes
+    #[arg(long, value_name = "DIR", default_value = "dist")]
+    pub output: PathBuf,
+    /// Tag in the layout [default: the tag of NAME]
+    #[arg(long, value_name = "TAG")]
+    pub tag: Option<String>,
+    /// Compression of the layers
+    #[arg(long, value_enum, default_value_t = CompressionArg::Gzip)]
+    pub compression: CompressionArg,
+    #[command(flatten)]
+    pub expect: ExpectArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct DockerfileArgs {
+    /// A distro of build.toml
+    #[arg(value_name = "DISTRO")]
+    pub distro: String,
+}
+
+#[derive(Debug, Args)]
+pub struct BootstrapArgs {
+    /// A distro of build.toml
+    #[arg(value_name = "DISTRO")]
+    pub distro: String,
+    /// A platform; repeatable, or a comma list [default: from build.toml]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
+    pub platform: Vec<Platform>,
+    /// Make it again though one is there
+    #[arg(long)]
+    pub refresh: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  obgp-build lock                                      every distro of build.toml
+  obgp-build lock --distro ubuntu_jammy --project-ref 6.0.0
+  obgp-build lock --constraints https://releases.openstack.org/constraints/upper/2026.1 --project-ref 6.0.0")]
+pub struct LockArgs {
+    /// A distro of build.toml; repeatable [default: all]
+    #[arg(long, value_name = "DISTRO", value_delimiter = ',')]
+    pub distro: Vec<String>,
+    /// The agent's ref [default: from build.toml]
+    #[arg(long, value_name = "REF", env = "PROJECT_REF")]
+    pub project_ref: Option<String>,
+    /// Upper constraints instead of those kept in images/, which they replace
+    #[arg(long, value_name = "FILE|URL")]
+    pub constraints: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Where a build would put its layout
+    #[arg(long, value_name = "DIR", default_value = "dist")]
+    pub output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}

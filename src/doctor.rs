@@ -1,0 +1,281 @@
+//! What this machine can do: each check says what it found and, where something is missing, the command that mends it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::config::file::{BuildFile, Family};
+use crate::engine::{Engine, ImageStore};
+use crate::host::Host;
+use crate::platform::Platform;
+
+/// How long a question to the network may take: whoever does not answer by then does not answer a build either.
+const NETWORK_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// What a two-platform build of one distro takes at its peak, with both bases and the engine's copies.
+const DISK_NEEDED: u64 = 4 << 30;
+
+/// Kolla gives these IDs to others (kolla/common/users.py).
+const KOLLA_UIDS: &[(u32, &str)] = &[(42494, "valkey"), (42495, "kerbside"), (42476, "openvswitch")];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Ok,
+    /// Works, but there is something to know.
+    Warn,
+    /// A build needs it, or will fail without it.
+    Missing,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    pub check: &'static str,
+    pub status: Status,
+    pub found: String,
+    /// The command, or the change, that mends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+}
+
+fn finding(check: &'static str, status: Status, found: impl Into<String>, mend: Option<&str>) -> Finding {
+    Finding { check, status, found: found.into(), mend: mend.map(str::to_string) }
+}
+
+/// Looks at everything; slow answers (the network's) are waited for side by side.
+pub async fn examine(file: &BuildFile, host: &Host, output: &Path) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let engine = Engine::from_env().await;
+    match &engine {
+        Ok(engine) => findings.extend(examine_engine(engine, &file.image.platforms).await),
+        Err(error) => findings.push(finding(
+            "engine",
+            Status::Missing,
+            error.to_string(),
+            Some("apt-get install docker.io   # or docker-ce; or set DOCKER_HOST to an engine elsewhere"),
+        )),
+    }
+    findings.push(mmdebstrap());
+    findings.extend(keyrings(file));
+    findings.push(command("git", "a project ref that is a branch or tag is resolved with it"));
+    findings.push(ca_bundle(host));
+    findings.push(proxies(host));
+    findings.extend(network(file, host).await);
+    findings.push(disk("disk: output", output));
+    if let Ok(engine) = &engine
+        && engine.endpoint().is_local()
+    {
+        findings.push(disk("disk: engine", Path::new(&engine.info().data_root)));
+    }
+    findings.push(identity(file));
+    findings
+}
+
+async fn examine_engine(engine: &Engine, wanted: &[Platform]) -> Vec<Finding> {
+    let info = engine.info();
+    let mut findings = vec![
+        finding("engine", Status::Ok, format!("{} (API {}) at {}", info.version, info.api_version, engine.endpoint()), None),
+        finding(
+            "image store",
+            Status::Ok,
+            match info.store {
+                ImageStore::Classic => "classic: one platform per tag, bases get a tag per platform",
+                ImageStore::Containerd => "containerd",
+            },
+            None,
+        ),
+    ];
+    match engine.worker_platforms().await {
+        Ok(platforms) => {
+            let platforms: Vec<Platform> = platforms.iter().filter_map(|p| p.parse().ok()).collect();
+            findings.push(finding("BuildKit", Status::Ok, format!("answers; runs {}", join(&platforms)), None));
+            let lacking: Vec<Platform> = wanted.iter().copied().filter(|p| !platforms.contains(p)).collect();
+            findings.push(if lacking.is_empty() {
+                finding("emulation", Status::Ok, "every platform of build.toml can be run", None)
+            } else {
+                finding(
+                    "emulation",
+                    Status::Missing,
+                    format!("the engine cannot run {}", join(&lacking)),
+                    Some(
+                        "apt-get install qemu-user-static binfmt-support && \
+                         { mountpoint -q /proc/sys/fs/binfmt_misc || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc; } && \
+                         update-binfmts --enable   # or leave the platform out with --platform",
+                    ),
+                )
+            });
+        }
+        Err(error) => findings.push(finding(
+            "BuildKit",
+            Status::Missing,
+            error.to_string(),
+            Some("use Docker Engine 20.10 or newer; Podman's Docker socket has no BuildKit"),
+        )),
+    }
+    findings
+}
+
+fn join(platforms: &[Platform]) -> String {
+    platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn mmdebstrap() -> Finding {
+    match find_in_path("mmdebstrap") {
+        Some(path) => finding("mmdebstrap", Status::Ok, path.display().to_string(), None),
+        None => finding(
+            "mmdebstrap",
+            Status::Warn,
+            "not installed: bases can come from a registry or the engine only",
+            Some("apt-get install mmdebstrap"),
+        ),
+    }
+}
+
+fn keyrings(file: &BuildFile) -> Vec<Finding> {
+    let has = |family| file.distros.values().any(|d| d.family == family);
+    let one = |family, check, path: &str, package: &str| {
+        has(family).then(|| {
+            if Path::new(path).is_file() {
+                finding(check, Status::Ok, path, None)
+            } else {
+                let mend = format!("apt-get install {package}");
+                finding(check, Status::Warn, format!("no {path}: its distros cannot be bootstrapped here"), Some(&mend))
+            }
+        })
+    };
+    [
+        one(Family::Debian, "keyring: Debian", "/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
+        one(Family::Ubuntu, "keyring: Ubuntu", "/usr/share/keyrings/ubuntu-archive-keyring.gpg", "ubuntu-keyring"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn command(name: &'static str, why: &str) -> Finding {
+    match find_in_path(name) {
+        Some(path) => finding(name, Status::Ok, path.display().to_string(), None),
+        None => finding(name, Status::Warn, format!("not installed: {why}"), Some(&format!("apt-get install {name}"))),
+    }
+}
+
+fn find_in_path(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
+fn ca_bundle(host: &Host) -> Finding {
+    match &host.ca_bundle {
+        Some(path) => finding("CA bundle", Status::Ok, format!("{}, given to builds as a secret", path.display()), None),
+        None => finding(
+            "CA bundle",
+            Status::Warn,
+            "none found: HTTPS in builds uses the base image's, if it has one",
+            Some("apt-get install ca-certificates   # or set SSL_CERT_FILE"),
+        ),
+    }
+}
+
+fn proxies(host: &Host) -> Finding {
+    let found = if host.proxies.is_empty() {
+        "none set".to_string()
+    } else {
+        format!("{} given to builds as predefined arguments", host.proxies.keys().cloned().collect::<Vec<_>>().join(", "))
+    };
+    finding("proxies", Status::Ok, found, None)
+}
+
+async fn network(file: &BuildFile, host: &Host) -> Vec<Finding> {
+    let index = host.pip_index.clone().unwrap_or_else(|| "https://pypi.org/simple".into());
+    let mut questions = vec![("network: Python index", index.trim_end_matches('/').to_string() + "/pip/", Status::Missing)];
+    for (check, family) in [("network: Debian archive", Family::Debian), ("network: Ubuntu archive", Family::Ubuntu)] {
+        if let Some(distro) = file.distros.values().find(|d| d.family == family) {
+            let mirror = crate::base::mirror(distro, crate::platform::Architecture::Amd64);
+            let url = format!("{}/dists/{}/Release", mirror.trim_end_matches('/'), distro.suite);
+            questions.push((check, url, Status::Warn));
+        }
+    }
+    let registries = file.distros.values().filter_map(|d| d.base.split('/').next()).collect::<std::collections::BTreeSet<_>>();
+    for registry in registries {
+        let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
+        questions.push(("network: registry", format!("https://{host}/v2/"), Status::Warn));
+    }
+    let client = match reqwest::Client::builder().timeout(NETWORK_TIMEOUT).build() {
+        Ok(client) => client,
+        Err(e) => return vec![finding("network", Status::Warn, format!("no HTTP client: {e}"), None)],
+    };
+    let answers = questions.iter().map(|(_, url, _)| ask(&client, url));
+    let answers = futures_util::future::join_all(answers).await;
+    let mend = "set HTTPS_PROXY, SSL_CERT_FILE or PIP_INDEX_URL, or a mirror in build.toml, if there is another way out";
+    questions
+        .into_iter()
+        .zip(answers)
+        .map(|((check, url, otherwise), answer)| match answer {
+            Ok(()) => finding(check, Status::Ok, format!("{} answers", origin(&url)), None),
+            Err(reason) => finding(check, otherwise, format!("{}: {reason}", origin(&url)), Some(mend)),
+        })
+        .collect()
+}
+
+/// A URL without what may be secret in it.
+fn origin(url: &str) -> String {
+    url::Url::parse(url).map_or_else(|_| "(unparsable URL)".into(), |u| u.origin().ascii_serialization())
+}
+
+async fn ask(client: &reqwest::Client, url: &str) -> Result<(), String> {
+    match client.head(url).send().await {
+        // A registry answers 401 to whoever has no token: it is there.
+        Ok(answer) if answer.status().is_success() || answer.status() == reqwest::StatusCode::UNAUTHORIZED => Ok(()),
+        Ok(answer) => Err(format!("answered {}", answer.status())),
+        Err(error) => {
+            let error = error.without_url();
+            let cause = std::iter::successors(std::error::Error::source(&error), |e| e.source()).last();
+            Err(cause.map_or_else(|| error.to_string(), ToString::to_string))
+        }
+    }
+}
+
+fn disk(check: &'static str, path: &Path) -> Finding {
+    let existing = std::path::absolute(path)
+        .ok()
+        .and_then(|p| p.ancestors().find(|a| a.exists()).map(Path::to_path_buf))
+        .unwrap_or_else(|| PathBuf::from("/"));
+    match rustix::fs::statvfs(&existing) {
+        Ok(stat) => {
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+            let found = format!("{:.1} GiB free at {}", free as f64 / f64::from(1 << 30), existing.display());
+            if free >= DISK_NEEDED {
+                finding(check, Status::Ok, found, None)
+            } else {
+                let mend = "docker builder prune; docker image prune; or --output on another disk";
+                finding(check, Status::Warn, format!("{found}, a build wants some 4 GiB"), Some(mend))
+            }
+        }
+        Err(e) => finding(check, Status::Warn, format!("{}: {e}", existing.display()), None),
+    }
+}
+
+fn identity(file: &BuildFile) -> Finding {
+    let user = &file.user;
+    let taken = |id: u32| KOLLA_UIDS.iter().find(|(kolla, _)| *kolla == id).map(|(_, name)| *name);
+    let mut said = vec![format!("{} {}:{}", user.name, user.uid, user.gid)];
+    let mut collisions = Vec::new();
+    if let Some(name) = taken(user.uid) {
+        collisions.push(format!("Kolla gives {} to {name}", user.uid));
+    }
+    for group in &user.groups {
+        said.push(format!("{} {}", group.name, group.gid));
+        if group.name == "openvswitch" && taken(group.gid) != Some("openvswitch") {
+            collisions.push(format!("Kolla's openvswitch is 42476, this image's {}", group.gid));
+        }
+    }
+    if collisions.is_empty() {
+        return finding("IDs", Status::Ok, said.join(", "), None);
+    }
+    finding(
+        "IDs",
+        Status::Warn,
+        format!("{}: {}", said.join(", "), collisions.join("; ")),
+        Some("nothing, unless Kolla's images share volumes or hosts' sockets with this one: then set [user] in build.toml"),
+    )
+}

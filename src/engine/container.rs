@@ -1,0 +1,184 @@
+//! A command in a container of the engine -> its exit code and output; the container is gone afterwards.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+    WaitContainerOptions,
+};
+use futures_util::{StreamExt, TryStreamExt};
+use tokio_util::sync::CancellationToken;
+
+use super::{Engine, EngineError};
+use crate::platform::Platform;
+
+/// What is kept of each output stream: smoke tests print little, and a runaway must not fill our memory.
+const OUTPUT_LIMIT: usize = 1 << 20;
+
+/// Marks our containers, so that a person can tell whose they are.
+const LABEL: &str = "org.openstack.obgp-build";
+
+/// What to run, and how confined. No network, no inherited capability but Docker's defaults and `cap_add`.
+#[derive(Clone, Debug)]
+pub struct ContainerSpec {
+    /// Name or ID in the engine's store.
+    pub image: String,
+    pub platform: Platform,
+    /// `UID[:GID]` or a name; the image's own user if `None`.
+    pub user: Option<String>,
+    pub read_only_rootfs: bool,
+    /// Mount points of empty, writable tmpfs.
+    pub tmpfs: Vec<String>,
+    /// In place of the image's.
+    pub entrypoint: Option<Vec<String>>,
+    pub command: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    pub cap_add: Vec<String>,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerOutput {
+    pub exit_code: i64,
+    /// At most 1 MiB of each, invalid UTF-8 replaced.
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Engine {
+    /// Runs `spec` to its end. The container is removed whatever happens: on return, on `cancel`, on the time limit, and
+    /// (as long as the runtime lives) when the future is dropped.
+    pub async fn run(&self, spec: &ContainerSpec, cancel: &CancellationToken) -> Result<ContainerOutput, EngineError> {
+        let options = CreateContainerOptionsBuilder::default()
+            .platform(&spec.platform.to_string())
+            .build();
+        let body = ContainerCreateBody {
+            image: Some(spec.image.clone()),
+            user: spec.user.clone(),
+            entrypoint: spec.entrypoint.clone(),
+            cmd: Some(spec.command.clone()),
+            env: Some(spec.env.clone()),
+            network_disabled: Some(true),
+            labels: Some(HashMap::from([(LABEL.to_string(), "run".to_string())])),
+            host_config: Some(HostConfig {
+                network_mode: Some("none".to_string()),
+                readonly_rootfs: Some(spec.read_only_rootfs),
+                tmpfs: Some(spec.tmpfs.iter().map(|path| (path.clone(), String::new())).collect()),
+                cap_add: Some(spec.cap_add.clone()),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let doing = format!("running {} ({})", spec.image, spec.platform);
+        let created = self
+            .docker()
+            .create_container(Some(options), body)
+            .await
+            .map_err(|e| self.api_error(doing.clone(), e))?;
+        let guard = Removal {
+            engine: self.clone(),
+            id: created.id,
+            done: AtomicBool::new(false),
+        };
+        let outcome = tokio::select! {
+            outcome = self.run_created(&guard.id, &doing) => outcome,
+            () = cancel.cancelled() => Err(self.stopped(&doing, "cancelled")),
+            () = tokio::time::sleep(spec.timeout) => {
+                Err(self.stopped(&doing, &format!("still running after {} s", spec.timeout.as_secs())))
+            }
+        };
+        let removed = guard.remove().await;
+        let output = outcome?;
+        removed?;
+        Ok(output)
+    }
+
+    async fn run_created(&self, id: &str, doing: &str) -> Result<ContainerOutput, EngineError> {
+        self.docker()
+            .start_container(id, None::<StartContainerOptions>)
+            .await
+            .map_err(|e| self.api_error(doing, e))?;
+        let waited = self
+            .docker()
+            .wait_container(id, None::<WaitContainerOptions>)
+            .try_collect::<Vec<_>>()
+            .await;
+        let exit_code = match waited {
+            Ok(answers) => answers.last().map_or(-1, |answer| answer.status_code),
+            // bollard makes an error of every exit code but 0.
+            Err(bollard::errors::Error::DockerContainerWaitError { code, error }) if error.is_empty() => code,
+            Err(e) => return Err(self.api_error(doing, e)),
+        };
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).build();
+        let mut logs = self.docker().logs(id, Some(options));
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        while let Some(chunk) = logs.next().await {
+            let (kept, message) = match chunk.map_err(|e| self.api_error(doing, e))? {
+                LogOutput::StdErr { message } => (&mut stderr, message),
+                LogOutput::StdOut { message } | LogOutput::Console { message } => (&mut stdout, message),
+                LogOutput::StdIn { .. } => continue,
+            };
+            let room = OUTPUT_LIMIT.saturating_sub(kept.len());
+            kept.extend_from_slice(&message[..message.len().min(room)]);
+        }
+        Ok(ContainerOutput {
+            exit_code,
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        })
+    }
+
+    fn stopped(&self, doing: &str, why: &str) -> EngineError {
+        EngineError::Api {
+            endpoint: self.endpoint().to_string(),
+            doing: doing.to_string(),
+            status: None,
+            reason: why.to_string(),
+            transient: false,
+        }
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<(), EngineError> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        match self.docker().remove_container(id, Some(options)).await {
+            Ok(()) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            Err(e) => Err(self.api_error(format!("removing container {id}"), e)),
+        }
+    }
+}
+
+/// Removes a container once: when told to, or when dropped.
+struct Removal {
+    engine: Engine,
+    id: String,
+    done: AtomicBool,
+}
+
+impl Removal {
+    async fn remove(&self) -> Result<(), EngineError> {
+        let removed = self.engine.remove_container(&self.id).await;
+        self.done.store(removed.is_ok(), Ordering::Relaxed);
+        removed
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        if self.done.load(Ordering::Relaxed) {
+            return;
+        }
+        let (engine, id) = (self.engine.clone(), self.id.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = engine.remove_container(&id).await {
+                    tracing::warn!(%error, "a container is left behind");
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! An [`Address`] -> duplex byte streams to the engine behind it, one per call.
+//!
+//! Everything that talks to the engine, the typed API and the connections upgraded to gRPC alike, goes through here.
+
+use std::io;
+use std::pin::Pin;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+
+use super::endpoint::{Address, TlsFiles};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much of ssh's stderr is read for the error message.
+const SSH_STDERR_LIMIT: u64 = 4096;
+
+/// A byte stream to the engine.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// Opens connections to one engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Dialer {
+    address: Address,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Dialer {
+    /// Reads the certificates, where the address has any; connects nowhere yet.
+    pub fn new(address: &Address) -> io::Result<Self> {
+        let tls = match address {
+            Address::Tcp {
+                host, tls: Some(files), ..
+            } => {
+                let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+                Some((TlsConnector::from(Arc::new(tls_config(files)?)), name))
+            }
+            _ => None,
+        };
+        Ok(Self {
+            address: address.clone(),
+            tls,
+        })
+    }
+
+    pub async fn dial(&self) -> io::Result<Box<dyn Duplex>> {
+        tokio::time::timeout(CONNECT_TIMEOUT, self.dial_unhurried())
+            .await
+            .unwrap_or_else(|_| {
+                let seconds = CONNECT_TIMEOUT.as_secs();
+                Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("no answer within {seconds} s"),
+                ))
+            })
+    }
+
+    async fn dial_unhurried(&self) -> io::Result<Box<dyn Duplex>> {
+        match &self.address {
+            Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Address::Tcp { host, port, .. } => {
+                let tcp = TcpStream::connect((host.as_str(), *port)).await?;
+                tcp.set_nodelay(true)?;
+                match &self.tls {
+                    Some((connector, name)) => Ok(Box::new(connector.connect(name.clone(), tcp).await?)),
+                    None => Ok(Box::new(tcp)),
+                }
+            }
+            Address::Ssh {
+                user,
+                host,
+                port,
+                socket,
+            } => {
+                let mut ssh = Command::new("ssh");
+                ssh.args(["-o", "ConnectTimeout=30", "-T"]);
+                if let Some(user) = user {
+                    ssh.args(["-l", user]);
+                }
+                if let Some(port) = port {
+                    ssh.args(["-p", &port.to_string()]);
+                }
+                ssh.args(["--", host, "docker"]);
+                if let Some(socket) = socket {
+                    ssh.args(["--host", &format!("unix://{socket}")]);
+                }
+                ssh.args(["system", "dial-stdio"]);
+                Ok(Box::new(SshStream::spawn(ssh)?))
+            }
+        }
+    }
+}
+
+fn tls_config(files: &TlsFiles) -> io::Result<rustls::ClientConfig> {
+    let bad = |path: &std::path::Path, e: &dyn std::fmt::Display| io::Error::other(format!("{}: {e}", path.display()));
+    let mut roots = rustls::RootCertStore::empty();
+    match &files.ca {
+        Some(path) => {
+            for certificate in CertificateDer::pem_file_iter(path).map_err(|e| bad(path, &e))? {
+                let certificate = certificate.map_err(|e| bad(path, &e))?;
+                roots.add(certificate).map_err(|e| bad(path, &e))?;
+            }
+            if roots.is_empty() {
+                return Err(bad(path, &"no certificate in it"));
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots);
+    let Some((certificate, key)) = &files.client else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect)
+        .map_err(|e| bad(certificate, &e))?;
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| bad(key, &e))?;
+    builder
+        .with_client_auth_cert(chain, secret)
+        .map_err(|e| bad(certificate, &e))
+}
+
+/// `docker system dial-stdio` on the far side, spoken to through ssh's standard streams.
+struct SshStream {
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+    stage: SshStage,
+    /// Killed when the stream is dropped.
+    _child: Child,
+}
+
+enum SshStage {
+    /// Nothing came from the engine yet; collects what ssh itself says.
+    Silent(JoinHandle<String>),
+    Heard,
+    /// It ended before a word of the engine came: finding out what ssh said.
+    Failing(BoxFuture<'static, io::Error>),
+}
+
+impl SshStream {
+    fn spawn(mut ssh: Command) -> io::Result<Self> {
+        let mut child = ssh
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|e| io::Error::new(e.kind(), format!("cannot run ssh: {e}")))?;
+        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(io::Error::other("ssh came without its standard streams"));
+        };
+        Ok(Self {
+            stdin,
+            stdout,
+            stage: SshStage::Silent(tokio::spawn(last_line(stderr))),
+            _child: child,
+        })
+    }
+}
+
+/// Reads to the end, so that ssh never blocks on its stderr. The last line is the reason, those before it are banners.
+async fn last_line(stderr: ChildStderr) -> String {
+    let mut lines = BufReader::new(stderr.take(SSH_STDERR_LIMIT)).lines();
+    let mut last = String::new();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if !line.trim().is_empty() {
+            last = line.trim().to_string();
+        }
+    }
+    let mut rest = lines.into_inner().into_inner().into_inner();
+    let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+    last
+}
+
+async fn why_ssh_failed(said: JoinHandle<String>) -> io::Error {
+    // A connection master that ssh left in the background can hold its stderr open.
+    let said = tokio::time::timeout(Duration::from_secs(2), said).await;
+    let reason = match said {
+        // Its own messages begin with its name already.
+        Ok(Ok(line)) if line.starts_with("ssh: ") => line,
+        Ok(Ok(line)) if !line.is_empty() => format!("ssh: {line}"),
+        _ => "ssh ended without a word from the engine".to_string(),
+    };
+    io::Error::new(io::ErrorKind::ConnectionAborted, reason)
+}
+
+impl AsyncRead for SshStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            match &mut this.stage {
+                SshStage::Heard => return Pin::new(&mut this.stdout).poll_read(cx, buf),
+                SshStage::Failing(reason) => return reason.as_mut().poll(cx).map(Err),
+                SshStage::Silent(_) => {
+                    let before = buf.filled().len();
+                    ready!(Pin::new(&mut this.stdout).poll_read(cx, buf))?;
+                    let heard = buf.filled().len() > before;
+                    if let SshStage::Silent(said) = std::mem::replace(&mut this.stage, SshStage::Heard)
+                        && !heard
+                    {
+                        this.stage = SshStage::Failing(Box::pin(why_ssh_failed(said)));
+                        continue;
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for SshStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stdin).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stdin).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stdin).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,402 @@
+//! Environment and docker configuration -> the one [`Endpoint`] of the engine that is meant.
+//!
+//! The order is the docker CLI's: `DOCKER_HOST`, `DOCKER_CONTEXT`, `currentContext` of the docker configuration,
+//! the default socket.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use url::Url;
+
+const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+const DEFAULT_CONTEXT: &str = "default";
+
+/// How an engine is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    Unix(PathBuf),
+    /// `tls` is where the certificates lie; plain TCP without it.
+    Tcp {
+        host: String,
+        port: u16,
+        tls: Option<TlsFiles>,
+    },
+    Ssh {
+        user: Option<String>,
+        host: String,
+        port: Option<u16>,
+        /// The engine's socket on the far side, where it is not that side's default.
+        socket: Option<String>,
+    },
+}
+
+/// PEM files as the docker CLI names them. A missing CA means the system's; client certificates are optional.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub ca: Option<PathBuf>,
+    /// Certificate chain and key that show who we are.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+/// An address and which setting named it, so that errors can say what to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub address: Address,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The variable `DOCKER_HOST`.
+    DockerHost,
+    /// A docker context of this name.
+    Context(String),
+    /// Nothing was set.
+    Default,
+}
+
+/// What the choice depends on; [`Settings::from_env`] reads it from this process.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub docker_host: Option<String>,
+    pub docker_context: Option<String>,
+    pub docker_cert_path: Option<PathBuf>,
+    pub tls_verify: bool,
+    /// `DOCKER_CONFIG`, or `.docker` in the home directory.
+    pub config_dir: Option<PathBuf>,
+}
+
+impl Settings {
+    pub fn from_env() -> Self {
+        let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            docker_host: var("DOCKER_HOST"),
+            docker_context: var("DOCKER_CONTEXT"),
+            docker_cert_path: var("DOCKER_CERT_PATH").map(PathBuf::from),
+            tls_verify: var("DOCKER_TLS_VERIFY").is_some(),
+            config_dir: var("DOCKER_CONFIG")
+                .map(PathBuf::from)
+                .or_else(|| etcetera::home_dir().ok().map(|home| home.join(".docker"))),
+        }
+    }
+}
+
+impl Endpoint {
+    /// Whether the engine's files are this machine's: a socket of ours. (It may lead elsewhere; nothing can tell.)
+    pub fn is_local(&self) -> bool {
+        matches!(self.address, Address::Unix(_))
+    }
+
+    pub fn from_env() -> Result<Self, EndpointError> {
+        Self::choose(&Settings::from_env())
+    }
+
+    pub fn choose(settings: &Settings) -> Result<Self, EndpointError> {
+        if let Some(host) = &settings.docker_host {
+            let tls = settings.tls_verify.then(|| {
+                let dir = settings.docker_cert_path.clone().or(settings.config_dir.clone());
+                TlsFiles::in_dir(&dir.unwrap_or_default())
+            });
+            return Ok(Self {
+                address: Address::parse(host, tls)?,
+                origin: Origin::DockerHost,
+            });
+        }
+        let context = match &settings.docker_context {
+            Some(name) => Some(name.clone()),
+            None => current_context(settings)?,
+        };
+        match context.filter(|name| name != DEFAULT_CONTEXT) {
+            Some(name) => from_context(settings, name),
+            None => Ok(Self {
+                address: Address::Unix(DEFAULT_SOCKET.into()),
+                origin: Origin::Default,
+            }),
+        }
+    }
+}
+
+impl Address {
+    /// Parses what `DOCKER_HOST` and contexts hold: `unix:///PATH`, `tcp://HOST:PORT`, `ssh://USER@HOST:PORT`.
+    pub fn parse(host: &str, tls: Option<TlsFiles>) -> Result<Self, EndpointError> {
+        let invalid = |reason: &str| EndpointError::Host {
+            host: host.to_string(),
+            reason: reason.to_string(),
+        };
+        if let Some(path) = host.strip_prefix("unix://") {
+            if !path.starts_with('/') {
+                return Err(invalid("the socket's path must be absolute"));
+            }
+            return Ok(Self::Unix(path.into()));
+        }
+        let url = Url::parse(host).map_err(|e| invalid(&e.to_string()))?;
+        let name = match url.host_str() {
+            Some(name) if !name.is_empty() => name.trim_matches(['[', ']']).to_string(),
+            _ => return Err(invalid("it names no host")),
+        };
+        match url.scheme() {
+            "tcp" => {
+                if !matches!(url.path(), "" | "/") {
+                    return Err(invalid("a path after the port is not supported"));
+                }
+                let port = url.port().unwrap_or(if tls.is_some() { 2376 } else { 2375 });
+                Ok(Self::Tcp { host: name, port, tls })
+            }
+            "ssh" => {
+                if url.password().is_some() {
+                    return Err(invalid("a password has no place here; use a key or an agent"));
+                }
+                let user = Some(url.username()).filter(|user| !user.is_empty());
+                // They become words of a command line, here and on the far side.
+                if name.starts_with('-') || user.is_some_and(|user| user.starts_with('-')) {
+                    return Err(invalid("host and user must not begin with a dash"));
+                }
+                let socket = Some(url.path()).filter(|path| !matches!(*path, "" | "/"));
+                if socket.is_some_and(|path| !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b))) {
+                    return Err(invalid("the socket's path has characters a shell would act on"));
+                }
+                Ok(Self::Ssh {
+                    user: user.map(str::to_string),
+                    host: name,
+                    port: url.port(),
+                    socket: socket.map(str::to_string),
+                })
+            }
+            other => Err(invalid(&format!(
+                "{other}:// is not supported; unix://, tcp:// and ssh:// are"
+            ))),
+        }
+    }
+}
+
+impl TlsFiles {
+    /// The files that exist of `ca.pem`, `cert.pem` and `key.pem`.
+    fn in_dir(dir: &Path) -> Self {
+        let file = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
+        Self {
+            ca: file("ca.pem"),
+            client: file("cert.pem").zip(file("key.pem")),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct ConfigFile {
+    #[serde(rename = "currentContext", default)]
+    current_context: String,
+}
+
+fn current_context(settings: &Settings) -> Result<Option<String>, EndpointError> {
+    let Some(path) = settings.config_dir.as_ref().map(|dir| dir.join("config.json")) else {
+        return Ok(None);
+    };
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(EndpointError::unreadable(&path, e)),
+    };
+    let config: ConfigFile = serde_json::from_slice(&text).map_err(|e| EndpointError::unreadable(&path, e))?;
+    Ok(Some(config.current_context).filter(|name| !name.is_empty()))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ContextMeta {
+    endpoints: std::collections::BTreeMap<String, ContextEndpoint>,
+}
+
+#[derive(Deserialize)]
+struct ContextEndpoint {
+    #[serde(rename = "Host")]
+    host: String,
+    #[serde(rename = "SkipTLSVerify", default)]
+    skip_tls_verify: bool,
+}
+
+/// The docker CLI keeps contexts under the SHA-256 of their name.
+fn from_context(settings: &Settings, name: String) -> Result<Endpoint, EndpointError> {
+    let contexts = settings.config_dir.clone().unwrap_or_default().join("contexts");
+    let id = hex::encode(Sha256::digest(name.as_bytes()));
+    let path = contexts.join("meta").join(&id).join("meta.json");
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(EndpointError::NoContext { name, path }),
+        Err(e) => return Err(EndpointError::unreadable(&path, e)),
+    };
+    let meta: ContextMeta = serde_json::from_slice(&text).map_err(|e| EndpointError::unreadable(&path, e))?;
+    let Some(docker) = meta.endpoints.get("docker") else {
+        return Err(EndpointError::unreadable(&path, "it has no docker endpoint"));
+    };
+    if docker.skip_tls_verify {
+        return Err(EndpointError::SkipsVerification(name));
+    }
+    let tls_dir = contexts.join("tls").join(&id).join("docker");
+    let tls = tls_dir.is_dir().then(|| TlsFiles::in_dir(&tls_dir));
+    Ok(Endpoint {
+        address: Address::parse(&docker.host, tls)?,
+        origin: Origin::Context(name),
+    })
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Tcp { host, port, .. } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
+            Self::Tcp { host, port, .. } => write!(f, "tcp://{host}:{port}"),
+            Self::Ssh {
+                user,
+                host,
+                port,
+                socket,
+            } => {
+                f.write_str("ssh://")?;
+                if let Some(user) = user {
+                    write!(f, "{user}@")?;
+                }
+                match host.contains(':') {
+                    true => write!(f, "[{host}]")?,
+                    false => f.write_str(host)?,
+                }
+                if let Some(port) = port {
+                    write!(f, ":{port}")?;
+                }
+                f.write_str(socket.as_deref().unwrap_or(""))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)?;
+        match &self.origin {
+            Origin::DockerHost => f.write_str(" (from DOCKER_HOST)"),
+            Origin::Context(name) => write!(f, " (docker context {name:?})"),
+            Origin::Default => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    #[error("cannot use {host:?} as the engine's address: {reason}")]
+    Host { host: String, reason: String },
+    #[error(
+        "there is no docker context {name:?} ({path} does not exist); see `docker context ls`, \
+         or choose another with DOCKER_CONTEXT or DOCKER_HOST",
+        path = path.display()
+    )]
+    NoContext { name: String, path: PathBuf },
+    #[error(
+        "docker context {0:?} skips the verification of the engine's certificate, which is not supported; \
+         give it the engine's CA: docker context update {0} --docker host=…,ca=FILE"
+    )]
+    SkipsVerification(String),
+    #[error("cannot read {path}: {reason}", path = path.display())]
+    Unreadable { path: PathBuf, reason: String },
+}
+
+impl EndpointError {
+    fn unreadable(path: &Path, reason: impl fmt::Display) -> Self {
+        Self::Unreadable {
+            path: path.to_path_buf(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context(dir: &Path, name: &str, host: &str, skip: bool) {
+        let id = hex::encode(Sha256::digest(name.as_bytes()));
+        let meta = dir.join("contexts/meta").join(id);
+        std::fs::create_dir_all(&meta).unwrap();
+        let text = serde_json::json!({
+            "Name": name, "Metadata": {}, "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": skip}}
+        });
+        std::fs::write(meta.join("meta.json"), text.to_string()).unwrap();
+    }
+
+    #[test]
+    fn nothing_set_means_the_default_socket() {
+        let endpoint = Endpoint::choose(&Settings::default()).unwrap();
+        assert_eq!(endpoint.to_string(), "unix:///var/run/docker.sock");
+    }
+
+    #[test]
+    fn docker_host_beats_docker_context_beats_the_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), r#"{"currentContext":"lab","auths":{}}"#).unwrap();
+        context(dir.path(), "lab", "ssh://me@lab:2222", false);
+        context(dir.path(), "other", "unix:///other.sock", false);
+        let mut settings = Settings {
+            config_dir: Some(dir.path().into()),
+            ..Settings::default()
+        };
+        let chosen = |s: &Settings| Endpoint::choose(s).unwrap().to_string();
+        assert_eq!(chosen(&settings), r#"ssh://me@lab:2222 (docker context "lab")"#);
+        settings.docker_context = Some("other".into());
+        assert_eq!(chosen(&settings), r#"unix:///other.sock (docker context "other")"#);
+        settings.docker_host = Some("tcp://[::1]:99".into());
+        assert_eq!(chosen(&settings), "tcp://[::1]:99 (from DOCKER_HOST)");
+        settings.docker_host = None;
+        settings.docker_context = Some("default".into());
+        assert_eq!(chosen(&settings), "unix:///var/run/docker.sock");
+    }
+
+    #[test]
+    fn a_context_brings_its_certificates() {
+        let dir = tempfile::tempdir().unwrap();
+        context(dir.path(), "far", "tcp://far:2376", false);
+        let id = hex::encode(Sha256::digest(b"far"));
+        let tls = dir.path().join("contexts/tls").join(id).join("docker");
+        std::fs::create_dir_all(&tls).unwrap();
+        std::fs::write(tls.join("ca.pem"), "").unwrap();
+        let endpoint = Endpoint::choose(&Settings {
+            config_dir: Some(dir.path().into()),
+            docker_context: Some("far".into()),
+            ..Settings::default()
+        })
+        .unwrap();
+        let Address::Tcp { tls: Some(files), .. } = endpoint.address else {
+            panic!("no TLS in {endpoint:?}");
+        };
+        assert_eq!((files.ca, files.client), (Some(tls.join("ca.pem")), None));
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        context(dir.path(), "lax", "tcp://far:2376", true);
+        let settings = |name: &str| Settings {
+            config_dir: Some(dir.path().into()),
+            docker_context: Some(name.into()),
+            ..Settings::default()
+        };
+        assert!(matches!(
+            Endpoint::choose(&settings("lax")),
+            Err(EndpointError::SkipsVerification(_))
+        ));
+        assert!(matches!(
+            Endpoint::choose(&settings("gone")),
+            Err(EndpointError::NoContext { .. })
+        ));
+        for host in [
+            "unix://relative",
+            "npipe:////./pipe/x",
+            "tcp://h:1/p",
+            "ssh://u:pw@h",
+            "ssh://-oProxyCommand=x/",
+            "ssh://-l@h",
+            "ssh://h/a$(x)",
+            "h:1:2",
+        ] {
+            assert!(Address::parse(host, None).is_err(), "{host} was taken");
+        }
+    }
+}

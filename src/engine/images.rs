@@ -1,0 +1,222 @@
+//! Images in the engine's store: inspect, load, pull, export, tag, remove.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use bollard::auth::DockerCredentials;
+use bollard::models::ImageInspect;
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, ImportImageOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use tokio::io::AsyncRead;
+use tokio_util::io::StreamReader;
+
+use super::credentials::{self, Credentials};
+use super::{ApiVersion, Engine, EngineError, ImageStore};
+use crate::platform::Platform;
+use crate::progress::Progress;
+
+/// Since then `GET /images/NAME/json` takes a platform.
+const INSPECT_PLATFORM_API: ApiVersion = ApiVersion { major: 1, minor: 49 };
+
+/// An image as the engine describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineImage {
+    /// `sha256:…`, of the config in the classic store, of the manifest or index in containerd's.
+    pub id: String,
+    pub repo_tags: Vec<String>,
+    /// `NAME@sha256:…`, for images that came from a registry.
+    pub repo_digests: Vec<String>,
+    pub os: String,
+    pub architecture: String,
+    /// Digests of the uncompressed layers, the base first.
+    pub diff_ids: Vec<String>,
+    /// Bytes in the store.
+    pub size: u64,
+    /// RFC 3339.
+    pub created: Option<String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+impl EngineImage {
+    pub fn is_for(&self, platform: Platform) -> bool {
+        self.os == "linux" && self.architecture == platform.architecture().name()
+    }
+}
+
+impl From<ImageInspect> for EngineImage {
+    fn from(found: ImageInspect) -> Self {
+        Self {
+            id: found.id.unwrap_or_default(),
+            repo_tags: found.repo_tags.unwrap_or_default(),
+            repo_digests: found.repo_digests.unwrap_or_default(),
+            os: found.os.unwrap_or_default(),
+            architecture: found.architecture.unwrap_or_default(),
+            diff_ids: found.root_fs.and_then(|fs| fs.layers).unwrap_or_default(),
+            size: found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default(),
+            created: found.created.map(|date| date.to_string()),
+            labels: found
+                .config
+                .and_then(|config| config.labels)
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
+        }
+    }
+}
+
+impl Engine {
+    /// `None` if the store has no image of this name or ID. Of an image index, which the containerd store keeps under one
+    /// name, this describes what the engine's own platform would run; see [`Self::inspect_image_for`].
+    pub async fn inspect_image(&self, name: &str) -> Result<Option<EngineImage>, EngineError> {
+        match self.docker().inspect_image(name).await {
+            Ok(found) => Ok(Some(found.into())),
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(e) => Err(self.api_error(format!("inspecting image {name}"), e)),
+        }
+    }
+
+    /// The image for `platform`; `None` if the store has none of this name for it.
+    pub async fn inspect_image_for(&self, name: &str, platform: Platform) -> Result<Option<EngineImage>, EngineError> {
+        let info = self.info();
+        let Some(mut found) = self.inspect_image(name).await? else {
+            return Ok(None);
+        };
+        if info.store == ImageStore::Containerd && info.api_version >= INSPECT_PLATFORM_API && !found.is_for(platform) {
+            let wanted = serde_json::json!({"os": "linux", "architecture": platform.architecture().name()}).to_string();
+            let query = url::form_urlencoded::Serializer::new(String::new())
+                .append_pair("platform", &wanted)
+                .finish();
+            let path = format!("/images/{name}/json?{query}");
+            let doing = format!("inspecting image {name} for {platform}");
+            match self.get_json::<ImageInspect>(&path, &doing).await? {
+                // Its ID there is that of a manifest inside of the index, which is no name the store knows.
+                Some(inside) => {
+                    found = EngineImage {
+                        id: found.id,
+                        ..inside.into()
+                    }
+                }
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(found).filter(|image| image.is_for(platform)))
+    }
+
+    /// Loads a `docker save` or OCI archive. Gives the names and IDs the engine says it loaded.
+    pub async fn load<S>(&self, archive: S) -> Result<Vec<String>, EngineError>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+    {
+        let options = ImportImageOptionsBuilder::default().quiet(true).build();
+        let mut told = self.docker().import_image_stream(options, archive, None);
+        let mut loaded = Vec::new();
+        while let Some(event) = told.next().await {
+            let event = event.map_err(|e| self.api_error("loading an image archive", e))?;
+            for line in event.stream.iter().flat_map(|text| text.lines()) {
+                match line
+                    .strip_prefix("Loaded image: ")
+                    .or(line.strip_prefix("Loaded image ID: "))
+                {
+                    Some(name) => loaded.push(name.trim().to_string()),
+                    None => tracing::debug!(line, "the engine, loading"),
+                }
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// Pulls `reference` for `platform` with the credentials docker has for its registry. One at a time: in the classic
+    /// store a name holds one platform, and a pull of another takes it over. What is given back is what was pulled; use its
+    /// ID from then on, not the name.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        platform: Platform,
+        progress: &dyn Progress,
+    ) -> Result<EngineImage, EngineError> {
+        let _alone = self.inner.pulls.lock().await;
+        progress.step(&format!("pulling {reference} for {platform}"));
+        let options = CreateImageOptionsBuilder::default()
+            .from_image(reference)
+            .platform(&platform.to_string())
+            .build();
+        let login = credentials::for_registry(credentials::registry_of(reference))
+            .await
+            .map(|login| match login {
+                Credentials::Password { username, password } => DockerCredentials {
+                    username: Some(username),
+                    password: Some(password),
+                    ..DockerCredentials::default()
+                },
+                Credentials::IdentityToken(token) => DockerCredentials {
+                    identitytoken: Some(token),
+                    ..DockerCredentials::default()
+                },
+            });
+        let doing = || format!("pulling {reference} for {platform}");
+        let mut layers: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        let mut told = self.docker().create_image(Some(options), None, login);
+        while let Some(event) = told.next().await {
+            let event = event.map_err(|e| self.api_error(doing(), e))?;
+            let bytes = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+            if let (Some(id), Some(detail), Some("Downloading")) =
+                (event.id, event.progress_detail, event.status.as_deref())
+            {
+                layers.insert(id, (bytes(detail.current), bytes(detail.total)));
+                let (done, total) = layers
+                    .values()
+                    .fold((0, 0), |sum, layer| (sum.0 + layer.0, sum.1 + layer.1));
+                progress.bytes(done, Some(total).filter(|total| *total > 0));
+            }
+        }
+        // An image that is no index is pulled whatever its platform.
+        self.inspect_image_for(reference, platform).await?.ok_or_else(|| {
+            let lacking = format!("the registry has no image of this name for {platform}");
+            self.api_error(doing(), io::Error::other(lacking).into())
+        })
+    }
+
+    /// The image as an archive: the legacy layout before engine 25, an OCI layout with `manifest.json` since.
+    /// A name keeps its tag in the archive, an ID does not.
+    pub fn export(&self, image: &str) -> impl AsyncRead + Send + Unpin + use<> {
+        let engine = self.clone();
+        let image = image.to_string();
+        let docker = self.docker().clone();
+        let chunks = async_chunks(docker, image.clone())
+            .map_err(move |e| io::Error::other(engine.api_error(format!("exporting {image}"), e)));
+        StreamReader::new(Box::pin(chunks))
+    }
+
+    pub async fn tag(&self, image: &str, name: &str) -> Result<(), EngineError> {
+        let (repo, tag) = match name.rsplit_once(':') {
+            Some((repo, tag)) if !tag.contains('/') => (repo, tag),
+            _ => (name, "latest"),
+        };
+        let options = TagImageOptionsBuilder::default().repo(repo).tag(tag).build();
+        self.docker()
+            .tag_image(image, Some(options))
+            .await
+            .map_err(|e| self.api_error(format!("tagging {image} as {name}"), e))
+    }
+
+    /// Takes a name away, and the image with its last name. Says whether it was there.
+    pub async fn remove_image(&self, name: &str) -> Result<bool, EngineError> {
+        let options = RemoveImageOptionsBuilder::default().force(false).build();
+        match self.docker().remove_image(name, Some(options), None).await {
+            Ok(_) => Ok(true),
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
+            Err(e) => Err(self.api_error(format!("removing image {name}"), e)),
+        }
+    }
+}
+
+/// bollard's stream borrows the name; this one owns it.
+fn async_chunks(
+    docker: bollard::Docker,
+    image: String,
+) -> impl Stream<Item = Result<Bytes, bollard::errors::Error>> + Send {
+    futures_util::stream::once(async move { docker.export_image(&image).boxed() }).flatten()
+}

@@ -1,0 +1,251 @@
+//! Settings → what will be built: one target per distro and platform, every input resolved. Asks the engine, and git
+//! for a ref that is a branch or tag; starts nothing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use oci_spec::distribution::Reference;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::base::resolve::{self, BasePlan};
+use crate::base;
+use crate::config::file::ConfigError;
+use crate::config::{Distro, Settings};
+use crate::engine::{Engine, EngineError};
+use crate::lock::{self, LockError};
+use crate::platform::Platform;
+use crate::project::{self, ProjectError, Source};
+use crate::{context, dockerfile};
+
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    pub engine: EnginePlan,
+    pub images: Vec<ImagePlan>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct EnginePlan {
+    pub endpoint: String,
+    pub version: String,
+    pub store: String,
+    /// What it runs without emulation.
+    pub native: Platform,
+}
+
+/// One distro's image.
+#[derive(Debug, Serialize)]
+pub struct ImagePlan {
+    pub distro: String,
+    /// `REGISTRY/PREFIX/NAME:TAG`.
+    pub name: String,
+    /// The tag, which is the image's in the layout too.
+    pub tag: String,
+    /// The project ref as it was asked for.
+    pub reference: String,
+    pub source: Source,
+    pub python: String,
+    /// Which OpenStack release's upper constraints the lock honours.
+    pub constraints: String,
+    pub lock: LockPlan,
+    /// Nothing in the image is later than this.
+    pub source_date_epoch: i64,
+    /// SHA-256 of the build context: the Dockerfile and all it copies.
+    pub context_digest: String,
+    #[serde(skip)]
+    pub context: bytes::Bytes,
+    pub labels: BTreeMap<String, String>,
+    /// For the build platform: what the builder stages run on.
+    pub build_base: BasePlan,
+    pub targets: Vec<Target>,
+}
+
+/// The pins that the image is made from.
+#[derive(Clone, Debug, Serialize)]
+pub struct LockPlan {
+    /// Its file name in `images/<name>/locks/`.
+    pub name: String,
+    pub path: PathBuf,
+    pub digest: String,
+    pub distributions: usize,
+}
+
+/// One platform of an image: what one solve makes.
+#[derive(Debug, Serialize)]
+pub struct Target {
+    pub platform: Platform,
+    /// The name it gets in the engine.
+    pub engine_tag: String,
+    pub base: BasePlan,
+    /// Whether its last stage runs under emulation.
+    pub emulated: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Project(#[from] ProjectError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Dockerfile(#[from] dockerfile::DockerfileError),
+    #[error(transparent)]
+    Context(#[from] context::ContextError),
+    #[error(
+        "the engine at {endpoint} cannot run {platform}, which the last stage's apt step needs; it runs {known}.\n\
+         Register emulation on its machine (`obgp-build doctor` prints the command), or leave it out: --platform {native}"
+    )]
+    NoEmulation { endpoint: String, platform: Platform, known: String, native: Platform },
+    #[error("the engine at {endpoint} runs {os}/{architecture}; bases and builder stages exist for linux/amd64 and linux/arm64")]
+    ForeignEngine { endpoint: String, os: String, architecture: String },
+}
+
+pub async fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, PlanError> {
+    let endpoint = engine.endpoint().to_string();
+    let info = engine.info();
+    let native: Platform = format!("{}/{}", info.os, info.architecture).parse().map_err(|_| PlanError::ForeignEngine {
+        endpoint: endpoint.clone(),
+        os: info.os.clone(),
+        architecture: info.architecture.clone(),
+    })?;
+    // Refused before the engine or the network is asked anything more.
+    for name in &settings.distros {
+        let distro = settings.distro(name)?;
+        project::check_python(&settings.file, &settings.reference_for(distro), name, distro)?;
+    }
+    let runnable = engine.worker_platforms().await?;
+    for platform in &settings.platforms {
+        if *platform != native && !runnable.iter().any(|p| p.parse().is_ok_and(|p: Platform| p == *platform)) {
+            return Err(PlanError::NoEmulation {
+                endpoint,
+                platform: *platform,
+                known: runnable.join(", "),
+                native,
+            });
+        }
+    }
+    let mut images = Vec::new();
+    for name in &settings.distros {
+        images.push(plan_image(settings, engine, name, native).await?);
+    }
+    Ok(Plan {
+        engine: EnginePlan { endpoint, version: info.version.clone(), store: info.store.to_string(), native },
+        images,
+    })
+}
+
+async fn plan_image(
+    settings: &Settings,
+    engine: &Engine,
+    name: &str,
+    native: Platform,
+) -> Result<ImagePlan, PlanError> {
+    let file = &settings.file;
+    let distro = settings.distro(name)?;
+    let reference = settings.reference_for(distro);
+    let series = project::series(file, &reference)?;
+    let source = project::resolve(file, &reference).await?;
+    let lock = lock::find(file, &reference, &distro.python)?;
+    let image_name = settings.image_name(name, &reference)?;
+    let tag = image_name.tag().unwrap_or_default().to_string();
+    let context = context::build(file, &dockerfile::render(name, distro, file)?)?;
+    let cache = base::cache_directory();
+    let request = resolve::Request {
+        distro_name: name,
+        distro,
+        base: settings.base.as_deref(),
+        mode: settings.bootstrap,
+        cache: &cache,
+    };
+    let mut targets = Vec::new();
+    for platform in &settings.platforms {
+        targets.push(Target {
+            platform: *platform,
+            engine_tag: engine_tag(&image_name, *platform),
+            base: resolve::plan(engine, &request, *platform).await?,
+            emulated: *platform != native,
+        });
+    }
+    // What the lock pins was uploaded before this moment, and the image is a function of the lock.
+    let locked_at = lock.exclude_newer.map_or(0, Timestamp::as_second);
+    let source_date_epoch = settings.source_date_epoch.unwrap_or(locked_at);
+    let lock = LockPlan { name: lock.name, path: lock.path, digest: lock.digest, distributions: lock.pins.len() };
+    Ok(ImagePlan {
+        distro: name.to_string(),
+        name: image_name.whole(),
+        tag,
+        labels: labels(settings, name, distro, &reference, &source, source_date_epoch),
+        reference,
+        source,
+        python: distro.python.clone(),
+        constraints: series.constraints.clone(),
+        lock,
+        source_date_epoch,
+        context_digest: format!("sha256:{}", hex::encode(Sha256::digest(&context))),
+        context,
+        build_base: resolve::plan(engine, &request, native).await?,
+        targets,
+    })
+}
+
+/// A tag of the classic store holds one platform, so each has its own.
+fn engine_tag(image: &Reference, platform: Platform) -> String {
+    format!("{}-{}", image.whole(), platform.architecture().name())
+}
+
+/// What is known of an image before it is built; the base's are added when there is one.
+/// <https://specs.opencontainers.org/image-spec/annotations/>
+fn labels(
+    settings: &Settings,
+    name: &str,
+    distro: &Distro,
+    reference: &str,
+    source: &Source,
+    epoch: i64,
+) -> BTreeMap<String, String> {
+    let mut labels = settings.file.image.labels.clone();
+    let mut set = |key: &str, value: String| labels.insert(format!("org.opencontainers.image.{key}"), value);
+    set("version", reference.to_string());
+    set("revision", source.revision().to_string());
+    set("ref.name", format!("{}-{name}", reference.replace('/', "-")));
+    if let Ok(created) = Timestamp::from_second(epoch) {
+        set("created", created.to_string());
+    }
+    labels.insert("org.openstack.obgp-build.distro".into(), name.to_string());
+    labels.insert("org.openstack.obgp-build.suite".into(), distro.suite.clone());
+    labels
+}
+
+impl ImagePlan {
+    /// The Dockerfile's arguments for one target. The bases are named by what the engine has them under.
+    pub fn build_args(&self, settings: &Settings, base: &str, build_base: &str) -> BTreeMap<String, String> {
+        let user = &settings.file.user;
+        let groups = user.groups.iter().map(|g| format!("{}:{}", g.name, g.gid)).collect::<Vec<_>>();
+        let mut args = BTreeMap::from([
+            ("BASE".to_string(), base.to_string()),
+            ("BUILD_BASE".to_string(), build_base.to_string()),
+            ("LOCK".to_string(), self.lock.name.clone()),
+            ("USER_NAME".to_string(), user.name.clone()),
+            ("USER_UID".to_string(), user.uid.to_string()),
+            ("USER_GID".to_string(), user.gid.to_string()),
+            ("USER_HOME".to_string(), user.home.clone()),
+            ("USER_GROUPS".to_string(), groups.join(" ")),
+        ]);
+        match &self.source {
+            Source::PyPI { version } => {
+                args.insert("PROJECT_VERSION".into(), version.clone());
+            }
+            Source::Git { url, commit } => {
+                args.insert("PROJECT_GIT".into(), url.clone());
+                args.insert("PROJECT_REF".into(), self.reference.clone());
+                args.insert("PROJECT_COMMIT".into(), commit.clone());
+            }
+        }
+        args
+    }
+}

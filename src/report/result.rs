@@ -1,0 +1,108 @@
+//! The result of a build, as `report.json` and `--json` have it. Scripts read these fields: they are stable.
+
+use serde::Serialize;
+
+use crate::platform::Platform;
+use crate::project::Source;
+use crate::smoke::SmokeResult;
+use crate::verify::Verdict;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct BuildReport {
+    /// Of this program.
+    pub version: &'static str,
+    /// The engine that built: version and address.
+    pub engine: String,
+    /// RFC 3339.
+    pub started: String,
+    pub seconds: f64,
+    pub images: Vec<ImageReport>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Built and verified; its tag in the layout is set.
+    Done,
+    /// A target could not be built.
+    Failed,
+    /// Built, but a platform breaks the contract or fails its smoke test: the tag was not set.
+    BreaksContract,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageReport {
+    /// `REGISTRY/PREFIX/NAME:TAG`.
+    pub name: String,
+    pub distro: String,
+    pub reference: String,
+    pub source: Source,
+    pub outcome: Outcome,
+    /// `oci:DIR:TAG`, for `verify`, `diff`, skopeo.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layout: Option<String>,
+    /// Of the image index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    pub platforms: Vec<PlatformReport>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct PlatformReport {
+    pub platform: Platform,
+    pub seconds: f64,
+    /// Why it could not be built.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub built: Option<Built>,
+}
+
+/// What there is to say of a platform that was built.
+#[derive(Clone, Debug, Serialize)]
+pub struct Built {
+    /// Of the platform's manifest.
+    pub digest: String,
+    /// Its name in the engine, for `docker run`.
+    pub engine_image: String,
+    pub base: BaseReport,
+    pub steps: usize,
+    pub cached_steps: usize,
+    /// Nothing had changed: the layout held it already.
+    pub unchanged: bool,
+    /// Bytes of the layers as they are stored and pulled.
+    pub compressed_bytes: u64,
+    /// Bytes of the layers' tar streams.
+    pub uncompressed_bytes: u64,
+    pub files: usize,
+    pub verdict: Verdict,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub smoke: Vec<SmokeResult>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct BaseReport {
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+}
+
+impl Built {
+    pub fn passed(&self) -> bool {
+        self.verdict.passed() && self.smoke.iter().all(|s| s.passed)
+    }
+}
+
+impl BuildReport {
+    /// The worst of its images.
+    pub fn outcome(&self) -> Outcome {
+        let has = |outcome| self.images.iter().any(|i| i.outcome == outcome);
+        if has(Outcome::Failed) {
+            Outcome::Failed
+        } else if has(Outcome::BreaksContract) {
+            Outcome::BreaksContract
+        } else {
+            Outcome::Done
+        }
+    }
+}

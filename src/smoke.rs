@@ -1,0 +1,91 @@
+//! A built image, run on the engine: what cannot be known from its layers. Read-only root, no network, the image's own user.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Identity;
+use crate::engine::{ContainerSpec, Engine, EngineError};
+use crate::platform::Platform;
+use crate::progress::Progress;
+
+/// Emulated Python takes its time.
+const TIME_LIMIT: Duration = Duration::from_secs(300);
+
+/// Every driver that can be configured, and every module whose functions run as root.
+const IMPORTS: &str = "\
+import importlib, importlib.metadata as md, pkgutil, ovn_bgp_agent.drivers.openstack, ovn_bgp_agent.privileged as p
+drivers = [e for e in md.entry_points(group='ovn_bgp_agent.drivers')]
+assert drivers, 'no ovn_bgp_agent.drivers entry points'
+for e in drivers: e.load()
+names = [m.name for m in pkgutil.iter_modules(p.__path__)]
+assert {'vtysh', 'ovs_vsctl', 'linux_net'} <= set(names), names
+for n in names: importlib.import_module('ovn_bgp_agent.privileged.' + n)
+print('drivers:', *sorted(e.name for e in drivers)); print('privileged:', *sorted(names))
+";
+
+struct Check {
+    id: &'static str,
+    command: &'static [&'static str],
+    /// What the output must hold.
+    expected: &'static [&'static str],
+}
+
+const CHECKS: &[Check] = &[
+    Check { id: "agent-help", command: &["ovn-bgp-agent", "--help"], expected: &["--config-file"] },
+    Check { id: "imports", command: &["python3", "-c", IMPORTS], expected: &["drivers:", "privileged:"] },
+    Check { id: "ovs-vsctl", command: &["ovs-vsctl", "--version"], expected: &["ovs-vsctl (Open vSwitch)"] },
+    Check { id: "sudo-list", command: &["sudo", "-n", "-l"], expected: &["privsep-helper"] },
+];
+
+/// What one command did.
+#[derive(Clone, Debug, Serialize)]
+pub struct SmokeResult {
+    pub id: &'static str,
+    pub passed: bool,
+    pub seconds: f64,
+    /// The output's last lines, stdout then stderr.
+    pub output: String,
+}
+
+/// Runs every check, each in a container of its own; a failed one does not keep the next from running.
+pub async fn smoke(
+    engine: &Engine,
+    image: &str,
+    platform: Platform,
+    identity: &Identity,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<Vec<SmokeResult>, EngineError> {
+    let mut results = Vec::new();
+    for check in CHECKS {
+        progress.step(&format!("smoke test: {}", check.id));
+        let started = Instant::now();
+        let spec = ContainerSpec {
+            image: image.to_string(),
+            platform,
+            user: Some(format!("{}:{}", identity.uid, identity.gid)),
+            read_only_rootfs: true,
+            tmpfs: vec!["/tmp".into(), "/run".into()],
+            entrypoint: Some(vec![check.command[0].to_string()]),
+            command: check.command[1..].iter().map(|s| s.to_string()).collect(),
+            env: Vec::new(),
+            cap_add: Vec::new(),
+            timeout: TIME_LIMIT,
+        };
+        let ran = engine.run(&spec, cancel).await?;
+        let passed = ran.exit_code == 0 && check.expected.iter().all(|text| ran.stdout.contains(text));
+        let mut output = last_lines(&format!("{}{}", ran.stdout, ran.stderr), 12);
+        if ran.exit_code != 0 {
+            output += &format!("\n(exit code {})", ran.exit_code);
+        }
+        results.push(SmokeResult { id: check.id, passed, seconds: started.elapsed().as_secs_f64(), output });
+    }
+    Ok(results)
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}

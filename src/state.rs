@@ -1,0 +1,147 @@
+//! What an output directory remembers of the last build of each target, so that nothing is exported and read twice.
+//!
+//! It is a cache: lost, damaged or of another version, it costs an export. The layout is the truth.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+
+use crate::layout::tree::Tree;
+
+/// Changes with the shape of [`Entry`].
+const FORMAT: &str = concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), "\n");
+
+/// Neither a tree of the largest image allowed nor a damaged file takes more.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// The manifest's descriptor is kept as JSON: its type leaves empty fields out, which only a self-describing format can read.
+#[derive(Serialize)]
+struct Entry<'a> {
+    key: &'a [u8; 32],
+    manifest: Vec<u8>,
+    uncompressed_bytes: u64,
+    tree: &'a Tree,
+}
+
+/// `Entry` as it is read.
+#[derive(Deserialize)]
+struct OwnedEntry {
+    key: [u8; 32],
+    manifest: Vec<u8>,
+    uncompressed_bytes: u64,
+    tree: Tree,
+}
+
+/// An image that the layout may hold already.
+pub struct Remembered {
+    pub manifest: oci_spec::image::Descriptor,
+    pub uncompressed_bytes: u64,
+    pub tree: Tree,
+}
+
+/// What decides the bytes of an ingested image, hashed: the engine's image and everything the ingest is told.
+pub fn key(parts: &[&str]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize().into()
+}
+
+/// The memory of one output directory.
+pub struct State {
+    dir: PathBuf,
+}
+
+impl State {
+    pub fn new(output: &Path) -> Self {
+        State { dir: output.join(".obgp-build") }
+    }
+
+    fn path(&self, target: &str) -> PathBuf {
+        self.dir.join(format!("{}.state", target.replace(['/', ' '], "-")))
+    }
+
+    /// What was remembered of `target` under exactly this key.
+    pub fn recall(&self, target: &str, key: &[u8; 32]) -> Option<Remembered> {
+        let path = self.path(target);
+        if fs::metadata(&path).ok()?.len() > MAX_BYTES {
+            return None;
+        }
+        let bytes = fs::read(&path).ok()?;
+        let entry: OwnedEntry = postcard::from_bytes(bytes.strip_prefix(FORMAT.as_bytes())?).ok()?;
+        (entry.key == *key).then_some(())?;
+        Some(Remembered {
+            manifest: serde_json::from_slice(&entry.manifest).ok()?,
+            uncompressed_bytes: entry.uncompressed_bytes,
+            tree: entry.tree,
+        })
+    }
+
+    /// Takes the place of what was remembered of `target`.
+    pub fn remember(&self, target: &str, key: [u8; 32], image: &Remembered) -> std::io::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        let entry = Entry {
+            key: &key,
+            manifest: serde_json::to_vec(&image.manifest)?,
+            uncompressed_bytes: image.uncompressed_bytes,
+            tree: &image.tree,
+        };
+        let mut file = NamedTempFile::new_in(&self.dir)?;
+        file.write_all(FORMAT.as_bytes())?;
+        let file = postcard::to_io(&entry, file).map_err(std::io::Error::other)?;
+        file.persist(self.path(target)).map_err(|e| e.error)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::tree::{File, Node, NodeKind};
+
+    fn remembered() -> Remembered {
+        let mut tree = Tree::default();
+        let file = File { size: 3, head: b"abc".as_slice().into(), content: Some(b"abc".as_slice().into()), ..File::default() };
+        tree.insert("etc", Node { kind: NodeKind::Directory, mode: 0o755, uid: 0, gid: 0, mtime: 1, xattrs: Default::default(), layer: 0 });
+        tree.insert("etc/x", Node { kind: NodeKind::File(file), mode: 0o644, uid: 0, gid: 0, mtime: 1, xattrs: Default::default(), layer: 1 });
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let manifest = oci_spec::image::Descriptor::new(
+            oci_spec::image::MediaType::ImageManifest,
+            10,
+            digest.parse::<oci_spec::image::Digest>().unwrap(),
+        );
+        Remembered { manifest, uncompressed_bytes: 7, tree }
+    }
+
+    #[test]
+    fn a_tree_comes_back_under_its_key_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::new(dir.path());
+        state.remember("a linux/amd64", key(&["x", "y"]), &remembered()).unwrap();
+        let back = state.recall("a linux/amd64", &key(&["x", "y"])).unwrap();
+        assert_eq!(back.tree.content("etc/x"), Some(b"abc".as_slice()));
+        assert_eq!(back.manifest, remembered().manifest);
+        assert!(state.recall("a linux/amd64", &key(&["xy", ""])).is_none());
+        assert!(state.recall("a linux/arm64", &key(&["x", "y"])).is_none());
+    }
+
+    #[test]
+    fn a_damaged_file_is_as_good_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::new(dir.path());
+        let k = key(&["x"]);
+        state.remember("t", k, &remembered()).unwrap();
+        let path = state.path("t");
+        let whole = fs::read(&path).unwrap();
+        for length in [0, 10, FORMAT.len(), whole.len() / 2, whole.len() - 1] {
+            fs::write(&path, &whole[..length]).unwrap();
+            assert!(state.recall("t", &k).is_none(), "{length} bytes");
+        }
+    }
+}

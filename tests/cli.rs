@@ -1,0 +1,127 @@
+//! The command line: help, usage errors and their exit codes. Needs no engine.
+
+use assert_cmd::Command;
+
+fn obgp_build() -> Command {
+    let mut command = Command::cargo_bin("obgp-build").expect("the binary is built with the tests");
+    command
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", "/nonexistent")
+        .env("COLUMNS", "100")
+        // Nobody listens here: what these tests ask must not need an engine.
+        .env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
+    command
+}
+
+/// Exit code, stdout and stderr in one text, as a snapshot has them.
+fn outcome(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    format!(
+        "exit code: {}\n--- stdout ---\n{}--- stderr ---\n{}",
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+#[test]
+fn help() {
+    insta::assert_snapshot!(outcome(obgp_build().arg("--help")));
+}
+
+#[test]
+fn help_of_every_subcommand() {
+    for command in [
+        "build",
+        "plan",
+        "verify",
+        "diff",
+        "ingest",
+        "dockerfile",
+        "bootstrap",
+        "lock",
+        "doctor",
+        "completions",
+    ] {
+        insta::assert_snapshot!(
+            format!("help_{command}"),
+            outcome(obgp_build().args([command, "--help"]))
+        );
+    }
+}
+
+#[test]
+fn an_unknown_distro_is_a_usage_error_that_names_the_known() {
+    insta::assert_snapshot!(outcome(obgp_build().args(["--distro", "fedora"])));
+}
+
+#[test]
+fn master_on_jammy_is_refused_before_anything_starts() {
+    insta::assert_snapshot!(outcome(obgp_build().args([
+        "plan",
+        "--distro",
+        "ubuntu_jammy",
+        "--project-ref",
+        "master"
+    ])));
+}
+
+#[test]
+fn the_environment_of_the_old_script_counts_and_a_flag_beats_it() {
+    let mut by_environment = obgp_build();
+    by_environment.env("DISTRO", "fedora");
+    assert!(outcome(&mut by_environment).contains("no distro \"fedora\""));
+    let mut by_flag = obgp_build();
+    by_flag.env("DISTRO", "fedora").args(["plan", "--distro", "plan9"]);
+    assert!(outcome(&mut by_flag).contains("no distro \"plan9\""));
+}
+
+#[test]
+fn push_is_refused_and_says_what_to_do() {
+    insta::assert_snapshot!(outcome(obgp_build().env("PUSH", "true")));
+    assert!(!outcome(obgp_build().env("PUSH", "false")).contains("push"));
+}
+
+#[test]
+fn without_an_engine_the_error_says_where_it_was_looked_for() {
+    insta::assert_snapshot!(outcome(obgp_build().args(["--distro", "debian_bookworm"])));
+}
+
+#[test]
+fn an_image_must_say_where_it_is() {
+    insta::assert_snapshot!(outcome(obgp_build().args(["verify", "ubuntu:24.04"])));
+}
+
+#[test]
+fn a_layout_that_is_not_there() {
+    insta::assert_snapshot!(outcome(obgp_build().args(["verify", "oci:/nonexistent:tag"])));
+}
+
+#[test]
+fn a_mistake_in_the_configuration_is_shown_in_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("build.toml");
+    std::fs::write(&path, "[image]\nname = \"x\"\nregistri = \"y\"\n").unwrap();
+    let text = outcome(obgp_build().args(["plan", "--config"]).arg(&path));
+    assert!(text.starts_with("exit code: 2"), "{text}");
+    assert!(text.contains("registri") && text.contains("line 3"), "{text}");
+}
+
+#[test]
+fn completions_know_the_subcommands() {
+    let text = outcome(obgp_build().args(["completions", "bash"]));
+    assert!(text.contains("bootstrap") && text.contains("--project-ref"), "{text}");
+}
+
+#[test]
+fn the_dockerfile_is_the_committed_one() {
+    let output = obgp_build().args(["dockerfile", "ubuntu_noble"]).output().unwrap();
+    let committed = std::fs::read(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/dockerfiles/Dockerfile.ubuntu_noble"
+    ))
+    .unwrap();
+    assert_eq!(output.stdout, committed);
+}

@@ -1,0 +1,251 @@
+//! What the tests that need a real engine share: the engines, a small base image, and leaving nothing behind.
+#![allow(dead_code)] // Each test binary uses its part.
+
+pub mod proxy;
+pub mod registry;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use obgp_build::buildkit::context::Context;
+use obgp_build::buildkit::{SecretBytes, SolveRequest};
+use obgp_build::engine::endpoint::{Endpoint, Settings};
+use obgp_build::engine::{Address, Engine, Origin};
+use obgp_build::platform::{Architecture, Platform};
+use obgp_build::progress::Progress;
+use sha2::{Digest, Sha256};
+
+/// The engines that the tests run on.
+#[derive(Clone, Copy, Debug)]
+pub enum Which {
+    /// The one that the environment means, as for the tool itself.
+    Machine,
+    /// A current one with the containerd store, see `scripts/modern-engine`.
+    Modern,
+}
+
+impl Which {
+    /// `None`, with the reason printed, where the modern engine may be missing: on a person's machine, not in CI.
+    pub fn endpoint(self) -> Option<Endpoint> {
+        match self {
+            Self::Machine => Some(Endpoint::choose(&Settings::from_env()).unwrap()),
+            Self::Modern => {
+                const HELP: &str =
+                    "OBGP_TEST_MODERN_HOST is not set; `scripts/modern-engine up` starts a modern engine and prints it";
+                match std::env::var("OBGP_TEST_MODERN_HOST") {
+                    Ok(host) => Some(Endpoint {
+                        address: Address::parse(&host, None).unwrap(),
+                        origin: Origin::DockerHost,
+                    }),
+                    Err(_) if std::env::var_os("CI").is_some() => panic!("{HELP}"),
+                    Err(_) => {
+                        eprintln!("SKIPPED: {HELP}");
+                        None
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Runs a test against an engine; the images it named are removed afterwards, also when it panics.
+pub async fn on<F: Future<Output = ()>>(which: Which, test: impl FnOnce(std::sync::Arc<Lab>) -> F) {
+    if let Some(endpoint) = which.endpoint() {
+        on_endpoint(endpoint, test).await;
+    }
+}
+
+pub async fn on_endpoint<F: Future<Output = ()>>(endpoint: Endpoint, test: impl FnOnce(std::sync::Arc<Lab>) -> F) {
+    let engine = match Engine::connect(endpoint).await {
+        Ok(engine) => engine,
+        Err(error) => panic!("this test needs a Docker engine: {error}"),
+    };
+    let lab = std::sync::Arc::new(Lab {
+        engine,
+        images: Mutex::default(),
+    });
+    let outcome = std::panic::AssertUnwindSafe(test(lab.clone())).catch_unwind().await;
+    let images = std::mem::take(&mut *lab.images.lock().unwrap());
+    for image in images {
+        if let Err(error) = lab.engine.remove_image(&image).await {
+            eprintln!("left behind: {error}");
+        }
+    }
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// An engine and the image names that a test made up on it.
+pub struct Lab {
+    pub engine: Engine,
+    images: Mutex<Vec<String>>,
+}
+
+impl Lab {
+    /// A name no other test has, to be removed at the end.
+    pub fn image_name(&self) -> String {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("obgp-test/{}:{count}", std::process::id());
+        self.will_remove(&name);
+        name
+    }
+
+    pub fn will_remove(&self, image: &str) {
+        self.images.lock().unwrap().push(image.to_string());
+    }
+
+    /// A base image for the engine's platform with a shell and the usual commands (busybox), loaded as `docker load` does.
+    pub async fn shell_image(&self) -> String {
+        let name = self.image_name();
+        let archive = image_archive(&name, host_platform(), &busybox_layer());
+        let chunks: Vec<std::io::Result<Bytes>> =
+            archive.chunks(1 << 16).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+        let loaded = self.engine.load(futures_util::stream::iter(chunks)).await.unwrap();
+        let [loaded] = loaded.as_slice() else {
+            panic!("one image was loaded, not {loaded:?}");
+        };
+        assert_eq!(loaded.trim_start_matches("docker.io/"), name);
+        name
+    }
+
+    /// A solve of `dockerfile` and `files` for the engine's platform.
+    pub fn request(&self, dockerfile: &str, files: &[(&str, &str)]) -> SolveRequest {
+        let mut context = Context::new();
+        context.add("Dockerfile", 0o644, dockerfile.to_string());
+        for (path, content) in files {
+            context.add(*path, 0o644, content.to_string());
+        }
+        SolveRequest {
+            context: context.to_tar().unwrap(),
+            dockerfile: "Dockerfile".into(),
+            platform: host_platform(),
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            target: None,
+            no_cache: false,
+            pull: false,
+            secrets: BTreeMap::new(),
+            image_name: self.image_name(),
+            attempts: 1,
+        }
+    }
+}
+
+pub fn host_platform() -> Platform {
+    Platform(Architecture::host().expect("the tests run on amd64 or arm64"))
+}
+
+pub fn secret(text: &str) -> SecretBytes {
+    SecretBytes(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+/// Progress that remembers what it was told.
+#[derive(Default)]
+pub struct Recorder {
+    pub steps: Mutex<Vec<String>>,
+    pub lines: Mutex<Vec<String>>,
+    pub notes: Mutex<Vec<String>>,
+}
+
+impl Progress for Recorder {
+    fn step(&self, text: &str) {
+        self.steps.lock().unwrap().push(text.to_string());
+    }
+    fn bytes(&self, _: u64, _: Option<u64>) {}
+    fn log(&self, line: &str) {
+        self.lines.lock().unwrap().push(line.to_string());
+    }
+    fn note(&self, text: &str) {
+        self.notes.lock().unwrap().push(text.to_string());
+    }
+}
+
+/// The static busybox out of Debian's package, as the layer of a root file system.
+pub fn busybox_layer() -> Vec<u8> {
+    let busybox = std::fs::read(busybox()).unwrap();
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut add = |path: &str, kind: tar::EntryType, mode: u32, content: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_mtime(0);
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, path, content).unwrap();
+    };
+    for (dir, mode) in [("bin/", 0o755), ("etc/", 0o755), ("tmp/", 0o1777)] {
+        add(dir, tar::EntryType::Directory, mode, b"");
+    }
+    add("bin/busybox", tar::EntryType::Regular, 0o755, &busybox);
+    add("etc/passwd", tar::EntryType::Regular, 0o644, b"root:x:0:0::/:/bin/sh\n");
+    for name in [
+        "sh", "cat", "echo", "id", "ls", "sleep", "touch", "true", "false", "test", "head", "grep",
+    ] {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_mode(0o777);
+        header.set_mtime(0);
+        header.set_size(0);
+        tar.append_link(&mut header, format!("bin/{name}"), "busybox").unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+/// Downloaded once per target directory; nothing is installed.
+fn busybox() -> PathBuf {
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox-static");
+    if kept.exists() {
+        return kept;
+    }
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let script = "apt-get download -q busybox-static && dpkg-deb -x busybox-static_*.deb .";
+    let output = Command::new("sh")
+        .args(["-ec", script])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "cannot get Debian's busybox-static ({script}): {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let found = ["bin/busybox", "usr/bin/busybox"].map(|path| dir.path().join(path));
+    let found = found.iter().find(|path| path.exists()).expect("busybox in its package");
+    std::fs::rename(found, &kept).unwrap();
+    kept
+}
+
+/// A `docker save` archive of one layer.
+pub fn image_archive(name: &str, platform: Platform, layer: &[u8]) -> Vec<u8> {
+    let config = serde_json::json!({
+        "architecture": platform.architecture().name(),
+        "os": "linux",
+        "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", hex::encode(Sha256::digest(layer)))]},
+        // An ID of its own: engines get confused by tests that load and remove the same image side by side.
+        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": name}],
+    })
+    .to_string();
+    let config_name = format!("{}.json", hex::encode(Sha256::digest(&config)));
+    let manifest =
+        serde_json::json!([{"Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"]}]).to_string();
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, content) in [
+        (config_name.as_str(), config.as_bytes()),
+        ("layer.tar", layer),
+        ("manifest.json", manifest.as_bytes()),
+    ] {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, path, content).unwrap();
+    }
+    tar.into_inner().unwrap()
+}

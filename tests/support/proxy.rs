@@ -1,0 +1,81 @@
+//! Something between us and the engine: a proxy that can be told to break, and one that demands TLS.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use obgp_build::engine::{Address, Dialer, Duplex, Endpoint};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinHandle;
+
+/// Listens on a unix socket and passes everything on to an engine, until it is told to break.
+pub struct Breakable {
+    pub socket: PathBuf,
+    connections: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    accepting: JoinHandle<()>,
+}
+
+impl Breakable {
+    pub fn start(engine: &Endpoint, dir: &Path) -> Self {
+        let socket = dir.join("proxy.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let dialer = Dialer::new(&engine.address).unwrap();
+        let connections = Arc::new(Mutex::new(Vec::new()));
+        let kept = connections.clone();
+        let accepting = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let pump = tokio::spawn(pump(client, dialer.clone()));
+                kept.lock().unwrap().push(pump);
+            }
+        });
+        Self {
+            socket,
+            connections,
+            accepting,
+        }
+    }
+
+    /// Every connection that is open now ends in the middle of whatever it carries. New ones are let through.
+    pub fn break_all(&self) {
+        self.connections.lock().unwrap().drain(..).for_each(|pump| pump.abort());
+    }
+
+    pub fn endpoint(&self, like: &Endpoint) -> Endpoint {
+        Endpoint {
+            address: Address::Unix(self.socket.clone()),
+            origin: like.origin.clone(),
+        }
+    }
+}
+
+impl Drop for Breakable {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.break_all();
+    }
+}
+
+/// Listens on loopback, takes only clients that the configuration lets in, and passes them on to an engine.
+pub async fn start_tls(engine: &Endpoint, config: rustls::ServerConfig) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let dialer = Dialer::new(&engine.address).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let (acceptor, dialer) = (acceptor.clone(), dialer.clone());
+            tokio::spawn(async move {
+                if let Ok(client) = acceptor.accept(tcp).await {
+                    pump(client, dialer).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+async fn pump(mut client: impl Duplex, dialer: Dialer) {
+    if let Ok(mut engine) = dialer.dial().await {
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut engine).await;
+    }
+}
