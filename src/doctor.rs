@@ -88,6 +88,7 @@ async fn examine_engine(engine: &Engine, wanted: &[Platform]) -> Vec<Finding> {
     ];
     match engine.worker_platforms().await {
         Ok(platforms) => {
+            let platforms: Vec<Platform> = platforms.iter().filter_map(|p| p.parse().ok()).collect();
             findings.push(finding("BuildKit", Status::Ok, format!("answers; runs {}", join(&platforms)), None));
             let lacking: Vec<Platform> = wanted.iter().copied().filter(|p| !platforms.contains(p)).collect();
             findings.push(if lacking.is_empty() {

@@ -2,16 +2,25 @@
 //!
 //! `config` → `plan` → `base` → `buildkit` → `layout` → `verify` → `report`; only `commands` knows that order.
 
+pub mod base;
 pub mod buildkit;
 pub mod cli;
+pub mod commands;
 pub mod config;
+pub mod context;
 pub mod diff;
+pub mod dockerfile;
+pub mod doctor;
 pub mod engine;
 pub mod host;
 pub mod layout;
+pub mod lock;
 pub mod packages;
+pub mod plan;
 pub mod platform;
 pub mod progress;
 pub mod project;
 pub mod report;
+pub mod smoke;
+pub mod state;
 pub mod verify;

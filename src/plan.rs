@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use oci_spec::distribution::Reference;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::base::resolve::{self, BasePlan};
+use crate::base;
 use crate::config::file::ConfigError;
 use crate::config::{Distro, Settings};
 use crate::engine::{Engine, EngineError};
@@ -118,7 +120,7 @@ pub async fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, PlanErro
     }
     let runnable = engine.worker_platforms().await?;
     for platform in &settings.platforms {
-        if *platform != native && !runnable.iter().any(|p| p.parse() == Ok(*platform)) {
+        if *platform != native && !runnable.iter().any(|p| p.parse().is_ok_and(|p: Platform| p == *platform)) {
             return Err(PlanError::NoEmulation {
                 endpoint,
                 platform: *platform,
@@ -152,11 +154,13 @@ async fn plan_image(
     let image_name = settings.image_name(name, &reference)?;
     let tag = image_name.tag().unwrap_or_default().to_string();
     let context = context::build(file, &dockerfile::render(name, distro, file)?)?;
+    let cache = base::cache_directory();
     let request = resolve::Request {
         distro_name: name,
         distro,
         base: settings.base.as_deref(),
         mode: settings.bootstrap,
+        cache: &cache,
     };
     let mut targets = Vec::new();
     for platform in &settings.platforms {
@@ -182,7 +186,7 @@ async fn plan_image(
         constraints: series.constraints.clone(),
         lock,
         source_date_epoch,
-        context_digest: crate::layout::sha256_digest(&context).to_string(),
+        context_digest: format!("sha256:{}", hex::encode(Sha256::digest(&context))),
         context,
         build_base: resolve::plan(engine, &request, native).await?,
         targets,

@@ -19,6 +19,7 @@ use tokio_util::io::SyncIoBridge;
 use super::image::{contract_path, layout_dir};
 use super::{Context, Failure};
 use crate::base::resolve::{self, BaseImage, BasePlan};
+use crate::base;
 use crate::buildkit::{self, SecretBytes, SolveRequest, Solved};
 use crate::cli::{BuildArgs, BuildOptions, CompressionArg};
 use crate::config::Settings;
@@ -55,6 +56,7 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
     let jobs = options.jobs.map_or_else(default_jobs, usize::from);
     let builder = Arc::new(Builder {
         host: Host::from_env(),
+        cache: base::cache_directory(),
         state: State::new(&options.output),
         jobs: Semaphore::new(jobs),
         ingests: Semaphore::new(1),
@@ -95,6 +97,8 @@ struct Builder {
     contract: Contract,
     engine: Engine,
     host: Host,
+    /// Where bootstrapped bases are kept.
+    cache: PathBuf,
     layout: Layout,
     state: State,
     /// Solves, and bases being made, at a time.
@@ -169,6 +173,7 @@ impl Builder {
             distro: self.settings.distro(distro).map_err(|e| e.to_string())?,
             base: self.settings.base.as_deref(),
             mode: self.settings.bootstrap,
+            cache: &self.cache,
         };
         resolve::provide(&self.engine, &request, plan, progress.as_ref(), &self.context.cancel)
             .await

@@ -64,9 +64,9 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
     };
     let verdict = judge.verdict(&opened)?;
     let admitted = Verified::admit(ingested.manifest, vec![verdict.clone()]);
-    let digest = match &admitted {
+    let digest = match admitted {
         Ok(manifest) => {
-            let index = layout::write_index(&layout, &[manifest.clone()], &BTreeMap::new())?;
+            let index = layout::write_index(&layout, &[manifest.into_inner()], &BTreeMap::new())?;
             layout.set_tag(&tag, &index)?;
             Some(index.digest().to_string())
         }

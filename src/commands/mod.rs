@@ -101,6 +101,8 @@ const EXIT_SIGTERM: u8 = 128 + 15;
 
 pub fn run(cli: Cli) -> ExitCode {
     init_logs(cli.global.log_format);
+    // Every TLS connection of this program is made by the same library; an error means that it is chosen already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {

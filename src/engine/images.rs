@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use bollard::auth::DockerCredentials;
+use bollard::models::ImageInspect;
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ImportImageOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
@@ -13,9 +14,12 @@ use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
 use super::credentials::{self, Credentials};
-use super::{Engine, EngineError};
+use super::{ApiVersion, Engine, EngineError, ImageStore};
 use crate::platform::Platform;
 use crate::progress::Progress;
+
+/// Since then `GET /images/NAME/json` takes a platform.
+const INSPECT_PLATFORM_API: ApiVersion = ApiVersion { major: 1, minor: 49 };
 
 /// An image as the engine describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,15 +46,9 @@ impl EngineImage {
     }
 }
 
-impl Engine {
-    /// `None` if the store has no image of this name or ID.
-    pub async fn inspect_image(&self, name: &str) -> Result<Option<EngineImage>, EngineError> {
-        let found = match self.docker().inspect_image(name).await {
-            Ok(found) => found,
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
-            Err(e) => return Err(self.api_error(format!("inspecting image {name}"), e)),
-        };
-        Ok(Some(EngineImage {
+impl From<ImageInspect> for EngineImage {
+    fn from(found: ImageInspect) -> Self {
+        Self {
             id: found.id.unwrap_or_default(),
             repo_tags: found.repo_tags.unwrap_or_default(),
             repo_digests: found.repo_digests.unwrap_or_default(),
@@ -65,7 +63,46 @@ impl Engine {
                 .unwrap_or_default()
                 .into_iter()
                 .collect(),
-        }))
+        }
+    }
+}
+
+impl Engine {
+    /// `None` if the store has no image of this name or ID. Of an image index, which the containerd store keeps under one
+    /// name, this describes what the engine's own platform would run; see [`Self::inspect_image_for`].
+    pub async fn inspect_image(&self, name: &str) -> Result<Option<EngineImage>, EngineError> {
+        match self.docker().inspect_image(name).await {
+            Ok(found) => Ok(Some(found.into())),
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(e) => Err(self.api_error(format!("inspecting image {name}"), e)),
+        }
+    }
+
+    /// The image for `platform`; `None` if the store has none of this name for it.
+    pub async fn inspect_image_for(&self, name: &str, platform: Platform) -> Result<Option<EngineImage>, EngineError> {
+        let info = self.info();
+        let Some(mut found) = self.inspect_image(name).await? else {
+            return Ok(None);
+        };
+        if info.store == ImageStore::Containerd && info.api_version >= INSPECT_PLATFORM_API && !found.is_for(platform) {
+            let wanted = serde_json::json!({"os": "linux", "architecture": platform.architecture().name()}).to_string();
+            let query = url::form_urlencoded::Serializer::new(String::new())
+                .append_pair("platform", &wanted)
+                .finish();
+            let path = format!("/images/{name}/json?{query}");
+            let doing = format!("inspecting image {name} for {platform}");
+            match self.get_json::<ImageInspect>(&path, &doing).await? {
+                // Its ID there is that of a manifest inside of the index, which is no name the store knows.
+                Some(inside) => {
+                    found = EngineImage {
+                        id: found.id,
+                        ..inside.into()
+                    }
+                }
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(found).filter(|image| image.is_for(platform)))
     }
 
     /// Loads a `docker save` or OCI archive. Gives the names and IDs the engine says it loaded.
@@ -91,13 +128,16 @@ impl Engine {
         Ok(loaded)
     }
 
-    /// Pulls `reference` for `platform` with the credentials docker has for its registry.
+    /// Pulls `reference` for `platform` with the credentials docker has for its registry. One at a time: in the classic
+    /// store a name holds one platform, and a pull of another takes it over. What is given back is what was pulled; use its
+    /// ID from then on, not the name.
     pub async fn pull(
         &self,
         reference: &str,
         platform: Platform,
         progress: &dyn Progress,
     ) -> Result<EngineImage, EngineError> {
+        let _alone = self.inner.pulls.lock().await;
         progress.step(&format!("pulling {reference} for {platform}"));
         let options = CreateImageOptionsBuilder::default()
             .from_image(reference)
@@ -132,11 +172,10 @@ impl Engine {
                 progress.bytes(done, Some(total).filter(|total| *total > 0));
             }
         }
-        self.inspect_image(reference).await?.ok_or_else(|| {
-            self.api_error(
-                doing(),
-                io::Error::other("it reported success but has no such image").into(),
-            )
+        // An image that is no index is pulled whatever its platform.
+        self.inspect_image_for(reference, platform).await?.ok_or_else(|| {
+            let lacking = format!("the registry has no image of this name for {platform}");
+            self.api_error(doing(), io::Error::other(lacking).into())
         })
     }
 

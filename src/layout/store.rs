@@ -138,7 +138,8 @@ impl Layout {
         let marker: Value = read_small_json(&self.root.join("oci-layout")).map_err(|e| not(e.to_string()))?;
         match marker["imageLayoutVersion"].as_str() {
             Some("1.0.0") => Ok(()),
-            other => Err(not(format!("its version is {other:?}, known is 1.0.0"))),
+            Some(other) => Err(not(format!("its version is {other}, known is 1.0.0"))),
+            None => Err(not("oci-layout says no version".into())),
         }
     }
 

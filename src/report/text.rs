@@ -10,6 +10,9 @@ use super::result::{BuildReport, Built, ImageReport, Outcome};
 use super::terminal::duration;
 use crate::verify::Verdict;
 
+/// One broken thing often breaks a rule in every file: a terminal is for the first few.
+const FINDINGS_SHOWN: usize = 8;
+
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().map(|h| Cell::new(h)));
@@ -113,12 +116,13 @@ fn findings(verdict: &Verdict) -> String {
     let mut text = String::new();
     for rule in verdict.broken() {
         let _ = writeln!(text, "\n{} {} {}: {}", style("broken:").red().bold(), verdict.platform(), style(rule.id).bold(), rule.title);
-        for finding in &rule.findings {
+        for finding in rule.findings.iter().take(FINDINGS_SHOWN) {
             let layer = finding.layer.map(|l| format!(" (layer {l})")).unwrap_or_default();
             let _ = writeln!(text, "    {}{layer}\n      expected {}\n      found    {}", finding.path, finding.expected, finding.found);
         }
-        if rule.omitted > 0 {
-            let _ = writeln!(text, "    and {} more", rule.omitted);
+        let more = rule.findings.len().saturating_sub(FINDINGS_SHOWN) + rule.omitted;
+        if more > 0 {
+            let _ = writeln!(text, "    and {more} more (--json lists them)");
         }
     }
     text

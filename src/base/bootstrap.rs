@@ -1,0 +1,591 @@
+//! A distro, a platform and its signed archive -> a base image as an archive for `docker load`, made by mmdebstrap.
+//!
+//! The result has what the distro's own minimal images have: the packages of priority "required" and apt, documentation
+//! left out except for licences. Every timestamp in it is that of the archive's newest release file, so one state of the archive makes one
+//! archive, byte for byte. It is kept in the cache under a key of everything that goes in.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncBufReadExt as _, BufReader as AsyncBufReader};
+use tokio::process::Command;
+use tokio_util::io::SyncIoBridge;
+use tokio_util::sync::CancellationToken;
+
+use super::archive::{self, ImageInfo, Layer};
+use super::{BaseError, keyring, mirror, own_archive};
+use crate::config::{Distro, Family};
+use crate::platform::{Architecture, Platform};
+use crate::progress::Progress;
+
+/// Documentation stays out, now and in every later installation on this base, as in the distros' own minimal images.
+/// Licences stay in: they have to go where the programs go.
+const DPKG_OPTIONS: &[&str] = &[
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+    "path-exclude=/usr/share/groff/*",
+    "path-exclude=/usr/share/info/*",
+    "path-exclude=/usr/share/lintian/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/man/*",
+];
+
+/// How many lines of mmdebstrap's output an error shows.
+const LOG_LINES: usize = 25;
+
+/// A base on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BaseArchive {
+    /// For `docker load -i`.
+    #[serde(skip)]
+    pub path: PathBuf,
+    /// The name that loading gives the image.
+    pub image_name: String,
+    pub platform: Platform,
+    /// `sha256:…` of the image's manifest.
+    pub digest: String,
+    /// `sha256:…` of its one layer, uncompressed.
+    pub diff_id: String,
+    /// Bytes of that layer.
+    pub size: u64,
+    pub packages: usize,
+    pub suite: String,
+    pub mirror: String,
+    /// The newest of the archive's release files when this was made.
+    pub snapshot: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct BootstrapRequest<'a> {
+    pub distro_name: &'a str,
+    pub distro: &'a Distro,
+    pub platform: Platform,
+    /// See [`super::cache_directory`].
+    pub cache: &'a Path,
+    /// Make it again though the cache has it.
+    pub refresh: bool,
+}
+
+/// What `org.opencontainers.image.base.name` says of a bootstrapped base.
+pub fn name(distro: &Distro) -> String {
+    format!("obgp-build/{}:{}-bootstrap", family_name(distro.family), distro.suite)
+}
+
+/// The name in the engine; one per architecture, because a tag of the classic store holds one platform.
+pub fn engine_tag(distro_name: &str, platform: Platform) -> String {
+    format!("obgp-build/base:{distro_name}-{}-bootstrap", platform.architecture().name())
+}
+
+/// Makes the base, or finds it in the cache. Two runs that want the same one make it once. Where the archive cannot be
+/// reached, the newest one that the cache has is taken, and `progress` is told.
+pub async fn bootstrap(
+    request: &BootstrapRequest<'_>,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<BaseArchive, BaseError> {
+    let directory = directory(request.cache, request.distro_name, request.platform);
+    fs::create_dir_all(&directory).map_err(|e| BaseError::io("creating", &directory, e))?;
+    let _lock = lock(&directory, progress, cancel).await?;
+
+    let recipe = Recipe::new(request);
+    let scratch = tempfile::tempdir_in(&directory).map_err(|e| BaseError::io("creating a directory in", &directory, e))?;
+    let releases = match recipe.releases(scratch.path(), progress, cancel).await {
+        Ok(releases) => releases,
+        Err(error @ BaseError::Unreachable { .. }) if !request.refresh => {
+            return match newest(&directory) {
+                Some(base) => {
+                    progress.note(&format!("{error}; taking the base of {} from the cache", base.snapshot));
+                    Ok(base)
+                }
+                None => Err(error),
+            };
+        }
+        Err(error) => return Err(error),
+    };
+    let path = directory.join(format!("{}.tar", recipe.key(&releases)));
+    if !request.refresh
+        && let Some(base) = load(&path)
+    {
+        return Ok(base);
+    }
+    check_tools(request.platform)?;
+    let keyring = keyring::find(request.distro.family, request.cache, progress, cancel).await?;
+    let base = recipe.make(&releases, &keyring, scratch.path(), &path, progress, cancel).await?;
+    remove_others(&directory, &path);
+    Ok(base)
+}
+
+/// The release files of an archive, which sign everything else in it.
+struct Releases {
+    content: Vec<u8>,
+    newest: Timestamp,
+}
+
+struct Recipe<'a> {
+    distro: &'a Distro,
+    platform: Platform,
+    mirror: &'a str,
+    security: String,
+    tag: String,
+}
+
+impl<'a> Recipe<'a> {
+    fn new(request: &BootstrapRequest<'a>) -> Self {
+        let architecture = request.platform.architecture();
+        let mirror = mirror(request.distro, architecture);
+        Recipe {
+            distro: request.distro,
+            platform: request.platform,
+            mirror,
+            security: security_archive(request.distro, architecture, mirror),
+            tag: engine_tag(request.distro_name, request.platform),
+        }
+    }
+
+    /// `deb` lines for the suite, its updates and its security updates.
+    fn sources(&self, mirror: &str, security: &str, keyring: &Path) -> String {
+        let components = match self.distro.family {
+            Family::Debian => "main",
+            Family::Ubuntu => "main universe",
+        };
+        let suite = &self.distro.suite;
+        let signed = keyring.display();
+        format!(
+            "deb [signed-by={signed}] {mirror} {suite} {components}\n\
+             deb [signed-by={signed}] {mirror} {suite}-updates {components}\n\
+             deb [signed-by={signed}] {security} {suite}-security {components}\n"
+        )
+    }
+
+    /// What apt inside the image uses: the distro's own archive, whatever mirror made the image.
+    fn image_sources(&self) -> String {
+        let architecture = self.platform.architecture();
+        let mirror = own_archive(self.distro.family, architecture);
+        let own = Distro { mirror: None, ..self.distro.clone() };
+        let security = security_archive(&own, architecture, mirror);
+        self.sources(mirror, &security, Path::new(keyring::in_image(self.distro.family)))
+    }
+
+    /// Downloads the release files. They are not checked here: mmdebstrap's apt does that; they tell whether the archive
+    /// answers, what state it is in, and of when.
+    async fn releases(&self, scratch: &Path, progress: &dyn Progress, cancel: &CancellationToken) -> Result<Releases, BaseError> {
+        let suite = &self.distro.suite;
+        let mut releases = Releases { content: Vec::new(), newest: Timestamp::UNIX_EPOCH };
+        for (mirror, suite) in [
+            (self.mirror, suite.clone()),
+            (self.mirror, format!("{suite}-updates")),
+            (&self.security, format!("{suite}-security")),
+        ] {
+            let url = format!("{mirror}/dists/{suite}/InRelease");
+            progress.step(&format!("asking {url}"));
+            let file = scratch.join(&suite);
+            let mut command = Command::new("/usr/lib/apt/apt-helper");
+            command.args(["-o", "Acquire::Retries=2", "-o", "Acquire::http::Timeout=20", "-o", "Acquire::https::Timeout=20"]);
+            command.args(["-o", "APT::Sandbox::User=root", "download-file", &url]).arg(&file);
+            match run(command, "apt-helper download-file", progress, cancel).await {
+                Err(BaseError::Failed { log, .. }) => return Err(BaseError::Unreachable { url, reason: apt_reason(&log) }),
+                Err(BaseError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    return Err(BaseError::NoMmdebstrap);
+                }
+                done => done?,
+            }
+            let content = fs::read(&file).map_err(|e| BaseError::io("reading", &file, e))?;
+            let date = release_date(&content).ok_or_else(|| BaseError::Unreachable {
+                url,
+                reason: "what it answers with is no release file".into(),
+            })?;
+            releases.newest = releases.newest.max(date);
+            releases.content.extend(content);
+        }
+        Ok(releases)
+    }
+
+    /// Everything that goes into the archive, in 32 hexadecimal digits.
+    fn key(&self, releases: &Releases) -> String {
+        let mut hash = Sha256::new();
+        for part in [
+            env!("CARGO_PKG_VERSION"),
+            self.platform.architecture().name(),
+            &self.tag,
+            &self.sources(self.mirror, &self.security, Path::new("")),
+            &self.image_sources(),
+            &DPKG_OPTIONS.join("\n"),
+        ] {
+            hash.update(part);
+            hash.update([0]);
+        }
+        hash.update(&releases.content);
+        hex::encode(hash.finalize())[..32].to_string()
+    }
+
+    async fn make(
+        &self,
+        releases: &Releases,
+        keyring: &Path,
+        scratch: &Path,
+        path: &Path,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<BaseArchive, BaseError> {
+        let mut command = Command::new("mmdebstrap");
+        command.args(["--variant=minbase", "--format=tar"]);
+        command.arg(if rustix::process::geteuid().is_root() { "--mode=root" } else { "--mode=unshare" });
+        command.arg(format!("--architectures={}", self.platform.architecture().name()));
+        // The host's apt may say otherwise, and mmdebstrap asks it.
+        command.arg("--aptopt=APT::Install-Recommends \"false\"");
+        command.arg("--aptopt=Acquire::Retries \"3\"");
+        for option in DPKG_OPTIONS {
+            command.arg(format!("--dpkgopt={option}"));
+        }
+        // Where base-files does not have the links /bin -> usr/bin yet.
+        command.arg("--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr");
+        command.arg(&self.distro.suite).arg("-");
+        command.args(self.sources(self.mirror, &self.security, keyring).lines());
+        command.env("SOURCE_DATE_EPOCH", releases.newest.as_second().to_string());
+        command.env("LC_ALL", "C.UTF-8");
+
+        let rootfs = scratch.join("rootfs.tar");
+        let layer = self.run_mmdebstrap(command, &rootfs, progress, cancel).await?;
+        progress.step("writing the archive");
+        let done = scratch.join("archive.tar");
+        let created_by = format!("mmdebstrap --variant=minbase {} {}", self.distro.suite, self.mirror);
+        let digest = self.write_archive(&rootfs, &layer, &done, releases.newest, &created_by)?;
+        let base = BaseArchive {
+            path: path.to_path_buf(),
+            image_name: self.tag.clone(),
+            platform: self.platform,
+            digest,
+            diff_id: format!("sha256:{}", layer.hex),
+            size: layer.size,
+            packages: layer.packages,
+            suite: self.distro.suite.clone(),
+            mirror: self.mirror.to_string(),
+            snapshot: releases.newest,
+        };
+        store(&base, &done, scratch)?;
+        Ok(base)
+    }
+
+    async fn run_mmdebstrap(
+        &self,
+        mut command: Command,
+        rootfs: &Path,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Layer, BaseError> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = Child::spawn(command, "mmdebstrap")?;
+        let (Some(stdout), Some(stderr)) = (child.inner.stdout.take(), child.inner.stderr.take()) else {
+            return Err(child.failed("no pipes", ""));
+        };
+        let file = File::create(rootfs).map_err(|e| BaseError::io("creating", rootfs, e))?;
+        let sources = self.image_sources();
+        let copy = tokio::task::spawn_blocking(move || {
+            let input = BufReader::with_capacity(1 << 20, SyncIoBridge::new(stdout));
+            archive::copy_rootfs(input, BufWriter::with_capacity(1 << 20, file), &sources, |_| {})
+        });
+        let mut lines = AsyncBufReader::new(stderr).lines();
+        let mut log: Vec<String> = Vec::new();
+        loop {
+            tokio::select! {
+                line = lines.next_line() => match line {
+                    Ok(Some(line)) => {
+                        if let Some(step) = line.strip_prefix("I: ") {
+                            progress.step(&format!("mmdebstrap: {step}"));
+                        }
+                        progress.log(&line);
+                        log.push(line);
+                    }
+                    _ => break,
+                },
+                () = cancel.cancelled() => {
+                    child.interrupt().await;
+                    return Err(BaseError::Cancelled);
+                }
+            }
+        }
+        let status = child.inner.wait().await.map_err(|e| BaseError::io("waiting for", Path::new("mmdebstrap"), e))?;
+        if !status.success() {
+            let tail = log[log.len().saturating_sub(LOG_LINES)..].join("\n");
+            if let Some(line) = log.iter().find(|line| is_network_failure(line)) {
+                return Err(BaseError::Unreachable { url: self.mirror.to_string(), reason: line.trim().to_string() });
+            }
+            return Err(child.failed(&status.to_string(), &tail));
+        }
+        copy.await
+            .unwrap_or_else(|panic| Err(io::Error::other(panic)))
+            .map_err(|e| BaseError::io("writing", rootfs, e))
+    }
+
+    fn write_archive(&self, rootfs: &Path, layer: &Layer, to: &Path, created: Timestamp, created_by: &str) -> Result<String, BaseError> {
+        let image = ImageInfo { platform: self.platform, created, created_by, tag: &self.tag };
+        let write = || {
+            let mut input = File::open(rootfs)?;
+            let output = File::create(to)?;
+            let digest = archive::write(BufWriter::with_capacity(1 << 20, &output), layer, &mut input, &image)?;
+            output.sync_all()?;
+            Ok(digest)
+        };
+        write().map_err(|e| BaseError::io("writing", to, e))
+    }
+}
+
+fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::Debian => "debian",
+        Family::Ubuntu => "ubuntu",
+    }
+}
+
+/// Debian has its security updates beside its archive, and so have its mirrors; Ubuntu's mirrors have them inside.
+fn security_archive(distro: &Distro, architecture: Architecture, mirror: &str) -> String {
+    match (distro.family, architecture, &distro.mirror) {
+        (Family::Debian, _, _) => format!("{mirror}-security"),
+        (Family::Ubuntu, Architecture::Amd64, None) => "http://security.ubuntu.com/ubuntu".into(),
+        (Family::Ubuntu, _, _) => mirror.to_string(),
+    }
+}
+
+/// The field `Date` of a release file: `Sat, 06 Sep 2025 10:12:47 UTC`.
+fn release_date(content: &[u8]) -> Option<Timestamp> {
+    let text = String::from_utf8_lossy(&content[..content.len().min(8192)]);
+    let date = text.lines().find_map(|line| line.strip_prefix("Date: "))?;
+    let date = date.trim().trim_end_matches("UTC").trim();
+    let moment = jiff::civil::DateTime::strptime("%a, %d %b %Y %H:%M:%S", date).ok()?;
+    Some(moment.in_tz("UTC").ok()?.timestamp())
+}
+
+/// apt's own words for why, without its counting.
+fn apt_reason(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().map(str::trim).filter(|l| l.starts_with("E:") || l.starts_with("Err:")).collect();
+    match lines.is_empty() {
+        true => log.trim().to_string(),
+        false => lines.join("; "),
+    }
+}
+
+fn is_network_failure(line: &str) -> bool {
+    ["Could not resolve", "Could not connect", "Unable to connect", "Connection timed out", "Connection failed", "Failed to fetch"]
+        .iter()
+        .any(|sign| line.contains(sign))
+}
+
+fn check_tools(platform: Platform) -> Result<(), BaseError> {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    if !std::env::split_paths(&paths).any(|directory| directory.join("mmdebstrap").is_file()) {
+        return Err(BaseError::NoMmdebstrap);
+    }
+    if Architecture::host() == Some(platform.architecture()) || is_emulated(platform.architecture()) {
+        return Ok(());
+    }
+    Err(BaseError::NoEmulation { platform })
+}
+
+/// Whether the kernel runs `architecture`'s programs through an interpreter, whoever registered it.
+fn is_emulated(architecture: Architecture) -> bool {
+    // e_machine, little-endian, is at offset 18 of the magic that an entry shows in hexadecimal.
+    let machine = hex::encode(architecture.elf_machine().to_le_bytes());
+    let Ok(entries) = fs::read_dir("/proc/sys/fs/binfmt_misc") else { return false };
+    entries.filter_map(Result::ok).filter_map(|entry| fs::read_to_string(entry.path()).ok()).any(|text| {
+        text.starts_with("enabled\n")
+            && text.lines().any(|line| {
+                line.strip_prefix("magic ").is_some_and(|magic| magic.starts_with("7f454c46") && magic.get(36..40) == Some(&machine))
+            })
+    })
+}
+
+/// Waits until no other run works on the same base.
+async fn lock(directory: &Path, progress: &dyn Progress, cancel: &CancellationToken) -> Result<File, BaseError> {
+    let path = directory.join("lock");
+    let file = File::create(&path).map_err(|e| BaseError::io("creating", &path, e))?;
+    let mut told = false;
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(e) => return Err(BaseError::io("locking", &path, e.into())),
+        }
+        if !std::mem::replace(&mut told, true) {
+            progress.step("waiting for another run that makes the same base");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+            () = cancel.cancelled() => return Err(BaseError::Cancelled),
+        }
+    }
+}
+
+/// Reads what [`store`] wrote.
+fn load(path: &Path) -> Option<BaseArchive> {
+    let text = fs::read_to_string(path.with_extension("json")).ok()?;
+    let base: BaseArchive = serde_json::from_str(&text).ok()?;
+    path.is_file().then(|| BaseArchive { path: path.to_path_buf(), ..base })
+}
+
+/// The description goes last: where it is, the archive is whole.
+fn store(base: &BaseArchive, archive: &Path, scratch: &Path) -> Result<(), BaseError> {
+    let description = scratch.join("archive.json");
+    let write = || {
+        fs::rename(archive, &base.path)?;
+        let mut file = File::create(&description)?;
+        file.write_all(serde_json::to_string_pretty(base)?.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&description, base.path.with_extension("json"))
+    };
+    write().map_err(|e| BaseError::io("writing", &base.path, e))
+}
+
+/// The cached base that has exactly these layers, whatever the engine calls it.
+pub fn in_cache(cache: &Path, distro_name: &str, platform: Platform, diff_ids: &[String]) -> Option<BaseArchive> {
+    newest(&directory(cache, distro_name, platform)).filter(|base| diff_ids == [base.diff_id.as_str()])
+}
+
+fn directory(cache: &Path, distro_name: &str, platform: Platform) -> PathBuf {
+    cache.join("bases").join(format!("{distro_name}-{}", platform.architecture().name()))
+}
+
+fn newest(directory: &Path) -> Option<BaseArchive> {
+    let entries = fs::read_dir(directory).ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    entries
+        .filter(|path| path.extension().is_some_and(|e| e == "tar"))
+        .filter_map(|path| load(&path))
+        .max_by_key(|base| base.snapshot)
+}
+
+/// One base per distro and platform is of use: the newest. What cannot be removed does no harm.
+fn remove_others(directory: &Path, keep: &Path) {
+    for path in fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()) {
+        if path.extension().is_some_and(|e| e == "tar" || e == "json") && path.file_stem() != keep.file_stem() {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Runs a short command to its end; its output matters when it fails.
+pub(super) async fn run(
+    mut command: Command,
+    what: &str,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<(), BaseError> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).env("LC_ALL", "C.UTF-8");
+    let child = command.spawn().map_err(|e| BaseError::io("starting", Path::new(what), e))?;
+    let output = tokio::select! {
+        output = child.wait_with_output() => output.map_err(|e| BaseError::io("waiting for", Path::new(what), e))?,
+        () = cancel.cancelled() => return Err(BaseError::Cancelled),
+    };
+    let log = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    log.lines().for_each(|line| progress.log(line));
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(BaseError::Failed { what: what.to_string(), status: output.status.to_string(), log: log.trim().to_string() }),
+    }
+}
+
+/// A child that is told to stop instead of being killed, because it has mounts and a directory to take down.
+struct Child {
+    inner: tokio::process::Child,
+    what: &'static str,
+}
+
+impl Child {
+    fn spawn(mut command: Command, what: &'static str) -> Result<Self, BaseError> {
+        // A group of its own, so that a Ctrl-C at the terminal reaches it through interrupt() only, once.
+        let inner = command.process_group(0).spawn().map_err(|e| BaseError::io("starting", Path::new(what), e))?;
+        Ok(Child { inner, what })
+    }
+
+    async fn interrupt(&mut self) {
+        if let Some(pid) = self.inner.id().and_then(|id| rustix::process::Pid::from_raw(id as i32)) {
+            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::INT);
+        }
+        let _ = self.inner.wait().await;
+    }
+
+    fn failed(&self, status: &str, log: &str) -> BaseError {
+        BaseError::Failed { what: self.what.to_string(), status: status.to_string(), log: log.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn distro(family: Family, mirror: Option<&str>) -> Distro {
+        Distro {
+            family,
+            suite: "noble".into(),
+            version: "24.04".into(),
+            base: "docker.io/library/ubuntu:24.04".into(),
+            python: "3.12".into(),
+            reference: None,
+            mirror: mirror.map(String::from),
+        }
+    }
+
+    fn recipe<'a>(distro: &'a Distro, platform: &str) -> Recipe<'a> {
+        Recipe::new(&BootstrapRequest { distro_name: "x", distro, platform: platform.parse().unwrap(), cache: Path::new(""), refresh: false })
+    }
+
+    #[test]
+    fn each_architecture_has_its_archive_and_the_image_keeps_the_distros_own() {
+        let ubuntu = distro(Family::Ubuntu, None);
+        let sources = recipe(&ubuntu, "arm64").image_sources();
+        assert!(sources.lines().all(|line| line.contains("http://ports.ubuntu.com/ubuntu-ports noble")), "{sources}");
+        let mirrored = distro(Family::Ubuntu, Some("http://mirror.example/ubuntu/"));
+        let recipe = recipe(&mirrored, "amd64");
+        assert_eq!(recipe.security, "http://mirror.example/ubuntu");
+        let sources = recipe.image_sources();
+        assert!(sources.contains("http://security.ubuntu.com/ubuntu noble-security main universe\n"), "{sources}");
+        assert!(!sources.contains("mirror.example"), "{sources}");
+    }
+
+    #[test]
+    fn a_new_state_of_the_archive_is_a_new_key() {
+        let distro = distro(Family::Debian, None);
+        let amd64 = recipe(&distro, "amd64");
+        let releases = |content: &[u8]| Releases { content: content.into(), newest: Timestamp::UNIX_EPOCH };
+        assert_eq!(amd64.key(&releases(b"1")), amd64.key(&releases(b"1")));
+        assert_ne!(amd64.key(&releases(b"1")), amd64.key(&releases(b"2")));
+        assert_ne!(amd64.key(&releases(b"1")), recipe(&distro, "arm64").key(&releases(b"1")));
+    }
+
+    #[test]
+    fn a_release_files_date_is_read() {
+        let file = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nOrigin: Ubuntu\nDate: Thu, 25 Apr 2024 15:10:33 UTC\n";
+        assert_eq!(release_date(file).unwrap().to_string(), "2024-04-25T15:10:33Z");
+        assert_eq!(release_date(b"<html>not found</html>"), None);
+    }
+
+    #[test]
+    fn only_a_described_archive_is_taken_from_the_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key.tar");
+        fs::write(&path, "half").unwrap();
+        assert!(load(&path).is_none() && newest(dir.path()).is_none());
+        let base = BaseArchive {
+            path: path.clone(),
+            image_name: "t".into(),
+            platform: "arm64".parse().unwrap(),
+            digest: "sha256:0".into(),
+            diff_id: "sha256:1".into(),
+            size: 4,
+            packages: 1,
+            suite: "noble".into(),
+            mirror: "http://mirror.example".into(),
+            snapshot: Timestamp::UNIX_EPOCH,
+        };
+        let archive = dir.path().join("archive");
+        fs::write(&archive, "whole").unwrap();
+        store(&base, &archive, dir.path()).unwrap();
+        assert_eq!(newest(dir.path()).unwrap().path, path);
+        remove_others(dir.path(), &dir.path().join("other.tar"));
+        assert!(newest(dir.path()).is_none());
+    }
+}

@@ -1,0 +1,140 @@
+//! A distro and a platform -> a base image in the engine: there already, pulled from a registry, or made from the distro's
+//! own archive.
+
+mod archive;
+pub mod bootstrap;
+mod keyring;
+pub mod resolve;
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Distro, Family};
+use crate::engine::EngineError;
+use crate::platform::{Architecture, Platform};
+
+/// The archive that serves `architecture`: the site's mirror, or the distro's own.
+pub fn mirror(distro: &Distro, architecture: Architecture) -> &str {
+    match (&distro.mirror, distro.family, architecture) {
+        (Some(mirror), _, _) => mirror.trim_end_matches('/'),
+        (None, family, architecture) => own_archive(family, architecture),
+    }
+}
+
+/// Canonical keeps amd64 in its main archive and every other architecture in "ports".
+fn own_archive(family: Family, architecture: Architecture) -> &'static str {
+    match (family, architecture) {
+        (Family::Debian, _) => "http://deb.debian.org/debian",
+        (Family::Ubuntu, Architecture::Amd64) => "http://archive.ubuntu.com/ubuntu",
+        (Family::Ubuntu, Architecture::Arm64) => "http://ports.ubuntu.com/ubuntu-ports",
+    }
+}
+
+/// Where downloaded and bootstrapped things are kept: `$OBGP_CACHE_DIR`, or `obgp-build` in the user's cache directory.
+pub fn cache_directory() -> PathBuf {
+    use etcetera::BaseStrategy;
+
+    if let Some(directory) = std::env::var_os("OBGP_CACHE_DIR").filter(|d| !d.is_empty()) {
+        return directory.into();
+    }
+    match etcetera::choose_base_strategy() {
+        Ok(strategy) => strategy.cache_dir().join("obgp-build"),
+        Err(_) => std::env::temp_dir().join("obgp-build"),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BaseError {
+    #[error(
+        "mmdebstrap is not installed; it makes base images from the distro's archive. \
+         Install it: apt-get install mmdebstrap"
+    )]
+    NoMmdebstrap,
+    #[error(
+        "{platform} cannot be run here, and bootstrapping a base runs its packages' scripts. Register the emulation: \
+         apt-get install qemu-user-static binfmt-support && update-binfmts --enable qemu-{}\n\
+         (without systemd first: mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc)",
+        platform.architecture().gnu_name()
+    )]
+    NoEmulation { platform: Platform },
+    #[error("the keys of {family}'s archive are missing ({}), and could not be fetched from Debian's: {reason}\n\
+             Install the package {package}", path.display())]
+    NoKeyring { family: &'static str, path: PathBuf, package: &'static str, reason: String },
+    /// The archive, not this machine, is the trouble.
+    #[error("the archive {url} cannot be reached: {reason}")]
+    Unreachable { url: String, reason: String },
+    #[error("{what} failed ({status}):\n{log}")]
+    Failed { what: String, status: String, log: String },
+    #[error("{doing} {path}: {source}", path = path.display())]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    /// Every source of a base was tried in vain.
+    #[error("{}", no_base(distro, platform, tried))]
+    NoBase { distro: String, platform: Platform, tried: Vec<Attempt> },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("interrupted")]
+    Cancelled,
+}
+
+/// A source of a base that was tried, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// `the registry docker.io/library/debian:bookworm-slim`
+    pub source: String,
+    pub reason: String,
+}
+
+impl Attempt {
+    fn new(source: String, error: &BaseError) -> Self {
+        Attempt { source, reason: error.to_string() }
+    }
+}
+
+fn no_base(distro: &str, platform: &Platform, tried: &[Attempt]) -> String {
+    let mut text = format!("there is no base for {distro} on {platform}");
+    for attempt in tried {
+        let _ = write!(text, "\n  tried {}: {}", attempt.source, attempt.reason);
+    }
+    let _ = write!(
+        text,
+        "\nThree ways out:\n\
+         \x20 - name an image that the engine has: --base REFERENCE\n\
+         \x20 - name a mirror that can be reached, in build.toml: distros.{distro}.mirror, or distros.{distro}.base for a registry\n\
+         \x20 - make it elsewhere and bring it: `obgp-build bootstrap {distro} --platform {platform}` there, `docker load -i FILE` here"
+    );
+    text
+}
+
+impl BaseError {
+    /// `distro` could be had neither from the registry nor from the archive, as far as each was tried.
+    pub fn exhausted(distro: &str, platform: Platform, sources: impl IntoIterator<Item = (String, BaseError)>) -> Self {
+        let tried = sources.into_iter().map(|(source, error)| Attempt { source, reason: error.to_string() }).collect();
+        BaseError::NoBase { distro: distro.to_string(), platform, tried }
+    }
+
+    pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        BaseError::Io { doing, path: path.to_path_buf(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_tells_what_was_tried_and_the_ways_out() {
+        let error = BaseError::NoBase {
+            distro: "ubuntu_noble".into(),
+            platform: Platform(Architecture::Arm64),
+            tried: vec![
+                Attempt { source: "the registry docker.io/library/ubuntu:24.04".into(), reason: "no route".into() },
+                Attempt { source: "the archive http://ports.ubuntu.com/ubuntu-ports".into(), reason: "timed out".into() },
+            ],
+        };
+        let text = error.to_string();
+        for part in ["no route", "timed out", "--base", "distros.ubuntu_noble.mirror", "docker load"] {
+            assert!(text.contains(part), "{part} is not in: {text}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `dockerfiles/Dockerfile.template` and `build.toml` into the Dockerfile of one distro.
+//!
+//! The template is compiled in. The rendered files are committed too, because they are of use without this tool;
+//! `tests/dockerfile.rs` keeps both equal.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, UndefinedBehavior, context};
+
+use crate::config::file::ConfigError;
+use crate::config::{BuildFile, Distro, Family};
+use crate::lock;
+
+const TEMPLATE: &str = include_str!("../dockerfiles/Dockerfile.template");
+
+/// The Dockerfile of `distro`, whose defaults build the image that build.toml describes.
+pub fn render(name: &str, distro: &Distro, file: &BuildFile) -> Result<String, DockerfileError> {
+    let failed = |source| DockerfileError::Template { distro: name.to_string(), source };
+    let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build().map_err(failed)?;
+    let mut environment = Environment::new();
+    environment.set_syntax(syntax);
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let reference = distro.reference.as_ref().unwrap_or(&file.project.reference);
+    // A Dockerfile's double-quoted words know backslash, quote and dollar; JSON's escapes of the first two are the same.
+    let labels: Vec<(String, String)> = file
+        .image
+        .labels
+        .iter()
+        .map(|(key, value)| (key.clone(), serde_json::Value::from(value.as_str()).to_string().replace('$', "\\$")))
+        .collect();
+    environment
+        .render_str(
+            TEMPLATE,
+            context! {
+                name,
+                distro => context! {
+                    family => family(distro.family),
+                    suite => distro.suite.as_str(),
+                    version => distro.version.as_str(),
+                    base => distro.base.as_str(),
+                },
+                image => file.image.name.as_str(),
+                files => format!("images/{}", file.image.name),
+                lock => lock::file_name(file, reference, &distro.python)?,
+                project => context! { name => file.project.name.as_str(), git => file.project.git.as_str() },
+                user => context! {
+                    name => file.user.name.as_str(),
+                    uid => file.user.uid,
+                    gid => file.user.gid,
+                    home => file.user.home.as_str(),
+                    groups => file.user.groups.iter().map(|g| format!("{}:{}", g.name, g.gid)).collect::<Vec<_>>(),
+                },
+                sudoers => if has_argument_regexes(distro) { "regex" } else { "glob" },
+                labels,
+            },
+        )
+        .map_err(failed)
+}
+
+/// `debian` or `ubuntu`, as the build steps take it.
+fn family(family: Family) -> &'static str {
+    match family {
+        Family::Debian => "debian",
+        Family::Ubuntu => "ubuntu",
+    }
+}
+
+/// Regular expressions for arguments came with sudo 1.9.10; jammy and what is older has 1.9.9 at most.
+fn has_argument_regexes(distro: &Distro) -> bool {
+    !matches!(distro.suite.as_str(), "focal" | "jammy" | "buster" | "bullseye")
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DockerfileError {
+    #[error("cannot render the Dockerfile of {distro}: {source}")]
+    Template { distro: String, source: minijinja::Error },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}

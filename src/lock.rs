@@ -1,0 +1,361 @@
+//! A ref of the agent, an interpreter and OpenStack's upper constraints -> a requirements file with the version and the
+//! hashes of every distribution, `images/<name>/locks/<version or series>-py<X.Y>.txt`.
+//!
+//! A release's lock includes the agent; a git ref's has the dependencies of its series only, because the agent itself
+//! comes from a commit. One lock serves every platform: [`lock`] resolves for each and refuses to write when they differ.
+//! The resolver is uv, in the version and with the hashes of `locks/tools.txt`, which the build stage uses as well.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::BuildFile;
+use crate::config::file::ConfigError;
+use crate::host::Host;
+use crate::platform::Architecture;
+use crate::progress::Progress;
+use crate::project::{self, Source};
+
+/// Constraints and locks are some hundred kilobytes; what is bigger is something else.
+const MAX_BYTES: u64 = 4 << 20;
+
+const EXCLUDE_NEWER: &str = "# exclude-newer: ";
+
+/// A lock that is there.
+#[derive(Clone, Debug)]
+pub struct LockFile {
+    /// Its name in `images/<name>/locks/`: the build argument LOCK.
+    pub name: String,
+    pub path: PathBuf,
+    /// `sha256:…` of the file.
+    pub digest: String,
+    /// Versions by distribution, both as written.
+    pub pins: BTreeMap<String, String>,
+    /// Nothing that was uploaded later is in it.
+    pub exclude_newer: Option<Timestamp>,
+}
+
+/// The name of the lock that `reference` takes on an interpreter `python` (`3.11`).
+pub fn file_name(file: &BuildFile, reference: &str, python: &str) -> Result<String, ConfigError> {
+    let of = match project::is_version(reference) {
+        true => reference,
+        false => &project::series(file, reference)?.constraints,
+    };
+    Ok(format!("{of}-py{python}.txt"))
+}
+
+/// Reads the lock of `reference` for `python`.
+pub fn find(file: &BuildFile, reference: &str, python: &str) -> Result<LockFile, LockError> {
+    let name = file_name(file, reference, python)?;
+    let path = directory(file, "locks").join(&name);
+    let content = match read(&path) {
+        Err(LockError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Err(LockError::Missing { path, reference: reference.to_string() });
+        }
+        content => content?,
+    };
+    parse(name, path, &content)
+}
+
+/// What [`lock`] resolves.
+#[derive(Clone, Debug)]
+pub struct LockRequest<'a> {
+    pub file: &'a BuildFile,
+    pub reference: &'a str,
+    /// Whose dependencies are resolved, see [`project::resolve`]. For a git ref this may be a release of its series.
+    pub source: &'a Source,
+    /// `MAJOR.MINOR`.
+    pub python: &'a str,
+    /// Distributions uploaded later are not considered: with the same moment, the same lock comes out.
+    pub exclude_newer: Timestamp,
+}
+
+/// Resolves, writes the lock and returns it.
+pub async fn lock(
+    request: &LockRequest<'_>,
+    host: &Host,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<LockFile, LockError> {
+    let file = request.file;
+    let uv = install_uv(file, host, progress, cancel).await?;
+    let constraints = format!("constraints/{}.txt", project::series(file, request.reference)?.constraints);
+    let requirement = match request.source {
+        Source::PyPI { version } => format!("{}=={version}", file.project.name),
+        Source::Git { url, commit } => format!("{} @ git+{url}@{commit}", file.project.name),
+    };
+    let name = file_name(file, request.reference, request.python)?;
+    let mut resolved: Option<(Architecture, String)> = None;
+    for architecture in Architecture::ALL {
+        progress.step(&format!("{name}: resolving {requirement} for {}", architecture.name()));
+        let mut command = uv_command(&uv, host);
+        command.args(["pip", "compile", "--no-config", "--quiet", "--no-header", "--generate-hashes"]);
+        command.args(["--no-python-downloads", "--python-version", request.python]);
+        command.args(["--python-platform", &format!("{}-manylinux_2_28", architecture.gnu_name())]);
+        command.args(["--exclude-newer", &request.exclude_newer.to_string()]);
+        if !project::is_version(request.reference) {
+            command.args(["--no-emit-package", &file.project.name]);
+        }
+        // Relative, because the lock repeats it.
+        command.current_dir(directory(file, "")).args(["--constraints", &constraints, "-"]);
+        let output = run(command, &requirement, "uv pip compile", cancel).await?;
+        match &resolved {
+            Some((other, text)) if *text != output => {
+                return Err(LockError::Differs { name, one: *other, other: architecture });
+            }
+            _ => resolved = Some((architecture, output)),
+        }
+    }
+    let body = resolved.map(|(_, text)| text).unwrap_or_default();
+    let content = header(&requirement, request, &constraints) + &body;
+    let path = directory(file, "locks").join(&name);
+    let lock = parse(name, path, &content)?;
+    write_atomically(&lock.path, content.as_bytes())?;
+    Ok(lock)
+}
+
+/// Replaces the upper constraints of `series` by those of a file or an `http(s)://` URL, which may be OpenStack's own
+/// (`https://releases.openstack.org/constraints/upper/2026.1`). Returns where they went.
+pub async fn replace_constraints(file: &BuildFile, series: &str, from: &str) -> Result<PathBuf, LockError> {
+    let content = if from.starts_with("http://") || from.starts_with("https://") {
+        download(from).await.map_err(|reason| LockError::Download { url: from.to_string(), reason })?
+    } else {
+        read(Path::new(from))?
+    };
+    for (number, line) in content.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        // `===` is PEP 440's arbitrary equality, which the list uses throughout.
+        if !line.is_empty() && !line.contains("==") {
+            return Err(LockError::NotConstraints { from: from.to_string(), line: number + 1, text: line.chars().take(80).collect() });
+        }
+    }
+    let path = directory(file, "constraints").join(format!("{series}.txt"));
+    write_atomically(&path, content.as_bytes())?;
+    Ok(path)
+}
+
+async fn download(url: &str) -> Result<String, String> {
+    let say = |error: reqwest::Error| error.without_url().to_string();
+    let mut answer = reqwest::get(url).await.and_then(reqwest::Response::error_for_status).map_err(say)?;
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(say)? {
+        body.extend_from_slice(&chunk);
+        if body.len() as u64 > MAX_BYTES {
+            return Err(format!("longer than {MAX_BYTES} bytes"));
+        }
+    }
+    String::from_utf8(body).map_err(|e| e.to_string())
+}
+
+fn header(requirement: &str, request: &LockRequest<'_>, constraints: &str) -> String {
+    format!(
+        "# Made by `obgp-build lock --project-ref {}`; do not edit.\n\
+         # {requirement} on Python {}, for every platform, within {constraints}.\n\
+         {EXCLUDE_NEWER}{}\n",
+        request.reference, request.python, request.exclude_newer
+    )
+}
+
+fn parse(name: String, path: PathBuf, content: &str) -> Result<LockFile, LockError> {
+    let mut pins = BTreeMap::new();
+    let mut exclude_newer = None;
+    for line in content.lines() {
+        if let Some(moment) = line.strip_prefix(EXCLUDE_NEWER) {
+            exclude_newer = moment.trim().parse().ok();
+        }
+        if line.starts_with([' ', '#']) || line.trim().is_empty() {
+            continue;
+        }
+        let pin = line.trim_end_matches('\\').split(';').next().unwrap_or_default().trim();
+        let Some((distribution, version)) = pin.split_once("==") else {
+            return Err(LockError::NotALock { path, line: line.chars().take(80).collect() });
+        };
+        pins.insert(distribution.to_string(), version.to_string());
+    }
+    if pins.is_empty() || !content.contains("--hash=sha256:") {
+        return Err(LockError::NotALock { path, line: "(no pins with hashes)".into() });
+    }
+    let digest = format!("sha256:{}", hex::encode(Sha256::digest(content)));
+    Ok(LockFile { name, path, digest, pins, exclude_newer })
+}
+
+/// The uv of `locks/tools.txt`, below the user's cache; installed there with pip the first time.
+async fn install_uv(file: &BuildFile, host: &Host, progress: &dyn Progress, cancel: &CancellationToken) -> Result<PathBuf, LockError> {
+    let tools = directory(file, "locks").join("tools.txt");
+    let digest = hex::encode(Sha256::digest(read(&tools)?));
+    let cache = crate::base::cache_directory().join("tools");
+    let installed = cache.join(format!("uv-{}", &digest[..16]));
+    let uv = installed.join("bin/uv");
+    if uv.is_file() {
+        return Ok(uv);
+    }
+    progress.note(&format!("installing uv, pinned by {}, into {}", tools.display(), installed.display()));
+    fs::create_dir_all(&cache).map_err(|e| LockError::io(&cache, e))?;
+    let scratch = tempfile::tempdir_in(&cache).map_err(|e| LockError::io(&cache, e))?;
+    let mut command = Command::new("python3");
+    command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--requirement"]);
+    command.arg(&tools).arg("--target").arg(scratch.path().join("uv"));
+    if let Some(bundle) = &host.ca_bundle {
+        command.env("PIP_CERT", bundle);
+    }
+    run(command, "", "python3 -m pip install (Debian: apt-get install python3-pip)", cancel).await?;
+    match fs::rename(scratch.path().join("uv"), &installed) {
+        // Another run was faster.
+        Err(_) if uv.is_file() => Ok(uv),
+        Err(e) => Err(LockError::io(&installed, e)),
+        Ok(()) => Ok(uv),
+    }
+}
+
+fn uv_command(uv: &Path, host: &Host) -> Command {
+    let mut command = Command::new(uv);
+    if let Some(bundle) = &host.ca_bundle {
+        command.env("SSL_CERT_FILE", bundle);
+    }
+    if let Some(index) = &host.pip_index {
+        command.env("UV_DEFAULT_INDEX", index);
+    }
+    command
+}
+
+async fn run(mut command: Command, input: &str, what: &'static str, cancel: &CancellationToken) -> Result<String, LockError> {
+    let failed = |source| LockError::Start { what, source };
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes()).await.map_err(failed)?;
+    }
+    let output = tokio::select! {
+        output = child.wait_with_output() => output.map_err(failed)?,
+        () = cancel.cancelled() => return Err(LockError::Cancelled),
+    };
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr).trim().to_string();
+        return Err(LockError::Failed { what, stderr });
+    }
+    String::from_utf8(output.stdout).map_err(|e| failed(io::Error::other(e)))
+}
+
+fn directory(file: &BuildFile, kind: &str) -> PathBuf {
+    file.root.join("images").join(&file.image.name).join(kind)
+}
+
+fn read(path: &Path) -> Result<String, LockError> {
+    let size = fs::metadata(path).map_err(|e| LockError::io(path, e))?.len();
+    if size > MAX_BYTES {
+        return Err(LockError::io(path, io::Error::other(format!("longer than {MAX_BYTES} bytes"))));
+    }
+    fs::read_to_string(path).map_err(|e| LockError::io(path, e))
+}
+
+fn write_atomically(path: &Path, content: &[u8]) -> Result<(), LockError> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let write = || -> io::Result<()> {
+        let directory = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(directory)?;
+        let name = path.file_name().unwrap_or(OsStr::new("lock"));
+        let mut file = tempfile::Builder::new().prefix(name).tempfile_in(directory)?;
+        file.write_all(content)?;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(|e| LockError::io(path, e))
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    #[error("there is no lock {path} for {reference}; make it with: obgp-build lock --project-ref {reference}", path = path.display())]
+    Missing { path: PathBuf, reference: String },
+    #[error("{path} is not a lock with hashes: {line}", path = path.display())]
+    NotALock { path: PathBuf, line: String },
+    #[error("{from}, line {line}, is not an upper constraint: {text:?}")]
+    NotConstraints { from: String, line: usize, text: String },
+    #[error("cannot download {url}: {reason}")]
+    Download { url: String, reason: String },
+    #[error(
+        "the lock {name} would differ between {} and {}: a dependency has a marker for the processor; \
+         pin it in the constraints", one.name(), other.name()
+    )]
+    Differs { name: String, one: Architecture, other: Architecture },
+    #[error("cannot run {what}: {source}")]
+    Start { what: &'static str, source: io::Error },
+    #[error("{what} failed:\n{stderr}")]
+    Failed { what: &'static str, stderr: String },
+    #[error("{path}: {source}", path = path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("interrupted")]
+    Cancelled,
+}
+
+impl LockError {
+    fn io(path: &Path, source: io::Error) -> Self {
+        LockError::Io { path: path.to_path_buf(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> BuildFile {
+        BuildFile::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("build.toml")).unwrap()
+    }
+
+    #[test]
+    fn every_distro_has_the_locks_of_its_ref_and_of_its_series() {
+        let file = file();
+        for (name, distro) in &file.distros {
+            let reference = distro.reference.as_ref().unwrap_or(&file.project.reference);
+            let release = find(&file, reference, &distro.python).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(release.pins.get("ovn-bgp-agent"), Some(reference), "{name}");
+            assert!(release.exclude_newer.is_some());
+            let branch = format!("stable/{}", project::series(&file, reference).unwrap().constraints);
+            let series = find(&file, &branch, &distro.python).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert!(!series.pins.contains_key("ovn-bgp-agent"), "{name}");
+            assert!(series.pins.contains_key("oslo-privsep"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_missing_lock_says_how_to_make_it() {
+        let error = find(&file(), "7.9.9", "3.11").unwrap_err().to_string();
+        assert!(error.contains("obgp-build lock --project-ref 7.9.9"), "{error}");
+    }
+
+    #[test]
+    fn requirements_without_hashes_are_no_lock() {
+        let lock = |text| parse("x".into(), "x".into(), text);
+        assert!(lock("requests==2.0\n").is_err());
+        assert!(lock("requests>=2.0 --hash=sha256:00\n").is_err());
+        let good = lock("requests==2.0 ; sys_platform != 'win32' \\\n    --hash=sha256:00\n    # via x\n").unwrap();
+        assert_eq!(good.pins["requests"], "2.0");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_list_of_constraints_replaces_nothing() {
+        let mut file = file();
+        let dir = tempfile::tempdir().unwrap();
+        file.root = dir.path().to_path_buf();
+        let page = dir.path().join("page");
+        fs::write(&page, "<html>404</html>\n").unwrap();
+        let error = replace_constraints(&file, "2026.2", &page.display().to_string()).await.unwrap_err();
+        assert!(error.to_string().contains("line 1"), "{error}");
+        fs::write(&page, "# comment\nPyYAML===6.0;python_version>='3.11'\n").unwrap();
+        let path = replace_constraints(&file, "2026.2", &page.display().to_string()).await.unwrap();
+        assert!(path.ends_with("images/ovn-bgp-agent/constraints/2026.2.txt"));
+    }
+}

@@ -1,0 +1,77 @@
+//! The Dockerfiles that are committed are those the template gives, and stay inside what the oldest engine's frontend knows.
+
+use std::fs;
+use std::path::Path;
+
+use obgp_build::config::BuildFile;
+use obgp_build::dockerfile::render;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn file() -> BuildFile {
+    BuildFile::load(&root().join("build.toml")).unwrap()
+}
+
+/// `OBGP_BLESS=1 cargo test --test dockerfile` writes them anew.
+#[test]
+fn the_committed_dockerfiles_are_the_rendered_ones() {
+    let file = file();
+    for (name, distro) in &file.distros {
+        let path = root().join(format!("dockerfiles/Dockerfile.{name}"));
+        let rendered = render(name, distro, &file).unwrap();
+        if std::env::var_os("OBGP_BLESS").is_some() {
+            fs::write(&path, &rendered).unwrap();
+        }
+        let committed = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            committed == rendered,
+            "{} is not what the template gives; write it with: OBGP_BLESS=1 cargo test --test dockerfile\n{}",
+            path.display(),
+            similar::TextDiff::from_lines(&committed, &rendered).unified_diff()
+        );
+    }
+    for entry in fs::read_dir(root().join("dockerfiles")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let distro = name.strip_prefix("Dockerfile.").unwrap();
+        assert!(distro == "template" || file.distros.contains_key(distro), "{name} belongs to no distro of build.toml");
+    }
+}
+
+/// Engine 20.10, see the comments in the template.
+#[test]
+fn nothing_is_used_that_the_oldest_engine_lacks() {
+    let file = file();
+    for (name, distro) in &file.distros {
+        let text = render(name, distro, &file).unwrap();
+        for line in text.lines() {
+            let instruction = line.split_whitespace().next().unwrap_or_default();
+            assert!(!line.contains("<<"), "{name}: heredoc: {line}");
+            assert!(!(line.starts_with('#') && line.contains("syntax=")), "{name}: a frontend to pull: {line}");
+            assert!(!line.contains("env="), "{name}: a secret as variable: {line}");
+            for flag in ["--link", "--exclude", "--parents", "--checksum", "--network", "--security"] {
+                assert!(
+                    !(["COPY", "ADD", "RUN"].contains(&instruction) && line.contains(flag)),
+                    "{name}: {flag}: {line}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn identities_and_labels_come_from_build_toml() {
+    let mut file = file();
+    file.user.name = "agent".into();
+    file.user.uid = 4711;
+    file.user.groups.push(obgp_build::config::file::Group { name: "hugetlbfs".into(), gid: 4712 });
+    file.image.labels.insert("org.example.price".into(), "5 $ \"net\"".into());
+    let text = render("debian_trixie", &file.distros["debian_trixie"], &file).unwrap();
+    assert!(text.contains("ARG USER_NAME=agent\n"));
+    assert!(text.contains("ARG USER_UID=4711\n"));
+    assert!(text.contains("ARG USER_GROUPS=\"openvswitch:42424 hugetlbfs:4712\"\n"));
+    assert!(text.contains(r#"org.example.price="5 \$ \"net\"""#), "{text}");
+    let jammy = render("ubuntu_jammy", &file.distros["ubuntu_jammy"], &file).unwrap();
+    assert!(jammy.contains("/mnt/glob") && jammy.contains("ARG LOCK=6.0.0-py3.10.txt"));
+}
