@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use oci_spec::distribution::Reference;
 
 use super::file::{BuildFile, ConfigError, Distro};
@@ -168,6 +169,14 @@ pub fn epoch_from_environment() -> Result<Option<i64>, ConfigError> {
         },
         _ => Ok(None),
     }
+}
+
+/// The moment up to which a lock considers releases: `SOURCE_DATE_EPOCH`, or now. The same moment gives the same lock.
+pub fn lock_moment() -> Result<Timestamp, ConfigError> {
+    // Whole seconds: that is all a lock's header says.
+    let seconds = epoch_from_environment()?.unwrap_or_else(|| Timestamp::now().as_second());
+    Timestamp::from_second(seconds)
+        .map_err(|e| ConfigError::Invalid(format!("SOURCE_DATE_EPOCH={seconds} is out of range: {e}")))
 }
 
 #[cfg(test)]
