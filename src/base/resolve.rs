@@ -180,12 +180,10 @@ async fn pull(
     cancel: &CancellationToken,
 ) -> Result<BaseImage, BaseError> {
     progress.step(&format!("pulling {}", request.reference()));
-    let pulled = tokio::select! {
-        pulled = engine.pull(request.reference(), plan.platform, progress) => pulled?,
+    tokio::select! {
+        pulled = engine.pull(request.reference(), plan.platform, &plan.engine_tag, progress) => pulled?,
         () = cancel.cancelled() => return Err(BaseError::Cancelled),
     };
-    // By its ID: in the classic store the name goes to whichever platform is pulled last.
-    engine.tag(&pulled.id, &plan.engine_tag).await?;
     found(engine, request, plan).await
 }
 
