@@ -9,8 +9,8 @@ use oci_spec::distribution::Reference;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::base::resolve::{self, BasePlan};
 use crate::base;
+use crate::base::resolve::{self, BasePlan};
 use crate::config::file::ConfigError;
 use crate::config::{Distro, Settings};
 use crate::engine::{Engine, EngineError};
@@ -100,19 +100,33 @@ pub enum PlanError {
         "the engine at {endpoint} cannot run {platform}, which the last stage's apt step needs; it runs {known}.\n\
          Register emulation on its machine (`obgp-build doctor` prints the command), or leave it out: --platform {native}"
     )]
-    NoEmulation { endpoint: String, platform: Platform, known: String, native: Platform },
-    #[error("the engine at {endpoint} runs {os}/{architecture}; bases and builder stages exist for linux/amd64 and linux/arm64")]
-    ForeignEngine { endpoint: String, os: String, architecture: String },
+    NoEmulation {
+        endpoint: String,
+        platform: Platform,
+        known: String,
+        native: Platform,
+    },
+    #[error(
+        "the engine at {endpoint} runs {os}/{architecture}; bases and builder stages exist for linux/amd64 and linux/arm64"
+    )]
+    ForeignEngine {
+        endpoint: String,
+        os: String,
+        architecture: String,
+    },
 }
 
 pub async fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, PlanError> {
     let endpoint = engine.endpoint().to_string();
     let info = engine.info();
-    let native: Platform = format!("{}/{}", info.os, info.architecture).parse().map_err(|_| PlanError::ForeignEngine {
-        endpoint: endpoint.clone(),
-        os: info.os.clone(),
-        architecture: info.architecture.clone(),
-    })?;
+    let native: Platform =
+        format!("{}/{}", info.os, info.architecture)
+            .parse()
+            .map_err(|_| PlanError::ForeignEngine {
+                endpoint: endpoint.clone(),
+                os: info.os.clone(),
+                architecture: info.architecture.clone(),
+            })?;
     // Refused before the engine or the network is asked anything more.
     for name in &settings.distros {
         let distro = settings.distro(name)?;
@@ -120,7 +134,11 @@ pub async fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, PlanErro
     }
     let runnable = engine.worker_platforms().await?;
     for platform in &settings.platforms {
-        if *platform != native && !runnable.iter().any(|p| p.parse().is_ok_and(|p: Platform| p == *platform)) {
+        if *platform != native
+            && !runnable
+                .iter()
+                .any(|p| p.parse().is_ok_and(|p: Platform| p == *platform))
+        {
             return Err(PlanError::NoEmulation {
                 endpoint,
                 platform: *platform,
@@ -134,7 +152,12 @@ pub async fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, PlanErro
         images.push(plan_image(settings, engine, name, native).await?);
     }
     Ok(Plan {
-        engine: EnginePlan { endpoint, version: info.version.clone(), store: info.store.to_string(), native },
+        engine: EnginePlan {
+            endpoint,
+            version: info.version.clone(),
+            store: info.store.to_string(),
+            native,
+        },
         images,
     })
 }
@@ -174,7 +197,12 @@ async fn plan_image(
     // What the lock pins was uploaded before this moment, and the image is a function of the lock.
     let locked_at = lock.exclude_newer.map_or(0, Timestamp::as_second);
     let source_date_epoch = settings.source_date_epoch.unwrap_or(locked_at);
-    let lock = LockPlan { name: lock.name, path: lock.path, digest: lock.digest, distributions: lock.pins.len() };
+    let lock = LockPlan {
+        name: lock.name,
+        path: lock.path,
+        digest: lock.digest,
+        distributions: lock.pins.len(),
+    };
     Ok(ImagePlan {
         distro: name.to_string(),
         name: image_name.whole(),
@@ -225,7 +253,11 @@ impl ImagePlan {
     /// The Dockerfile's arguments for one target. The bases are named by what the engine has them under.
     pub fn build_args(&self, settings: &Settings, base: &str, build_base: &str) -> BTreeMap<String, String> {
         let user = &settings.file.user;
-        let groups = user.groups.iter().map(|g| format!("{}:{}", g.name, g.gid)).collect::<Vec<_>>();
+        let groups = user
+            .groups
+            .iter()
+            .map(|g| format!("{}:{}", g.name, g.gid))
+            .collect::<Vec<_>>();
         let mut args = BTreeMap::from([
             ("BASE".to_string(), base.to_string()),
             ("BUILD_BASE".to_string(), build_base.to_string()),

@@ -39,11 +39,19 @@ pub async fn run(context: &Context, args: &LockArgs) -> Result<(), Failure> {
             && !replaced.contains(series)
         {
             progress.step(&format!("taking over constraints from {from}"));
-            context.unless_cancelled(lock::replace_constraints(&file, series, from)).await??;
+            context
+                .unless_cancelled(lock::replace_constraints(&file, series, from))
+                .await??;
             replaced.push(series.clone());
         }
         let source = context.unless_cancelled(project::resolve(&file, reference)).await??;
-        let request = LockRequest { file: &file, reference, source: &source, python, exclude_newer };
+        let request = LockRequest {
+            file: &file,
+            reference,
+            source: &source,
+            python,
+            exclude_newer,
+        };
         made.push(lock::lock(&request, &host, progress.as_ref(), &context.cancel).await?);
     }
     let result: Vec<_> = made
@@ -51,7 +59,9 @@ pub async fn run(context: &Context, args: &LockArgs) -> Result<(), Failure> {
         .map(|lock| json!({ "name": lock.name, "path": lock.path, "digest": lock.digest, "pins": lock.pins }))
         .collect();
     context.print(&result, || {
-        made.iter().map(|lock| format!("{}  {} distributions\n", lock.path.display(), lock.pins.len())).collect()
+        made.iter()
+            .map(|lock| format!("{}  {} distributions\n", lock.path.display(), lock.pins.len()))
+            .collect()
     })
 }
 

@@ -19,7 +19,10 @@ pub async fn run(context: &Context, args: &TargetArgs) -> Result<(), Failure> {
 
 fn text(plan: &Plan) -> String {
     let engine = &plan.engine;
-    let mut text = format!("engine {} at {} ({} store, {})\n", engine.version, engine.endpoint, engine.store, engine.native);
+    let mut text = format!(
+        "engine {} at {} ({} store, {})\n",
+        engine.version, engine.endpoint, engine.store, engine.native
+    );
     for image in &plan.images {
         let source = match &image.source {
             Source::PyPI { version } => format!("{version} from PyPI"),
@@ -27,14 +30,29 @@ fn text(plan: &Plan) -> String {
         };
         let _ = writeln!(text, "\n{}", image.name);
         let _ = writeln!(text, "  project      {source}");
-        let _ = writeln!(text, "  lock         {} ({} distributions for Python {})", image.lock.name, image.lock.distributions, image.python);
+        let _ = writeln!(
+            text,
+            "  lock         {} ({} distributions for Python {})",
+            image.lock.name, image.lock.distributions, image.python
+        );
         let _ = writeln!(text, "  constraints  OpenStack {}", image.constraints);
         let _ = writeln!(text, "  context      {}", image.context_digest);
-        let _ = writeln!(text, "  dates        no later than {}", image.labels["org.opencontainers.image.created"]);
+        let _ = writeln!(
+            text,
+            "  dates        no later than {}",
+            image.labels["org.opencontainers.image.created"]
+        );
         let _ = writeln!(text, "  builders on  {}", base(&image.build_base));
         for target in &image.targets {
             let how = if target.emulated { ", its apt step emulated" } else { "" };
-            let _ = writeln!(text, "  {:<12} {}{how}\n{:15}-> {}", target.platform.to_string(), base(&target.base), "", target.engine_tag);
+            let _ = writeln!(
+                text,
+                "  {:<12} {}{how}\n{:15}-> {}",
+                target.platform.to_string(),
+                base(&target.base),
+                "",
+                target.engine_tag
+            );
         }
     }
     text
