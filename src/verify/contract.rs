@@ -273,6 +273,10 @@ impl Patterns {
 
     /// The pattern, as it was written, that matches.
     pub fn find(&self, path: &str) -> Option<&str> {
+        // Nearly every path matches nothing, which is the cheaper question.
+        if !self.matches(path) {
+            return None;
+        }
         Some(&self.written[*self.set.matches(path).first()?])
     }
 }
