@@ -138,14 +138,6 @@ pub async fn plan(settings: &Settings, engine: &Engine, around: Surroundings<'_>
                 os: info.os.clone(),
                 architecture: info.architecture.clone(),
             })?;
-<<<<<<< HEAD
-=======
-    // Refused before the engine or the network is asked anything more.
-    for name in &settings.distros {
-        let distro = settings.distro(name)?;
-        project::check_python(&settings.file, &settings.reference_for(distro), name, distro)?;
-    }
->>>>>>> verify
     let runnable = engine.worker_platforms().await?;
     for platform in &settings.platforms {
         if *platform != native

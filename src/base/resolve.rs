@@ -92,13 +92,7 @@ pub async fn plan(engine: &Engine, request: &Request<'_>, platform: Platform) ->
     };
     let bootstrapped = bootstrap::engine_tag(request.distro_name, platform);
     let pulled = request.pulled_tag(platform);
-<<<<<<< HEAD
     let has = async |name: &str| engine.inspect_image_for(name, platform).await;
-=======
-    let has = async |name: &str| {
-        Ok::<_, EngineError>(engine.inspect_image(name).await?.filter(|image| image.is_for(platform)))
-    };
->>>>>>> verify
     if let Some(base) = request.base {
         return Ok(match has(base).await? {
             Some(image) => planned(Origin::Engine, base, base, Some(&image)),
@@ -227,11 +221,7 @@ pub async fn load(engine: &Engine, archive: &BaseArchive, progress: &dyn Progres
 /// What the engine has under the planned tag.
 async fn found(engine: &Engine, request: &Request<'_>, plan: &BasePlan) -> Result<BaseImage, BaseError> {
     let image = engine
-<<<<<<< HEAD
         .inspect_image_for(&plan.engine_tag, plan.platform)
-=======
-        .inspect_image(&plan.engine_tag)
->>>>>>> verify
         .await?
         .ok_or_else(|| BaseError::NoBase {
             distro: request.distro_name.to_string(),

@@ -17,11 +17,7 @@ pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
-<<<<<<< HEAD
         .set_header(header.iter().map(Cell::new));
-=======
-        .set_header(header.iter().map(|h| Cell::new(h)));
->>>>>>> verify
     table
 }
 
