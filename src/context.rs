@@ -24,9 +24,16 @@ pub fn build(file: &BuildFile, dockerfile: &str) -> Result<Bytes, ContextError> 
     let mut context = Context::new();
     context.add(DOCKERFILE, 0o644, dockerfile.to_string());
     for directory in DIRECTORIES {
-        add_below(&mut context, &file.root, &Path::new("images").join(&file.image.name).join(directory))?;
+        add_below(
+            &mut context,
+            &file.root,
+            &Path::new("images").join(&file.image.name).join(directory),
+        )?;
     }
-    context.to_tar().map_err(|source| ContextError { path: file.root.clone(), source })
+    context.to_tar().map_err(|source| ContextError {
+        path: file.root.clone(),
+        source,
+    })
 }
 
 fn add_below(context: &mut Context, root: &Path, directory: &Path) -> Result<(), ContextError> {
@@ -80,12 +87,19 @@ mod tests {
             .unwrap()
             .map(|entry| {
                 let entry = entry.unwrap();
-                (entry.path().unwrap().display().to_string(), entry.header().mode().unwrap())
+                (
+                    entry.path().unwrap().display().to_string(),
+                    entry.header().mode().unwrap(),
+                )
             })
             .collect();
         assert_eq!(modes["Dockerfile"], 0o644);
         assert_eq!(modes["images/ovn-bgp-agent/build/packages"], 0o755);
         assert_eq!(modes["images/ovn-bgp-agent/sudoers/regex"], 0o644);
-        assert!(!modes.keys().any(|path| path.contains("README") || path.contains("constraints")));
+        assert!(
+            !modes
+                .keys()
+                .any(|path| path.contains("README") || path.contains("constraints"))
+        );
     }
 }

@@ -14,8 +14,14 @@ const TEMPLATE: &str = include_str!("../dockerfiles/Dockerfile.template");
 
 /// The Dockerfile of `distro`, whose defaults build the image that build.toml describes.
 pub fn render(name: &str, distro: &Distro, file: &BuildFile) -> Result<String, DockerfileError> {
-    let failed = |source| DockerfileError::Template { distro: name.to_string(), source };
-    let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build().map_err(failed)?;
+    let failed = |source| DockerfileError::Template {
+        distro: name.to_string(),
+        source,
+    };
+    let syntax = SyntaxConfig::builder()
+        .keep_trailing_newline(true)
+        .build()
+        .map_err(failed)?;
     let mut environment = Environment::new();
     environment.set_syntax(syntax);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -25,7 +31,12 @@ pub fn render(name: &str, distro: &Distro, file: &BuildFile) -> Result<String, D
         .image
         .labels
         .iter()
-        .map(|(key, value)| (key.clone(), serde_json::Value::from(value.as_str()).to_string().replace('$', "\\$")))
+        .map(|(key, value)| {
+            (
+                key.clone(),
+                serde_json::Value::from(value.as_str()).to_string().replace('$', "\\$"),
+            )
+        })
         .collect();
     environment
         .render_str(

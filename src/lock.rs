@@ -59,7 +59,10 @@ pub fn find(file: &BuildFile, reference: &str, python: &str) -> Result<LockFile,
     let path = directory(file, "locks").join(&name);
     let content = match read(&path) {
         Err(LockError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Err(LockError::Missing { path, reference: reference.to_string() });
+            return Err(LockError::Missing {
+                path,
+                reference: reference.to_string(),
+            });
         }
         content => content?,
     };
@@ -88,7 +91,10 @@ pub async fn lock(
 ) -> Result<LockFile, LockError> {
     let file = request.file;
     let uv = install_uv(file, host, progress, cancel).await?;
-    let constraints = format!("constraints/{}.txt", project::series(file, request.reference)?.constraints);
+    let constraints = format!(
+        "constraints/{}.txt",
+        project::series(file, request.reference)?.constraints
+    );
     let requirement = match request.source {
         Source::PyPI { version } => format!("{}=={version}", file.project.name),
         Source::Git { url, commit } => format!("{} @ git+{url}@{commit}", file.project.name),
@@ -98,19 +104,35 @@ pub async fn lock(
     for architecture in Architecture::ALL {
         progress.step(&format!("{name}: resolving {requirement} for {}", architecture.name()));
         let mut command = uv_command(&uv, host);
-        command.args(["pip", "compile", "--no-config", "--quiet", "--no-header", "--generate-hashes"]);
+        command.args([
+            "pip",
+            "compile",
+            "--no-config",
+            "--quiet",
+            "--no-header",
+            "--generate-hashes",
+        ]);
         command.args(["--no-python-downloads", "--python-version", request.python]);
-        command.args(["--python-platform", &format!("{}-manylinux_2_28", architecture.gnu_name())]);
+        command.args([
+            "--python-platform",
+            &format!("{}-manylinux_2_28", architecture.gnu_name()),
+        ]);
         command.args(["--exclude-newer", &request.exclude_newer.to_string()]);
         if !project::is_version(request.reference) {
             command.args(["--no-emit-package", &file.project.name]);
         }
         // Relative, because the lock repeats it.
-        command.current_dir(directory(file, "")).args(["--constraints", &constraints, "-"]);
+        command
+            .current_dir(directory(file, ""))
+            .args(["--constraints", &constraints, "-"]);
         let output = run(command, &requirement, "uv pip compile", cancel).await?;
         match &resolved {
             Some((other, text)) if *text != output => {
-                return Err(LockError::Differs { name, one: *other, other: architecture });
+                return Err(LockError::Differs {
+                    name,
+                    one: *other,
+                    other: architecture,
+                });
             }
             _ => resolved = Some((architecture, output)),
         }
@@ -127,7 +149,10 @@ pub async fn lock(
 /// (`https://releases.openstack.org/constraints/upper/2026.1`). Returns where they went.
 pub async fn replace_constraints(file: &BuildFile, series: &str, from: &str) -> Result<PathBuf, LockError> {
     let content = if from.starts_with("http://") || from.starts_with("https://") {
-        download(from).await.map_err(|reason| LockError::Download { url: from.to_string(), reason })?
+        download(from).await.map_err(|reason| LockError::Download {
+            url: from.to_string(),
+            reason,
+        })?
     } else {
         read(Path::new(from))?
     };
@@ -135,7 +160,11 @@ pub async fn replace_constraints(file: &BuildFile, series: &str, from: &str) -> 
         let line = line.split('#').next().unwrap_or_default().trim();
         // `===` is PEP 440's arbitrary equality, which the list uses throughout.
         if !line.is_empty() && !line.contains("==") {
-            return Err(LockError::NotConstraints { from: from.to_string(), line: number + 1, text: line.chars().take(80).collect() });
+            return Err(LockError::NotConstraints {
+                from: from.to_string(),
+                line: number + 1,
+                text: line.chars().take(80).collect(),
+            });
         }
     }
     let path = directory(file, "constraints").join(format!("{series}.txt"));
@@ -145,7 +174,10 @@ pub async fn replace_constraints(file: &BuildFile, series: &str, from: &str) -> 
 
 async fn download(url: &str) -> Result<String, String> {
     let say = |error: reqwest::Error| error.without_url().to_string();
-    let mut answer = reqwest::get(url).await.and_then(reqwest::Response::error_for_status).map_err(say)?;
+    let mut answer = reqwest::get(url)
+        .await
+        .and_then(reqwest::Response::error_for_status)
+        .map_err(say)?;
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(say)? {
         body.extend_from_slice(&chunk);
@@ -177,19 +209,36 @@ fn parse(name: String, path: PathBuf, content: &str) -> Result<LockFile, LockErr
         }
         let pin = line.trim_end_matches('\\').split(';').next().unwrap_or_default().trim();
         let Some((distribution, version)) = pin.split_once("==") else {
-            return Err(LockError::NotALock { path, line: line.chars().take(80).collect() });
+            return Err(LockError::NotALock {
+                path,
+                line: line.chars().take(80).collect(),
+            });
         };
         pins.insert(distribution.to_string(), version.to_string());
     }
     if pins.is_empty() || !content.contains("--hash=sha256:") {
-        return Err(LockError::NotALock { path, line: "(no pins with hashes)".into() });
+        return Err(LockError::NotALock {
+            path,
+            line: "(no pins with hashes)".into(),
+        });
     }
     let digest = format!("sha256:{}", hex::encode(Sha256::digest(content)));
-    Ok(LockFile { name, path, digest, pins, exclude_newer })
+    Ok(LockFile {
+        name,
+        path,
+        digest,
+        pins,
+        exclude_newer,
+    })
 }
 
 /// The uv of `locks/tools.txt`, below the user's cache; installed there with pip the first time.
-async fn install_uv(file: &BuildFile, host: &Host, progress: &dyn Progress, cancel: &CancellationToken) -> Result<PathBuf, LockError> {
+async fn install_uv(
+    file: &BuildFile,
+    host: &Host,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<PathBuf, LockError> {
     let tools = directory(file, "locks").join("tools.txt");
     let digest = hex::encode(Sha256::digest(read(&tools)?));
     let cache = crate::base::cache_directory().join("tools");
@@ -198,16 +247,34 @@ async fn install_uv(file: &BuildFile, host: &Host, progress: &dyn Progress, canc
     if uv.is_file() {
         return Ok(uv);
     }
-    progress.note(&format!("installing uv, pinned by {}, into {}", tools.display(), installed.display()));
+    progress.note(&format!(
+        "installing uv, pinned by {}, into {}",
+        tools.display(),
+        installed.display()
+    ));
     fs::create_dir_all(&cache).map_err(|e| LockError::io(&cache, e))?;
     let scratch = tempfile::tempdir_in(&cache).map_err(|e| LockError::io(&cache, e))?;
     let mut command = Command::new("python3");
-    command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--requirement"]);
+    command.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--require-hashes",
+        "--requirement",
+    ]);
     command.arg(&tools).arg("--target").arg(scratch.path().join("uv"));
     if let Some(bundle) = &host.ca_bundle {
         command.env("PIP_CERT", bundle);
     }
-    run(command, "", "python3 -m pip install (Debian: apt-get install python3-pip)", cancel).await?;
+    run(
+        command,
+        "",
+        "python3 -m pip install (Debian: apt-get install python3-pip)",
+        cancel,
+    )
+    .await?;
     match fs::rename(scratch.path().join("uv"), &installed) {
         // Another run was faster.
         Err(_) if uv.is_file() => Ok(uv),
@@ -227,9 +294,18 @@ fn uv_command(uv: &Path, host: &Host) -> Command {
     command
 }
 
-async fn run(mut command: Command, input: &str, what: &'static str, cancel: &CancellationToken) -> Result<String, LockError> {
+async fn run(
+    mut command: Command,
+    input: &str,
+    what: &'static str,
+    cancel: &CancellationToken,
+) -> Result<String, LockError> {
     let failed = |source| LockError::Start { what, source };
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     let mut child = command.spawn().map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.as_bytes()).await.map_err(failed)?;
@@ -252,7 +328,10 @@ fn directory(file: &BuildFile, kind: &str) -> PathBuf {
 fn read(path: &Path) -> Result<String, LockError> {
     let size = fs::metadata(path).map_err(|e| LockError::io(path, e))?.len();
     if size > MAX_BYTES {
-        return Err(LockError::io(path, io::Error::other(format!("longer than {MAX_BYTES} bytes"))));
+        return Err(LockError::io(
+            path,
+            io::Error::other(format!("longer than {MAX_BYTES} bytes")),
+        ));
     }
     fs::read_to_string(path).map_err(|e| LockError::io(path, e))
 }
@@ -288,7 +367,11 @@ pub enum LockError {
         "the lock {name} would differ between {} and {}: a dependency has a marker for the processor; \
          pin it in the constraints", one.name(), other.name()
     )]
-    Differs { name: String, one: Architecture, other: Architecture },
+    Differs {
+        name: String,
+        one: Architecture,
+        other: Architecture,
+    },
     #[error("cannot run {what}: {source}")]
     Start { what: &'static str, source: io::Error },
     #[error("{what} failed:\n{stderr}")]
@@ -303,7 +386,10 @@ pub enum LockError {
 
 impl LockError {
     fn io(path: &Path, source: io::Error) -> Self {
-        LockError::Io { path: path.to_path_buf(), source }
+        LockError::Io {
+            path: path.to_path_buf(),
+            source,
+        }
     }
 }
 
@@ -352,10 +438,14 @@ mod tests {
         file.root = dir.path().to_path_buf();
         let page = dir.path().join("page");
         fs::write(&page, "<html>404</html>\n").unwrap();
-        let error = replace_constraints(&file, "2026.2", &page.display().to_string()).await.unwrap_err();
+        let error = replace_constraints(&file, "2026.2", &page.display().to_string())
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("line 1"), "{error}");
         fs::write(&page, "# comment\nPyYAML===6.0;python_version>='3.11'\n").unwrap();
-        let path = replace_constraints(&file, "2026.2", &page.display().to_string()).await.unwrap();
+        let path = replace_constraints(&file, "2026.2", &page.display().to_string())
+            .await
+            .unwrap();
         assert!(path.ends_with("images/ovn-bgp-agent/constraints/2026.2.txt"));
     }
 }

@@ -33,10 +33,26 @@ struct Check {
 }
 
 const CHECKS: &[Check] = &[
-    Check { id: "agent-help", command: &["ovn-bgp-agent", "--help"], expected: &["--config-file"] },
-    Check { id: "imports", command: &["python3", "-c", IMPORTS], expected: &["drivers:", "privileged:"] },
-    Check { id: "ovs-vsctl", command: &["ovs-vsctl", "--version"], expected: &["ovs-vsctl (Open vSwitch)"] },
-    Check { id: "sudo-list", command: &["sudo", "-n", "-l"], expected: &["privsep-helper"] },
+    Check {
+        id: "agent-help",
+        command: &["ovn-bgp-agent", "--help"],
+        expected: &["--config-file"],
+    },
+    Check {
+        id: "imports",
+        command: &["python3", "-c", IMPORTS],
+        expected: &["drivers:", "privileged:"],
+    },
+    Check {
+        id: "ovs-vsctl",
+        command: &["ovs-vsctl", "--version"],
+        expected: &["ovs-vsctl (Open vSwitch)"],
+    },
+    Check {
+        id: "sudo-list",
+        command: &["sudo", "-n", "-l"],
+        expected: &["privsep-helper"],
+    },
 ];
 
 /// What one command did.
@@ -80,7 +96,12 @@ pub async fn smoke(
         if ran.exit_code != 0 {
             output += &format!("\n(exit code {})", ran.exit_code);
         }
-        results.push(SmokeResult { id: check.id, passed, seconds: started.elapsed().as_secs_f64(), output });
+        results.push(SmokeResult {
+            id: check.id,
+            passed,
+            seconds: started.elapsed().as_secs_f64(),
+            output,
+        });
     }
     Ok(results)
 }

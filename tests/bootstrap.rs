@@ -19,10 +19,21 @@ fn file() -> BuildFile {
     BuildFile::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("build.toml")).unwrap()
 }
 
-async fn make(file: &BuildFile, cache: &Path, refresh: bool, cancel: &CancellationToken) -> Result<BaseArchive, BaseError> {
+async fn make(
+    file: &BuildFile,
+    cache: &Path,
+    refresh: bool,
+    cancel: &CancellationToken,
+) -> Result<BaseArchive, BaseError> {
     let platform = Platform(Architecture::host().expect("the images are made on amd64 and arm64"));
     let distro_name = "debian_bookworm";
-    let request = BootstrapRequest { distro_name, distro: &file.distros[distro_name], platform, cache, refresh };
+    let request = BootstrapRequest {
+        distro_name,
+        distro: &file.distros[distro_name],
+        platform,
+        cache,
+        refresh,
+    };
     bootstrap(&request, &Silent, cancel).await
 }
 
@@ -32,13 +43,29 @@ async fn the_same_archive_makes_the_same_base() {
     let cancel = CancellationToken::new();
     let one = tempfile::tempdir().unwrap();
     let two = tempfile::tempdir().unwrap();
-    let first = make(&file, one.path(), false, &cancel).await.unwrap_or_else(|e| panic!("{e}"));
-    let second = make(&file, two.path(), false, &cancel).await.unwrap_or_else(|e| panic!("{e}"));
+    let first = make(&file, one.path(), false, &cancel)
+        .await
+        .unwrap_or_else(|e| panic!("{e}"));
+    let second = make(&file, two.path(), false, &cancel)
+        .await
+        .unwrap_or_else(|e| panic!("{e}"));
     if first.snapshot != second.snapshot {
-        eprintln!("the archive changed between the two runs ({} and {}): not compared", first.snapshot, second.snapshot);
+        eprintln!(
+            "the archive changed between the two runs ({} and {}): not compared",
+            first.snapshot, second.snapshot
+        );
     } else {
-        assert_eq!(first.digest, second.digest, "{} and {} differ", first.path.display(), second.path.display());
-        assert_eq!(std::fs::read(&first.path).unwrap(), std::fs::read(&second.path).unwrap());
+        assert_eq!(
+            first.digest,
+            second.digest,
+            "{} and {} differ",
+            first.path.display(),
+            second.path.display()
+        );
+        assert_eq!(
+            std::fs::read(&first.path).unwrap(),
+            std::fs::read(&second.path).unwrap()
+        );
     }
 
     let began = Instant::now();
@@ -47,14 +74,28 @@ async fn the_same_archive_makes_the_same_base() {
     assert!(began.elapsed().as_secs() < 15, "the cache was not used");
 
     let paths = rootfs_paths(&first);
-    for present in ["./usr/bin/apt-get", "./etc/apt/sources.list", "./usr/sbin/useradd", "./usr/share/doc/apt/copyright"] {
+    for present in [
+        "./usr/bin/apt-get",
+        "./etc/apt/sources.list",
+        "./usr/sbin/useradd",
+        "./usr/share/doc/apt/copyright",
+    ] {
         assert!(paths.contains(present), "{present} is missing");
     }
     let left: Vec<_> = paths
         .iter()
         .filter(|path| {
-            ["./etc/resolv.conf", "./etc/hostname", "./etc/passwd-", "./dev/null", "./usr/bin/perl5.36"].contains(&path.as_str())
-                || [".deb", "_Packages", "changelog.gz", ".mo"].iter().any(|end| path.ends_with(end))
+            [
+                "./etc/resolv.conf",
+                "./etc/hostname",
+                "./etc/passwd-",
+                "./dev/null",
+                "./usr/bin/perl5.36",
+            ]
+            .contains(&path.as_str())
+                || [".deb", "_Packages", "changelog.gz", ".mo"]
+                    .iter()
+                    .any(|end| path.ends_with(end))
         })
         .collect();
     assert!(left.is_empty(), "{left:?}");
@@ -86,8 +127,13 @@ async fn an_archive_that_does_not_answer_is_told_from_other_failures() {
     // Port 9 of this machine: refused at once.
     file.distros.get_mut("debian_bookworm").unwrap().mirror = Some("http://127.0.0.1:9/debian".into());
     let cache = tempfile::tempdir().unwrap();
-    let error = make(&file, cache.path(), false, &CancellationToken::new()).await.unwrap_err();
-    assert!(matches!(&error, BaseError::Unreachable { url, .. } if url.starts_with("http://127.0.0.1:9/")), "{error}");
+    let error = make(&file, cache.path(), false, &CancellationToken::new())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, BaseError::Unreachable { url, .. } if url.starts_with("http://127.0.0.1:9/")),
+        "{error}"
+    );
 }
 
 #[tokio::test]

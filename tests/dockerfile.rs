@@ -35,7 +35,10 @@ fn the_committed_dockerfiles_are_the_rendered_ones() {
     for entry in fs::read_dir(root().join("dockerfiles")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let distro = name.strip_prefix("Dockerfile.").unwrap();
-        assert!(distro == "template" || file.distros.contains_key(distro), "{name} belongs to no distro of build.toml");
+        assert!(
+            distro == "template" || file.distros.contains_key(distro),
+            "{name} belongs to no distro of build.toml"
+        );
     }
 }
 
@@ -48,9 +51,19 @@ fn nothing_is_used_that_the_oldest_engine_lacks() {
         for line in text.lines() {
             let instruction = line.split_whitespace().next().unwrap_or_default();
             assert!(!line.contains("<<"), "{name}: heredoc: {line}");
-            assert!(!(line.starts_with('#') && line.contains("syntax=")), "{name}: a frontend to pull: {line}");
+            assert!(
+                !(line.starts_with('#') && line.contains("syntax=")),
+                "{name}: a frontend to pull: {line}"
+            );
             assert!(!line.contains("env="), "{name}: a secret as variable: {line}");
-            for flag in ["--link", "--exclude", "--parents", "--checksum", "--network", "--security"] {
+            for flag in [
+                "--link",
+                "--exclude",
+                "--parents",
+                "--checksum",
+                "--network",
+                "--security",
+            ] {
                 assert!(
                     !(["COPY", "ADD", "RUN"].contains(&instruction) && line.contains(flag)),
                     "{name}: {flag}: {line}"
@@ -65,8 +78,13 @@ fn identities_and_labels_come_from_build_toml() {
     let mut file = file();
     file.user.name = "agent".into();
     file.user.uid = 4711;
-    file.user.groups.push(obgp_build::config::file::Group { name: "hugetlbfs".into(), gid: 4712 });
-    file.image.labels.insert("org.example.price".into(), "5 $ \"net\"".into());
+    file.user.groups.push(obgp_build::config::file::Group {
+        name: "hugetlbfs".into(),
+        gid: 4712,
+    });
+    file.image
+        .labels
+        .insert("org.example.price".into(), "5 $ \"net\"".into());
     let text = render("debian_trixie", &file.distros["debian_trixie"], &file).unwrap();
     assert!(text.contains("ARG USER_NAME=agent\n"));
     assert!(text.contains("ARG USER_UID=4711\n"));

@@ -23,10 +23,26 @@ fn file() -> BuildFile {
     BuildFile::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("build.toml")).unwrap()
 }
 
-async fn make(file: &BuildFile, reference: &str, release: &str, python: &str, exclude_newer: Timestamp) -> lock::LockFile {
-    let source = Source::PyPI { version: release.into() };
-    let request = LockRequest { file, reference, source: &source, python, exclude_newer };
-    lock::lock(&request, &Host::from_env(), &Silent, &CancellationToken::new()).await.unwrap_or_else(|e| panic!("{reference}: {e}"))
+async fn make(
+    file: &BuildFile,
+    reference: &str,
+    release: &str,
+    python: &str,
+    exclude_newer: Timestamp,
+) -> lock::LockFile {
+    let source = Source::PyPI {
+        version: release.into(),
+    };
+    let request = LockRequest {
+        file,
+        reference,
+        source: &source,
+        python,
+        exclude_newer,
+    };
+    lock::lock(&request, &Host::from_env(), &Silent, &CancellationToken::new())
+        .await
+        .unwrap_or_else(|e| panic!("{reference}: {e}"))
 }
 
 /// A release's and a series' lock. `OBGP_BLESS=1 cargo test --test lock` makes all of the repository's anew, as of today.
@@ -54,7 +70,11 @@ async fn a_lock_is_reproducible() {
     for (reference, release, python) in [("7.0.0", "7.0.0", "3.11"), ("stable/2026.1", "6.0.0", "3.10")] {
         let before = lock::find(&committed, reference, python).unwrap();
         let after = make(&file, reference, release, python, before.exclude_newer.unwrap()).await;
-        assert_eq!(fs::read_to_string(&after.path).unwrap(), fs::read_to_string(&before.path).unwrap(), "{reference}");
+        assert_eq!(
+            fs::read_to_string(&after.path).unwrap(),
+            fs::read_to_string(&before.path).unwrap(),
+            "{reference}"
+        );
         assert_eq!(after.digest, before.digest);
         assert_eq!(before.pins.contains_key("ovn-bgp-agent"), reference == release);
     }
@@ -63,11 +83,21 @@ async fn a_lock_is_reproducible() {
 #[tokio::test]
 async fn what_cannot_be_resolved_is_said_in_the_resolvers_words() {
     let file = file();
-    let source = Source::PyPI { version: "7.0.0".into() };
+    let source = Source::PyPI {
+        version: "7.0.0".into(),
+    };
     let long_ago = "2020-01-01T00:00:00Z".parse().unwrap();
-    let request = LockRequest { file: &file, reference: "7.0.0", source: &source, python: "3.11", exclude_newer: long_ago };
+    let request = LockRequest {
+        file: &file,
+        reference: "7.0.0",
+        source: &source,
+        python: "3.11",
+        exclude_newer: long_ago,
+    };
     let before = lock::find(&file, "7.0.0", "3.11").unwrap().digest;
-    let error = lock::lock(&request, &Host::from_env(), &Silent, &CancellationToken::new()).await.unwrap_err();
+    let error = lock::lock(&request, &Host::from_env(), &Silent, &CancellationToken::new())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("ovn-bgp-agent==7.0.0"), "{error}");
     assert_eq!(lock::find(&file, "7.0.0", "3.11").unwrap().digest, before);
 }

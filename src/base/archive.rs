@@ -55,8 +55,17 @@ pub(super) struct Layer {
 }
 
 /// Copies a root file system's tar from `input` to `output` without [`DROPPED`], with `sources` as its apt sources.
-pub(super) fn copy_rootfs(input: impl Read, output: impl Write, sources: &str, mut copied: impl FnMut(u64)) -> io::Result<Layer> {
-    let mut output = Hashing { inner: output, hash: Sha256::new(), size: 0 };
+pub(super) fn copy_rootfs(
+    input: impl Read,
+    output: impl Write,
+    sources: &str,
+    mut copied: impl FnMut(u64),
+) -> io::Result<Layer> {
+    let mut output = Hashing {
+        inner: output,
+        hash: Sha256::new(),
+        size: 0,
+    };
     let mut packages = 0;
     let mut has_sources = false;
     // Extension headers (long names, extended attributes) belong to the entry after them.
@@ -72,7 +81,12 @@ pub(super) fn copy_rootfs(input: impl Read, output: impl Write, sources: &str, m
             write_entry(&mut pending, &header, &mut entry)?;
             continue;
         }
-        let path = header.path()?.to_string_lossy().trim_start_matches("./").trim_end_matches('/').to_string();
+        let path = header
+            .path()?
+            .to_string_lossy()
+            .trim_start_matches("./")
+            .trim_end_matches('/')
+            .to_string();
         let extensions = std::mem::take(&mut pending);
         if is_dropped(&path) {
             continue;
@@ -89,7 +103,10 @@ pub(super) fn copy_rootfs(input: impl Read, output: impl Write, sources: &str, m
         if path == STATUS {
             let mut status = Vec::new();
             (&mut entry).take(MAX_STATUS).read_to_end(&mut status)?;
-            packages = status.split(|b| *b == b'\n').filter(|line| line.starts_with(b"Package: ")).count();
+            packages = status
+                .split(|b| *b == b'\n')
+                .filter(|line| line.starts_with(b"Package: "))
+                .count();
             write_entry(&mut output, &header, &mut status.as_slice())?;
         } else {
             write_entry(&mut output, &header, &mut entry)?;
@@ -102,7 +119,11 @@ pub(super) fn copy_rootfs(input: impl Read, output: impl Write, sources: &str, m
     }
     output.write_all(&[0; 1024])?;
     output.flush()?;
-    Ok(Layer { hex: hex::encode(output.hash.finalize()), size: output.size, packages })
+    Ok(Layer {
+        hex: hex::encode(output.hash.finalize()),
+        size: output.size,
+        packages,
+    })
 }
 
 fn is_dropped(path: &str) -> bool {
@@ -150,7 +171,12 @@ pub(super) struct ImageInfo<'a> {
 }
 
 /// Writes the archive with `rootfs` as the one layer. Returns the digest of the image's manifest.
-pub(super) fn write(output: impl Write, layer: &Layer, rootfs: &mut impl Read, image: &ImageInfo<'_>) -> io::Result<String> {
+pub(super) fn write(
+    output: impl Write,
+    layer: &Layer,
+    rootfs: &mut impl Read,
+    image: &ImageInfo<'_>,
+) -> io::Result<String> {
     let created = image.created.to_string();
     let config = json!({
         "architecture": image.platform.architecture().name(),
@@ -213,8 +239,16 @@ pub(super) fn write(output: impl Write, layer: &Layer, rootfs: &mut impl Read, i
         header.set_size(size);
         archive.append_data(&mut header, path, content)
     };
-    add(&format!("blobs/sha256/{config_hex}"), config.len() as u64, &mut config.as_bytes())?;
-    add(&format!("blobs/sha256/{}", &digest["sha256:".len()..]), manifest.len() as u64, &mut manifest.as_bytes())?;
+    add(
+        &format!("blobs/sha256/{config_hex}"),
+        config.len() as u64,
+        &mut config.as_bytes(),
+    )?;
+    add(
+        &format!("blobs/sha256/{}", &digest["sha256:".len()..]),
+        manifest.len() as u64,
+        &mut manifest.as_bytes(),
+    )?;
     add(&format!("blobs/sha256/{}", layer.hex), layer.size, rootfs)?;
     add("index.json", index.len() as u64, &mut index.as_bytes())?;
     add("manifest.json", legacy.len() as u64, &mut legacy.as_bytes())?;
@@ -238,7 +272,10 @@ mod tests {
         let long = format!("./usr/share/{}", "x".repeat(200));
         for (path, content) in [
             ("./etc/resolv.conf", "nameserver 192.0.2.1\n"),
-            ("./etc/apt/sources.list", "deb http://mirror.example/debian bookworm main\n"),
+            (
+                "./etc/apt/sources.list",
+                "deb http://mirror.example/debian bookworm main\n",
+            ),
             ("./etc/passwd", "root\n"),
             ("./var/lib/dpkg/status", "Package: a\nStatus: x\n\nPackage: b\n"),
             (&long, "long"),
@@ -271,7 +308,13 @@ mod tests {
     #[test]
     fn what_belongs_to_the_machine_stays_there() {
         let mut tar = Vec::new();
-        let layer = copy_rootfs(rootfs().as_slice(), &mut tar, "deb http://deb.debian.org/debian bookworm main\n", |_| {}).unwrap();
+        let layer = copy_rootfs(
+            rootfs().as_slice(),
+            &mut tar,
+            "deb http://deb.debian.org/debian bookworm main\n",
+            |_| {},
+        )
+        .unwrap();
         assert_eq!(layer.packages, 2);
         assert_eq!(layer.size, tar.len() as u64);
         assert_eq!(layer.hex, sha256(&tar));

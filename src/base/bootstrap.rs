@@ -79,7 +79,10 @@ pub fn name(distro: &Distro) -> String {
 
 /// The name in the engine; one per architecture, because a tag of the classic store holds one platform.
 pub fn engine_tag(distro_name: &str, platform: Platform) -> String {
-    format!("obgp-build/base:{distro_name}-{}-bootstrap", platform.architecture().name())
+    format!(
+        "obgp-build/base:{distro_name}-{}-bootstrap",
+        platform.architecture().name()
+    )
 }
 
 /// Makes the base, or finds it in the cache. Two runs that want the same one make it once. Where the archive cannot be
@@ -94,7 +97,8 @@ pub async fn bootstrap(
     let _lock = lock(&directory, progress, cancel).await?;
 
     let recipe = Recipe::new(request);
-    let scratch = tempfile::tempdir_in(&directory).map_err(|e| BaseError::io("creating a directory in", &directory, e))?;
+    let scratch =
+        tempfile::tempdir_in(&directory).map_err(|e| BaseError::io("creating a directory in", &directory, e))?;
     let releases = match recipe.releases(scratch.path(), progress, cancel).await {
         Ok(releases) => releases,
         Err(error @ BaseError::Unreachable { .. }) if !request.refresh => {
@@ -116,7 +120,9 @@ pub async fn bootstrap(
     }
     check_tools(request.platform)?;
     let keyring = keyring::find(request.distro.family, request.cache, progress, cancel).await?;
-    let base = recipe.make(&releases, &keyring, scratch.path(), &path, progress, cancel).await?;
+    let base = recipe
+        .make(&releases, &keyring, scratch.path(), &path, progress, cancel)
+        .await?;
     remove_others(&directory, &path);
     Ok(base)
 }
@@ -167,16 +173,27 @@ impl<'a> Recipe<'a> {
     fn image_sources(&self) -> String {
         let architecture = self.platform.architecture();
         let mirror = own_archive(self.distro.family, architecture);
-        let own = Distro { mirror: None, ..self.distro.clone() };
+        let own = Distro {
+            mirror: None,
+            ..self.distro.clone()
+        };
         let security = security_archive(&own, architecture, mirror);
         self.sources(mirror, &security, Path::new(keyring::in_image(self.distro.family)))
     }
 
     /// Downloads the release files. They are not checked here: mmdebstrap's apt does that; they tell whether the archive
     /// answers, what state it is in, and of when.
-    async fn releases(&self, scratch: &Path, progress: &dyn Progress, cancel: &CancellationToken) -> Result<Releases, BaseError> {
+    async fn releases(
+        &self,
+        scratch: &Path,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Releases, BaseError> {
         let suite = &self.distro.suite;
-        let mut releases = Releases { content: Vec::new(), newest: Timestamp::UNIX_EPOCH };
+        let mut releases = Releases {
+            content: Vec::new(),
+            newest: Timestamp::UNIX_EPOCH,
+        };
         for (mirror, suite) in [
             (self.mirror, suite.clone()),
             (self.mirror, format!("{suite}-updates")),
@@ -186,10 +203,24 @@ impl<'a> Recipe<'a> {
             progress.step(&format!("asking {url}"));
             let file = scratch.join(&suite);
             let mut command = Command::new("/usr/lib/apt/apt-helper");
-            command.args(["-o", "Acquire::Retries=2", "-o", "Acquire::http::Timeout=20", "-o", "Acquire::https::Timeout=20"]);
-            command.args(["-o", "APT::Sandbox::User=root", "download-file", &url]).arg(&file);
+            command.args([
+                "-o",
+                "Acquire::Retries=2",
+                "-o",
+                "Acquire::http::Timeout=20",
+                "-o",
+                "Acquire::https::Timeout=20",
+            ]);
+            command
+                .args(["-o", "APT::Sandbox::User=root", "download-file", &url])
+                .arg(&file);
             match run(command, "apt-helper download-file", progress, cancel).await {
-                Err(BaseError::Failed { log, .. }) => return Err(BaseError::Unreachable { url, reason: apt_reason(&log) }),
+                Err(BaseError::Failed { log, .. }) => {
+                    return Err(BaseError::Unreachable {
+                        url,
+                        reason: apt_reason(&log),
+                    });
+                }
                 Err(BaseError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                     return Err(BaseError::NoMmdebstrap);
                 }
@@ -235,7 +266,11 @@ impl<'a> Recipe<'a> {
     ) -> Result<BaseArchive, BaseError> {
         let mut command = Command::new("mmdebstrap");
         command.args(["--variant=minbase", "--format=tar"]);
-        command.arg(if rustix::process::geteuid().is_root() { "--mode=root" } else { "--mode=unshare" });
+        command.arg(if rustix::process::geteuid().is_root() {
+            "--mode=root"
+        } else {
+            "--mode=unshare"
+        });
         command.arg(format!("--architectures={}", self.platform.architecture().name()));
         // The host's apt may say otherwise, and mmdebstrap asks it.
         command.arg("--aptopt=APT::Install-Recommends \"false\"");
@@ -279,7 +314,10 @@ impl<'a> Recipe<'a> {
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<Layer, BaseError> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = Child::spawn(command, "mmdebstrap")?;
         let (Some(stdout), Some(stderr)) = (child.inner.stdout.take(), child.inner.stderr.take()) else {
             return Err(child.failed("no pipes", ""));
@@ -310,11 +348,18 @@ impl<'a> Recipe<'a> {
                 }
             }
         }
-        let status = child.inner.wait().await.map_err(|e| BaseError::io("waiting for", Path::new("mmdebstrap"), e))?;
+        let status = child
+            .inner
+            .wait()
+            .await
+            .map_err(|e| BaseError::io("waiting for", Path::new("mmdebstrap"), e))?;
         if !status.success() {
             let tail = log[log.len().saturating_sub(LOG_LINES)..].join("\n");
             if let Some(line) = log.iter().find(|line| is_network_failure(line)) {
-                return Err(BaseError::Unreachable { url: self.mirror.to_string(), reason: line.trim().to_string() });
+                return Err(BaseError::Unreachable {
+                    url: self.mirror.to_string(),
+                    reason: line.trim().to_string(),
+                });
             }
             return Err(child.failed(&status.to_string(), &tail));
         }
@@ -323,8 +368,20 @@ impl<'a> Recipe<'a> {
             .map_err(|e| BaseError::io("writing", rootfs, e))
     }
 
-    fn write_archive(&self, rootfs: &Path, layer: &Layer, to: &Path, created: Timestamp, created_by: &str) -> Result<String, BaseError> {
-        let image = ImageInfo { platform: self.platform, created, created_by, tag: &self.tag };
+    fn write_archive(
+        &self,
+        rootfs: &Path,
+        layer: &Layer,
+        to: &Path,
+        created: Timestamp,
+        created_by: &str,
+    ) -> Result<String, BaseError> {
+        let image = ImageInfo {
+            platform: self.platform,
+            created,
+            created_by,
+            tag: &self.tag,
+        };
         let write = || {
             let mut input = File::open(rootfs)?;
             let output = File::create(to)?;
@@ -363,7 +420,11 @@ fn release_date(content: &[u8]) -> Option<Timestamp> {
 
 /// apt's own words for why, without its counting.
 fn apt_reason(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().map(str::trim).filter(|l| l.starts_with("E:") || l.starts_with("Err:")).collect();
+    let lines: Vec<&str> = log
+        .lines()
+        .map(str::trim)
+        .filter(|l| l.starts_with("E:") || l.starts_with("Err:"))
+        .collect();
     match lines.is_empty() {
         true => log.trim().to_string(),
         false => lines.join("; "),
@@ -371,9 +432,16 @@ fn apt_reason(log: &str) -> String {
 }
 
 fn is_network_failure(line: &str) -> bool {
-    ["Could not resolve", "Could not connect", "Unable to connect", "Connection timed out", "Connection failed", "Failed to fetch"]
-        .iter()
-        .any(|sign| line.contains(sign))
+    [
+        "Could not resolve",
+        "Could not connect",
+        "Unable to connect",
+        "Connection timed out",
+        "Connection failed",
+        "Failed to fetch",
+    ]
+    .iter()
+    .any(|sign| line.contains(sign))
 }
 
 fn check_tools(platform: Platform) -> Result<(), BaseError> {
@@ -391,13 +459,19 @@ fn check_tools(platform: Platform) -> Result<(), BaseError> {
 fn is_emulated(architecture: Architecture) -> bool {
     // e_machine, little-endian, is at offset 18 of the magic that an entry shows in hexadecimal.
     let machine = hex::encode(architecture.elf_machine().to_le_bytes());
-    let Ok(entries) = fs::read_dir("/proc/sys/fs/binfmt_misc") else { return false };
-    entries.filter_map(Result::ok).filter_map(|entry| fs::read_to_string(entry.path()).ok()).any(|text| {
-        text.starts_with("enabled\n")
-            && text.lines().any(|line| {
-                line.strip_prefix("magic ").is_some_and(|magic| magic.starts_with("7f454c46") && magic.get(36..40) == Some(&machine))
-            })
-    })
+    let Ok(entries) = fs::read_dir("/proc/sys/fs/binfmt_misc") else {
+        return false;
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| fs::read_to_string(entry.path()).ok())
+        .any(|text| {
+            text.starts_with("enabled\n")
+                && text.lines().any(|line| {
+                    line.strip_prefix("magic ")
+                        .is_some_and(|magic| magic.starts_with("7f454c46") && magic.get(36..40) == Some(&machine))
+                })
+        })
 }
 
 /// Waits until no other run works on the same base.
@@ -425,7 +499,10 @@ async fn lock(directory: &Path, progress: &dyn Progress, cancel: &CancellationTo
 fn load(path: &Path) -> Option<BaseArchive> {
     let text = fs::read_to_string(path.with_extension("json")).ok()?;
     let base: BaseArchive = serde_json::from_str(&text).ok()?;
-    path.is_file().then(|| BaseArchive { path: path.to_path_buf(), ..base })
+    path.is_file().then(|| BaseArchive {
+        path: path.to_path_buf(),
+        ..base
+    })
 }
 
 /// The description goes last: where it is, the archive is whole.
@@ -447,11 +524,16 @@ pub fn in_cache(cache: &Path, distro_name: &str, platform: Platform, diff_ids: &
 }
 
 fn directory(cache: &Path, distro_name: &str, platform: Platform) -> PathBuf {
-    cache.join("bases").join(format!("{distro_name}-{}", platform.architecture().name()))
+    cache
+        .join("bases")
+        .join(format!("{distro_name}-{}", platform.architecture().name()))
 }
 
 fn newest(directory: &Path) -> Option<BaseArchive> {
-    let entries = fs::read_dir(directory).ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    let entries = fs::read_dir(directory)
+        .ok()?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path());
     entries
         .filter(|path| path.extension().is_some_and(|e| e == "tar"))
         .filter_map(|path| load(&path))
@@ -460,7 +542,12 @@ fn newest(directory: &Path) -> Option<BaseArchive> {
 
 /// One base per distro and platform is of use: the newest. What cannot be removed does no harm.
 fn remove_others(directory: &Path, keep: &Path) {
-    for path in fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()) {
+    for path in fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+    {
         if path.extension().is_some_and(|e| e == "tar" || e == "json") && path.file_stem() != keep.file_stem() {
             let _ = fs::remove_file(path);
         }
@@ -474,8 +561,15 @@ pub(super) async fn run(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<(), BaseError> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).env("LC_ALL", "C.UTF-8");
-    let child = command.spawn().map_err(|e| BaseError::io("starting", Path::new(what), e))?;
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .env("LC_ALL", "C.UTF-8");
+    let child = command
+        .spawn()
+        .map_err(|e| BaseError::io("starting", Path::new(what), e))?;
     let output = tokio::select! {
         output = child.wait_with_output() => output.map_err(|e| BaseError::io("waiting for", Path::new(what), e))?,
         () = cancel.cancelled() => return Err(BaseError::Cancelled),
@@ -484,7 +578,11 @@ pub(super) async fn run(
     log.lines().for_each(|line| progress.log(line));
     match output.status.success() {
         true => Ok(()),
-        false => Err(BaseError::Failed { what: what.to_string(), status: output.status.to_string(), log: log.trim().to_string() }),
+        false => Err(BaseError::Failed {
+            what: what.to_string(),
+            status: output.status.to_string(),
+            log: log.trim().to_string(),
+        }),
     }
 }
 
@@ -497,7 +595,10 @@ struct Child {
 impl Child {
     fn spawn(mut command: Command, what: &'static str) -> Result<Self, BaseError> {
         // A group of its own, so that a Ctrl-C at the terminal reaches it through interrupt() only, once.
-        let inner = command.process_group(0).spawn().map_err(|e| BaseError::io("starting", Path::new(what), e))?;
+        let inner = command
+            .process_group(0)
+            .spawn()
+            .map_err(|e| BaseError::io("starting", Path::new(what), e))?;
         Ok(Child { inner, what })
     }
 
@@ -509,7 +610,11 @@ impl Child {
     }
 
     fn failed(&self, status: &str, log: &str) -> BaseError {
-        BaseError::Failed { what: self.what.to_string(), status: status.to_string(), log: log.to_string() }
+        BaseError::Failed {
+            what: self.what.to_string(),
+            status: status.to_string(),
+            log: log.to_string(),
+        }
     }
 }
 
@@ -530,19 +635,33 @@ mod tests {
     }
 
     fn recipe<'a>(distro: &'a Distro, platform: &str) -> Recipe<'a> {
-        Recipe::new(&BootstrapRequest { distro_name: "x", distro, platform: platform.parse().unwrap(), cache: Path::new(""), refresh: false })
+        Recipe::new(&BootstrapRequest {
+            distro_name: "x",
+            distro,
+            platform: platform.parse().unwrap(),
+            cache: Path::new(""),
+            refresh: false,
+        })
     }
 
     #[test]
     fn each_architecture_has_its_archive_and_the_image_keeps_the_distros_own() {
         let ubuntu = distro(Family::Ubuntu, None);
         let sources = recipe(&ubuntu, "arm64").image_sources();
-        assert!(sources.lines().all(|line| line.contains("http://ports.ubuntu.com/ubuntu-ports noble")), "{sources}");
+        assert!(
+            sources
+                .lines()
+                .all(|line| line.contains("http://ports.ubuntu.com/ubuntu-ports noble")),
+            "{sources}"
+        );
         let mirrored = distro(Family::Ubuntu, Some("http://mirror.example/ubuntu/"));
         let recipe = recipe(&mirrored, "amd64");
         assert_eq!(recipe.security, "http://mirror.example/ubuntu");
         let sources = recipe.image_sources();
-        assert!(sources.contains("http://security.ubuntu.com/ubuntu noble-security main universe\n"), "{sources}");
+        assert!(
+            sources.contains("http://security.ubuntu.com/ubuntu noble-security main universe\n"),
+            "{sources}"
+        );
         assert!(!sources.contains("mirror.example"), "{sources}");
     }
 
@@ -550,10 +669,16 @@ mod tests {
     fn a_new_state_of_the_archive_is_a_new_key() {
         let distro = distro(Family::Debian, None);
         let amd64 = recipe(&distro, "amd64");
-        let releases = |content: &[u8]| Releases { content: content.into(), newest: Timestamp::UNIX_EPOCH };
+        let releases = |content: &[u8]| Releases {
+            content: content.into(),
+            newest: Timestamp::UNIX_EPOCH,
+        };
         assert_eq!(amd64.key(&releases(b"1")), amd64.key(&releases(b"1")));
         assert_ne!(amd64.key(&releases(b"1")), amd64.key(&releases(b"2")));
-        assert_ne!(amd64.key(&releases(b"1")), recipe(&distro, "arm64").key(&releases(b"1")));
+        assert_ne!(
+            amd64.key(&releases(b"1")),
+            recipe(&distro, "arm64").key(&releases(b"1"))
+        );
     }
 
     #[test]

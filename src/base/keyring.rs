@@ -48,15 +48,17 @@ pub(super) async fn find(
             if fetched.is_file() {
                 return Ok(fetched);
             }
-            fetch_ubuntu(&fetched, progress, cancel).await.map_err(|error| match error {
-                BaseError::Cancelled => BaseError::Cancelled,
-                error => BaseError::NoKeyring {
-                    family: "Ubuntu",
-                    path: installed.to_path_buf(),
-                    package: "ubuntu-keyring (Debian trixie: ubuntu-archive-keyring)",
-                    reason: error.to_string(),
-                },
-            })?;
+            fetch_ubuntu(&fetched, progress, cancel)
+                .await
+                .map_err(|error| match error {
+                    BaseError::Cancelled => BaseError::Cancelled,
+                    error => BaseError::NoKeyring {
+                        family: "Ubuntu",
+                        path: installed.to_path_buf(),
+                        package: "ubuntu-keyring (Debian trixie: ubuntu-archive-keyring)",
+                        reason: error.to_string(),
+                    },
+                })?;
             Ok(fetched)
         }
     }
@@ -97,7 +99,13 @@ async fn fetch_ubuntu(to: &Path, progress: &dyn Progress, cancel: &CancellationT
         command
     };
     run(apt(&["update"]), "apt-get update", progress, cancel).await?;
-    run(apt(&["download", UBUNTU_PACKAGE]), "apt-get download ubuntu-archive-keyring", progress, cancel).await?;
+    run(
+        apt(&["download", UBUNTU_PACKAGE]),
+        "apt-get download ubuntu-archive-keyring",
+        progress,
+        cancel,
+    )
+    .await?;
     let package = std::fs::read_dir(at)
         .map_err(io("reading", at))?
         .filter_map(Result::ok)

@@ -60,17 +60,30 @@ pub enum BaseError {
     NoEmulation { platform: Platform },
     #[error("the keys of {family}'s archive are missing ({}), and could not be fetched from Debian's: {reason}\n\
              Install the package {package}", path.display())]
-    NoKeyring { family: &'static str, path: PathBuf, package: &'static str, reason: String },
+    NoKeyring {
+        family: &'static str,
+        path: PathBuf,
+        package: &'static str,
+        reason: String,
+    },
     /// The archive, not this machine, is the trouble.
     #[error("the archive {url} cannot be reached: {reason}")]
     Unreachable { url: String, reason: String },
     #[error("{what} failed ({status}):\n{log}")]
     Failed { what: String, status: String, log: String },
     #[error("{doing} {path}: {source}", path = path.display())]
-    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
     /// Every source of a base was tried in vain.
     #[error("{}", no_base(distro, platform, tried))]
-    NoBase { distro: String, platform: Platform, tried: Vec<Attempt> },
+    NoBase {
+        distro: String,
+        platform: Platform,
+        tried: Vec<Attempt>,
+    },
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error("interrupted")]
@@ -87,7 +100,10 @@ pub struct Attempt {
 
 impl Attempt {
     fn new(source: String, error: &BaseError) -> Self {
-        Attempt { source, reason: error.to_string() }
+        Attempt {
+            source,
+            reason: error.to_string(),
+        }
     }
 }
 
@@ -109,12 +125,26 @@ fn no_base(distro: &str, platform: &Platform, tried: &[Attempt]) -> String {
 impl BaseError {
     /// `distro` could be had neither from the registry nor from the archive, as far as each was tried.
     pub fn exhausted(distro: &str, platform: Platform, sources: impl IntoIterator<Item = (String, BaseError)>) -> Self {
-        let tried = sources.into_iter().map(|(source, error)| Attempt { source, reason: error.to_string() }).collect();
-        BaseError::NoBase { distro: distro.to_string(), platform, tried }
+        let tried = sources
+            .into_iter()
+            .map(|(source, error)| Attempt {
+                source,
+                reason: error.to_string(),
+            })
+            .collect();
+        BaseError::NoBase {
+            distro: distro.to_string(),
+            platform,
+            tried,
+        }
     }
 
     pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
-        BaseError::Io { doing, path: path.to_path_buf(), source }
+        BaseError::Io {
+            doing,
+            path: path.to_path_buf(),
+            source,
+        }
     }
 }
 
@@ -128,12 +158,24 @@ mod tests {
             distro: "ubuntu_noble".into(),
             platform: Platform(Architecture::Arm64),
             tried: vec![
-                Attempt { source: "the registry docker.io/library/ubuntu:24.04".into(), reason: "no route".into() },
-                Attempt { source: "the archive http://ports.ubuntu.com/ubuntu-ports".into(), reason: "timed out".into() },
+                Attempt {
+                    source: "the registry docker.io/library/ubuntu:24.04".into(),
+                    reason: "no route".into(),
+                },
+                Attempt {
+                    source: "the archive http://ports.ubuntu.com/ubuntu-ports".into(),
+                    reason: "timed out".into(),
+                },
             ],
         };
         let text = error.to_string();
-        for part in ["no route", "timed out", "--base", "distros.ubuntu_noble.mirror", "docker load"] {
+        for part in [
+            "no route",
+            "timed out",
+            "--base",
+            "distros.ubuntu_noble.mirror",
+            "docker load",
+        ] {
             assert!(text.contains(part), "{part} is not in: {text}");
         }
     }

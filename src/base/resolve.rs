@@ -68,7 +68,11 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// The tag that a pulled base gets in the engine.
     fn pulled_tag(&self, platform: Platform) -> String {
-        format!("obgp-build/base:{}-{}-registry", self.distro_name, platform.architecture().name())
+        format!(
+            "obgp-build/base:{}-{}-registry",
+            self.distro_name,
+            platform.architecture().name()
+        )
     }
 
     /// The reference in a registry that the base has, or would have.
@@ -88,7 +92,7 @@ pub async fn plan(engine: &Engine, request: &Request<'_>, platform: Platform) ->
     };
     let bootstrapped = bootstrap::engine_tag(request.distro_name, platform);
     let pulled = request.pulled_tag(platform);
-    let has = async |name: &str| Ok::<_, EngineError>(engine.inspect_image(name).await?.filter(|image| image.is_for(platform)));
+    let has = async |name: &str| engine.inspect_image_for(name, platform).await;
     if let Some(base) = request.base {
         return Ok(match has(base).await? {
             Some(image) => planned(Origin::Engine, base, base, Some(&image)),
@@ -123,8 +127,17 @@ pub async fn provide(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<BaseImage, BaseError> {
-    let no_base = |tried| BaseError::NoBase { distro: request.distro_name.to_string(), platform: plan.platform, tried };
-    let archive = || format!("the archive {}", super::mirror(request.distro, plan.platform.architecture()));
+    let no_base = |tried| BaseError::NoBase {
+        distro: request.distro_name.to_string(),
+        platform: plan.platform,
+        tried,
+    };
+    let archive = || {
+        format!(
+            "the archive {}",
+            super::mirror(request.distro, plan.platform.architecture())
+        )
+    };
     match plan.origin {
         Origin::Engine => found(engine, request, plan).await,
         Origin::Bootstrap => match make(engine, request, plan, progress, cancel).await {
@@ -140,7 +153,10 @@ pub async fn provide(
             if request.base.is_some() || request.mode == BootstrapMode::Never {
                 return Err(no_base(vec![registry]));
             }
-            progress.note(&format!("{} cannot be pulled; making the base from the archive", request.reference()));
+            progress.note(&format!(
+                "{} cannot be pulled; making the base from the archive",
+                request.reference()
+            ));
             let plan = BasePlan {
                 name: bootstrap::name(request.distro),
                 engine_tag: bootstrap::engine_tag(request.distro_name, plan.platform),
@@ -165,10 +181,9 @@ async fn pull(
 ) -> Result<BaseImage, BaseError> {
     progress.step(&format!("pulling {}", request.reference()));
     tokio::select! {
-        pulled = engine.pull(request.reference(), plan.platform, progress) => pulled?,
+        pulled = engine.pull(request.reference(), plan.platform, &plan.engine_tag, progress) => pulled?,
         () = cancel.cancelled() => return Err(BaseError::Cancelled),
     };
-    engine.tag(request.reference(), &plan.engine_tag).await?;
     found(engine, request, plan).await
 }
 
@@ -194,23 +209,41 @@ async fn make(
 /// Loads a bootstrapped base into the engine, under its own tag.
 pub async fn load(engine: &Engine, archive: &BaseArchive, progress: &dyn Progress) -> Result<(), BaseError> {
     progress.step("loading the base into the engine");
-    let file = tokio::fs::File::open(&archive.path).await.map_err(|e| BaseError::io("opening", &archive.path, e))?;
-    engine.load(tokio_util::io::ReaderStream::with_capacity(file, 1 << 20)).await?;
+    let file = tokio::fs::File::open(&archive.path)
+        .await
+        .map_err(|e| BaseError::io("opening", &archive.path, e))?;
+    engine
+        .load(tokio_util::io::ReaderStream::with_capacity(file, 1 << 20))
+        .await?;
     Ok(())
 }
 
 /// What the engine has under the planned tag.
 async fn found(engine: &Engine, request: &Request<'_>, plan: &BasePlan) -> Result<BaseImage, BaseError> {
-    let image = engine.inspect_image(&plan.engine_tag).await?.ok_or_else(|| BaseError::NoBase {
-        distro: request.distro_name.to_string(),
-        platform: plan.platform,
-        tried: vec![Attempt { source: format!("the engine, for {}", plan.engine_tag), reason: "it is gone".into() }],
-    })?;
+    let image = engine
+        .inspect_image_for(&plan.engine_tag, plan.platform)
+        .await?
+        .ok_or_else(|| BaseError::NoBase {
+            distro: request.distro_name.to_string(),
+            platform: plan.platform,
+            tried: vec![Attempt {
+                source: format!("the engine, for {}", plan.engine_tag),
+                reason: "it is gone".into(),
+            }],
+        })?;
     let digest = image
         .repo_digests
         .iter()
         .filter(|_| plan.engine_tag != bootstrap::engine_tag(request.distro_name, plan.platform))
         .find_map(|digest| digest.split_once('@').map(|(_, digest)| digest.to_string()))
-        .or_else(|| bootstrap::in_cache(request.cache, request.distro_name, plan.platform, &image.diff_ids).map(|base| base.digest));
-    Ok(BaseImage { engine_tag: plan.engine_tag.clone(), name: plan.name.clone(), digest, diff_ids: image.diff_ids })
+        .or_else(|| {
+            bootstrap::in_cache(request.cache, request.distro_name, plan.platform, &image.diff_ids)
+                .map(|base| base.digest)
+        });
+    Ok(BaseImage {
+        engine_tag: plan.engine_tag.clone(),
+        name: plan.name.clone(),
+        digest,
+        diff_ids: image.diff_ids,
+    })
 }

@@ -19,7 +19,13 @@ pub async fn run(context: &Context, args: &BootstrapArgs) -> Result<(), Failure>
     let mut bases = Vec::new();
     for platform in pick_platforms(&file, &args.platform) {
         let progress = context.terminal.line(&format!("{} {platform} base", args.distro));
-        let request = BootstrapRequest { distro_name: &args.distro, distro, platform, cache: &cache, refresh: args.refresh };
+        let request = BootstrapRequest {
+            distro_name: &args.distro,
+            distro,
+            platform,
+            cache: &cache,
+            refresh: args.refresh,
+        };
         let base = bootstrap::bootstrap(&request, progress.as_ref(), &context.cancel).await?;
         match &engine {
             Ok(engine) => resolve::load(engine, &base, progress.as_ref()).await?,
@@ -28,7 +34,10 @@ pub async fn run(context: &Context, args: &BootstrapArgs) -> Result<(), Failure>
         }
         bases.push(base);
     }
-    let result: Vec<_> = bases.iter().map(|base| json!({ "path": base.path, "base": base })).collect();
+    let result: Vec<_> = bases
+        .iter()
+        .map(|base| json!({ "path": base.path, "base": base }))
+        .collect();
     context.print(&result, || bases.iter().map(text).collect())
 }
 
@@ -36,7 +45,11 @@ fn text(base: &BaseArchive) -> String {
     let mut text = format!("{}\n", base.image_name);
     let _ = writeln!(text, "  archive   {}", base.path.display());
     let _ = writeln!(text, "  digest    {}", base.digest);
-    let _ = writeln!(text, "  from      {} {} as of {}", base.mirror, base.suite, base.snapshot);
+    let _ = writeln!(
+        text,
+        "  from      {} {} as of {}",
+        base.mirror, base.suite, base.snapshot
+    );
     let _ = writeln!(text, "  packages  {}", base.packages);
     text
 }

@@ -9,8 +9,12 @@ const TEMPLATE: &str = include_str!("report.html.j2");
 
 pub fn build(report: &BuildReport) -> Result<String, minijinja::Error> {
     let mut environment = Environment::new();
-    environment.add_filter("mib", |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)));
+    environment.add_filter("mib", |bytes: u64| {
+        format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+    });
     environment.add_filter("seconds", |seconds: f64| format!("{seconds:.1} s"));
     environment.add_template("report.html", TEMPLATE)?;
-    environment.get_template("report.html")?.render(context! { report => Value::from(Serde(report)) })
+    environment
+        .get_template("report.html")?
+        .render(context! { report => Value::from(Serde(report)) })
 }

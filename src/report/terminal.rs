@@ -105,7 +105,11 @@ impl Line {
             *last = step.to_string();
             self.told.store(0, Ordering::Relaxed);
         }
-        let first = self.seen.lock().unwrap_or_else(|e| e.into_inner()).insert(step.to_string());
+        let first = self
+            .seen
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .insert(step.to_string());
         (shorten(step), first)
     }
 

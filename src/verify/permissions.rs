@@ -221,9 +221,18 @@ fn agent_writable(context: &Context, evidence: &mut Evidence) {
 }
 
 fn ownership(context: &Context, evidence: &mut Evidence) {
+    let accounts = &context.accounts;
+    for (path, error) in [
+        ("/etc/passwd", accounts.passwd.as_ref().err()),
+        ("/etc/group", accounts.group.as_ref().err()),
+    ] {
+        if let Some(error) = error {
+            return evidence.finding(path, None, "the owners of all files", error);
+        }
+    }
     evidence.checked(context.tree.len(), "paths");
-    let users: Vec<u32> = context.accounts.users().iter().map(|u| u.uid).collect();
-    let groups: Vec<u32> = context.accounts.groups().iter().map(|g| g.gid).collect();
+    let users: Vec<u32> = accounts.users().iter().map(|u| u.uid).collect();
+    let groups: Vec<u32> = accounts.groups().iter().map(|g| g.gid).collect();
     for (path, node) in context.tree.iter() {
         if !users.contains(&node.uid) {
             evidence.file(

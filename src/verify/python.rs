@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use pep440_rs::Version;
+use pep440_rs::{Operator, Version};
 use pep508_rs::VersionOrUrl;
 
 use super::requirements::{marker_environment, parse};
@@ -199,7 +199,7 @@ fn lock(context: &Context, evidence: &mut Evidence) {
                 return Ok(None);
             }
             match r.version_or_url {
-                Some(VersionOrUrl::VersionSpecifier(s)) if s.len() == 1 => {
+                Some(VersionOrUrl::VersionSpecifier(s)) if s.len() == 1 && *s[0].operator() == Operator::Equal => {
                     Ok(Some((r.name.to_string(), s[0].version().clone())))
                 }
                 _ => Err("no pin".to_string()),

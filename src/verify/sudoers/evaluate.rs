@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::parse::{AliasKind, Statement, is_alias};
-use super::{Command, Grant, Location, Member, Policy, Problem, Setting};
+use super::{Command, Grant, Location, MAX_PROBLEMS, Member, Policy, Problem, Setting};
 
 /// Aliases of aliases multiply; a policy beyond this many single grants is not one to reason about.
 const MAX_GRANTS: usize = 4096;
@@ -60,6 +60,10 @@ pub fn evaluate(statements: &[(Location, Statement)]) -> Policy {
         };
         if let Err(what) = result {
             policy.problems.push(Problem { at: at.clone(), what });
+            // With that much wrong the policy is refused anyway; a hostile one is not worked through to its end.
+            if policy.problems.len() >= MAX_PROBLEMS || policy.grants.len() == MAX_GRANTS {
+                break;
+            }
         }
     }
     policy
