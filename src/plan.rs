@@ -1,5 +1,5 @@
 //! Settings → what will be built: one target per distro and platform, every input resolved. Asks the engine, and git
-//! for a ref that is a branch or tag; starts nothing.
+//! for a ref that is a branch or tag; starts nothing, but makes a lock that is missing.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,14 +8,17 @@ use jiff::Timestamp;
 use oci_spec::distribution::Reference;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use crate::base;
 use crate::base::resolve::{self, BasePlan};
 use crate::config::file::ConfigError;
-use crate::config::{Distro, Settings};
+use crate::config::{Distro, Settings, settings};
 use crate::engine::{Engine, EngineError};
-use crate::lock::{self, LockError};
+use crate::host::Host;
+use crate::lock::{self, LockError, LockRequest};
 use crate::platform::Platform;
+use crate::progress::Progress;
 use crate::project::{self, ProjectError, Source};
 use crate::{context, dockerfile};
 
@@ -116,7 +119,15 @@ pub enum PlanError {
     },
 }
 
-pub async fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, PlanError> {
+/// What planning may need of the outside: to make a lock that is missing.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    pub host: &'a Host,
+    pub progress: &'a dyn Progress,
+    pub cancel: &'a CancellationToken,
+}
+
+pub async fn plan(settings: &Settings, engine: &Engine, around: Surroundings<'_>) -> Result<Plan, PlanError> {
     let endpoint = engine.endpoint().to_string();
     let info = engine.info();
     let native: Platform =
@@ -127,11 +138,6 @@ pub async fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, PlanErro
                 os: info.os.clone(),
                 architecture: info.architecture.clone(),
             })?;
-    // Refused before the engine or the network is asked anything more.
-    for name in &settings.distros {
-        let distro = settings.distro(name)?;
-        project::check_python(&settings.file, &settings.reference_for(distro), name, distro)?;
-    }
     let runnable = engine.worker_platforms().await?;
     for platform in &settings.platforms {
         if *platform != native
@@ -149,7 +155,7 @@ pub async fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, PlanErro
     }
     let mut images = Vec::new();
     for name in &settings.distros {
-        images.push(plan_image(settings, engine, name, native).await?);
+        images.push(plan_image(settings, engine, name, native, around).await?);
     }
     Ok(Plan {
         engine: EnginePlan {
@@ -167,13 +173,31 @@ async fn plan_image(
     engine: &Engine,
     name: &str,
     native: Platform,
+    around: Surroundings<'_>,
 ) -> Result<ImagePlan, PlanError> {
     let file = &settings.file;
     let distro = settings.distro(name)?;
     let reference = settings.reference_for(distro);
     let series = project::series(file, &reference)?;
     let source = project::resolve(file, &reference).await?;
-    let lock = lock::find(file, &reference, &distro.python)?;
+    let lock = match lock::find(file, &reference, &distro.python) {
+        Err(LockError::Missing { .. }) if !settings.locked => {
+            around.progress.note(&format!(
+                "there is no lock for {reference} on Python {}: making it",
+                distro.python
+            ));
+            let exclude_newer = settings::lock_moment()?;
+            let request = LockRequest {
+                file,
+                reference: &reference,
+                source: &source,
+                python: &distro.python,
+                exclude_newer,
+            };
+            lock::lock(&request, around.host, around.progress, around.cancel).await?
+        }
+        found => found?,
+    };
     let image_name = settings.image_name(name, &reference)?;
     let tag = image_name.tag().unwrap_or_default().to_string();
     let context = context::build(file, &dockerfile::render(name, distro, file)?)?;

@@ -151,16 +151,15 @@ async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Re
         );
 
         // The platforms side by side: in the classic store each pull takes the name from the other.
-        lab.will_remove(&base);
         let before = registry.logins.load(Ordering::Relaxed);
         let pulls = Architecture::ALL.map(|architecture| {
             let (lab, base) = (lab.clone(), base.clone());
             async move {
                 let platform = Platform(architecture);
-                let pulled = lab.engine.pull(&base, platform, &Silent).await.unwrap();
-                assert!(pulled.is_for(platform), "{pulled:?}");
                 let name = lab.image_name();
-                lab.engine.tag(&pulled.id, &name).await.unwrap();
+                let pulled = lab.engine.pull(&base, platform, &name, &Silent).await.unwrap();
+                assert!(pulled.is_for(platform), "{pulled:?}");
+                pulled.repo_digests.iter().for_each(|digest| lab.will_remove(digest));
                 let mut request = lab.request(&format!("FROM {name}\nCOPY Dockerfile /\n"), &[]);
                 request.platform = platform;
                 let solved = buildkit::solve(&lab.engine, &request, &Silent, CancellationToken::new())
@@ -173,10 +172,12 @@ async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Re
         });
         futures_util::future::join_all(pulls).await;
         assert!(registry.logins.load(Ordering::Relaxed) > before);
+        let tag = lab.engine.inspect_image(&base).await.unwrap();
+        assert_eq!(tag, None, "the reference has come to stay");
         let missing = format!("{host}:{}/test/missing:1", registry.port);
         let error = lab
             .engine
-            .pull(&missing, host_platform(), &Silent)
+            .pull(&missing, host_platform(), &lab.image_name(), &Silent)
             .await
             .unwrap_err()
             .to_string();

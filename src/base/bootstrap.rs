@@ -278,8 +278,9 @@ impl<'a> Recipe<'a> {
         for option in DPKG_OPTIONS {
             command.arg(format!("--dpkgopt={option}"));
         }
-        // Where base-files does not have the links /bin -> usr/bin yet.
-        command.arg("--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr");
+        if lacks_merged_usr(self.distro) {
+            command.arg("--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr");
+        }
         command.arg(&self.distro.suite).arg("-");
         command.args(self.sources(self.mirror, &self.security, keyring).lines());
         command.env("SOURCE_DATE_EPOCH", releases.newest.as_second().to_string());
@@ -400,6 +401,11 @@ fn family_name(family: Family) -> &'static str {
     }
 }
 
+/// Whether nothing among the required packages makes the links `/bin -> usr/bin` that the distro's own images have.
+fn lacks_merged_usr(distro: &Distro) -> bool {
+    matches!(distro.suite.as_str(), "bullseye" | "focal" | "jammy")
+}
+
 /// Debian has its security updates beside its archive, and so have its mirrors; Ubuntu's mirrors have them inside.
 fn security_archive(distro: &Distro, architecture: Architecture, mirror: &str) -> String {
     match (distro.family, architecture, &distro.mirror) {
@@ -418,17 +424,10 @@ fn release_date(content: &[u8]) -> Option<Timestamp> {
     Some(moment.in_tz("UTC").ok()?.timestamp())
 }
 
-/// apt's own words for why, without its counting.
+/// apt's own words for why, without what it says of its progress.
 fn apt_reason(log: &str) -> String {
-    let lines: Vec<&str> = log
-        .lines()
-        .map(str::trim)
-        .filter(|l| l.starts_with("E:") || l.starts_with("Err:"))
-        .collect();
-    match lines.is_empty() {
-        true => log.trim().to_string(),
-        false => lines.join("; "),
-    }
+    let error = log.lines().find_map(|line| line.trim().strip_prefix("E: "));
+    error.unwrap_or(log).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn is_network_failure(line: &str) -> bool {
@@ -686,6 +685,16 @@ mod tests {
         let file = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nOrigin: Ubuntu\nDate: Thu, 25 Apr 2024 15:10:33 UTC\n";
         assert_eq!(release_date(file).unwrap().to_string(), "2024-04-25T15:10:33Z");
         assert_eq!(release_date(b"<html>not found</html>"), None);
+    }
+
+    #[test]
+    fn of_apts_output_the_reason_is_told() {
+        let log = "Ign:1 http://x/InRelease\nErr:1 http://x/InRelease\n  Could not resolve 'x'\n\
+                   E: Failed to fetch http://x/InRelease  Could not resolve 'x'\nE: Download Failed\n";
+        assert_eq!(
+            apt_reason(log),
+            "Failed to fetch http://x/InRelease Could not resolve 'x'"
+        );
     }
 
     #[test]

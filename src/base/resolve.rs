@@ -92,9 +92,7 @@ pub async fn plan(engine: &Engine, request: &Request<'_>, platform: Platform) ->
     };
     let bootstrapped = bootstrap::engine_tag(request.distro_name, platform);
     let pulled = request.pulled_tag(platform);
-    let has = async |name: &str| {
-        Ok::<_, EngineError>(engine.inspect_image(name).await?.filter(|image| image.is_for(platform)))
-    };
+    let has = async |name: &str| engine.inspect_image_for(name, platform).await;
     if let Some(base) = request.base {
         return Ok(match has(base).await? {
             Some(image) => planned(Origin::Engine, base, base, Some(&image)),
@@ -183,10 +181,9 @@ async fn pull(
 ) -> Result<BaseImage, BaseError> {
     progress.step(&format!("pulling {}", request.reference()));
     tokio::select! {
-        pulled = engine.pull(request.reference(), plan.platform, progress) => pulled?,
+        pulled = engine.pull(request.reference(), plan.platform, &plan.engine_tag, progress) => pulled?,
         () = cancel.cancelled() => return Err(BaseError::Cancelled),
     };
-    engine.tag(request.reference(), &plan.engine_tag).await?;
     found(engine, request, plan).await
 }
 
@@ -224,7 +221,7 @@ pub async fn load(engine: &Engine, archive: &BaseArchive, progress: &dyn Progres
 /// What the engine has under the planned tag.
 async fn found(engine: &Engine, request: &Request<'_>, plan: &BasePlan) -> Result<BaseImage, BaseError> {
     let image = engine
-        .inspect_image(&plan.engine_tag)
+        .inspect_image_for(&plan.engine_tag, plan.platform)
         .await?
         .ok_or_else(|| BaseError::NoBase {
             distro: request.distro_name.to_string(),

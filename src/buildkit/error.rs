@@ -123,7 +123,8 @@ impl SolveError {
 
 impl StepFailure {
     fn reason(&self) -> String {
-        match (&self.step, self.exit_code) {
+        let step = self.step.as_deref().map(shorten);
+        match (step, self.exit_code) {
             (Some(step), Some(code)) => format!("step {step} failed with exit code {code}"),
             (Some(step), None) => format!("step {step} failed: {}", self.message),
             (None, _) => format!("the build failed: {}", self.message),
@@ -150,6 +151,16 @@ impl StepFailure {
             );
         }
         None
+    }
+}
+
+/// BuildKit's name of a `RUN` step is its whole script on one line; the Dockerfile's lines are shown besides.
+fn shorten(step: &str) -> String {
+    const LENGTH: usize = 100;
+    let step = step.split_whitespace().collect::<Vec<_>>().join(" ");
+    match step.char_indices().nth(LENGTH) {
+        Some((end, _)) => format!("{}…", &step[..end]),
+        None => step,
     }
 }
 
@@ -462,6 +473,9 @@ mod tests {
                 .contains("prune")
         );
         assert_eq!(failure("x", Some(1), &["E: no"]).hint(), None);
+        let mut long = failure("", Some(1), &[]);
+        long.step = Some(format!("[2/3] RUN {}", "é  ".repeat(500)));
+        assert!(long.reason().chars().count() < 140, "{}", long.reason());
     }
 
     #[test]

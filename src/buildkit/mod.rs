@@ -1,8 +1,8 @@
 //! One Dockerfile and its context, for one platform -> an image in the engine's store, by the engine's own BuildKit.
 //!
-//! BuildKit is a gRPC service that the engine offers on an upgraded connection (`/grpc`, see [`control`]). What it needs
+//! BuildKit is a gRPC service that the engine offers on an upgraded connection (`/grpc`, see `control`). What it needs
 //! of us during a solve (the context, secrets, registry logins) it asks for on a second one (`/session`), where we are
-//! the server, see [`session`]. Both work alike on every engine since 20.10.
+//! the server, see `session`. Both work alike on every engine since 20.10.
 
 pub mod context;
 mod control;

@@ -27,7 +27,7 @@ use crate::context::DOCKERFILE;
 use crate::engine::{Engine, EngineImage};
 use crate::host::Host;
 use crate::layout::{self, Compression, IngestOptions, Layout, ReadOptions, Tree};
-use crate::plan::{self, ImagePlan, Target};
+use crate::plan::{self, ImagePlan, Surroundings, Target};
 use crate::progress::{Progress, SharedProgress};
 use crate::report::result::{BaseReport, BuildReport, Built, ImageReport, Outcome, PlatformReport};
 use crate::report::{html, text};
@@ -51,11 +51,22 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
     let settings = Settings::new(context.build_file()?, &args.target)?;
     let contract = Contract::load(&contract_path(&settings.file))?;
     let engine = context.unless_cancelled(Engine::from_env()).await??;
-    let plan = context.unless_cancelled(plan::plan(&settings, &engine)).await??;
+    let host = Host::from_env();
+    let plan = {
+        let progress = context.terminal.line("plan");
+        let around = Surroundings {
+            host: &host,
+            progress: progress.as_ref(),
+            cancel: &context.cancel,
+        };
+        context
+            .unless_cancelled(plan::plan(&settings, &engine, around))
+            .await??
+    };
     let layout = Layout::open_or_create(layout_dir(&options.output))?;
     let jobs = options.jobs.map_or_else(default_jobs, usize::from);
     let builder = Arc::new(Builder {
-        host: Host::from_env(),
+        host,
         cache: base::cache_directory(),
         state: State::new(&options.output),
         jobs: Semaphore::new(jobs),

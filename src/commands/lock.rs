@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Context, Failure};
 use crate::cli::LockArgs;
-use crate::config::settings::{find_distro, pick_distros};
+use crate::config::settings::{find_distro, lock_moment, pick_distros};
 use crate::host::Host;
 use crate::lock::{self, LockRequest};
 use crate::project;
@@ -63,14 +62,4 @@ pub async fn run(context: &Context, args: &LockArgs) -> Result<(), Failure> {
             .map(|lock| format!("{}  {} distributions\n", lock.path.display(), lock.pins.len()))
             .collect()
     })
-}
-
-/// `SOURCE_DATE_EPOCH`, or now: what is uploaded later is not considered, so the same moment gives the same lock.
-fn lock_moment() -> Result<Timestamp, Failure> {
-    let epoch = crate::config::settings::epoch_from_environment()?;
-    match epoch {
-        Some(seconds) => Ok(Timestamp::from_second(seconds)?),
-        // Whole seconds: that is all the header says.
-        None => Ok(Timestamp::from_second(Timestamp::now().as_second())?),
-    }
 }

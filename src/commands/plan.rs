@@ -7,13 +7,24 @@ use crate::base::resolve::BasePlan;
 use crate::cli::TargetArgs;
 use crate::config::Settings;
 use crate::engine::Engine;
-use crate::plan::{self, Plan};
+use crate::host::Host;
+use crate::plan::{self, Plan, Surroundings};
 use crate::project::Source;
 
 pub async fn run(context: &Context, args: &TargetArgs) -> Result<(), Failure> {
     let settings = Settings::new(context.build_file()?, args)?;
     let engine = Engine::from_env().await?;
-    let plan = plan::plan(&settings, &engine).await?;
+    let progress = context.terminal.line("plan");
+    let host = Host::from_env();
+    let around = Surroundings {
+        host: &host,
+        progress: progress.as_ref(),
+        cancel: &context.cancel,
+    };
+    let plan = context
+        .unless_cancelled(plan::plan(&settings, &engine, around))
+        .await??;
+    drop(progress);
     context.print(&plan, || text(&plan))
 }
 

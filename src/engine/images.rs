@@ -128,21 +128,44 @@ impl Engine {
         Ok(loaded)
     }
 
-    /// Pulls `reference` for `platform` with the credentials docker has for its registry. One at a time: in the classic
-    /// store a name holds one platform, and a pull of another takes it over. What is given back is what was pulled; use its
-    /// ID from then on, not the name.
+    /// Pulls `reference` for `platform`, with the credentials docker has for its registry, and names it `name`. The
+    /// reference itself stands afterwards for what it stood for before: the classic store gives it to whichever platform
+    /// was pulled last, and the person may use it for another. One pull at a time for the same reason.
     pub async fn pull(
         &self,
         reference: &str,
         platform: Platform,
+        name: &str,
         progress: &dyn Progress,
     ) -> Result<EngineImage, EngineError> {
         let _alone = self.inner.pulls.lock().await;
+        let before = self.inspect_image(reference).await?;
+        self.pull_to_reference(reference, platform, progress).await?;
+        // An image that is no index is pulled whatever its platform.
+        let pulled = self.inspect_image_for(reference, platform).await?;
+        if let Some(image) = &pulled {
+            self.tag(&image.id, name).await?;
+        }
+        match before {
+            Some(before) if Some(&before.id) == pulled.as_ref().map(|image| &image.id) => {}
+            Some(before) => self.tag(&before.id, reference).await?,
+            None => {
+                self.remove_image(reference).await?;
+            }
+        }
+        pulled.ok_or_else(|| {
+            let lacking = format!("the registry has no image of this name for {platform}");
+            self.api_error(format!("pulling {reference}"), io::Error::other(lacking).into())
+        })
+    }
+
+    async fn pull_to_reference(
+        &self,
+        reference: &str,
+        platform: Platform,
+        progress: &dyn Progress,
+    ) -> Result<(), EngineError> {
         progress.step(&format!("pulling {reference} for {platform}"));
-        let options = CreateImageOptionsBuilder::default()
-            .from_image(reference)
-            .platform(&platform.to_string())
-            .build();
         let login = credentials::for_registry(credentials::registry_of(reference))
             .await
             .map(|login| match login {
@@ -156,6 +179,10 @@ impl Engine {
                     ..DockerCredentials::default()
                 },
             });
+        let options = CreateImageOptionsBuilder::default()
+            .from_image(reference)
+            .platform(&platform.to_string())
+            .build();
         let doing = || format!("pulling {reference} for {platform}");
         let mut layers: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         let mut told = self.docker().create_image(Some(options), None, login);
@@ -172,11 +199,7 @@ impl Engine {
                 progress.bytes(done, Some(total).filter(|total| *total > 0));
             }
         }
-        // An image that is no index is pulled whatever its platform.
-        self.inspect_image_for(reference, platform).await?.ok_or_else(|| {
-            let lacking = format!("the registry has no image of this name for {platform}");
-            self.api_error(doing(), io::Error::other(lacking).into())
-        })
+        Ok(())
     }
 
     /// The image as an archive: the legacy layout before engine 25, an OCI layout with `manifest.json` since.
@@ -191,10 +214,7 @@ impl Engine {
     }
 
     pub async fn tag(&self, image: &str, name: &str) -> Result<(), EngineError> {
-        let (repo, tag) = match name.rsplit_once(':') {
-            Some((repo, tag)) if !tag.contains('/') => (repo, tag),
-            _ => (name, "latest"),
-        };
+        let (repo, tag) = split_tag(name);
         let options = TagImageOptionsBuilder::default().repo(repo).tag(tag).build();
         self.docker()
             .tag_image(image, Some(options))
@@ -213,10 +233,30 @@ impl Engine {
     }
 }
 
+/// `NAME:TAG` in two; without a tag, docker means `latest`.
+fn split_tag(reference: &str) -> (&str, &str) {
+    match reference.rsplit_once(':') {
+        // Otherwise it is a registry's port.
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        _ => (reference, "latest"),
+    }
+}
+
 /// bollard's stream borrows the name; this one owns it.
 fn async_chunks(
     docker: bollard::Docker,
     image: String,
 ) -> impl Stream<Item = Result<Bytes, bollard::errors::Error>> + Send {
     futures_util::stream::once(async move { docker.export_image(&image).boxed() }).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_no_tag() {
+        assert_eq!(split_tag("registry:5000/a/b"), ("registry:5000/a/b", "latest"));
+        assert_eq!(split_tag("registry:5000/a/b:c"), ("registry:5000/a/b", "c"));
+    }
 }

@@ -235,7 +235,7 @@ fn write_image(
         let (layout, pool) = (receiving.layout, &receiving.pool);
         let layer = assemble::canonical(layout, pool, media_type, &merged, &changes, &spools, epoch)
             .map_err(|source| IngestError::Assemble { number, source })?;
-        layers.push(Layer::Written(layer));
+        layers.push(Layer::Written(Box::new(layer)));
     }
     let layers = wait_for(layers)?;
     write_documents(receiving.layout, &export.config, &fates, &layers, merged.tree, options)
@@ -246,7 +246,7 @@ enum Layer<'scope> {
         number: usize,
         writing: ScopedJoinHandle<'scope, Result<Assembled, AssembleError>>,
     },
-    Written(Assembled),
+    Written(Box<Assembled>),
     /// The base layer of this diff ID once more.
     Same([u8; 32]),
 }
@@ -255,7 +255,7 @@ fn wait_for(layers: Vec<Layer<'_>>) -> Result<Vec<Assembled>, IngestError> {
     let mut done: Vec<Assembled> = Vec::with_capacity(layers.len());
     for layer in layers {
         let layer = match layer {
-            Layer::Written(layer) => Some(layer),
+            Layer::Written(layer) => Some(*layer),
             Layer::Writing { number, writing } => {
                 let result = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 Some(result.map_err(|source| IngestError::Assemble { number, source })?)

@@ -275,7 +275,7 @@ fn judge_path(raw: &str) -> Result<Option<(String, Option<EntryKind>)>, TarError
     if raw.chars().any(char::is_control) {
         return Err(refuse(raw, "its name holds control characters"));
     }
-    if raw.starts_with('/') && raw.trim_matches('/') != "" {
+    if raw.starts_with('/') && !raw.trim_matches('/').is_empty() {
         return Err(refuse(raw, "an absolute path"));
     }
     let mut path = String::with_capacity(raw.len());

@@ -157,7 +157,7 @@ fn a_change_of_mode_owner_time_or_capability_is_a_change() {
             ..a()
         },
     ] {
-        let (dir, image) = ingest_layer(&base(), &[changed.clone()]).unwrap();
+        let (dir, image) = ingest_layer(&base(), std::slice::from_ref(&changed)).unwrap();
         let node = image.tree.get("d/a").unwrap();
         assert_eq!(
             (node.layer, node.mode, u64::from(node.uid)),
