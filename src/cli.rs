@@ -148,7 +148,7 @@ pub struct BuildOptions {
     /// Where the OCI layout and the report go
     #[arg(long, value_name = "DIR", default_value = "dist")]
     pub output: PathBuf,
-    /// How many targets are built at once [default: one per two processors, at least two]
+    /// How many targets are built at once [default: one per processor, at least two]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
     /// Run every build step again

@@ -40,7 +40,12 @@ pub struct Finding {
 }
 
 fn finding(check: &'static str, status: Status, found: impl Into<String>, mend: Option<&str>) -> Finding {
-    Finding { check, status, found: found.into(), mend: mend.map(str::to_string) }
+    Finding {
+        check,
+        status,
+        found: found.into(),
+        mend: mend.map(str::to_string),
+    }
 }
 
 /// Looks at everything; slow answers (the network's) are waited for side by side.
@@ -58,7 +63,10 @@ pub async fn examine(file: &BuildFile, host: &Host, output: &Path) -> Vec<Findin
     }
     findings.push(mmdebstrap());
     findings.extend(keyrings(file));
-    findings.push(command("git", "a project ref that is a branch or tag is resolved with it"));
+    findings.push(command(
+        "git",
+        "a project ref that is a branch or tag is resolved with it",
+    ));
     findings.push(ca_bundle(host));
     findings.push(proxies(host));
     findings.extend(network(file, host).await);
@@ -75,7 +83,12 @@ pub async fn examine(file: &BuildFile, host: &Host, output: &Path) -> Vec<Findin
 async fn examine_engine(engine: &Engine, wanted: &[Platform]) -> Vec<Finding> {
     let info = engine.info();
     let mut findings = vec![
-        finding("engine", Status::Ok, format!("{} (API {}) at {}", info.version, info.api_version, engine.endpoint()), None),
+        finding(
+            "engine",
+            Status::Ok,
+            format!("{} (API {}) at {}", info.version, info.api_version, engine.endpoint()),
+            None,
+        ),
         finding(
             "image store",
             Status::Ok,
@@ -88,7 +101,13 @@ async fn examine_engine(engine: &Engine, wanted: &[Platform]) -> Vec<Finding> {
     ];
     match engine.worker_platforms().await {
         Ok(platforms) => {
-            findings.push(finding("BuildKit", Status::Ok, format!("answers; runs {}", join(&platforms)), None));
+            let platforms: Vec<Platform> = platforms.iter().filter_map(|p| p.parse().ok()).collect();
+            findings.push(finding(
+                "BuildKit",
+                Status::Ok,
+                format!("answers; runs {}", join(&platforms)),
+                None,
+            ));
             let lacking: Vec<Platform> = wanted.iter().copied().filter(|p| !platforms.contains(p)).collect();
             findings.push(if lacking.is_empty() {
                 finding("emulation", Status::Ok, "every platform of build.toml can be run", None)
@@ -139,13 +158,28 @@ fn keyrings(file: &BuildFile) -> Vec<Finding> {
                 finding(check, Status::Ok, path, None)
             } else {
                 let mend = format!("apt-get install {package}");
-                finding(check, Status::Warn, format!("no {path}: its distros cannot be bootstrapped here"), Some(&mend))
+                finding(
+                    check,
+                    Status::Warn,
+                    format!("no {path}: its distros cannot be bootstrapped here"),
+                    Some(&mend),
+                )
             }
         })
     };
     [
-        one(Family::Debian, "keyring: Debian", "/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
-        one(Family::Ubuntu, "keyring: Ubuntu", "/usr/share/keyrings/ubuntu-archive-keyring.gpg", "ubuntu-keyring"),
+        one(
+            Family::Debian,
+            "keyring: Debian",
+            "/usr/share/keyrings/debian-archive-keyring.gpg",
+            "debian-archive-keyring",
+        ),
+        one(
+            Family::Ubuntu,
+            "keyring: Ubuntu",
+            "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+            "ubuntu-keyring",
+        ),
     ]
     .into_iter()
     .flatten()
@@ -155,17 +189,29 @@ fn keyrings(file: &BuildFile) -> Vec<Finding> {
 fn command(name: &'static str, why: &str) -> Finding {
     match find_in_path(name) {
         Some(path) => finding(name, Status::Ok, path.display().to_string(), None),
-        None => finding(name, Status::Warn, format!("not installed: {why}"), Some(&format!("apt-get install {name}"))),
+        None => finding(
+            name,
+            Status::Warn,
+            format!("not installed: {why}"),
+            Some(&format!("apt-get install {name}")),
+        ),
     }
 }
 
 fn find_in_path(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
 }
 
 fn ca_bundle(host: &Host) -> Finding {
     match &host.ca_bundle {
-        Some(path) => finding("CA bundle", Status::Ok, format!("{}, given to builds as a secret", path.display()), None),
+        Some(path) => finding(
+            "CA bundle",
+            Status::Ok,
+            format!("{}, given to builds as a secret", path.display()),
+            None,
+        ),
         None => finding(
             "CA bundle",
             Status::Warn,
@@ -179,24 +225,45 @@ fn proxies(host: &Host) -> Finding {
     let found = if host.proxies.is_empty() {
         "none set".to_string()
     } else {
-        format!("{} given to builds as predefined arguments", host.proxies.keys().cloned().collect::<Vec<_>>().join(", "))
+        format!(
+            "{} given to builds as predefined arguments",
+            host.proxies.keys().cloned().collect::<Vec<_>>().join(", ")
+        )
     };
     finding("proxies", Status::Ok, found, None)
 }
 
 async fn network(file: &BuildFile, host: &Host) -> Vec<Finding> {
-    let index = host.pip_index.clone().unwrap_or_else(|| "https://pypi.org/simple".into());
-    let mut questions = vec![("network: Python index", index.trim_end_matches('/').to_string() + "/pip/", Status::Missing)];
-    for (check, family) in [("network: Debian archive", Family::Debian), ("network: Ubuntu archive", Family::Ubuntu)] {
+    let index = host
+        .pip_index
+        .clone()
+        .unwrap_or_else(|| "https://pypi.org/simple".into());
+    let mut questions = vec![(
+        "network: Python index",
+        index.trim_end_matches('/').to_string() + "/pip/",
+        Status::Missing,
+    )];
+    for (check, family) in [
+        ("network: Debian archive", Family::Debian),
+        ("network: Ubuntu archive", Family::Ubuntu),
+    ] {
         if let Some(distro) = file.distros.values().find(|d| d.family == family) {
             let mirror = crate::base::mirror(distro, crate::platform::Architecture::Amd64);
             let url = format!("{}/dists/{}/Release", mirror.trim_end_matches('/'), distro.suite);
             questions.push((check, url, Status::Warn));
         }
     }
-    let registries = file.distros.values().filter_map(|d| d.base.split('/').next()).collect::<std::collections::BTreeSet<_>>();
+    let registries = file
+        .distros
+        .values()
+        .filter_map(|d| d.base.split('/').next())
+        .collect::<std::collections::BTreeSet<_>>();
     for registry in registries {
-        let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
+        let host = if registry == "docker.io" {
+            "registry-1.docker.io"
+        } else {
+            registry
+        };
         questions.push(("network: registry", format!("https://{host}/v2/"), Status::Warn));
     }
     let client = match reqwest::Client::builder().timeout(NETWORK_TIMEOUT).build() {
@@ -205,7 +272,8 @@ async fn network(file: &BuildFile, host: &Host) -> Vec<Finding> {
     };
     let answers = questions.iter().map(|(_, url, _)| ask(&client, url));
     let answers = futures_util::future::join_all(answers).await;
-    let mend = "set HTTPS_PROXY, SSL_CERT_FILE or PIP_INDEX_URL, or a mirror in build.toml, if there is another way out";
+    let mend =
+        "set HTTPS_PROXY, SSL_CERT_FILE or PIP_INDEX_URL, or a mirror in build.toml, if there is another way out";
     questions
         .into_iter()
         .zip(answers)
@@ -242,12 +310,21 @@ fn disk(check: &'static str, path: &Path) -> Finding {
     match rustix::fs::statvfs(&existing) {
         Ok(stat) => {
             let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-            let found = format!("{:.1} GiB free at {}", free as f64 / f64::from(1 << 30), existing.display());
+            let found = format!(
+                "{:.1} GiB free at {}",
+                free as f64 / f64::from(1 << 30),
+                existing.display()
+            );
             if free >= DISK_NEEDED {
                 finding(check, Status::Ok, found, None)
             } else {
                 let mend = "docker builder prune; docker image prune; or --output on another disk";
-                finding(check, Status::Warn, format!("{found}, a build wants some 4 GiB"), Some(mend))
+                finding(
+                    check,
+                    Status::Warn,
+                    format!("{found}, a build wants some 4 GiB"),
+                    Some(mend),
+                )
             }
         }
         Err(e) => finding(check, Status::Warn, format!("{}: {e}", existing.display()), None),
@@ -275,6 +352,8 @@ fn identity(file: &BuildFile) -> Finding {
         "IDs",
         Status::Warn,
         format!("{}: {}", said.join(", "), collisions.join("; ")),
-        Some("nothing, unless Kolla's images share volumes or hosts' sockets with this one: then set [user] in build.toml"),
+        Some(
+            "nothing, unless Kolla's images share volumes or hosts' sockets with this one: then set [user] in build.toml",
+        ),
     )
 }

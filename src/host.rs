@@ -39,7 +39,9 @@ impl Host {
             Some((name.to_string(), value))
         });
         Host {
-            ca_bundle: named.chain(CA_BUNDLES.iter().map(PathBuf::from)).find(|path| path.is_file()),
+            ca_bundle: named
+                .chain(CA_BUNDLES.iter().map(PathBuf::from))
+                .find(|path| path.is_file()),
             proxies: proxies.collect(),
             pip_index: variable("PIP_INDEX_URL").or_else(|| variable("UV_DEFAULT_INDEX")),
         }

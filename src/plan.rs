@@ -1,5 +1,5 @@
 //! Settings → what will be built: one target per distro and platform, every input resolved. Asks the engine, and git
-//! for a ref that is a branch or tag; starts nothing.
+//! for a ref that is a branch or tag; starts nothing, but makes a lock that is missing.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,13 +7,18 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use oci_spec::distribution::Reference;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
+use crate::base;
 use crate::base::resolve::{self, BasePlan};
 use crate::config::file::ConfigError;
-use crate::config::{Distro, Settings};
+use crate::config::{Distro, Settings, settings};
 use crate::engine::{Engine, EngineError};
-use crate::lock::{self, LockError};
+use crate::host::Host;
+use crate::lock::{self, LockError, LockRequest};
 use crate::platform::Platform;
+use crate::progress::Progress;
 use crate::project::{self, ProjectError, Source};
 use crate::{context, dockerfile};
 
@@ -98,27 +103,48 @@ pub enum PlanError {
         "the engine at {endpoint} cannot run {platform}, which the last stage's apt step needs; it runs {known}.\n\
          Register emulation on its machine (`obgp-build doctor` prints the command), or leave it out: --platform {native}"
     )]
-    NoEmulation { endpoint: String, platform: Platform, known: String, native: Platform },
-    #[error("the engine at {endpoint} runs {os}/{architecture}; bases and builder stages exist for linux/amd64 and linux/arm64")]
-    ForeignEngine { endpoint: String, os: String, architecture: String },
+    NoEmulation {
+        endpoint: String,
+        platform: Platform,
+        known: String,
+        native: Platform,
+    },
+    #[error(
+        "the engine at {endpoint} runs {os}/{architecture}; bases and builder stages exist for linux/amd64 and linux/arm64"
+    )]
+    ForeignEngine {
+        endpoint: String,
+        os: String,
+        architecture: String,
+    },
 }
 
-pub async fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, PlanError> {
+/// What planning may need of the outside: to make a lock that is missing.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    pub host: &'a Host,
+    pub progress: &'a dyn Progress,
+    pub cancel: &'a CancellationToken,
+}
+
+pub async fn plan(settings: &Settings, engine: &Engine, around: Surroundings<'_>) -> Result<Plan, PlanError> {
     let endpoint = engine.endpoint().to_string();
     let info = engine.info();
-    let native: Platform = format!("{}/{}", info.os, info.architecture).parse().map_err(|_| PlanError::ForeignEngine {
-        endpoint: endpoint.clone(),
-        os: info.os.clone(),
-        architecture: info.architecture.clone(),
-    })?;
-    // Refused before the engine or the network is asked anything more.
-    for name in &settings.distros {
-        let distro = settings.distro(name)?;
-        project::check_python(&settings.file, &settings.reference_for(distro), name, distro)?;
-    }
+    let native: Platform =
+        format!("{}/{}", info.os, info.architecture)
+            .parse()
+            .map_err(|_| PlanError::ForeignEngine {
+                endpoint: endpoint.clone(),
+                os: info.os.clone(),
+                architecture: info.architecture.clone(),
+            })?;
     let runnable = engine.worker_platforms().await?;
     for platform in &settings.platforms {
-        if *platform != native && !runnable.iter().any(|p| p.parse() == Ok(*platform)) {
+        if *platform != native
+            && !runnable
+                .iter()
+                .any(|p| p.parse().is_ok_and(|p: Platform| p == *platform))
+        {
             return Err(PlanError::NoEmulation {
                 endpoint,
                 platform: *platform,
@@ -129,10 +155,15 @@ pub async fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, PlanErro
     }
     let mut images = Vec::new();
     for name in &settings.distros {
-        images.push(plan_image(settings, engine, name, native).await?);
+        images.push(plan_image(settings, engine, name, native, around).await?);
     }
     Ok(Plan {
-        engine: EnginePlan { endpoint, version: info.version.clone(), store: info.store.to_string(), native },
+        engine: EnginePlan {
+            endpoint,
+            version: info.version.clone(),
+            store: info.store.to_string(),
+            native,
+        },
         images,
     })
 }
@@ -142,21 +173,41 @@ async fn plan_image(
     engine: &Engine,
     name: &str,
     native: Platform,
+    around: Surroundings<'_>,
 ) -> Result<ImagePlan, PlanError> {
     let file = &settings.file;
     let distro = settings.distro(name)?;
     let reference = settings.reference_for(distro);
     let series = project::series(file, &reference)?;
     let source = project::resolve(file, &reference).await?;
-    let lock = lock::find(file, &reference, &distro.python)?;
+    let lock = match lock::find(file, &reference, &distro.python) {
+        Err(LockError::Missing { .. }) if !settings.locked => {
+            around.progress.note(&format!(
+                "there is no lock for {reference} on Python {}: making it",
+                distro.python
+            ));
+            let exclude_newer = settings::lock_moment()?;
+            let request = LockRequest {
+                file,
+                reference: &reference,
+                source: &source,
+                python: &distro.python,
+                exclude_newer,
+            };
+            lock::lock(&request, around.host, around.progress, around.cancel).await?
+        }
+        found => found?,
+    };
     let image_name = settings.image_name(name, &reference)?;
     let tag = image_name.tag().unwrap_or_default().to_string();
     let context = context::build(file, &dockerfile::render(name, distro, file)?)?;
+    let cache = base::cache_directory();
     let request = resolve::Request {
         distro_name: name,
         distro,
         base: settings.base.as_deref(),
         mode: settings.bootstrap,
+        cache: &cache,
     };
     let mut targets = Vec::new();
     for platform in &settings.platforms {
@@ -170,7 +221,12 @@ async fn plan_image(
     // What the lock pins was uploaded before this moment, and the image is a function of the lock.
     let locked_at = lock.exclude_newer.map_or(0, Timestamp::as_second);
     let source_date_epoch = settings.source_date_epoch.unwrap_or(locked_at);
-    let lock = LockPlan { name: lock.name, path: lock.path, digest: lock.digest, distributions: lock.pins.len() };
+    let lock = LockPlan {
+        name: lock.name,
+        path: lock.path,
+        digest: lock.digest,
+        distributions: lock.pins.len(),
+    };
     Ok(ImagePlan {
         distro: name.to_string(),
         name: image_name.whole(),
@@ -182,7 +238,7 @@ async fn plan_image(
         constraints: series.constraints.clone(),
         lock,
         source_date_epoch,
-        context_digest: crate::layout::sha256_digest(&context).to_string(),
+        context_digest: format!("sha256:{}", hex::encode(Sha256::digest(&context))),
         context,
         build_base: resolve::plan(engine, &request, native).await?,
         targets,
@@ -221,7 +277,11 @@ impl ImagePlan {
     /// The Dockerfile's arguments for one target. The bases are named by what the engine has them under.
     pub fn build_args(&self, settings: &Settings, base: &str, build_base: &str) -> BTreeMap<String, String> {
         let user = &settings.file.user;
-        let groups = user.groups.iter().map(|g| format!("{}:{}", g.name, g.gid)).collect::<Vec<_>>();
+        let groups = user
+            .groups
+            .iter()
+            .map(|g| format!("{}:{}", g.name, g.gid))
+            .collect::<Vec<_>>();
         let mut args = BTreeMap::from([
             ("BASE".to_string(), base.to_string()),
             ("BUILD_BASE".to_string(), build_base.to_string()),

@@ -60,7 +60,9 @@ pub struct State {
 
 impl State {
     pub fn new(output: &Path) -> Self {
-        State { dir: output.join(".obgp-build") }
+        State {
+            dir: output.join(".obgp-build"),
+        }
     }
 
     fn path(&self, target: &str) -> PathBuf {
@@ -107,23 +109,56 @@ mod tests {
 
     fn remembered() -> Remembered {
         let mut tree = Tree::default();
-        let file = File { size: 3, head: b"abc".as_slice().into(), content: Some(b"abc".as_slice().into()), ..File::default() };
-        tree.insert("etc", Node { kind: NodeKind::Directory, mode: 0o755, uid: 0, gid: 0, mtime: 1, xattrs: Default::default(), layer: 0 });
-        tree.insert("etc/x", Node { kind: NodeKind::File(file), mode: 0o644, uid: 0, gid: 0, mtime: 1, xattrs: Default::default(), layer: 1 });
+        let file = File {
+            size: 3,
+            head: b"abc".as_slice().into(),
+            content: Some(b"abc".as_slice().into()),
+            ..File::default()
+        };
+        tree.insert(
+            "etc",
+            Node {
+                kind: NodeKind::Directory,
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+                mtime: 1,
+                xattrs: Default::default(),
+                layer: 0,
+            },
+        );
+        tree.insert(
+            "etc/x",
+            Node {
+                kind: NodeKind::File(file),
+                mode: 0o644,
+                uid: 0,
+                gid: 0,
+                mtime: 1,
+                xattrs: Default::default(),
+                layer: 1,
+            },
+        );
         let digest = format!("sha256:{}", "0".repeat(64));
         let manifest = oci_spec::image::Descriptor::new(
             oci_spec::image::MediaType::ImageManifest,
             10,
             digest.parse::<oci_spec::image::Digest>().unwrap(),
         );
-        Remembered { manifest, uncompressed_bytes: 7, tree }
+        Remembered {
+            manifest,
+            uncompressed_bytes: 7,
+            tree,
+        }
     }
 
     #[test]
     fn a_tree_comes_back_under_its_key_and_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::new(dir.path());
-        state.remember("a linux/amd64", key(&["x", "y"]), &remembered()).unwrap();
+        state
+            .remember("a linux/amd64", key(&["x", "y"]), &remembered())
+            .unwrap();
         let back = state.recall("a linux/amd64", &key(&["x", "y"])).unwrap();
         assert_eq!(back.tree.content("etc/x"), Some(b"abc".as_slice()));
         assert_eq!(back.manifest, remembered().manifest);

@@ -33,10 +33,22 @@ fn help() {
 
 #[test]
 fn help_of_every_subcommand() {
-    for command in
-        ["build", "plan", "verify", "diff", "ingest", "dockerfile", "bootstrap", "lock", "doctor", "completions"]
-    {
-        insta::assert_snapshot!(format!("help_{command}"), outcome(obgp_build().args([command, "--help"])));
+    for command in [
+        "build",
+        "plan",
+        "verify",
+        "diff",
+        "ingest",
+        "dockerfile",
+        "bootstrap",
+        "lock",
+        "doctor",
+        "completions",
+    ] {
+        insta::assert_snapshot!(
+            format!("help_{command}"),
+            outcome(obgp_build().args([command, "--help"]))
+        );
     }
 }
 
@@ -47,7 +59,13 @@ fn an_unknown_distro_is_a_usage_error_that_names_the_known() {
 
 #[test]
 fn master_on_jammy_is_refused_before_anything_starts() {
-    insta::assert_snapshot!(outcome(obgp_build().args(["plan", "--distro", "ubuntu_jammy", "--project-ref", "master"])));
+    insta::assert_snapshot!(outcome(obgp_build().args([
+        "plan",
+        "--distro",
+        "ubuntu_jammy",
+        "--project-ref",
+        "master"
+    ])));
 }
 
 #[test]
@@ -100,6 +118,10 @@ fn completions_know_the_subcommands() {
 #[test]
 fn the_dockerfile_is_the_committed_one() {
     let output = obgp_build().args(["dockerfile", "ubuntu_noble"]).output().unwrap();
-    let committed = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/dockerfiles/Dockerfile.ubuntu_noble")).unwrap();
+    let committed = std::fs::read(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/dockerfiles/Dockerfile.ubuntu_noble"
+    ))
+    .unwrap();
     assert_eq!(output.stdout, committed);
 }

@@ -36,6 +36,7 @@ on_both_engines!(
     a_container_gives_its_output_and_is_gone,
     targets_side_by_side_share_what_they_have_in_common,
     a_dropped_solve_stops_on_the_engine,
+    a_step_that_failed_for_the_network_is_tried_again,
 );
 
 async fn solve(lab: &Lab, request: &buildkit::SolveRequest) -> Result<buildkit::Solved, SolveError> {
@@ -183,6 +184,23 @@ async fn a_failed_step_is_explained(lab: Arc<Lab>) {
             .any(|step| step.contains("RUN echo one"))
     );
     assert!(recorder.lines.lock().unwrap().contains(&"two".to_string()));
+}
+
+async fn a_step_that_failed_for_the_network_is_tried_again(lab: Arc<Lab>) {
+    let base = lab.shell_image().await;
+    let said = "Err:1 http://archive.example stable InRelease  Temporary failure resolving 'archive.example'";
+    let mut request = lab.request(&format!("FROM {base}\nRUN echo \"{said}\"; exit 100\n"), &[]);
+    request.attempts = 2;
+    let recorder = Recorder::default();
+    let error = buildkit::solve(&lab.engine, &request, &recorder, CancellationToken::new())
+        .await
+        .unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains(said), "{error}");
+    let notes = recorder.notes.lock().unwrap();
+    assert!(
+        matches!(notes.as_slice(), [note] if note.contains("exit code 100; trying again in")),
+        "{notes:?}"
+    );
 }
 
 async fn a_dockerfile_that_does_not_parse_is_shown(lab: Arc<Lab>) {

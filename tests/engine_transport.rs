@@ -2,10 +2,17 @@
 
 mod support;
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use obgp_build::buildkit;
 use obgp_build::engine::endpoint::{Endpoint, Settings};
 use obgp_build::engine::{Address, Engine, Origin};
@@ -189,4 +196,49 @@ async fn a_broken_connection_is_tried_again_on_the_machine() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_connection_is_tried_again_on_the_modern() {
     a_broken_connection_is_tried_again(Which::Modern).await;
+}
+
+/// An engine that says it has this API version, and knows no more than its version and description.
+fn stranger(api: &'static str, dir: &Path) -> Endpoint {
+    let socket = dir.join(format!("{api}.sock"));
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service_fn(move |request: Request<Incoming>| async move {
+                let (status, body) = match request.uri().path() {
+                    "/version" => (
+                        200,
+                        format!(r#"{{"Version":"1.2.3","ApiVersion":"{api}","Os":"linux"}}"#),
+                    ),
+                    "/info" => (200, "{}".to_string()),
+                    _ => (404, r#"{"message":"page not found"}"#.to_string()),
+                };
+                let response = Response::builder()
+                    .status(status)
+                    .header("Content-Type", "application/json");
+                Ok::<_, Infallible>(response.body(Full::new(Bytes::from(body))).unwrap())
+            });
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    Endpoint {
+        address: Address::Unix(socket),
+        origin: Origin::Default,
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_cannot_do_it_is_told_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = connect_error(stranger("1.40", dir.path())).await;
+    assert!(error.contains("is 1.2.3 (API 1.40): too old"), "{error}");
+    let error = connect_error(stranger("v5", dir.path())).await;
+    assert!(error.contains("no Docker engine"), "{error}");
+
+    let engine = Engine::connect(stranger("1.41", dir.path())).await.unwrap();
+    let error = engine.worker_platforms().await.unwrap_err().to_string();
+    assert!(
+        error.contains("does not speak BuildKit") && error.contains("page not found"),
+        "{error}"
+    );
 }

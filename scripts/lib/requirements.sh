@@ -28,3 +28,11 @@ want_emulation_requirements() {
     want qemu-user-static "runs the few steps of the build that need a $foreign processor"
   want_command update-binfmts binfmt-support 'registers QEMU with the kernel'
 }
+
+# obgp-build needs no docker command; what measures and tests it does.
+want_docker_command() {
+  # Newer releases split it from docker.io. The engine is there already, so nothing else is drawn in.
+  local package=docker-cli
+  [[ -n $(apt-cache --quiet=2 search --names-only '^docker-cli$' 2>/dev/null) ]] || package=docker.io
+  want_command docker $package 'asks the engine for what the tests compare with'
+}

@@ -38,6 +38,12 @@ ensure_rust() {
   rust_is_new_enough || die "Rust $(minimum_rust) or newer is needed, and rustup brought $(cargo --version)"
 }
 
+# ensure_rust_component clippy|rustfmt: rustup's minimal profile comes without.
+ensure_rust_component() {
+  (cd "$project" && cargo "${1/rustfmt/fmt}" --version >/dev/null 2>&1) || rustup component add "$1" >&2 </dev/null ||
+    die "this Rust toolchain has no $1, and rustup cannot add it" "With a toolchain from packages: install rust-clippy and rustfmt."
+}
+
 # rustup's own installer, for releases that do not package it. It comes with its checksum from the same host: that guards
 # against a damaged download; its authenticity is that of HTTPS.
 install_rustup() {
@@ -50,7 +56,8 @@ install_rustup() {
   [[ $(sha256sum <"$scratch/rustup-init" | cut -d ' ' -f 1) == "$(cut -d ' ' -f 1 "$scratch/rustup-init.sha256")" ]] ||
     die "the download of rustup is damaged (wrong SHA-256)" "Run this again."
   chmod +x "$scratch/rustup-init"
-  "$scratch/rustup-init" -y --quiet --no-modify-path --profile minimal --default-toolchain none >&2 </dev/null
+  "$scratch/rustup-init" -y --quiet --no-modify-path --profile minimal --default-toolchain none >"$scratch/rustup.log" 2>&1 </dev/null ||
+    die "rustup could not be installed" "$(cat "$scratch/rustup.log")"
   PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
 }
 

@@ -95,11 +95,7 @@ pub async fn bootstrap(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<BaseArchive, BaseError> {
-    let architecture = request.platform.architecture();
-    let directory = request
-        .cache
-        .join("bases")
-        .join(format!("{}-{}", request.distro_name, architecture.name()));
+    let directory = directory(request.cache, request.distro_name, request.platform);
     fs::create_dir_all(&directory).map_err(|e| BaseError::io("creating", &directory, e))?;
     let _lock = lock(&directory, progress, cancel).await?;
 
@@ -533,6 +529,17 @@ fn store(base: &BaseArchive, archive: &Path, scratch: &Path) -> Result<(), BaseE
         fs::rename(&description, base.path.with_extension("json"))
     };
     write().map_err(|e| BaseError::io("writing", &base.path, e))
+}
+
+/// The cached base that has exactly these layers, whatever the engine calls it.
+pub fn in_cache(cache: &Path, distro_name: &str, platform: Platform, diff_ids: &[String]) -> Option<BaseArchive> {
+    newest(&directory(cache, distro_name, platform)).filter(|base| diff_ids == [base.diff_id.as_str()])
+}
+
+fn directory(cache: &Path, distro_name: &str, platform: Platform) -> PathBuf {
+    cache
+        .join("bases")
+        .join(format!("{distro_name}-{}", platform.architecture().name()))
 }
 
 fn newest(directory: &Path) -> Option<BaseArchive> {

@@ -4,6 +4,7 @@
 mod archive;
 pub mod bootstrap;
 mod keyring;
+pub mod resolve;
 
 use std::fmt::Write as _;
 use std::io;
@@ -95,6 +96,15 @@ pub struct Attempt {
     /// `the registry docker.io/library/debian:bookworm-slim`
     pub source: String,
     pub reason: String,
+}
+
+impl Attempt {
+    fn new(source: String, error: &BaseError) -> Self {
+        Attempt {
+            source,
+            reason: error.to_string(),
+        }
+    }
 }
 
 fn no_base(distro: &str, platform: &Platform, tried: &[Attempt]) -> String {

@@ -3,11 +3,13 @@
 //! Planning only asks; [`provide`] acts. Either way the base ends up in the engine under a tag of its own per
 //! architecture, because a tag of the classic store holds one platform.
 
+use std::path::Path;
+
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::BaseError;
-use super::bootstrap::{self, BaseArchive};
+use super::bootstrap::{self, BaseArchive, BootstrapRequest};
+use super::{Attempt, BaseError};
 use crate::cli::BootstrapMode;
 use crate::config::Distro;
 use crate::engine::{Engine, EngineError, EngineImage};
@@ -59,11 +61,18 @@ pub struct Request<'a> {
     /// `--base`.
     pub base: Option<&'a str>,
     pub mode: BootstrapMode,
+    /// See [`super::cache_directory`].
+    pub cache: &'a Path,
 }
 
 impl Request<'_> {
-    fn tag(&self, platform: Platform, origin: &str) -> String {
-        format!("obgp-build/base:{}-{}-{origin}", self.distro_name, platform.architecture().name())
+    /// The tag that a pulled base gets in the engine.
+    fn pulled_tag(&self, platform: Platform) -> String {
+        format!(
+            "obgp-build/base:{}-{}-registry",
+            self.distro_name,
+            platform.architecture().name()
+        )
     }
 
     /// The reference in a registry that the base has, or would have.
@@ -81,9 +90,9 @@ pub async fn plan(engine: &Engine, request: &Request<'_>, platform: Platform) ->
         engine_tag: engine_tag.to_string(),
         engine_image: found.map(|image| image.id.clone()),
     };
-    let bootstrapped = request.tag(platform, "bootstrap");
-    let pulled = request.tag(platform, "registry");
-    let has = async |name: &str| Ok::<_, EngineError>(engine.inspect_image(name).await?.filter(|image| image.is_for(platform)));
+    let bootstrapped = bootstrap::engine_tag(request.distro_name, platform);
+    let pulled = request.pulled_tag(platform);
+    let has = async |name: &str| engine.inspect_image_for(name, platform).await;
     if let Some(base) = request.base {
         return Ok(match has(base).await? {
             Some(image) => planned(Origin::Engine, base, base, Some(&image)),
@@ -118,29 +127,48 @@ pub async fn provide(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<BaseImage, BaseError> {
+    let no_base = |tried| BaseError::NoBase {
+        distro: request.distro_name.to_string(),
+        platform: plan.platform,
+        tried,
+    };
+    let archive = || {
+        format!(
+            "the archive {}",
+            super::mirror(request.distro, plan.platform.architecture())
+        )
+    };
     match plan.origin {
-        Origin::Engine => found(engine, plan, None).await,
-        Origin::Bootstrap => make(engine, request, plan, progress, cancel).await,
-        Origin::Registry => match pull(engine, request, plan, progress, cancel).await {
-            Ok(base) => Ok(base),
-            Err(error @ BaseError::Cancelled) => Err(error),
-            Err(error) if request.base.is_some() || request.mode == BootstrapMode::Never => {
-                Err(BaseError::exhausted(request.distro_name, plan, Some(error), None))
-            }
-            Err(registry) => {
-                progress.note(&format!("{registry}; making the base from the archive instead"));
-                let plan = BasePlan {
-                    name: bootstrap::name(request.distro),
-                    engine_tag: request.tag(plan.platform, "bootstrap"),
-                    ..plan.clone()
-                };
-                match make(engine, request, &plan, progress, cancel).await {
-                    Err(BaseError::Cancelled) => Err(BaseError::Cancelled),
-                    Err(archive) => Err(BaseError::exhausted(request.distro_name, &plan, Some(registry), Some(archive))),
-                    done => done,
-                }
-            }
+        Origin::Engine => found(engine, request, plan).await,
+        Origin::Bootstrap => match make(engine, request, plan, progress, cancel).await {
+            Err(error @ BaseError::Unreachable { .. }) => Err(no_base(vec![Attempt::new(archive(), &error)])),
+            done => done,
         },
+        Origin::Registry => {
+            let error = match pull(engine, request, plan, progress, cancel).await {
+                Err(error) if !matches!(error, BaseError::Cancelled) => error,
+                done => return done,
+            };
+            let registry = Attempt::new(format!("the registry, for {}", request.reference()), &error);
+            if request.base.is_some() || request.mode == BootstrapMode::Never {
+                return Err(no_base(vec![registry]));
+            }
+            progress.note(&format!(
+                "{} cannot be pulled; making the base from the archive",
+                request.reference()
+            ));
+            let plan = BasePlan {
+                name: bootstrap::name(request.distro),
+                engine_tag: bootstrap::engine_tag(request.distro_name, plan.platform),
+                ..plan.clone()
+            };
+            match make(engine, request, &plan, progress, cancel).await {
+                Err(error) if !matches!(error, BaseError::Cancelled) => {
+                    Err(no_base(vec![registry, Attempt::new(archive(), &error)]))
+                }
+                done => done,
+            }
+        }
     }
 }
 
@@ -153,11 +181,10 @@ async fn pull(
 ) -> Result<BaseImage, BaseError> {
     progress.step(&format!("pulling {}", request.reference()));
     tokio::select! {
-        pulled = engine.pull(request.reference(), plan.platform, progress) => pulled?,
+        pulled = engine.pull(request.reference(), plan.platform, &plan.engine_tag, progress) => pulled?,
         () = cancel.cancelled() => return Err(BaseError::Cancelled),
     };
-    engine.tag(request.reference(), &plan.engine_tag).await?;
-    found(engine, plan, None).await
+    found(engine, request, plan).await
 }
 
 async fn make(
@@ -167,16 +194,56 @@ async fn make(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<BaseImage, BaseError> {
-    let archive = bootstrap::bootstrap(request.distro_name, request.distro, plan.platform, progress, cancel).await?;
-    load(engine, &archive, &plan.engine_tag, progress).await?;
-    found(engine, plan, Some(archive.digest)).await
+    let what = BootstrapRequest {
+        distro_name: request.distro_name,
+        distro: request.distro,
+        platform: plan.platform,
+        cache: request.cache,
+        refresh: false,
+    };
+    let archive = bootstrap::bootstrap(&what, progress, cancel).await?;
+    load(engine, &archive, progress).await?;
+    found(engine, request, plan).await
 }
 
-/// Loads a bootstrapped base into the engine under `tag`.
-pub async fn load(engine: &Engine, archive: &BaseArchive, tag: &str, progress: &dyn Progress) -> Result<(), BaseError> {
+/// Loads a bootstrapped base into the engine, under its own tag.
+pub async fn load(engine: &Engine, archive: &BaseArchive, progress: &dyn Progress) -> Result<(), BaseError> {
     progress.step("loading the base into the engine");
-    let file = tokio::fs::File::open(&archive.path).await.map_err(|e| BaseError::cache(&archive.path, e))?;
-    engine.load(tokio_util::io::ReaderStream::with_capacity(file, 1 << 20)).await?;
-    engine.tag(&archive.image_name, tag).await?;
+    let file = tokio::fs::File::open(&archive.path)
+        .await
+        .map_err(|e| BaseError::io("opening", &archive.path, e))?;
+    engine
+        .load(tokio_util::io::ReaderStream::with_capacity(file, 1 << 20))
+        .await?;
     Ok(())
+}
+
+/// What the engine has under the planned tag.
+async fn found(engine: &Engine, request: &Request<'_>, plan: &BasePlan) -> Result<BaseImage, BaseError> {
+    let image = engine
+        .inspect_image_for(&plan.engine_tag, plan.platform)
+        .await?
+        .ok_or_else(|| BaseError::NoBase {
+            distro: request.distro_name.to_string(),
+            platform: plan.platform,
+            tried: vec![Attempt {
+                source: format!("the engine, for {}", plan.engine_tag),
+                reason: "it is gone".into(),
+            }],
+        })?;
+    let digest = image
+        .repo_digests
+        .iter()
+        .filter(|_| plan.engine_tag != bootstrap::engine_tag(request.distro_name, plan.platform))
+        .find_map(|digest| digest.split_once('@').map(|(_, digest)| digest.to_string()))
+        .or_else(|| {
+            bootstrap::in_cache(request.cache, request.distro_name, plan.platform, &image.diff_ids)
+                .map(|base| base.digest)
+        });
+    Ok(BaseImage {
+        engine_tag: plan.engine_tag.clone(),
+        name: plan.name.clone(),
+        digest,
+        diff_ids: image.diff_ids,
+    })
 }

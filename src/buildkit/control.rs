@@ -19,6 +19,10 @@ use crate::progress::Progress;
 /// Status messages carry log output; BuildKit's own client allows as much.
 const MESSAGE_LIMIT: usize = 16 << 20;
 
+/// A solve can be silent for an hour, and a network can vanish meanwhile without a word: ask now and then.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How long the engine may take to wind up a solve that is over or cancelled: kill its processes, end the status stream.
 const WIND_UP: Duration = Duration::from_secs(15);
 
@@ -36,6 +40,8 @@ async fn connect(engine: &Engine) -> Result<ControlClient<Channel>, EngineError>
     let channel = Endpoint::from_static("http://buildkit")
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_PATIENCE)
         .connect_with_connector(connector)
         .await
         .map_err(|e| engine.grpc_error("starting gRPC on /grpc", &e))?;

@@ -54,6 +54,8 @@ pub struct DockerfileLines {
 impl SolveError {
     pub fn is_transient(&self) -> bool {
         match self {
+            // An engine that was there a moment ago and refuses now is being restarted.
+            Self::Engine(EngineError::Unreachable { .. }) => true,
             Self::Engine(error) => error.is_transient(),
             Self::Failed(failure) => failure.transient,
             Self::Cancelled | Self::NoImage { .. } => false,
@@ -121,11 +123,44 @@ impl SolveError {
 
 impl StepFailure {
     fn reason(&self) -> String {
-        match (&self.step, self.exit_code) {
+        let step = self.step.as_deref().map(shorten);
+        match (step, self.exit_code) {
             (Some(step), Some(code)) => format!("step {step} failed with exit code {code}"),
             (Some(step), None) => format!("step {step} failed: {}", self.message),
             (None, _) => format!("the build failed: {}", self.message),
         }
+    }
+
+    /// What to try, for the failures whose text does not say it.
+    fn hint(&self) -> Option<String> {
+        let told = |sign: &str| self.message.contains(sign) || self.log.iter().any(|line| line.contains(sign));
+        if told("exec format error") {
+            return Some(format!(
+                "The engine's machine cannot run {} programs: install qemu-user-static and binfmt-support there.",
+                self.platform
+            ));
+        }
+        if told("no space left on device") || told("No space left on device") {
+            return Some(
+                "The engine's disk is full: `docker builder prune` and `docker image prune` free some.".into(),
+            );
+        }
+        if self.exit_code == Some(137) {
+            return Some(
+                "It was killed, most likely for want of memory: build fewer targets at a time (--jobs 1).".into(),
+            );
+        }
+        None
+    }
+}
+
+/// BuildKit's name of a `RUN` step is its whole script on one line; the Dockerfile's lines are shown besides.
+fn shorten(step: &str) -> String {
+    const LENGTH: usize = 100;
+    let step = step.split_whitespace().collect::<Vec<_>>().join(" ");
+    match step.char_indices().nth(LENGTH) {
+        Some((end, _)) => format!("{}…", &step[..end]),
+        None => step,
     }
 }
 
@@ -144,7 +179,10 @@ impl fmt::Display for StepFailure {
                 write!(f, "\n  {line}")?;
             }
         }
-        Ok(())
+        match self.hint() {
+            Some(hint) => write!(f, "\n{hint}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -403,6 +441,41 @@ mod tests {
             "E: Failed to fetch http://x/y.deb  503 Service Unavailable [IP: 1.2.3.4 80]"
         ));
         assert!(!is_network_trouble("E: Unable to locate package jqq"));
+    }
+
+    #[test]
+    fn a_failure_says_what_to_try() {
+        let failure = |message: &str, exit_code, log: &[&str]| StepFailure {
+            platform: "linux/arm64".parse().unwrap(),
+            step: Some("[2/3] RUN x".into()),
+            message: message.into(),
+            exit_code,
+            log: log.iter().map(|line| line.to_string()).collect(),
+            lines: Some(DockerfileLines {
+                path: "Dockerfile".into(),
+                first: 7,
+                text: vec!["RUN x".into()],
+            }),
+            transient: false,
+        };
+        let emulation = failure("exit code: 255", Some(255), &["exec /bin/sh: exec format error"]);
+        assert_eq!(
+            emulation.to_string(),
+            "linux/arm64: step [2/3] RUN x failed with exit code 255\n\
+             Dockerfile:7\n    7 | RUN x\n\
+             the last lines of its output:\n  exec /bin/sh: exec format error\n\
+             The engine's machine cannot run linux/arm64 programs: install qemu-user-static and binfmt-support there."
+        );
+        assert!(failure("", Some(137), &[]).to_string().contains("memory"));
+        assert!(
+            failure("write /x: no space left on device", None, &[])
+                .to_string()
+                .contains("prune")
+        );
+        assert_eq!(failure("x", Some(1), &["E: no"]).hint(), None);
+        let mut long = failure("", Some(1), &[]);
+        long.step = Some(format!("[2/3] RUN {}", "é  ".repeat(500)));
+        assert!(long.reason().chars().count() < 140, "{}", long.reason());
     }
 
     #[test]

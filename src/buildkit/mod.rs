@@ -1,8 +1,8 @@
 //! One Dockerfile and its context, for one platform -> an image in the engine's store, by the engine's own BuildKit.
 //!
-//! BuildKit is a gRPC service that the engine offers on an upgraded connection (`/grpc`, see [`control`]). What it needs
+//! BuildKit is a gRPC service that the engine offers on an upgraded connection (`/grpc`, see `control`). What it needs
 //! of us during a solve (the context, secrets, registry logins) it asks for on a second one (`/session`), where we are
-//! the server, see [`session`]. Both work alike on every engine since 20.10.
+//! the server, see `session`. Both work alike on every engine since 20.10.
 
 pub mod context;
 mod control;
@@ -26,7 +26,7 @@ use crate::progress::Progress;
 pub use error::{DockerfileLines, SolveError, StepFailure};
 
 /// Everything a solve depends on.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SolveRequest {
     /// An uncompressed tar with the Dockerfile in it, see [`context::Context`]. Owners in it are owners in the image, and
     /// equal bytes give cache hits.
@@ -48,6 +48,25 @@ pub struct SolveRequest {
     pub image_name: String,
     /// How often a solve that failed for a passing reason is tried in all; at least once.
     pub attempts: u32,
+}
+
+impl fmt::Debug for SolveRequest {
+    /// Without the contents, and without the build arguments' values: a proxy's URL may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SolveRequest")
+            .field("context", &format_args!("{} bytes", self.context.len()))
+            .field("dockerfile", &self.dockerfile)
+            .field("platform", &self.platform)
+            .field("build_args", &self.build_args.keys())
+            .field("labels", &self.labels)
+            .field("target", &self.target)
+            .field("no_cache", &self.no_cache)
+            .field("pull", &self.pull)
+            .field("secrets", &self.secrets)
+            .field("image_name", &self.image_name)
+            .field("attempts", &self.attempts)
+            .finish()
+    }
 }
 
 /// Bytes that no `Debug` output shows.

@@ -143,7 +143,12 @@ impl Step {
         // Of a progress bar that redraws its line, what a terminal would end up showing.
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let shown = line.rsplit(|byte| *byte == b'\r').next().unwrap_or(line);
-        let text = String::from_utf8_lossy(&shown[..shown.len().min(LINE_LIMIT)]).into_owned();
+        let text = String::from_utf8_lossy(&shown[..shown.len().min(LINE_LIMIT)]);
+        // A build's output must not steer the terminal it is shown on.
+        let text: String = console::strip_ansi_codes(&text)
+            .chars()
+            .filter(|c| !c.is_control() || *c == '\t')
+            .collect();
         progress.log(&text);
         if self.log.len() == KEPT_LINES {
             self.log.pop_front();
@@ -230,6 +235,13 @@ mod tests {
             ]
         );
         assert_eq!(tracker.counts(), (0, 2));
+    }
+
+    #[test]
+    fn escape_sequences_do_not_get_through() {
+        let mut tracker = Tracker::new(&crate::progress::Silent);
+        tracker.log(log("a", "\x1b[31mred\x1b[0m\tand \x07bell\x1b]0;title\x07\n"));
+        assert_eq!(tracker.by_digest("a").unwrap().log, ["red\tand bell"]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tokio_util::io::SyncIoBridge;
 
 use super::image::{contract_path, layout_dir};
 use super::{Context, Failure};
+use crate::base;
 use crate::base::resolve::{self, BaseImage, BasePlan};
 use crate::buildkit::{self, SecretBytes, SolveRequest, Solved};
 use crate::cli::{BuildArgs, BuildOptions, CompressionArg};
@@ -26,7 +27,7 @@ use crate::context::DOCKERFILE;
 use crate::engine::{Engine, EngineImage};
 use crate::host::Host;
 use crate::layout::{self, Compression, IngestOptions, Layout, ReadOptions, Tree};
-use crate::plan::{self, ImagePlan, Target};
+use crate::plan::{self, ImagePlan, Surroundings, Target};
 use crate::progress::{Progress, SharedProgress};
 use crate::report::result::{BaseReport, BuildReport, Built, ImageReport, Outcome, PlatformReport};
 use crate::report::{html, text};
@@ -50,11 +51,23 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
     let settings = Settings::new(context.build_file()?, &args.target)?;
     let contract = Contract::load(&contract_path(&settings.file))?;
     let engine = context.unless_cancelled(Engine::from_env()).await??;
-    let plan = context.unless_cancelled(plan::plan(&settings, &engine)).await??;
+    let host = Host::from_env();
+    let plan = {
+        let progress = context.terminal.line("plan");
+        let around = Surroundings {
+            host: &host,
+            progress: progress.as_ref(),
+            cancel: &context.cancel,
+        };
+        context
+            .unless_cancelled(plan::plan(&settings, &engine, around))
+            .await??
+    };
     let layout = Layout::open_or_create(layout_dir(&options.output))?;
     let jobs = options.jobs.map_or_else(default_jobs, usize::from);
     let builder = Arc::new(Builder {
-        host: Host::from_env(),
+        host,
+        cache: base::cache_directory(),
         state: State::new(&options.output),
         jobs: Semaphore::new(jobs),
         ingests: Semaphore::new(1),
@@ -95,6 +108,8 @@ struct Builder {
     contract: Contract,
     engine: Engine,
     host: Host,
+    /// Where bootstrapped bases are kept.
+    cache: PathBuf,
     layout: Layout,
     state: State,
     /// Solves, and bases being made, at a time.
@@ -140,7 +155,9 @@ impl Builder {
         }
         let mut reports = Vec::new();
         for (i, image) in images.iter().enumerate() {
-            let targets = (0..image.targets.len()).filter_map(|t| results.remove(&(i, t))).collect();
+            let targets = (0..image.targets.len())
+                .filter_map(|t| results.remove(&(i, t)))
+                .collect();
             reports.push(self.finish_image(image, targets)?);
         }
         Ok(reports)
@@ -169,6 +186,7 @@ impl Builder {
             distro: self.settings.distro(distro).map_err(|e| e.to_string())?,
             base: self.settings.base.as_deref(),
             mode: self.settings.bootstrap,
+            cache: &self.cache,
         };
         resolve::provide(&self.engine, &request, plan, progress.as_ref(), &self.context.cancel)
             .await
@@ -184,7 +202,10 @@ impl Builder {
     ) -> anyhow::Result<Finished> {
         let (base, build_base) = tokio::join!(base, build_base);
         let (base, build_base) = (base.map_err(|e| anyhow!(e))?, build_base.map_err(|e| anyhow!(e))?);
-        let progress = self.context.terminal.line(&format!("{} {}", image.distro, target.platform));
+        let progress = self
+            .context
+            .terminal
+            .line(&format!("{} {}", image.distro, target.platform));
         let solved = {
             let _permit = self.jobs.acquire().await?;
             self.solve(image, target, &base, &build_base, progress.as_ref()).await?
@@ -196,7 +217,11 @@ impl Builder {
             .ok_or_else(|| anyhow!("the engine has lost the image it just built: {}", solved.image_id))?;
         let (remembered, unchanged) = self.ingest(image, target, &base, &engine_image, &progress).await?;
         progress.step("verifying");
-        let Remembered { manifest, uncompressed_bytes, tree } = remembered;
+        let Remembered {
+            manifest,
+            uncompressed_bytes,
+            tree,
+        } = remembered;
         let files = tree.len();
         let (verdict, compressed_bytes) = {
             let (builder, image, manifest) = (Arc::clone(&self), Arc::clone(image), manifest.clone());
@@ -205,17 +230,31 @@ impl Builder {
         };
         let smoke = if self.options.smoke {
             let identity = &self.settings.file.user;
-            smoke::smoke(&self.engine, &engine_image.id, target.platform, identity, progress.as_ref(), &self.context.cancel)
-                .await?
+            smoke::smoke(
+                &self.engine,
+                &engine_image.id,
+                target.platform,
+                identity,
+                progress.as_ref(),
+                &self.context.cancel,
+            )
+            .await?
         } else {
             Vec::new()
         };
-        progress.step(if verdict.passed() { "verified" } else { "breaks its contract" });
+        progress.step(if verdict.passed() {
+            "verified"
+        } else {
+            "breaks its contract"
+        });
         Ok(Finished {
             built: Built {
                 digest: manifest.digest().to_string(),
                 engine_image: target.engine_tag.clone(),
-                base: BaseReport { name: base.name, digest: base.digest },
+                base: BaseReport {
+                    name: base.name,
+                    digest: base.digest,
+                },
                 steps: solved.steps,
                 cached_steps: solved.cached_steps,
                 unchanged,
@@ -298,7 +337,11 @@ impl Builder {
         let export = SyncIoBridge::new(self.engine.export(&engine_image.id));
         let (builder, progress) = (Arc::clone(self), Arc::clone(progress));
         let (platform, epoch, size) = (target.platform, image.source_date_epoch, engine_image.size);
-        let base_diff_ids = base.diff_ids.iter().map(|d| d.parse()).collect::<Result<Vec<Digest>, _>>()?;
+        let base_diff_ids = base
+            .diff_ids
+            .iter()
+            .map(|d| d.parse())
+            .collect::<Result<Vec<Digest>, _>>()?;
         let task = spawn_blocking(move || {
             let options = IngestOptions {
                 platform,
@@ -307,7 +350,10 @@ impl Builder {
                 compression: builder.options.compression.into(),
                 labels: BTreeMap::new(),
                 expected_size: Some(size),
-                read: ReadOptions { keep: &verify::keeps, ..ReadOptions::default() },
+                read: ReadOptions {
+                    keep: &verify::keeps,
+                    ..ReadOptions::default()
+                },
             };
             let ingested = layout::ingest(&builder.layout, export, &options, progress.as_ref())?;
             let remembered = Remembered {
@@ -321,7 +367,11 @@ impl Builder {
             }
             Ok::<_, layout::IngestError>(remembered)
         });
-        let remembered = self.context.unless_cancelled(task).await??.context("reading the image from the engine")?;
+        let remembered = self
+            .context
+            .unless_cancelled(task)
+            .await??
+            .context("reading the image from the engine")?;
         Ok((remembered, false))
     }
 
@@ -374,7 +424,12 @@ impl Builder {
                 }
                 Err(error) => (Some(super::render(&error)), None),
             };
-            platforms.push(PlatformReport { platform: target.platform, seconds, error, built });
+            platforms.push(PlatformReport {
+                platform: target.platform,
+                seconds,
+                error,
+                built,
+            });
         }
         let built: Vec<&Built> = platforms.iter().filter_map(|p| p.built.as_ref()).collect();
         let complete = built.len() == platforms.len();
@@ -391,9 +446,9 @@ impl Builder {
             reference: image.reference.clone(),
             source: image.source.clone(),
             outcome,
-            layout: tagged.as_ref().map(|_| {
-                format!("oci:{}:{}", layout_dir(&self.options.output).display(), image.tag)
-            }),
+            layout: tagged
+                .as_ref()
+                .map(|_| format!("oci:{}:{}", layout_dir(&self.options.output).display(), image.tag)),
             digest: tagged,
             platforms,
         })

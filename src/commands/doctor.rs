@@ -14,7 +14,9 @@ pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
     let file = context.build_file()?;
     let findings = doctor::examine(&file, &Host::from_env(), &args.output).await;
     let missing = findings.iter().filter(|f| f.status == Status::Missing).count();
-    context.print(&json!({ "ready": missing == 0, "findings": findings }), || text(&findings))?;
+    context.print(&json!({ "ready": missing == 0, "findings": findings }), || {
+        text(&findings)
+    })?;
     match missing {
         0 => Ok(()),
         1 => Err(anyhow::anyhow!("one thing is missing, see above").into()),
@@ -31,7 +33,12 @@ fn text(findings: &[Finding]) -> String {
             Status::Warn => style("warning").yellow(),
             Status::Missing => style("MISSING").red().bold(),
         };
-        let _ = writeln!(text, "{mark}  {:<width$}  {}", finding.check, finding.found.replace('\n', "; "));
+        let _ = writeln!(
+            text,
+            "{mark}  {:<width$}  {}",
+            finding.check,
+            finding.found.replace('\n', "; ")
+        );
         if let Some(mend) = &finding.mend
             && finding.status != Status::Ok
         {

@@ -74,16 +74,27 @@ async fn open_layout(
     hash_files: bool,
 ) -> anyhow::Result<Vec<Opened>> {
     let image = Arc::new(LayoutImage::open(reference)?);
-    if let Some(missing) = platforms.iter().find(|p| !image.platforms.iter().any(|(has, _)| has == *p)) {
+    if let Some(missing) = platforms
+        .iter()
+        .find(|p| !image.platforms.iter().any(|(has, _)| has == *p))
+    {
         let has: Vec<String> = image.platforms.iter().map(|(p, _)| p.to_string()).collect();
         bail!("the image has no {missing}; it has {}", has.join(", "));
     }
-    let wanted = image.platforms.iter().filter(|(p, _)| platforms.is_empty() || platforms.contains(p)).cloned();
+    let wanted = image
+        .platforms
+        .iter()
+        .filter(|(p, _)| platforms.is_empty() || platforms.contains(p))
+        .cloned();
     let mut tasks = Vec::new();
     for (platform, manifest) in wanted {
         let image = Arc::clone(&image);
         tasks.push(spawn_blocking(move || {
-            let options = ReadOptions { keep: &verify::keeps, hash_files, ..ReadOptions::default() };
+            let options = ReadOptions {
+                keep: &verify::keeps,
+                hash_files,
+                ..ReadOptions::default()
+            };
             let read = image.read_tree(&manifest, &options)?;
             Ok::<_, layout::ReadError>(Opened {
                 platform,
@@ -112,7 +123,10 @@ async fn open_engine(
     hash_files: bool,
 ) -> anyhow::Result<Vec<Opened>> {
     let engine = Engine::from_env().await?;
-    let image = engine.inspect_image(name).await?.ok_or_else(|| anyhow!("the engine has no image {name}"))?;
+    let image = engine
+        .inspect_image(name)
+        .await?
+        .ok_or_else(|| anyhow!("the engine has no image {name}"))?;
     let platform: Platform = format!("{}/{}", image.os, image.architecture).parse()?;
     if let Some(missing) = platforms.iter().find(|p| **p != platform) {
         bail!("the engine's {name} is {platform}, not {missing}");
@@ -120,11 +134,25 @@ async fn open_engine(
     let progress = context.terminal.line(name);
     let reader = SyncIoBridge::new(engine.export(&image.id));
     let task = spawn_blocking(move || {
-        let options = ReadOptions { keep: &verify::keeps, hash_files, ..ReadOptions::default() };
+        let options = ReadOptions {
+            keep: &verify::keeps,
+            hash_files,
+            ..ReadOptions::default()
+        };
         layout::read_export(reader, platform, &options, progress.as_ref())
     });
-    let (config, tree) = context.unless_cancelled(task).await??.with_context(|| format!("reading {name} from the engine"))?;
-    Ok(vec![Opened { platform, digest: None, config, tree, compressed: 0, uncompressed: image.size }])
+    let (config, tree) = context
+        .unless_cancelled(task)
+        .await??
+        .with_context(|| format!("reading {name} from the engine"))?;
+    Ok(vec![Opened {
+        platform,
+        digest: None,
+        config,
+        tree,
+        compressed: 0,
+        uncompressed: image.size,
+    }])
 }
 
 /// What an image is judged by.
@@ -140,7 +168,11 @@ impl Judge {
             find_distro(&file, name)?;
         }
         let contract = Contract::load(args.contract.as_deref().unwrap_or(&contract_path(&file)))?;
-        Ok(Judge { file, contract, distro: args.distro.clone() })
+        Ok(Judge {
+            file,
+            contract,
+            distro: args.distro.clone(),
+        })
     }
 
     /// Judges an image by what its own labels and files say it is, or by the distro asked for.
@@ -180,19 +212,27 @@ pub fn contract_path(file: &BuildFile) -> PathBuf {
 
 /// The distro of build.toml whose release this is, by os-release(5).
 fn detect_distro<'a>(file: &'a BuildFile, tree: &Tree) -> anyhow::Result<&'a Distro> {
-    let text = tree.content("etc/os-release").or_else(|| tree.content("usr/lib/os-release"));
+    let text = tree
+        .content("etc/os-release")
+        .or_else(|| tree.content("usr/lib/os-release"));
     let text = text.map(String::from_utf8_lossy).unwrap_or_default();
     let value = |key: &str| {
         let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('='))?;
         Some(line.trim_matches('"').to_string())
     };
-    let (id, codename) = (value("ID").unwrap_or_default(), value("VERSION_CODENAME").unwrap_or_default());
+    let (id, codename) = (
+        value("ID").unwrap_or_default(),
+        value("VERSION_CODENAME").unwrap_or_default(),
+    );
     let family = match id.as_str() {
         "debian" => Some(Family::Debian),
         "ubuntu" => Some(Family::Ubuntu),
         _ => None,
     };
-    let known = file.distros.values().find(|d| Some(d.family) == family && d.suite == codename);
+    let known = file
+        .distros
+        .values()
+        .find(|d| Some(d.family) == family && d.suite == codename);
     known.ok_or_else(|| {
         anyhow!("the image's os-release says {id:?} {codename:?}, which is none of build.toml's distros; name one with --distro")
     })

@@ -26,16 +26,25 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
     };
     let tag = match &args.tag {
         Some(tag) => tag.clone(),
-        None => name.parse::<Reference>().ok().and_then(|r| r.tag().map(str::to_string)).ok_or_else(|| {
-            ConfigError::Invalid(format!("{name:?} has no tag to take over; give one with --tag"))
-        })?,
+        None => name
+            .parse::<Reference>()
+            .ok()
+            .and_then(|r| r.tag().map(str::to_string))
+            .ok_or_else(|| ConfigError::Invalid(format!("{name:?} has no tag to take over; give one with --tag")))?,
     };
     let judge = Judge::new(context.build_file()?, &args.expect)?;
     let engine = context.unless_cancelled(Engine::from_env()).await??;
-    let image = engine.inspect_image(&name).await?.ok_or_else(|| anyhow!("the engine has no image {name}"))?;
-    let platform: Platform = format!("{}/{}", image.os, image.architecture).parse().map_err(anyhow::Error::new)?;
+    let image = engine
+        .inspect_image(&name)
+        .await?
+        .ok_or_else(|| anyhow!("the engine has no image {name}"))?;
+    let platform: Platform = format!("{}/{}", image.os, image.architecture)
+        .parse()
+        .map_err(anyhow::Error::new)?;
     let created = image.created.as_deref().and_then(|c| c.parse::<Timestamp>().ok());
-    let source_date_epoch = epoch_from_environment()?.or(created.map(Timestamp::as_second)).unwrap_or(0);
+    let source_date_epoch = epoch_from_environment()?
+        .or(created.map(Timestamp::as_second))
+        .unwrap_or(0);
     let layout = Layout::open_or_create(layout_dir(&args.output))?;
     let progress = context.terminal.line(&name);
     progress.step("exporting into the layout");
@@ -49,11 +58,17 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
             compression,
             labels: BTreeMap::new(),
             expected_size: Some(image.size),
-            read: ReadOptions { keep: &verify::keeps, ..ReadOptions::default() },
+            read: ReadOptions {
+                keep: &verify::keeps,
+                ..ReadOptions::default()
+            },
         };
         layout::ingest(&layout, export, &options, progress.as_ref()).map(|ingested| (layout, ingested))
     });
-    let (layout, ingested) = context.unless_cancelled(task).await??.with_context(|| format!("reading {name}"))?;
+    let (layout, ingested) = context
+        .unless_cancelled(task)
+        .await??
+        .with_context(|| format!("reading {name}"))?;
     let opened = Opened {
         platform,
         digest: Some(ingested.manifest.digest().to_string()),
@@ -64,9 +79,9 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
     };
     let verdict = judge.verdict(&opened)?;
     let admitted = Verified::admit(ingested.manifest, vec![verdict.clone()]);
-    let digest = match &admitted {
+    let digest = match admitted {
         Ok(manifest) => {
-            let index = layout::write_index(&layout, &[manifest.clone()], &BTreeMap::new())?;
+            let index = layout::write_index(&layout, &[manifest.into_inner()], &BTreeMap::new())?;
             layout.set_tag(&tag, &index)?;
             Some(index.digest().to_string())
         }
@@ -87,5 +102,9 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
         };
         text::verdict(&verdict) + &end
     })?;
-    if digest.is_some() { Ok(()) } else { Err(Failure::Contract) }
+    if digest.is_some() {
+        Ok(())
+    } else {
+        Err(Failure::Contract)
+    }
 }

@@ -51,7 +51,9 @@ impl Context {
     pub fn print<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();
         let written = if self.global.json {
-            serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from).and_then(|()| writeln!(out))
+            serde_json::to_writer_pretty(&mut out, value)
+                .map_err(std::io::Error::from)
+                .and_then(|()| writeln!(out))
         } else {
             out.write_all(text().as_bytes())
         };
@@ -101,6 +103,8 @@ const EXIT_SIGTERM: u8 = 128 + 15;
 
 pub fn run(cli: Cli) -> ExitCode {
     init_logs(cli.global.log_format);
+    // Every TLS connection of this program is made by the same library; an error means that it is chosen already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -124,7 +128,11 @@ async fn run_until_signal(cli: Cli) -> u8 {
     let signal = watch_signals(context.cancel.clone());
     let result = dispatch(command, &context).await;
     let caught = context.cancel.is_cancelled();
-    let signal_code = if caught { signal.await.unwrap_or(EXIT_SIGINT) } else { EXIT_SIGINT };
+    let signal_code = if caught {
+        signal.await.unwrap_or(EXIT_SIGINT)
+    } else {
+        EXIT_SIGINT
+    };
     match result {
         Ok(()) => 0,
         Err(Failure::Contract) => EXIT_CONTRACT,
@@ -198,7 +206,9 @@ fn render(error: &anyhow::Error) -> String {
 
 fn init_logs(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),

@@ -7,19 +7,33 @@ use crate::base::resolve::BasePlan;
 use crate::cli::TargetArgs;
 use crate::config::Settings;
 use crate::engine::Engine;
-use crate::plan::{self, Plan};
+use crate::host::Host;
+use crate::plan::{self, Plan, Surroundings};
 use crate::project::Source;
 
 pub async fn run(context: &Context, args: &TargetArgs) -> Result<(), Failure> {
     let settings = Settings::new(context.build_file()?, args)?;
     let engine = Engine::from_env().await?;
-    let plan = plan::plan(&settings, &engine).await?;
+    let progress = context.terminal.line("plan");
+    let host = Host::from_env();
+    let around = Surroundings {
+        host: &host,
+        progress: progress.as_ref(),
+        cancel: &context.cancel,
+    };
+    let plan = context
+        .unless_cancelled(plan::plan(&settings, &engine, around))
+        .await??;
+    drop(progress);
     context.print(&plan, || text(&plan))
 }
 
 fn text(plan: &Plan) -> String {
     let engine = &plan.engine;
-    let mut text = format!("engine {} at {} ({} store, {})\n", engine.version, engine.endpoint, engine.store, engine.native);
+    let mut text = format!(
+        "engine {} at {} ({} store, {})\n",
+        engine.version, engine.endpoint, engine.store, engine.native
+    );
     for image in &plan.images {
         let source = match &image.source {
             Source::PyPI { version } => format!("{version} from PyPI"),
@@ -27,14 +41,29 @@ fn text(plan: &Plan) -> String {
         };
         let _ = writeln!(text, "\n{}", image.name);
         let _ = writeln!(text, "  project      {source}");
-        let _ = writeln!(text, "  lock         {} ({} distributions for Python {})", image.lock.name, image.lock.distributions, image.python);
+        let _ = writeln!(
+            text,
+            "  lock         {} ({} distributions for Python {})",
+            image.lock.name, image.lock.distributions, image.python
+        );
         let _ = writeln!(text, "  constraints  OpenStack {}", image.constraints);
         let _ = writeln!(text, "  context      {}", image.context_digest);
-        let _ = writeln!(text, "  dates        no later than {}", image.labels["org.opencontainers.image.created"]);
+        let _ = writeln!(
+            text,
+            "  dates        no later than {}",
+            image.labels["org.opencontainers.image.created"]
+        );
         let _ = writeln!(text, "  builders on  {}", base(&image.build_base));
         for target in &image.targets {
             let how = if target.emulated { ", its apt step emulated" } else { "" };
-            let _ = writeln!(text, "  {:<12} {}{how}\n{:15}-> {}", target.platform.to_string(), base(&target.base), "", target.engine_tag);
+            let _ = writeln!(
+                text,
+                "  {:<12} {}{how}\n{:15}-> {}",
+                target.platform.to_string(),
+                base(&target.base),
+                "",
+                target.engine_tag
+            );
         }
     }
     text

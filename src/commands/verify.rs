@@ -12,10 +12,14 @@ pub async fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     let name: ImageName = args.image.parse()?;
     let judge = Judge::new(context.build_file()?, &args.expect)?;
     let opened = image::open(context, &name, &args.expect.platform, false).await?;
-    let verdicts = opened.iter().map(|image| judge.verdict(image)).collect::<anyhow::Result<Vec<Verdict>>>()?;
+    let verdicts = opened
+        .iter()
+        .map(|image| judge.verdict(image))
+        .collect::<anyhow::Result<Vec<Verdict>>>()?;
     let passed = verdicts.iter().all(Verdict::passed);
-    context.print(&json!({ "image": args.image, "passed": passed, "platforms": verdicts }), || {
-        verdicts.iter().map(text::verdict).collect::<Vec<_>>().join("\n")
-    })?;
+    context.print(
+        &json!({ "image": args.image, "passed": passed, "platforms": verdicts }),
+        || verdicts.iter().map(text::verdict).collect::<Vec<_>>().join("\n"),
+    )?;
     if passed { Ok(()) } else { Err(Failure::Contract) }
 }

@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use oci_spec::distribution::Reference;
 
 use super::file::{BuildFile, ConfigError, Distro};
 use crate::cli::{BootstrapMode, TargetArgs};
 use crate::platform::Platform;
+use crate::project;
 
 /// What is to be built, every choice made. The distros stay in the order they were asked for.
 #[derive(Debug)]
@@ -43,13 +45,18 @@ impl Settings {
                 "--base and --bootstrap always exclude each other".into(),
             ));
         }
+        let project_ref = args.project_ref.clone().filter(|r| !r.is_empty());
+        for name in &distros {
+            let distro = find_distro(&file, name)?;
+            project::check_python(&file, &reference(&file, distro, project_ref.as_deref()), name, distro)?;
+        }
         let non_empty = |v: &Option<String>, default: &str| match v.as_deref() {
             Some(s) if !s.is_empty() => s.to_string(),
             _ => default.to_string(),
         };
         Ok(Settings {
             platforms: pick_platforms(&file, &args.platform),
-            project_ref: args.project_ref.clone().filter(|r| !r.is_empty()),
+            project_ref,
             registry: non_empty(&args.registry, &file.image.registry)
                 .trim_end_matches('/')
                 .to_string(),
@@ -72,10 +79,7 @@ impl Settings {
 
     /// The ref of the agent that this distro gets: asked for, or the distro's own, or the project's.
     pub fn reference_for(&self, distro: &Distro) -> String {
-        self.project_ref
-            .clone()
-            .or_else(|| distro.reference.clone())
-            .unwrap_or_else(|| self.file.project.reference.clone())
+        reference(&self.file, distro, self.project_ref.as_deref())
     }
 
     /// `REGISTRY/IMAGE_PREFIX/ovn-bgp-agent:REF-DISTRO`; a `/` of the ref becomes `-`.
@@ -98,6 +102,13 @@ impl Settings {
         name.parse()
             .map_err(|e| ConfigError::Invalid(format!("{name:?} cannot name an image: {e}")))
     }
+}
+
+fn reference(file: &BuildFile, distro: &Distro, asked: Option<&str>) -> String {
+    asked
+        .or(distro.reference.as_deref())
+        .unwrap_or(&file.project.reference)
+        .to_string()
 }
 
 pub fn find_distro<'a>(file: &'a BuildFile, name: &str) -> Result<&'a Distro, ConfigError> {
@@ -168,6 +179,14 @@ pub fn epoch_from_environment() -> Result<Option<i64>, ConfigError> {
         },
         _ => Ok(None),
     }
+}
+
+/// The moment up to which a lock considers releases: `SOURCE_DATE_EPOCH`, or now. The same moment gives the same lock.
+pub fn lock_moment() -> Result<Timestamp, ConfigError> {
+    // Whole seconds: that is all a lock's header says.
+    let seconds = epoch_from_environment()?.unwrap_or_else(|| Timestamp::now().as_second());
+    Timestamp::from_second(seconds)
+        .map_err(|e| ConfigError::Invalid(format!("SOURCE_DATE_EPOCH={seconds} is out of range: {e}")))
 }
 
 #[cfg(test)]

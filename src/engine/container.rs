@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bollard::container::LogOutput;
-use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
     WaitContainerOptions,
@@ -70,6 +70,11 @@ impl Engine {
                 readonly_rootfs: Some(spec.read_only_rootfs),
                 tmpfs: Some(spec.tmpfs.iter().map(|path| (path.clone(), String::new())).collect()),
                 cap_add: Some(spec.cap_add.clone()),
+                // The engine's default driver may be one that nothing can be read back from.
+                log_config: Some(HostConfigLogConfig {
+                    typ: Some("json-file".to_string()),
+                    config: None,
+                }),
                 ..HostConfig::default()
             }),
             ..ContainerCreateBody::default()

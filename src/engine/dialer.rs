@@ -5,23 +5,25 @@
 use std::io;
 use std::pin::Pin;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader, ReadBuf};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use super::endpoint::{Address, TlsFiles};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How much of ssh's stderr is kept for the error message.
-const SSH_STDERR_LIMIT: usize = 4096;
+/// How much of ssh's stderr is read for the error message.
+const SSH_STDERR_LIMIT: u64 = 4096;
 
 /// A byte stream to the engine.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -138,10 +140,17 @@ fn tls_config(files: &TlsFiles) -> io::Result<rustls::ClientConfig> {
 struct SshStream {
     stdin: ChildStdin,
     stdout: ChildStdout,
-    stderr: Arc<Mutex<String>>,
-    heard: bool,
+    stage: SshStage,
     /// Killed when the stream is dropped.
     _child: Child,
+}
+
+enum SshStage {
+    /// Nothing came from the engine yet; collects what ssh itself says.
+    Silent(JoinHandle<String>),
+    Heard,
+    /// It ended before a word of the engine came: finding out what ssh said.
+    Failing(BoxFuture<'static, io::Error>),
 }
 
 impl SshStream {
@@ -157,48 +166,62 @@ impl SshStream {
         else {
             return Err(io::Error::other("ssh came without its standard streams"));
         };
-        let said = Arc::new(Mutex::new(String::new()));
-        let keep = Arc::clone(&said);
-        tokio::spawn(async move {
-            let mut lines = BufReader::new(stderr).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                let mut said = keep.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                if said.len() + line.len() < SSH_STDERR_LIMIT {
-                    if !said.is_empty() {
-                        said.push_str("; ");
-                    }
-                    said.push_str(line.trim());
-                }
-            }
-        });
         Ok(Self {
             stdin,
             stdout,
-            stderr: said,
-            heard: false,
+            stage: SshStage::Silent(tokio::spawn(last_line(stderr))),
             _child: child,
         })
     }
 }
 
+/// Reads to the end, so that ssh never blocks on its stderr. The last line is the reason, those before it are banners.
+async fn last_line(stderr: ChildStderr) -> String {
+    let mut lines = BufReader::new(stderr.take(SSH_STDERR_LIMIT)).lines();
+    let mut last = String::new();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if !line.trim().is_empty() {
+            last = line.trim().to_string();
+        }
+    }
+    let mut rest = lines.into_inner().into_inner().into_inner();
+    let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+    last
+}
+
+async fn why_ssh_failed(said: JoinHandle<String>) -> io::Error {
+    // A connection master that ssh left in the background can hold its stderr open.
+    let said = tokio::time::timeout(Duration::from_secs(2), said).await;
+    let reason = match said {
+        // Its own messages begin with its name already.
+        Ok(Ok(line)) if line.starts_with("ssh: ") => line,
+        Ok(Ok(line)) if !line.is_empty() => format!("ssh: {line}"),
+        _ => "ssh ended without a word from the engine".to_string(),
+    };
+    io::Error::new(io::ErrorKind::ConnectionAborted, reason)
+}
+
 impl AsyncRead for SshStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stdout).poll_read(cx, buf);
-        if let Poll::Ready(Ok(())) = polled {
-            if buf.filled().len() > before {
-                self.heard = true;
-            } else if !self.heard && buf.remaining() > 0 {
-                // It ended before a word of the engine came: what ssh said is the reason.
-                let said = self.stderr.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                let reason = match said.is_empty() {
-                    true => "ssh ended without a word from the engine".to_string(),
-                    false => format!("ssh: {said}"),
-                };
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason)));
+        let this = &mut *self;
+        loop {
+            match &mut this.stage {
+                SshStage::Heard => return Pin::new(&mut this.stdout).poll_read(cx, buf),
+                SshStage::Failing(reason) => return reason.as_mut().poll(cx).map(Err),
+                SshStage::Silent(_) => {
+                    let before = buf.filled().len();
+                    ready!(Pin::new(&mut this.stdout).poll_read(cx, buf))?;
+                    let heard = buf.filled().len() > before;
+                    if let SshStage::Silent(said) = std::mem::replace(&mut this.stage, SshStage::Heard)
+                        && !heard
+                    {
+                        this.stage = SshStage::Failing(Box::pin(why_ssh_failed(said)));
+                        continue;
+                    }
+                    return Poll::Ready(Ok(()));
+                }
             }
         }
-        polled
     }
 }
 

@@ -27,7 +27,7 @@ pub enum EngineError {
     #[error("what answers at {endpoint} is no Docker engine: it gives {api:?} as its API version")]
     NotDocker { endpoint: String, api: String },
     #[error(
-        "the engine at {endpoint} does not speak BuildKit: it answered {path} with status {status}. \
+        "the engine at {endpoint} does not speak BuildKit: it answered {path} with status {status} ({said}). \
          Podman's Docker API has no BuildKit, and API proxies must let connection upgrades through; \
          point DOCKER_HOST at a Docker engine, 20.10 or later"
     )]
@@ -35,6 +35,7 @@ pub enum EngineError {
         endpoint: String,
         path: String,
         status: u16,
+        said: String,
     },
     /// `status` is the HTTP status, where the engine answered at all.
     #[error("the engine at {endpoint}, {doing}: {reason}")]
@@ -108,7 +109,7 @@ impl EngineError {
             endpoint: endpoint.to_string(),
             doing: doing.into(),
             status: None,
-            reason: with_causes(source),
+            reason: root_cause(source),
             transient: true,
         }
     }
@@ -135,7 +136,7 @@ fn hint(endpoint: &Endpoint, kind: io::ErrorKind) -> &'static str {
     }
 }
 
-/// The innermost I/O error, which names the fact.
+/// The innermost I/O error: its kind decides the hint.
 fn io_cause<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::Error> {
     let mut found = None;
     let mut next = Some(error);
@@ -146,17 +147,32 @@ fn io_cause<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::
     found
 }
 
-/// An error and what caused it, on one line; hyper's own text stops at "client error (SendRequest)".
-pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
+/// The innermost cause, which names the fact; hyper's own text stops at "client error (SendRequest)".
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(cause) = last.source() {
+        last = cause;
     }
-    text
+    last.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Origin;
+
+    #[test]
+    fn what_to_try_fits_what_went_wrong() {
+        let told = |address: &str, kind: io::ErrorKind| {
+            let endpoint = Endpoint {
+                address: Address::parse(address, None).unwrap(),
+                origin: Origin::Default,
+            };
+            EngineError::unreachable(&endpoint, kind.into()).to_string()
+        };
+        assert!(told("unix:///s", io::ErrorKind::PermissionDenied).contains("usermod -aG docker"));
+        assert!(told("unix:///s", io::ErrorKind::NotFound).contains("systemctl start docker"));
+        assert!(told("ssh://h", io::ErrorKind::Other).contains("ssh HOST docker version"));
+        assert!(told("tcp://h", io::ErrorKind::ConnectionRefused).contains("DOCKER_TLS_VERIFY"));
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use bollard::auth::DockerCredentials;
+use bollard::models::ImageInspect;
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ImportImageOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
@@ -13,9 +14,12 @@ use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
 use super::credentials::{self, Credentials};
-use super::{Engine, EngineError};
+use super::{ApiVersion, Engine, EngineError, ImageStore};
 use crate::platform::Platform;
 use crate::progress::Progress;
+
+/// Since then `GET /images/NAME/json` takes a platform.
+const INSPECT_PLATFORM_API: ApiVersion = ApiVersion { major: 1, minor: 49 };
 
 /// An image as the engine describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,15 +46,9 @@ impl EngineImage {
     }
 }
 
-impl Engine {
-    /// `None` if the store has no image of this name or ID.
-    pub async fn inspect_image(&self, name: &str) -> Result<Option<EngineImage>, EngineError> {
-        let found = match self.docker().inspect_image(name).await {
-            Ok(found) => found,
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
-            Err(e) => return Err(self.api_error(format!("inspecting image {name}"), e)),
-        };
-        Ok(Some(EngineImage {
+impl From<ImageInspect> for EngineImage {
+    fn from(found: ImageInspect) -> Self {
+        Self {
             id: found.id.unwrap_or_default(),
             repo_tags: found.repo_tags.unwrap_or_default(),
             repo_digests: found.repo_digests.unwrap_or_default(),
@@ -65,7 +63,46 @@ impl Engine {
                 .unwrap_or_default()
                 .into_iter()
                 .collect(),
-        }))
+        }
+    }
+}
+
+impl Engine {
+    /// `None` if the store has no image of this name or ID. Of an image index, which the containerd store keeps under one
+    /// name, this describes what the engine's own platform would run; see [`Self::inspect_image_for`].
+    pub async fn inspect_image(&self, name: &str) -> Result<Option<EngineImage>, EngineError> {
+        match self.docker().inspect_image(name).await {
+            Ok(found) => Ok(Some(found.into())),
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(e) => Err(self.api_error(format!("inspecting image {name}"), e)),
+        }
+    }
+
+    /// The image for `platform`; `None` if the store has none of this name for it.
+    pub async fn inspect_image_for(&self, name: &str, platform: Platform) -> Result<Option<EngineImage>, EngineError> {
+        let info = self.info();
+        let Some(mut found) = self.inspect_image(name).await? else {
+            return Ok(None);
+        };
+        if info.store == ImageStore::Containerd && info.api_version >= INSPECT_PLATFORM_API && !found.is_for(platform) {
+            let wanted = serde_json::json!({"os": "linux", "architecture": platform.architecture().name()}).to_string();
+            let query = url::form_urlencoded::Serializer::new(String::new())
+                .append_pair("platform", &wanted)
+                .finish();
+            let path = format!("/images/{name}/json?{query}");
+            let doing = format!("inspecting image {name} for {platform}");
+            match self.get_json::<ImageInspect>(&path, &doing).await? {
+                // Its ID there is that of a manifest inside of the index, which is no name the store knows.
+                Some(inside) => {
+                    found = EngineImage {
+                        id: found.id,
+                        ..inside.into()
+                    }
+                }
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(found).filter(|image| image.is_for(platform)))
     }
 
     /// Loads a `docker save` or OCI archive. Gives the names and IDs the engine says it loaded.
@@ -91,18 +128,44 @@ impl Engine {
         Ok(loaded)
     }
 
-    /// Pulls `reference` for `platform` with the credentials docker has for its registry.
+    /// Pulls `reference` for `platform`, with the credentials docker has for its registry, and names it `name`. The
+    /// reference itself stands afterwards for what it stood for before: the classic store gives it to whichever platform
+    /// was pulled last, and the person may use it for another. One pull at a time for the same reason.
     pub async fn pull(
         &self,
         reference: &str,
         platform: Platform,
+        name: &str,
         progress: &dyn Progress,
     ) -> Result<EngineImage, EngineError> {
+        let _alone = self.inner.pulls.lock().await;
+        let before = self.inspect_image(reference).await?;
+        self.pull_to_reference(reference, platform, progress).await?;
+        // An image that is no index is pulled whatever its platform.
+        let pulled = self.inspect_image_for(reference, platform).await?;
+        if let Some(image) = &pulled {
+            self.tag(&image.id, name).await?;
+        }
+        match before {
+            Some(before) if Some(&before.id) == pulled.as_ref().map(|image| &image.id) => {}
+            Some(before) => self.tag(&before.id, reference).await?,
+            None => {
+                self.remove_image(reference).await?;
+            }
+        }
+        pulled.ok_or_else(|| {
+            let lacking = format!("the registry has no image of this name for {platform}");
+            self.api_error(format!("pulling {reference}"), io::Error::other(lacking).into())
+        })
+    }
+
+    async fn pull_to_reference(
+        &self,
+        reference: &str,
+        platform: Platform,
+        progress: &dyn Progress,
+    ) -> Result<(), EngineError> {
         progress.step(&format!("pulling {reference} for {platform}"));
-        let options = CreateImageOptionsBuilder::default()
-            .from_image(reference)
-            .platform(&platform.to_string())
-            .build();
         let login = credentials::for_registry(credentials::registry_of(reference))
             .await
             .map(|login| match login {
@@ -116,6 +179,10 @@ impl Engine {
                     ..DockerCredentials::default()
                 },
             });
+        let options = CreateImageOptionsBuilder::default()
+            .from_image(reference)
+            .platform(&platform.to_string())
+            .build();
         let doing = || format!("pulling {reference} for {platform}");
         let mut layers: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         let mut told = self.docker().create_image(Some(options), None, login);
@@ -132,12 +199,7 @@ impl Engine {
                 progress.bytes(done, Some(total).filter(|total| *total > 0));
             }
         }
-        self.inspect_image(reference).await?.ok_or_else(|| {
-            self.api_error(
-                doing(),
-                io::Error::other("it reported success but has no such image").into(),
-            )
-        })
+        Ok(())
     }
 
     /// The image as an archive: the legacy layout before engine 25, an OCI layout with `manifest.json` since.
@@ -152,10 +214,7 @@ impl Engine {
     }
 
     pub async fn tag(&self, image: &str, name: &str) -> Result<(), EngineError> {
-        let (repo, tag) = match name.rsplit_once(':') {
-            Some((repo, tag)) if !tag.contains('/') => (repo, tag),
-            _ => (name, "latest"),
-        };
+        let (repo, tag) = split_tag(name);
         let options = TagImageOptionsBuilder::default().repo(repo).tag(tag).build();
         self.docker()
             .tag_image(image, Some(options))
@@ -174,10 +233,30 @@ impl Engine {
     }
 }
 
+/// `NAME:TAG` in two; without a tag, docker means `latest`.
+fn split_tag(reference: &str) -> (&str, &str) {
+    match reference.rsplit_once(':') {
+        // Otherwise it is a registry's port.
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        _ => (reference, "latest"),
+    }
+}
+
 /// bollard's stream borrows the name; this one owns it.
 fn async_chunks(
     docker: bollard::Docker,
     image: String,
 ) -> impl Stream<Item = Result<Bytes, bollard::errors::Error>> + Send {
     futures_util::stream::once(async move { docker.export_image(&image).boxed() }).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_no_tag() {
+        assert_eq!(split_tag("registry:5000/a/b"), ("registry:5000/a/b", "latest"));
+        assert_eq!(split_tag("registry:5000/a/b:c"), ("registry:5000/a/b", "c"));
+    }
 }

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::upgrade::Upgraded;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
@@ -41,6 +41,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long a mere question (version, info) may take.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// More than any description is long.
+const ANSWER_LIMIT: usize = 16 << 20;
+
+/// Of the reason for refusing an upgraded connection.
+const REFUSAL_LIMIT: usize = 4 << 10;
+
 /// The API of Docker Engine 20.10, the oldest this tool is tested with.
 const OLDEST_API: ApiVersion = ApiVersion { major: 1, minor: 41 };
 
@@ -57,6 +63,8 @@ struct Inner {
     http: Client<Connector, Body>,
     docker: Docker,
     info: EngineInfo,
+    /// Held during a pull, see [`Engine::pull`].
+    pulls: tokio::sync::Mutex<()>,
 }
 
 /// What the engine says about itself.
@@ -136,6 +144,7 @@ impl Engine {
                 http,
                 docker,
                 info,
+                pulls: tokio::sync::Mutex::default(),
             }),
         })
     }
@@ -155,6 +164,38 @@ impl Engine {
 
     fn api_error(&self, doing: impl Into<String>, source: bollard::errors::Error) -> EngineError {
         EngineError::api(&self.inner.endpoint, doing, source)
+    }
+
+    /// For the questions that bollard does not know how to ask; `None` for 404.
+    async fn get_json<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        doing: &str,
+    ) -> Result<Option<T>, EngineError> {
+        let failed = |e| self.api_error(doing, e);
+        let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let request = Request::get(format!("http://docker{path}"))
+            .body(body)
+            .map_err(|e| failed(e.into()))?;
+        let answer = async {
+            let response = self.inner.http.request(request).await.map_err(|e| failed(e.into()))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
+            let body = body.map_err(|e| failed(std::io::Error::other(e).into()))?.to_bytes();
+            if status == StatusCode::NOT_FOUND {
+                return Ok(None);
+            }
+            if !status.is_success() {
+                return Err(failed(bollard::errors::Error::DockerResponseServerError {
+                    status_code: status.as_u16(),
+                    message: String::from_utf8_lossy(&body).into_owned(),
+                }));
+            }
+            serde_json::from_slice(&body).map(Some).map_err(|e| failed(e.into()))
+        };
+        tokio::time::timeout(QUESTION_TIMEOUT, answer)
+            .await
+            .unwrap_or_else(|_| Err(failed(bollard::errors::Error::RequestTimeoutError)))
     }
 
     /// For failures of the gRPC services, in the words of [`Self::api_error`].
@@ -181,10 +222,15 @@ impl Engine {
             .map_err(|_| self.api_error(doing.clone(), bollard::errors::Error::RequestTimeoutError))?
             .map_err(|e| self.api_error(doing.clone(), e.into()))?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let status = response.status();
+            let said = Limited::new(response.into_body(), REFUSAL_LIMIT).collect().await;
             return Err(EngineError::NoBuildKit {
                 endpoint: self.inner.endpoint.to_string(),
                 path: path.to_string(),
-                status: response.status().as_u16(),
+                status: status.as_u16(),
+                said: said
+                    .map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_string())
+                    .unwrap_or_default(),
             });
         }
         hyper::upgrade::on(response)

@@ -8,8 +8,8 @@
 //! - Entries in byte order of their paths. Every entry's parent directories are there too, also unchanged ones:
 //!   drivers that unpack each layer alone take their mode and owner from the layer. Other unchanged entries are left out.
 //! - No time is later than the epoch asked for, none before 1970. A directory that only got a new time keeps its old
-//!   one: whether a driver touches it is chance.
-//! - Owners are numbers; of the extended attributes only `security.capability` and `user.*` stay.
+//!   one, a new or changed one gets the epoch: what engines put there is chance.
+//! - Owners are numbers; of the extended attributes only those that mean something stay.
 //! - The first path of an inode carries the data, the others are hard links to it.
 //! - One whiteout per topmost hidden path; no opaque markers.
 //! - ustar headers, with PAX records where something does not fit.
@@ -71,7 +71,9 @@ pub fn apply(
 ) -> Result<Vec<Change>, CanonicalError> {
     let lower = merged.clone();
     for entry in &mut entries {
-        normalise(entry, epoch);
+        if let EntryKind::Node { kind, .. } = &entry.kind {
+            normalise(&mut entry.mode, &mut entry.mtime, kind, epoch);
+        }
     }
     merged.apply(entries, source)?;
     let changed = take_back_unchanged(&lower, merged, epoch, same_data)?;
@@ -81,20 +83,15 @@ pub fn apply(
         return Ok(Vec::new());
     }
     link_first_paths(merged, &changed);
-    Ok(changes(merged, changed, &hidden))
+    Ok(changes(merged, changed, &hidden, epoch))
 }
 
-fn normalise(entry: &mut Entry, epoch: i64) {
-    entry.mtime = clamp(entry.mtime, epoch);
-    entry
-        .xattrs
-        .retain(|name, _| name == "security.capability" || name.starts_with("user."));
-    if let EntryKind::Node {
-        kind: NodeKind::Symlink(_),
-        ..
-    } = entry.kind
-    {
-        entry.mode = 0o777;
+fn normalise(mode: &mut u32, mtime: &mut i64, kind: &NodeKind, epoch: i64) {
+    let is_dir = *kind == NodeKind::Directory;
+    *mtime = clamp(if is_dir { epoch } else { *mtime }, epoch);
+    // No file system keeps the mode of a symbolic link; archives say this or that.
+    if let NodeKind::Symlink(_) = kind {
+        *mode = 0o777;
     }
 }
 
@@ -112,7 +109,16 @@ fn take_back_unchanged(
     let layer = merged.layers() - 1;
     let mut changed = BTreeSet::new();
     let mut unchanged = Vec::new();
-    for (path, node) in merged.tree.iter().filter(|(_, node)| node.layer == layer) {
+    for (path, node) in merged.tree.iter() {
+        if node.layer != layer {
+            // A directory met again is the old one, but for its time.
+            if node.kind == NodeKind::Directory
+                && let Some(old) = lower.tree.get(path).filter(|old| old.mtime != node.mtime)
+            {
+                unchanged.push((path.to_string(), old.clone()));
+            }
+            continue;
+        }
         let default_root = path.is_empty() && lower.tree.is_empty() && is_plain_root(node);
         let same = default_root
             || match lower.tree.get(path) {
@@ -149,26 +155,12 @@ fn file_size(node: &Node) -> u64 {
     }
 }
 
+/// Whether a node is, in canonical form, what stood there before.
 fn same_metadata(old: &Node, new: &Node, epoch: i64) -> bool {
-    let same_kind = match (&old.kind, &new.kind) {
-        (NodeKind::File(a), NodeKind::File(b)) => a.size == b.size && a.head == b.head,
-        (a, b) => a == b,
-    };
-    let any_time = matches!(new.kind, NodeKind::Directory);
-    let mode = |node: &Node| match node.kind {
-        NodeKind::Symlink(_) => 0o777,
-        _ => node.mode,
-    };
-    let kept = |node: &Node| {
-        let mut xattrs = node.xattrs.clone();
-        xattrs.retain(|name, _| name == "security.capability" || name.starts_with("user."));
-        xattrs
-    };
-    same_kind
-        && mode(old) == mode(new)
-        && (old.uid, old.gid) == (new.uid, new.gid)
-        && (any_time || clamp(old.mtime, epoch) == clamp(new.mtime, epoch))
-        && kept(old) == kept(new)
+    let mut old = old.clone();
+    normalise(&mut old.mode, &mut old.mtime, &old.kind, epoch);
+    let any_time = new.kind == NodeKind::Directory;
+    old.same_but_time(new) && (any_time || old.mtime == new.mtime)
 }
 
 /// The topmost paths that are below and no longer above, where nothing else hides them.
@@ -210,7 +202,7 @@ fn link_first_paths(merged: &mut Merged, changed: &BTreeSet<String>) {
     }
 }
 
-fn changes(merged: &Merged, changed: BTreeSet<String>, hidden: &[String]) -> Vec<Change> {
+fn changes(merged: &mut Merged, changed: BTreeSet<String>, hidden: &[String], epoch: i64) -> Vec<Change> {
     let mut members = BTreeMap::new();
     for path in hidden {
         let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -234,6 +226,12 @@ fn changes(merged: &Merged, changed: BTreeSet<String>, hidden: &[String]) -> Vec
                 break;
             }
             at = parent;
+        }
+    }
+    // They are written with a clamped time, and so it is what the next reader sees.
+    for parent in &parents {
+        if let Some(node) = merged.tree.get_mut(parent) {
+            node.mtime = clamp(node.mtime, epoch);
         }
     }
     members.extend(parents.into_iter().map(|parent| (parent, What::Node)));
@@ -295,9 +293,7 @@ pub fn header(change: &Change, node: Option<&Node>, epoch: i64) -> io::Result<Ve
             // A hard link has the attributes of its inode, which the first path sets.
             if kind != EntryType::Link {
                 for (name, value) in &node.xattrs {
-                    if name == "security.capability" || name.starts_with("user.") {
-                        records.insert(format!("{XATTR_PREFIX}{name}"), value.clone());
-                    }
+                    records.insert(format!("{XATTR_PREFIX}{name}"), value.clone());
                 }
             }
         }

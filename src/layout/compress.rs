@@ -13,8 +13,8 @@ use std::thread::Scope;
 use libdeflater::{CompressionLvl, Compressor};
 use oci_spec::image::MediaType;
 
-/// Chosen by measuring: see the README's table.
-const GZIP_LEVEL: i32 = 5;
+/// The fastest: within 3 % of the size that skopeo reaches with twice the processor time (a Debian image with Python).
+const GZIP_LEVEL: i32 = 1;
 const ZSTD_LEVEL: i32 = 3;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

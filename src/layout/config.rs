@@ -137,7 +137,7 @@ pub fn rewrite(
 fn says_something(key: &str, value: &Value) -> bool {
     match value {
         Value::Null => false,
-        Value::String(text) => !text.is_empty() && !(key == "WorkingDir" && text == "/"),
+        Value::String(text) => !(text.is_empty() || key == "WorkingDir" && text == "/"),
         Value::Array(items) => !items.is_empty(),
         Value::Object(map) => !map.is_empty(),
         Value::Number(_) | Value::Bool(_) => true,

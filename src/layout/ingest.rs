@@ -4,7 +4,7 @@
 //! files are compressed on all cores. A base layer is written as soon as it is complete; the others when the
 //! configuration (which comes late) has said in which order they lie.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::thread::{Scope, ScopedJoinHandle};
@@ -29,7 +29,8 @@ use crate::progress::Progress;
 #[derive(Clone)]
 pub struct IngestOptions<'a> {
     pub platform: Platform,
-    /// Layers with these diff IDs keep their bytes: the base stays the base.
+    /// The base's layers, from its own base up. Where the image's lowest layers are these, they keep their bytes: the
+    /// base stays the base.
     pub base_diff_ids: Vec<Digest>,
     /// No file, and no date in the configuration, is later than this; seconds since 1970.
     pub source_date_epoch: i64,
@@ -150,7 +151,7 @@ struct Receiving<'scope, 'env> {
     layout: &'env Layout,
     pool: Pool,
     scope: &'scope Scope<'scope, 'env>,
-    base: HashSet<[u8; 32]>,
+    base: Vec<[u8; 32]>,
     media_type: MediaType,
 }
 
@@ -203,7 +204,7 @@ fn write_image(
     let mut layers: Vec<Layer<'_>> = Vec::new();
     for (i, diff_id) in diff_ids.iter().enumerate() {
         let number = i + 1;
-        let in_base = fates.iter().all(|fate| *fate == Fate::Base) && receiving.base.contains(diff_id);
+        let in_base = receiving.base.get(i) == Some(diff_id) && fates.iter().all(|fate| *fate == Fate::Base);
         let again = diff_ids[i + 1..].contains(diff_id);
         let Some(received) = export.layers.get_mut(diff_id) else {
             continue;
@@ -234,7 +235,7 @@ fn write_image(
         let (layout, pool) = (receiving.layout, &receiving.pool);
         let layer = assemble::canonical(layout, pool, media_type, &merged, &changes, &spools, epoch)
             .map_err(|source| IngestError::Assemble { number, source })?;
-        layers.push(Layer::Written(layer));
+        layers.push(Layer::Written(Box::new(layer)));
     }
     let layers = wait_for(layers)?;
     write_documents(receiving.layout, &export.config, &fates, &layers, merged.tree, options)
@@ -245,7 +246,7 @@ enum Layer<'scope> {
         number: usize,
         writing: ScopedJoinHandle<'scope, Result<Assembled, AssembleError>>,
     },
-    Written(Assembled),
+    Written(Box<Assembled>),
     /// The base layer of this diff ID once more.
     Same([u8; 32]),
 }
@@ -254,7 +255,7 @@ fn wait_for(layers: Vec<Layer<'_>>) -> Result<Vec<Assembled>, IngestError> {
     let mut done: Vec<Assembled> = Vec::with_capacity(layers.len());
     for layer in layers {
         let layer = match layer {
-            Layer::Written(layer) => Some(layer),
+            Layer::Written(layer) => Some(*layer),
             Layer::Writing { number, writing } => {
                 let result = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 Some(result.map_err(|source| IngestError::Assemble { number, source })?)

@@ -1,5 +1,6 @@
 //! One layer's tar stream becomes a list of entries with judged paths, while its bytes go to a sink.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +36,8 @@ pub struct Entry {
     pub uid: u32,
     pub gid: u32,
     pub mtime: i64,
-    pub xattrs: std::collections::BTreeMap<String, Vec<u8>>,
+    /// Those that mean something: see [`is_meaningful`].
+    pub xattrs: BTreeMap<String, Vec<u8>>,
 }
 
 #[derive(Clone, Debug)]
@@ -137,7 +139,11 @@ pub fn parse(
             uid: member.uid,
             gid: member.gid,
             mtime: member.mtime,
-            xattrs: member.xattrs,
+            xattrs: member
+                .xattrs
+                .into_iter()
+                .filter(|(name, _)| is_meaningful(name))
+                .collect(),
         });
     }
     let (seen, path_bytes) = members.counts();
@@ -255,6 +261,12 @@ impl Entry {
     }
 }
 
+/// Extended attributes that change what an image does. The others are a graph driver's or the build host's own
+/// (`trusted.overlay.*`, `security.selinux`).
+fn is_meaningful(xattr: &str) -> bool {
+    xattr == "security.capability" || xattr.starts_with("user.") || xattr.starts_with("system.posix_acl_")
+}
+
 /// The clean path, and what it hides if it is a whiteout. `None` for names that mean nothing to runtimes.
 fn judge_path(raw: &str) -> Result<Option<(String, Option<EntryKind>)>, TarError> {
     if raw.is_empty() {
@@ -263,7 +275,7 @@ fn judge_path(raw: &str) -> Result<Option<(String, Option<EntryKind>)>, TarError
     if raw.chars().any(char::is_control) {
         return Err(refuse(raw, "its name holds control characters"));
     }
-    if raw.starts_with('/') && raw.trim_matches('/') != "" {
+    if raw.starts_with('/') && !raw.trim_matches('/').is_empty() {
         return Err(refuse(raw, "an absolute path"));
     }
     let mut path = String::with_capacity(raw.len());

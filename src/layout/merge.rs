@@ -63,25 +63,14 @@ impl Merged {
         Ok(())
     }
 
+    /// Whiteouts are taken by their letter: a symbolic link below is not followed, since the layer may put a
+    /// directory in its place.
     fn hide(&mut self, entries: &[Entry]) {
         for entry in entries {
-            let dir_below = matches!(entry.kind, EntryKind::Opaque);
-            if !dir_below && !matches!(entry.kind, EntryKind::Whiteout) {
-                continue;
-            }
-            // What cannot be found below cannot be hidden either.
-            let (dir, name) = if dir_below {
-                (entry.path.as_str(), "")
-            } else {
-                entry.path.rsplit_once('/').unwrap_or(("", &entry.path))
-            };
-            let Ok((dir, _)) = self.tree.resolve(dir) else {
-                continue;
-            };
-            if dir_below {
-                self.tree.remove_below(&dir);
-            } else {
-                self.tree.remove(&join(&dir, name));
+            match entry.kind {
+                EntryKind::Whiteout => self.tree.remove(&entry.path),
+                EntryKind::Opaque => self.tree.remove_below(&entry.path),
+                EntryKind::Node { .. } | EntryKind::HardLink(_) => {}
             }
         }
     }
@@ -116,18 +105,25 @@ impl Placing<'_> {
 
     fn place(&mut self, entry: Entry) -> Result<(), MergeError> {
         let layer = self.layer();
-        let path = self.resolve_parent(&entry.path)?;
-        let (node, data) = match &entry.kind {
+        let source = self.source;
+        let (path, node, data) = match &entry.kind {
             EntryKind::Whiteout | EntryKind::Opaque => return Ok(()),
-            EntryKind::HardLink(target) => self.link(&path, &target.clone())?,
-            EntryKind::Node { offset, .. } => {
-                let offset = *offset;
-                let Some(node) = entry.into_node(layer) else {
+            EntryKind::HardLink(target) => {
+                let path = self.resolve_parent(&entry.path)?;
+                let (node, data) = self.link(&path, target)?;
+                (path, node, data)
+            }
+            EntryKind::Node { kind, offset } => {
+                let path = self.resolve_parent(&entry.path)?;
+                let data = matches!(kind, NodeKind::File(_)).then_some(Data {
+                    source,
+                    offset: *offset,
+                });
+                let Some(mut node) = entry.into_node(layer) else {
                     return Ok(());
                 };
-                let source = self.source;
-                let data = matches!(node.kind, NodeKind::File(_)).then_some(Data { source, offset });
-                (node, data)
+                self.keep_origin(&path, &mut node);
+                (path, node, data)
             }
         };
         let merged = &mut *self.merged;
@@ -145,6 +141,17 @@ impl Placing<'_> {
         };
         merged.tree.insert(&path, node);
         Ok(())
+    }
+
+    /// A directory that is there already, with the same mode and owner, was not put there by this layer: archives
+    /// repeat the directories above what they change.
+    fn keep_origin(&self, path: &str, node: &mut Node) {
+        if let Some(old) = self.merged.tree.get(path)
+            && old.kind == NodeKind::Directory
+            && old.same_but_time(node)
+        {
+            node.layer = old.layer;
+        }
     }
 
     fn link(&mut self, path: &str, target: &str) -> Result<(Node, Option<Data>), MergeError> {

@@ -22,6 +22,8 @@ mod merge;
 mod read;
 mod spool;
 mod store;
+#[cfg(test)]
+mod tests;
 pub mod tree;
 
 pub use compress::Compression;

@@ -30,6 +30,19 @@ pub struct Node {
     pub layer: usize,
 }
 
+impl Node {
+    /// Whether two nodes are of the same kind, mode, owner and attributes. Files' contents are not compared.
+    pub(super) fn same_but_time(&self, other: &Node) -> bool {
+        let same_kind = match (&self.kind, &other.kind) {
+            (NodeKind::File(a), NodeKind::File(b)) => a.size == b.size && a.head == b.head,
+            (a, b) => a == b,
+        };
+        same_kind
+            && (self.mode, self.uid, self.gid) == (other.mode, other.uid, other.gid)
+            && self.xattrs == other.xattrs
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodeKind {
     File(File),

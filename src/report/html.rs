@@ -1,6 +1,7 @@
 //! The result of a build as one HTML page that needs nothing from elsewhere: for a CI job's artifacts.
 
-use minijinja::{Environment, context};
+use minijinja::value::Serde;
+use minijinja::{Environment, Value, context};
 
 use super::result::BuildReport;
 
@@ -8,8 +9,12 @@ const TEMPLATE: &str = include_str!("report.html.j2");
 
 pub fn build(report: &BuildReport) -> Result<String, minijinja::Error> {
     let mut environment = Environment::new();
-    environment.add_filter("mib", |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)));
+    environment.add_filter("mib", |bytes: u64| {
+        format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+    });
     environment.add_filter("seconds", |seconds: f64| format!("{seconds:.1} s"));
     environment.add_template("report.html", TEMPLATE)?;
-    environment.get_template("report.html")?.render(context! { report })
+    environment
+        .get_template("report.html")?
+        .render(context! { report => Value::from(Serde(report)) })
 }

@@ -1,5 +1,6 @@
 //! Progress on stderr: a bar per target on a terminal, plain lines elsewhere.
 
+use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -45,6 +46,7 @@ impl Terminal {
             name: name.to_string(),
             started: Instant::now(),
             last: Mutex::default(),
+            seen: Mutex::default(),
             told: AtomicU64::new(0),
         };
         match self.mode {
@@ -87,21 +89,28 @@ fn steps_style() -> ProgressStyle {
 struct Line {
     name: String,
     started: Instant,
-    /// The step told last: it is not told twice.
+    /// The step told last.
     last: Mutex<String>,
+    /// Steps told: those that run side by side take turns at being the current one, and a log needs each once.
+    seen: Mutex<HashSet<String>>,
     /// Bytes told last, so that a plain log gets a line a quarter and not a line a chunk.
     told: AtomicU64,
 }
 
 impl Line {
-    fn is_news(&self, step: &str) -> bool {
+    /// Notes the current step; returns it shortened, and whether it is told for the first time.
+    fn enter(&self, step: &str) -> (String, bool) {
         let mut last = self.last.lock().unwrap_or_else(|e| e.into_inner());
-        let news = *last != step;
-        if news {
+        if *last != step {
             *last = step.to_string();
             self.told.store(0, Ordering::Relaxed);
         }
-        news
+        let first = self
+            .seen
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .insert(step.to_string());
+        (shorten(step), first)
     }
 
     fn seconds(&self) -> String {
@@ -119,7 +128,7 @@ struct Plain {
 
 impl Progress for Plain {
     fn step(&self, text: &str) {
-        if self.line.is_news(text) {
+        if let (text, true) = self.line.enter(text) {
             eprintln!("{} {}: {text}", self.line.seconds(), self.line.name);
         }
     }
@@ -152,13 +161,11 @@ struct Bar {
 
 impl Progress for Bar {
     fn step(&self, text: &str) {
-        if self.line.is_news(text) {
-            self.bar.set_message(text.to_string());
-        }
+        self.bar.set_message(self.line.enter(text).0);
     }
 
     fn bytes(&self, done: u64, total: Option<u64>) {
-        let step = self.line.last.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        let step = shorten(&self.line.last.lock().unwrap_or_else(|e| e.into_inner()));
         let of = total.map(|t| format!(" / {}", HumanBytes(t))).unwrap_or_default();
         self.bar.set_message(format!(
             "{step}  {}{of}  {}/s",
@@ -192,6 +199,14 @@ impl Progress for Quiet {
     fn note(&self, text: &str) {
         self.terminal.say(&format!("{}: {text}", self.line.name));
     }
+}
+
+/// A step as a line has room for it: a RUN can be a page long.
+fn shorten(step: &str) -> String {
+    const MOST: usize = 110;
+    let words = step.split_whitespace().filter(|word| !word.starts_with("--mount="));
+    let line = words.collect::<Vec<_>>().join(" ");
+    console::truncate_str(&line, MOST, "…").into_owned()
 }
 
 /// `1 min 4 s` for people.

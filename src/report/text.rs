@@ -10,9 +10,14 @@ use super::result::{BuildReport, Built, ImageReport, Outcome};
 use super::terminal::duration;
 use crate::verify::Verdict;
 
+/// One broken thing often breaks a rule in every file: a terminal is for the first few.
+const FINDINGS_SHOWN: usize = 8;
+
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header.iter().map(|h| Cell::new(h)));
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.iter().map(Cell::new));
     table
 }
 
@@ -32,7 +37,10 @@ pub fn build(report: &BuildReport) -> String {
 fn summary(report: &BuildReport) -> String {
     let of = |outcome| report.images.iter().filter(|i| i.outcome == outcome).count();
     let mut parts = vec![format!("{} built and verified", of(Outcome::Done))];
-    for (count, what) in [(of(Outcome::BreaksContract), "broke the contract"), (of(Outcome::Failed), "failed")] {
+    for (count, what) in [
+        (of(Outcome::BreaksContract), "broke the contract"),
+        (of(Outcome::Failed), "failed"),
+    ] {
         if count > 0 {
             parts.push(format!("{count} {what}"));
         }
@@ -42,7 +50,16 @@ fn summary(report: &BuildReport) -> String {
 
 fn image_text(image: &ImageReport) -> String {
     let mut text = format!("{}\n", style(&image.name).bold());
-    let mut rows = table(&["  PLATFORM", "DIGEST", "SIZE", "UNPACKED", "FILES", "STEPS", "CONTRACT", "TIME"]);
+    let mut rows = table(&[
+        "  PLATFORM",
+        "DIGEST",
+        "SIZE",
+        "UNPACKED",
+        "FILES",
+        "STEPS",
+        "CONTRACT",
+        "TIME",
+    ]);
     for platform in &image.platforms {
         let name = format!("  {}", platform.platform);
         match &platform.built {
@@ -56,18 +73,39 @@ fn image_text(image: &ImageReport) -> String {
                 Cell::new(contract(built)),
                 number(duration(platform.seconds)),
             ]),
-            None => rows.add_row(vec![Cell::new(name), Cell::new("failed"), Cell::new("-"), Cell::new("-"), Cell::new("-"), Cell::new("-"), Cell::new("-"), number(duration(platform.seconds))]),
+            None => rows.add_row(vec![
+                Cell::new(name),
+                Cell::new("failed"),
+                Cell::new("-"),
+                Cell::new("-"),
+                Cell::new("-"),
+                Cell::new("-"),
+                Cell::new("-"),
+                number(duration(platform.seconds)),
+            ]),
         };
     }
     let _ = writeln!(text, "{}", trim_lines(&rows.to_string()));
     for platform in &image.platforms {
         if let Some(error) = &platform.error {
-            let _ = writeln!(text, "\n{} {}:\n{error}", style("failed:").red().bold(), platform.platform);
+            let _ = writeln!(
+                text,
+                "\n{} {}:\n{error}",
+                style("failed:").red().bold(),
+                platform.platform
+            );
         }
         if let Some(built) = &platform.built {
             text += &findings(&built.verdict);
             for smoke in built.smoke.iter().filter(|s| !s.passed) {
-                let _ = writeln!(text, "\n{} {} {}:\n{}", style("smoke test failed:").red().bold(), platform.platform, smoke.id, smoke.output);
+                let _ = writeln!(
+                    text,
+                    "\n{} {} {}:\n{}",
+                    style("smoke test failed:").red().bold(),
+                    platform.platform,
+                    smoke.id,
+                    smoke.output
+                );
             }
         }
     }
@@ -76,20 +114,36 @@ fn image_text(image: &ImageReport) -> String {
             let _ = writeln!(text, "  {layout}\n  {digest}\n");
         }
         _ => {
-            let _ = writeln!(text, "  not tagged: {}\n", if image.outcome == Outcome::Failed { "not every platform was built" } else { "it breaks its contract" });
+            let _ = writeln!(
+                text,
+                "  not tagged: {}\n",
+                if image.outcome == Outcome::Failed {
+                    "not every platform was built"
+                } else {
+                    "it breaks its contract"
+                }
+            );
         }
     }
     text
 }
 
 fn steps(built: &Built) -> String {
-    if built.unchanged { "unchanged".into() } else { format!("{} ({} cached)", built.steps, built.cached_steps) }
+    if built.unchanged {
+        "unchanged".into()
+    } else {
+        format!("{} ({} cached)", built.steps, built.cached_steps)
+    }
 }
 
 fn contract(built: &Built) -> String {
     let rules = built.verdict.rules().len();
     let broken = built.verdict.broken().count();
-    let mut text = if broken == 0 { format!("{rules} rules kept") } else { format!("{broken} of {rules} rules broken") };
+    let mut text = if broken == 0 {
+        format!("{rules} rules kept")
+    } else {
+        format!("{broken} of {rules} rules broken")
+    };
     if !built.smoke.is_empty() {
         let passed = built.smoke.iter().filter(|s| s.passed).count();
         let _ = write!(text, ", smoke {passed}/{}", built.smoke.len());
@@ -99,10 +153,22 @@ fn contract(built: &Built) -> String {
 
 /// One platform's verdict, rule by rule.
 pub fn verdict(verdict: &Verdict) -> String {
-    let mut text = format!("{} {}\n", style(verdict.platform()).bold(), verdict.digest().unwrap_or_default());
+    let mut text = format!(
+        "{} {}\n",
+        style(verdict.platform()).bold(),
+        verdict.digest().unwrap_or_default()
+    );
     for rule in verdict.rules() {
-        let mark = if rule.passed { style("ok  ").green() } else { style("FAIL").red().bold() };
-        let _ = writeln!(text, "  {mark} {:<24} {} ({} {})", rule.id, rule.title, rule.checked.count, rule.checked.of);
+        let mark = if rule.passed {
+            style("ok  ").green()
+        } else {
+            style("FAIL").red().bold()
+        };
+        let _ = writeln!(
+            text,
+            "  {mark} {:<24} {} ({} {})",
+            rule.id, rule.title, rule.checked.count, rule.checked.of
+        );
     }
     text += &findings(verdict);
     text
@@ -112,13 +178,25 @@ pub fn verdict(verdict: &Verdict) -> String {
 fn findings(verdict: &Verdict) -> String {
     let mut text = String::new();
     for rule in verdict.broken() {
-        let _ = writeln!(text, "\n{} {} {}: {}", style("broken:").red().bold(), verdict.platform(), style(rule.id).bold(), rule.title);
-        for finding in &rule.findings {
+        let _ = writeln!(
+            text,
+            "\n{} {} {}: {}",
+            style("broken:").red().bold(),
+            verdict.platform(),
+            style(rule.id).bold(),
+            rule.title
+        );
+        for finding in rule.findings.iter().take(FINDINGS_SHOWN) {
             let layer = finding.layer.map(|l| format!(" (layer {l})")).unwrap_or_default();
-            let _ = writeln!(text, "    {}{layer}\n      expected {}\n      found    {}", finding.path, finding.expected, finding.found);
+            let _ = writeln!(
+                text,
+                "    {}{layer}\n      expected {}\n      found    {}",
+                finding.path, finding.expected, finding.found
+            );
         }
-        if rule.omitted > 0 {
-            let _ = writeln!(text, "    and {} more", rule.omitted);
+        let more = rule.findings.len().saturating_sub(FINDINGS_SHOWN) + rule.omitted;
+        if more > 0 {
+            let _ = writeln!(text, "    and {more} more (--json lists them)");
         }
     }
     text

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test binary uses its part.
 
 pub mod proxy;
+pub mod registry;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -93,8 +94,12 @@ impl Lab {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("obgp-test/{}:{count}", std::process::id());
-        self.images.lock().unwrap().push(name.clone());
+        self.will_remove(&name);
         name
+    }
+
+    pub fn will_remove(&self, image: &str) {
+        self.images.lock().unwrap().push(image.to_string());
     }
 
     /// A base image for the engine's platform with a shell and the usual commands (busybox), loaded as `docker load` does.
@@ -164,7 +169,7 @@ impl Progress for Recorder {
 }
 
 /// The static busybox out of Debian's package, as the layer of a root file system.
-fn busybox_layer() -> Vec<u8> {
+pub fn busybox_layer() -> Vec<u8> {
     let busybox = std::fs::read(busybox()).unwrap();
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |path: &str, kind: tar::EntryType, mode: u32, content: &[u8]| {

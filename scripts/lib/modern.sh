@@ -1,0 +1,14 @@
+# shellcheck shell=bash
+# A modern engine beside the machine's own, for as long as the script runs.
+
+# shellcheck source=common.sh
+source "${BASH_SOURCE[0]%/*}/common.sh"
+
+# Sets and exports OBGP_TEST_MODERN_HOST. An engine that was running before is left running.
+modern_engine_up() {
+  "$project/scripts/modern-engine" status >/dev/null 2>&1 || at_exit modern_engine_down
+  OBGP_TEST_MODERN_HOST=$("$project/scripts/modern-engine" up)
+  export OBGP_TEST_MODERN_HOST
+}
+
+modern_engine_down() { "$project/scripts/modern-engine" down >&2; }

@@ -1,0 +1,455 @@
+//! Two images into what differs between them: packages, Python distributions, files, configuration.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display};
+
+use oci_spec::image::ImageConfiguration;
+use serde::Serialize;
+
+use crate::layout::tree::{Node, NodeKind, Tree};
+use crate::packages::dpkg;
+use crate::packages::python::SitePath;
+use crate::platform::Platform;
+
+/// How many lines of each kind of difference people are shown; JSON has all.
+const SHOWN: usize = 40;
+
+/// One platform's image, as the layout read it.
+pub struct ImageForDiff<'a> {
+    pub tree: &'a Tree,
+    pub config: &'a ImageConfiguration,
+}
+
+/// Everything that differs, for one platform. Its JSON is user interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// dpkg packages, with their versions.
+    pub packages: Changes<String>,
+    /// Python distributions, with their versions.
+    pub python: Changes<String>,
+    /// Files and directories by path. Where two are the same but for their times, nothing is said.
+    pub files: Changes<FileFacts>,
+    /// The image configuration by field: `User`, `Env.PATH`, `Labels.org.opencontainers.image.version`.
+    pub config: Changes<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Changes<T> {
+    pub added: BTreeMap<String, T>,
+    pub removed: BTreeMap<String, T>,
+    pub changed: BTreeMap<String, Change<T>>,
+}
+
+impl<T> Default for Changes<T> {
+    fn default() -> Self {
+        Self {
+            added: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            changed: BTreeMap::new(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change<T> {
+    pub from: T,
+    pub to: T,
+}
+
+/// What is compared of a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileFacts {
+    pub kind: &'static str,
+    /// Octal.
+    pub mode: String,
+    pub uid: u32,
+    pub gid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// A symbolic link's target, or a device's numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Extended attributes, values in hexadecimal.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub xattrs: BTreeMap<String, String>,
+}
+
+/// What has to change in `a` to become `b`.
+pub fn diff(a: &ImageForDiff, b: &ImageForDiff) -> Difference {
+    Difference {
+        platform: None,
+        packages: changes(packages(a.tree), packages(b.tree)),
+        python: changes(distributions(a.tree), distributions(b.tree)),
+        files: files(a.tree, b.tree),
+        config: changes(config(a.config), config(b.config)),
+    }
+}
+
+fn changes<T: PartialEq>(a: BTreeMap<String, T>, mut b: BTreeMap<String, T>) -> Changes<T> {
+    let mut changes = Changes::default();
+    for (key, from) in a {
+        match b.remove(&key) {
+            None => drop(changes.removed.insert(key, from)),
+            Some(to) if from != to => drop(changes.changed.insert(key, Change { from, to })),
+            Some(_) => {}
+        }
+    }
+    changes.added = b;
+    changes
+}
+
+/// A database that cannot be read has nothing to compare; that it cannot is `verify`'s to say.
+fn packages(tree: &Tree) -> BTreeMap<String, String> {
+    let found = dpkg::packages(tree)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|p| !p.removed());
+    found
+        .map(|p| {
+            let partial = if p.partial() { " (parts of it)" } else { "" };
+            (p.name, format!("{}{partial}", p.version))
+        })
+        .collect()
+}
+
+fn distributions(tree: &Tree) -> BTreeMap<String, String> {
+    // Whichever interpreters there are: a directory pythonX.Y with a standard library stands for one.
+    let minor = |name: &str| {
+        name.strip_prefix("python")
+            .filter(|v| v.starts_with("3."))
+            .map(str::to_string)
+    };
+    let roots = ["usr/lib", "usr/local/lib"];
+    let versions: BTreeSet<String> = roots
+        .iter()
+        .flat_map(|dir| tree.children(dir))
+        .filter_map(|(name, _)| minor(name))
+        .collect();
+    let mut all = BTreeMap::new();
+    for version in versions {
+        for found in SitePath::read(tree, &version, None).distributions {
+            all.insert(found.name, found.version);
+        }
+    }
+    all
+}
+
+fn files(a: &Tree, b: &Tree) -> Changes<FileFacts> {
+    let mut changes = Changes::default();
+    let (mut left, mut right) = (a.iter().peekable(), b.iter().peekable());
+    // Both are in path order: one walk over the two.
+    loop {
+        let order = match (left.peek(), right.peek()) {
+            (None, None) => return changes,
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some((l, _)), Some((r, _))) => l.cmp(r),
+        };
+        let l = if order.is_le() { left.next() } else { None };
+        let r = if order.is_ge() { right.next() } else { None };
+        match (l, r) {
+            (Some((path, from)), None) => drop(changes.removed.insert(absolute(path), facts(from, None))),
+            (None, Some((path, to))) => drop(changes.added.insert(absolute(path), facts(to, None))),
+            (Some((path, from)), Some((_, to))) => {
+                let (from, to) = (facts(from, Some(to)), facts(to, Some(from)));
+                if from != to {
+                    changes.changed.insert(absolute(path), Change { from, to });
+                }
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+fn absolute(path: &str) -> String {
+    format!("/{path}")
+}
+
+/// A content is compared by its digest where both sides have one; else by what both have of it.
+fn facts(node: &Node, other: Option<&Node>) -> FileFacts {
+    let other_has_digest = match other.map(|o| &o.kind) {
+        Some(NodeKind::File(other)) => other.sha256.is_some(),
+        _ => true,
+    };
+    let (kind, size, sha256, target) = match &node.kind {
+        NodeKind::File(f) => (
+            "file",
+            Some(f.size),
+            f.sha256.filter(|_| other_has_digest).map(hex::encode),
+            None,
+        ),
+        NodeKind::Directory => ("directory", None, None, None),
+        NodeKind::Symlink(target) => ("symlink", None, None, Some(target.clone())),
+        NodeKind::CharDevice { major, minor } => ("character device", None, None, Some(format!("{major}:{minor}"))),
+        NodeKind::BlockDevice { major, minor } => ("block device", None, None, Some(format!("{major}:{minor}"))),
+        NodeKind::Fifo => ("pipe", None, None, None),
+    };
+    FileFacts {
+        kind,
+        mode: format!("{:04o}", node.mode),
+        uid: node.uid,
+        gid: node.gid,
+        size,
+        sha256,
+        target,
+        xattrs: node
+            .xattrs
+            .iter()
+            .map(|(name, value)| (name.clone(), hex::encode(value)))
+            .collect(),
+    }
+}
+
+fn config(config: &ImageConfiguration) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let mut put = |name: &str, value: Option<String>| {
+        if let Some(value) = value.filter(|v| !v.is_empty()) {
+            all.insert(name.to_string(), value);
+        }
+    };
+    put("architecture", Some(config.architecture().to_string()));
+    put("os", Some(config.os().to_string()));
+    put("created", config.created().clone());
+    put("author", config.author().clone());
+    if let Some(run) = config.config() {
+        let list = |l: &Option<Vec<String>>| l.as_ref().filter(|l| !l.is_empty()).map(|l| format!("{l:?}"));
+        put("User", run.user().clone());
+        put("Entrypoint", list(run.entrypoint()));
+        put("Cmd", list(run.cmd()));
+        put("WorkingDir", run.working_dir().clone());
+        put("StopSignal", run.stop_signal().clone());
+        put("ExposedPorts", list(run.exposed_ports()));
+        put("Volumes", list(run.volumes()));
+        for variable in run.env().iter().flatten() {
+            let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+            put(&format!("Env.{name}"), Some(value.to_string()));
+        }
+        for (name, value) in run.labels().iter().flatten() {
+            put(&format!("Labels.{name}"), Some(value.clone()));
+        }
+    }
+    all
+}
+
+impl<T> Changes<T> {
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
+    }
+}
+
+impl Difference {
+    pub fn is_empty(&self) -> bool {
+        self.packages.is_empty() && self.python.is_empty() && self.files.is_empty() && self.config.is_empty()
+    }
+}
+
+/// For people: a heading with counts for each kind that differs, then at most [`SHOWN`] lines.
+impl Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(platform) = self.platform {
+            writeln!(f, "{platform}")?;
+        }
+        if self.is_empty() {
+            return writeln!(f, "no difference");
+        }
+        section(
+            f,
+            "packages",
+            &self.packages,
+            |v| v.clone(),
+            |c| format!("{} -> {}", c.from, c.to),
+        )?;
+        section(
+            f,
+            "Python distributions",
+            &self.python,
+            |v| v.clone(),
+            |c| format!("{} -> {}", c.from, c.to),
+        )?;
+        section(
+            f,
+            "configuration",
+            &self.config,
+            |v| v.clone(),
+            |c| format!("{} -> {}", c.from, c.to),
+        )?;
+        section(f, "files", &self.files, FileFacts::to_string, |c| c.from.against(&c.to))
+    }
+}
+
+fn section<T>(
+    f: &mut fmt::Formatter<'_>,
+    title: &str,
+    changes: &Changes<T>,
+    one: impl Fn(&T) -> String,
+    both: impl Fn(&Change<T>) -> String,
+) -> fmt::Result {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let (added, removed, changed) = (changes.added.len(), changes.removed.len(), changes.changed.len());
+    writeln!(f, "{title}: {added} added, {removed} removed, {changed} changed")?;
+    let lines = (changes.removed.iter().map(|(k, v)| ('-', k, one(v))))
+        .chain(changes.added.iter().map(|(k, v)| ('+', k, one(v))))
+        .chain(changes.changed.iter().map(|(k, c)| ('~', k, both(c))));
+    for (mark, key, text) in lines.take(SHOWN) {
+        writeln!(f, "  {mark} {key}  {text}")?;
+    }
+    let all = added + removed + changed;
+    if all > SHOWN {
+        writeln!(f, "  and {} more (--json has all)", all - SHOWN)?;
+    }
+    Ok(())
+}
+
+impl Display for FileFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}:{}", self.kind, self.mode, self.uid, self.gid)?;
+        if let Some(size) = self.size {
+            write!(f, " {size} bytes")?;
+        }
+        if let Some(target) = &self.target {
+            write!(f, " {target}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FileFacts {
+    /// Only what is not the same: `mode 0755 -> 4755, size 10 -> 12`.
+    fn against(&self, to: &FileFacts) -> String {
+        let mut parts = Vec::new();
+        let mut part = |what: &str, from: &dyn Display, to: &dyn Display| {
+            let (from, to) = (from.to_string(), to.to_string());
+            if from != to {
+                parts.push(format!("{what} {from} -> {to}"));
+            }
+        };
+        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_string());
+        part("kind", &self.kind, &to.kind);
+        part("mode", &self.mode, &to.mode);
+        part(
+            "owner",
+            &format_args!("{}:{}", self.uid, self.gid),
+            &format_args!("{}:{}", to.uid, to.gid),
+        );
+        part("size", &self.size.unwrap_or_default(), &to.size.unwrap_or_default());
+        part("target", &or_none(&self.target), &or_none(&to.target));
+        if self.xattrs != to.xattrs {
+            parts.push("extended attributes".to_string());
+        }
+        if self.sha256 != to.sha256 {
+            parts.push("content".to_string());
+        }
+        parts.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::tree::File;
+
+    fn node(kind: NodeKind, mode: u32) -> Node {
+        Node {
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            xattrs: BTreeMap::new(),
+            layer: 0,
+        }
+    }
+
+    fn file(content: &str) -> NodeKind {
+        NodeKind::File(File {
+            size: content.len() as u64,
+            head: content.as_bytes().into(),
+            content: Some(content.as_bytes().into()),
+            sha256: Some([content.len() as u8; 32]),
+            hard_link_to: None,
+        })
+    }
+
+    fn tree(jq: &str) -> Tree {
+        let mut tree = Tree::default();
+        for dir in ["var", "var/lib", "var/lib/dpkg"] {
+            tree.insert(dir, node(NodeKind::Directory, 0o755));
+        }
+        let status = format!("Package: jq\nStatus: install ok installed\nArchitecture: amd64\nVersion: {jq}\n");
+        tree.insert("var/lib/dpkg/status", node(file(&status), 0o644));
+        tree.insert("bin", node(NodeKind::Symlink("usr/bin".into()), 0o777));
+        tree
+    }
+
+    fn image(user: &str) -> ImageConfiguration {
+        let json = format!(
+            r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":[]}},
+                "config":{{"User":"{user}","Env":["PATH=/bin"],"Labels":{{"a":"b"}}}}}}"#
+        );
+        serde_json::from_str(&json).unwrap()
+    }
+
+    #[test]
+    fn equal_images_do_not_differ() {
+        let (tree, config) = (tree("1.6"), image("1"));
+        let a = ImageForDiff {
+            tree: &tree,
+            config: &config,
+        };
+        assert!(diff(&a, &a).is_empty());
+        assert_eq!(diff(&a, &a).to_string(), "no difference\n");
+    }
+
+    #[test]
+    fn every_kind_of_difference_is_told() {
+        let (mut left, mut right) = (tree("1.6"), tree("1.7.1"));
+        left.insert("usr/bin/old", node(file("x"), 0o755));
+        left.insert("usr/bin/sudo", node(file("x"), 0o755));
+        right.insert("usr/bin/sudo", node(file("xy"), 0o4755));
+        right.insert("bin", node(NodeKind::Directory, 0o755));
+        let (from, to) = (image("0"), image("42494"));
+        let found = diff(
+            &ImageForDiff {
+                tree: &left,
+                config: &from,
+            },
+            &ImageForDiff {
+                tree: &right,
+                config: &to,
+            },
+        );
+        insta::assert_snapshot!(found.to_string(), @r"
+        packages: 0 added, 0 removed, 1 changed
+          ~ jq  1.6 -> 1.7.1
+        configuration: 0 added, 0 removed, 1 changed
+          ~ User  0 -> 42494
+        files: 0 added, 1 removed, 3 changed
+          - /usr/bin/old  file 0755 0:0 1 bytes
+          ~ /bin  kind symlink -> directory, mode 0777 -> 0755, target usr/bin -> none
+          ~ /usr/bin/sudo  mode 0755 -> 4755, size 1 -> 2, content
+          ~ /var/lib/dpkg/status  size 74 -> 76, content
+        ");
+        let json = serde_json::to_value(&found).unwrap();
+        assert_eq!(
+            json["packages"]["changed"]["jq"],
+            serde_json::json!({"from": "1.6", "to": "1.7.1"})
+        );
+        assert_eq!(json["files"]["changed"]["/usr/bin/sudo"]["to"]["mode"], "4755");
+    }
+
+    #[test]
+    fn a_digest_that_one_side_lacks_is_no_difference() {
+        let (mut left, right) = (tree("1"), tree("1"));
+        let Node { kind, .. } = left.get("var/lib/dpkg/status").unwrap().clone();
+        let NodeKind::File(mut f) = kind else { unreachable!() };
+        f.sha256 = None;
+        left.insert("var/lib/dpkg/status", node(NodeKind::File(f), 0o644));
+        assert!(files(&left, &right).is_empty());
+    }
+}

@@ -1,0 +1,244 @@
+//! The account files: who exists, who the agent is, and that no password opens anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+
+use super::verdict::Evidence;
+use super::{Context, Rule};
+
+pub const USERS: Rule = Rule {
+    id: "users",
+    title: "The agent's user is as promised; nobody else is root or has a shell",
+    check: users,
+};
+
+pub const GROUPS: Rule = Rule {
+    id: "groups",
+    title: "The agent's groups are as promised, and group and gshadow agree",
+    check: groups,
+};
+
+pub const PASSWORDS: Rule = Rule {
+    id: "passwords",
+    title: "Every password is locked, and only root reads the shadow files",
+    check: passwords,
+};
+
+/// Tells of a difference inside one of the account files.
+struct Comparison<'a, 'e> {
+    evidence: &'e mut Evidence,
+    context: &'a Context<'a>,
+    path: &'static str,
+}
+
+impl Comparison<'_, '_> {
+    fn finding(&mut self, expected: impl Display, found: impl Display) {
+        let layer = self.context.tree.get(self.path).map(|n| n.layer);
+        self.evidence
+            .finding(format_args!("/{}", self.path), layer, expected, found);
+    }
+
+    fn equal<T: PartialEq + Display>(&mut self, what: &str, expected: T, found: T) {
+        if expected != found {
+            self.finding(format_args!("{what} {expected}"), format_args!("{what} {found}"));
+        }
+    }
+
+    fn unique<K: Ord + Display>(&mut self, what: &str, keys: impl Iterator<Item = K>) {
+        let mut seen = BTreeSet::new();
+        for key in keys {
+            if seen.contains(&key) {
+                self.finding(format_args!("one entry with {what} {key}"), "several");
+            }
+            seen.insert(key);
+        }
+    }
+}
+
+fn users(context: &Context, evidence: &mut Evidence) {
+    let (terms, agent) = (&context.terms.accounts, context.expected.identity);
+    let mut at = Comparison {
+        evidence,
+        context,
+        path: "etc/passwd",
+    };
+    let users = match &context.accounts.passwd {
+        Ok(users) => users,
+        Err(e) => return at.finding("a passwd file", e),
+    };
+    at.evidence.checked(users.len(), "users");
+    at.unique("name", users.iter().map(|u| u.name.as_str()));
+    at.unique("UID", users.iter().map(|u| u.uid));
+    match users.iter().find(|u| u.name == agent.name) {
+        None => at.finding(format_args!("a user {}", agent.name), "none"),
+        Some(user) => {
+            at.equal(&format!("{}: UID", agent.name), agent.uid, user.uid);
+            at.equal(&format!("{}: GID", agent.name), agent.gid, user.gid);
+            at.equal(&format!("{}: home", agent.name), agent.home.as_str(), &user.home);
+            at.equal(&format!("{}: shell", agent.name), terms.shell.as_str(), &user.shell);
+        }
+    }
+    for user in users {
+        if user.uid == 0 && user.name != "root" {
+            at.finding("UID 0 for root alone", format_args!("{} has it", user.name));
+        }
+        if user.password != "x" {
+            at.finding(
+                format_args!("{}: the password in /etc/shadow (x)", user.name),
+                if user.password.is_empty() {
+                    "no password at all"
+                } else {
+                    "a password field of its own"
+                },
+            );
+        }
+        if !terms.no_shells.contains(&user.shell) && !terms.shell_users.contains(&user.name) {
+            at.finding(
+                format_args!("{}: no login shell", user.name),
+                format_args!("{:?}", user.shell),
+            );
+        }
+    }
+}
+
+fn groups(context: &Context, evidence: &mut Evidence) {
+    let agent = context.expected.identity;
+    let mut at = Comparison {
+        evidence,
+        context,
+        path: "etc/group",
+    };
+    let groups = match &context.accounts.group {
+        Ok(groups) => groups,
+        Err(e) => return at.finding("a group file", e),
+    };
+    at.evidence.checked(groups.len(), "groups");
+    at.unique("name", groups.iter().map(|g| g.name.as_str()));
+    at.unique("GID", groups.iter().map(|g| g.gid));
+
+    let own = crate::config::file::Group {
+        name: agent.name.clone(),
+        gid: agent.gid,
+    };
+    for wanted in std::iter::once(&own).chain(&agent.groups) {
+        match groups.iter().find(|g| g.name == wanted.name) {
+            None => at.finding(format_args!("a group {}", wanted.name), "none"),
+            Some(group) => at.equal(&format!("group {}: GID", wanted.name), wanted.gid, group.gid),
+        }
+    }
+    let users: BTreeMap<&str, u32> = context
+        .accounts
+        .users()
+        .iter()
+        .map(|u| (u.name.as_str(), u.gid))
+        .collect();
+    let has = |name: &str| agent.groups.iter().any(|g| g.name == name);
+    for group in groups {
+        let member = group.members.contains(&agent.name);
+        if member && !has(&group.name) && group.name != agent.name {
+            at.finding(format_args!("{} not in group {}", agent.name, group.name), "it is");
+        }
+        if !member && has(&group.name) {
+            at.finding(format_args!("{} in group {}", agent.name, group.name), "it is not");
+        }
+        for name in &group.members {
+            if !users.contains_key(name.as_str()) {
+                at.finding(format_args!("group {}: members that exist", group.name), name);
+            }
+        }
+        if group.password != "x" {
+            at.finding(
+                format_args!("group {}: password field x", group.name),
+                format_args!("{:?}", group.password),
+            );
+        }
+    }
+    at.path = "etc/passwd";
+    for (name, gid) in users {
+        if !groups.iter().any(|g| g.gid == gid) {
+            at.finding(
+                format_args!("{name}: a primary group that exists"),
+                format_args!("GID {gid}"),
+            );
+        }
+    }
+    at.path = "etc/gshadow";
+    match &context.accounts.gshadow {
+        Err(e) => at.finding("a gshadow file", e),
+        Ok(shadows) => {
+            for group in groups {
+                let Some(shadow) = shadows.iter().find(|s| s.name == group.name) else {
+                    at.finding(format_args!("an entry for group {}", group.name), "none");
+                    continue;
+                };
+                at.equal(
+                    &format!("group {}: members", group.name),
+                    group.members.join(","),
+                    shadow.members.join(","),
+                );
+                if !shadow.administrators.is_empty() {
+                    at.finding(
+                        format_args!("group {}: no administrators", group.name),
+                        shadow.administrators.join(","),
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn passwords(context: &Context, evidence: &mut Evidence) {
+    let mut count = 0;
+    for (path, entries) in [
+        ("etc/shadow", &context.accounts.shadow),
+        ("etc/gshadow", &context.accounts.gshadow),
+    ] {
+        let mut at = Comparison {
+            evidence,
+            context,
+            path,
+        };
+        let entries = match entries {
+            Ok(entries) => entries,
+            Err(e) => {
+                at.finding("a file of locked passwords", e);
+                continue;
+            }
+        };
+        count += entries.len();
+        at.unique("name", entries.iter().map(|s| s.name.as_str()));
+        for entry in entries {
+            if !entry.locked() {
+                // The hash itself is nothing to print.
+                let found = if entry.password.is_empty() {
+                    "no password needed"
+                } else {
+                    "a password"
+                };
+                at.finding(format_args!("{}: locked (! or *)", entry.name), found);
+            }
+        }
+        if path == "etc/shadow" {
+            for user in context.accounts.users() {
+                if !entries.iter().any(|e| e.name == user.name) {
+                    at.finding(format_args!("an entry for {}", user.name), "none");
+                }
+            }
+        }
+    }
+    evidence.checked(count, "passwords");
+
+    let shadow_gid = context.accounts.gid("shadow");
+    for path in ["etc/shadow", "etc/gshadow", "etc/shadow-", "etc/gshadow-"] {
+        let Some(node) = context.tree.get(path) else { continue };
+        // 0640 root:shadow as Debian has it, or tighter.
+        if node.mode & !0o640 != 0 || node.uid != 0 || (node.gid != 0 && Some(node.gid) != shadow_gid) {
+            evidence.file(
+                path,
+                node.layer,
+                "mode 0640 or less, owner root:shadow",
+                format_args!("mode {:04o}, owner {}:{}", node.mode, node.uid, node.gid),
+            );
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! `images/<name>.toml` into the terms that the rules compare an image with.
+//!
+//! The file may say `{user}`, `{uid}`, `{gid}`, `{home}`, `{python}`, `{project}`, `{suite}`, `{arch}` and `{gnu}` (the
+//! architecture in Debian's and in GNU's words) wherever it has a string; `build.toml` and the platform fill them in.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use serde::{Deserialize, Deserializer, de};
+
+use super::Expectation;
+use crate::platform::Platform;
+
+/// The contract as it is written, checked for form.
+#[derive(Clone, Debug)]
+pub struct Contract {
+    path: PathBuf,
+    table: toml::Table,
+}
+
+/// The contract for one identity, distro and platform.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Terms {
+    pub accounts: AccountTerms,
+    pub sudoers: SudoersTerms,
+    pub python: PythonTerms,
+    pub commands: CommandTerms,
+    pub packages: PackageTerms,
+    pub files: FileTerms,
+    pub permissions: PermissionTerms,
+    pub leftovers: ForbiddenPaths,
+    pub secrets: SecretTerms,
+    pub host: HostTerms,
+    pub symlinks: SymlinkTerms,
+    pub config: ConfigTerms,
+    pub size: BTreeMap<Platform, Budget>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct AccountTerms {
+    /// The agent's shell.
+    pub shell: String,
+    /// Shells that let nobody in.
+    pub no_shells: Vec<String>,
+    /// Users that may have another one.
+    pub shell_users: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct SudoersTerms {
+    pub mode: Mode,
+    /// The only grants there are. Which statement holds depends on the sudo that is in the image.
+    pub grants: Vec<GrantTerms>,
+    /// The Defaults that have to be there, and the only ones.
+    pub defaults: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct GrantTerms {
+    /// The first sudo version that it is for.
+    pub from: Option<String>,
+    /// The first one that it is no longer for.
+    pub before: Option<String>,
+    /// Lines of sudoers, aliases included.
+    pub lines: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct PythonTerms {
+    /// Files of RECORDs that may be missing.
+    pub trimmed: Patterns,
+    /// Names of `.pth` files that may run code when the interpreter starts.
+    pub pth_code: Patterns,
+    /// Console scripts that have to be there.
+    pub scripts: Vec<String>,
+    /// Modules that have to be importable beside every requirement's own.
+    pub modules: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct CommandTerms {
+    /// Names looked up on the image's PATH, or absolute paths.
+    pub required: Vec<String>,
+    /// Patterns of names that no directory of PATH may hold.
+    pub forbidden: Patterns,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct PackageTerms {
+    pub required: Vec<String>,
+    /// Patterns of package names.
+    pub forbidden: Patterns,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct FileTerms {
+    pub forbidden: Patterns,
+    #[serde(default)]
+    pub required: Vec<PathTerms>,
+    /// What has to stand where a read-only root is mounted over or written to.
+    #[serde(default)]
+    pub read_only_root: Vec<PathTerms>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct PathTerms {
+    pub path: String,
+    pub kind: Kind,
+    pub mode: Option<Mode>,
+    /// A user name.
+    pub owner: Option<String>,
+    /// A group name.
+    pub group: Option<String>,
+    /// Lines that a file has to have, white space at the ends and between words aside.
+    #[serde(default)]
+    pub lines: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    File,
+    Directory,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct PermissionTerms {
+    /// Path to mode of files with setuid or setgid.
+    pub setuid: BTreeMap<String, Mode>,
+    /// Path to capabilities (`cap_net_raw=ep`).
+    pub capabilities: BTreeMap<String, String>,
+    pub world_writable: Patterns,
+    pub agent_writable: Patterns,
+    pub devices: Patterns,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct ForbiddenPaths {
+    pub forbidden: Patterns,
+    pub allowed: Patterns,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct SecretTerms {
+    /// Patterns of paths that hold secrets by custom.
+    pub names: Patterns,
+    pub allowed: Patterns,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct HostTerms {
+    /// Archives that apt's sources may name.
+    pub archives: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct SymlinkTerms {
+    /// Targets that exist only at run time.
+    pub runtime: Patterns,
+    /// Links that may dangle.
+    pub dangling: Patterns,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct ConfigTerms {
+    pub user: String,
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    pub working_dir: Vec<String>,
+    pub stop_signal: Option<String>,
+    /// PATH, exactly.
+    pub path: String,
+    /// Variables that may be set beside PATH.
+    pub env: Patterns,
+    /// Variables that have to have these values.
+    #[serde(default)]
+    pub env_values: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, LabelFormat>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LabelFormat {
+    Text,
+    /// RFC 3339.
+    Timestamp,
+    /// `sha256:` and 64 hexadecimal digits.
+    Digest,
+    Url,
+    /// A git commit: 40 hexadecimal digits. Or a version, where the source was a release.
+    Revision,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Budget {
+    pub compressed_mib: u64,
+    pub uncompressed_mib: u64,
+}
+
+/// Permission bits, written in octal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mode(pub u32);
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:04o}", self.0)
+    }
+}
+
+impl std::fmt::Debug for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl<'de> Deserialize<'de> for Mode {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        u32::from_str_radix(&text, 8)
+            .ok()
+            .filter(|m| *m <= 0o7777)
+            .map(Self)
+            .ok_or_else(|| de::Error::custom(format!("{text:?} is no mode: write it in octal, as \"0440\"")))
+    }
+}
+
+/// Glob patterns: `*` stays inside one directory, `**` does not. Absolute paths are matched without their first slash,
+/// as the tree has them.
+#[derive(Clone)]
+pub(crate) struct Patterns {
+    set: GlobSet,
+    written: Vec<String>,
+}
+
+impl Patterns {
+    pub fn new(written: Vec<String>) -> Result<Self, globset::Error> {
+        let mut set = GlobSetBuilder::new();
+        for pattern in &written {
+            let relative = pattern.strip_prefix('/').unwrap_or(pattern);
+            set.add(
+                GlobBuilder::new(relative)
+                    .literal_separator(true)
+                    .empty_alternates(true)
+                    .build()?,
+            );
+        }
+        Ok(Self {
+            set: set.build()?,
+            written,
+        })
+    }
+
+    pub fn matches(&self, path: &str) -> bool {
+        self.set.is_match(path)
+    }
+
+    /// The pattern, as it was written, that matches.
+    pub fn find(&self, path: &str) -> Option<&str> {
+        // Nearly every path matches nothing, which is the cheaper question.
+        if !self.matches(path) {
+            return None;
+        }
+        Some(&self.written[*self.set.matches(path).first()?])
+    }
+}
+
+impl std::fmt::Debug for Patterns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.written.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Patterns {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Self::new(Vec::deserialize(d)?).map_err(de::Error::custom)
+    }
+}
+
+impl Contract {
+    pub fn load(path: &Path) -> Result<Self, ContractError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ContractError::Read {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        Self::parse(path, &text)
+    }
+
+    /// `path` is for messages.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ContractError> {
+        let wrong = |source| ContractError::Parse {
+            path: path.to_path_buf(),
+            source,
+        };
+        // Read as terms first, for this is where an error still knows its line.
+        toml::from_str::<Terms>(text).map_err(wrong)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            table: toml::from_str(text).map_err(wrong)?,
+        })
+    }
+
+    pub(super) fn terms(&self, expected: &Expectation, platform: Platform) -> Result<Terms, ContractError> {
+        let identity = expected.identity;
+        let values = [
+            ("{user}", identity.name.clone()),
+            ("{uid}", identity.uid.to_string()),
+            ("{gid}", identity.gid.to_string()),
+            ("{home}", identity.home.clone()),
+            ("{python}", expected.distro.python.clone()),
+            ("{suite}", expected.distro.suite.clone()),
+            ("{project}", expected.project.to_string()),
+            ("{arch}", platform.architecture().name().to_string()),
+            ("{gnu}", platform.architecture().gnu_name().to_string()),
+        ];
+        let filled = fill(toml::Value::Table(self.table.clone()), &values);
+        let terms: Terms = filled.try_into().map_err(|source| ContractError::Parse {
+            path: self.path.clone(),
+            source,
+        })?;
+        super::sudoers::parse_contract(&terms.sudoers)
+            .map(|_| terms)
+            .map_err(|what| ContractError::Sudoers {
+                path: self.path.clone(),
+                what,
+            })
+    }
+}
+
+fn fill(value: toml::Value, values: &[(&str, String)]) -> toml::Value {
+    let text = |s: String| values.iter().fold(s, |s, (name, with)| s.replace(name, with));
+    match value {
+        toml::Value::String(s) => toml::Value::String(text(s)),
+        toml::Value::Array(items) => toml::Value::Array(items.into_iter().map(|v| fill(v, values)).collect()),
+        toml::Value::Table(table) => {
+            toml::Value::Table(table.into_iter().map(|(k, v)| (text(k), fill(v, values))).collect())
+        }
+        other => other,
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ContractError {
+    #[error("cannot read the contract {path}: {source}", path = path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {source}", path = path.display())]
+    Parse { path: PathBuf, source: toml::de::Error },
+    #[error("{path}: [sudoers] {what}", path = path.display())]
+    Sudoers { path: PathBuf, what: String },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line() {
+        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/images/ovn-bgp-agent.toml")).unwrap();
+        let error = Contract::parse(Path::new("c.toml"), &format!("{text}\n[suid]\n")).unwrap_err();
+        assert!(error.to_string().contains("unknown field `suid`"), "{error}");
+        assert!(error.to_string().contains("line"), "{error}");
+    }
+
+    #[test]
+    fn a_star_stays_in_its_directory() {
+        let p = Patterns::new(vec!["/var/log/*".into(), "/root/.cache/**".into()]).unwrap();
+        assert!(p.matches("var/log/dpkg.log") && !p.matches("var/log/apt/term.log"));
+        assert_eq!(p.find("root/.cache/a/b"), Some("/root/.cache/**"));
+    }
+
+    #[test]
+    fn an_alternative_may_be_empty() {
+        let p = Patterns::new(vec!["pip{,3}{,.*}".into()]).unwrap();
+        assert!(["pip", "pip3", "pip3.12"].iter().all(|n| p.matches(n)) && !p.matches("pipe"));
+    }
+}

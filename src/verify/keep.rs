@@ -1,0 +1,95 @@
+//! Which files' contents the rules need; of all others the tree has metadata and the head only.
+
+use crate::packages::dpkg::{STATUS, STATUS_DIR};
+
+/// No text that the rules read is longer; dpkg's status of a full desktop is about 6 MB.
+const LARGEST: u64 = 16 << 20;
+const LARGEST_SMALL: u64 = 1 << 20;
+
+/// Whether the content of the file at `path` (no leading slash) is to be kept for the rules.
+pub fn keeps(path: &str, size: u64) -> bool {
+    if path == STATUS {
+        return size <= LARGEST;
+    }
+    if path.starts_with(STATUS_DIR) {
+        return size <= LARGEST_SMALL;
+    }
+    size <= LARGEST_SMALL && (is_configuration(path) || is_python_metadata(path) || is_script(path))
+}
+
+fn is_configuration(path: &str) -> bool {
+    let Some(etc) = path.strip_prefix("etc/") else {
+        return matches!(
+            path,
+            "usr/lib/os-release" | "root/.bashrc" | "root/.profile" | "usr/share/iproute2/rt_tables"
+        );
+    };
+    const FILES: [&str; 13] = [
+        "passwd",
+        "group",
+        "shadow",
+        "gshadow",
+        "os-release",
+        "environment",
+        "profile",
+        "bash.bashrc",
+        "nsswitch.conf",
+        "sudo.conf",
+        "apt/apt.conf",
+        "apt/sources.list",
+        "ssl/certs/ca-certificates.crt",
+    ];
+    const DIRECTORIES: [&str; 8] = [
+        "sudoers",
+        "iproute2/",
+        "apt/apt.conf.d/",
+        "apt/sources.list.d/",
+        "profile.d/",
+        "ovn-bgp-agent/",
+        "pip.conf",
+        "subuid",
+    ];
+    FILES.contains(&etc) || DIRECTORIES.iter().any(|d| etc.starts_with(d))
+}
+
+fn is_python_metadata(path: &str) -> bool {
+    let Some((dir, name)) = path.rsplit_once('/') else {
+        return false;
+    };
+    if dir.ends_with(".dist-info") {
+        return matches!(
+            name,
+            "METADATA" | "RECORD" | "entry_points.txt" | "top_level.txt" | "direct_url.json" | "INSTALLER"
+        );
+    }
+    if dir.ends_with(".egg-info") {
+        return matches!(name, "PKG-INFO" | "entry_points.txt" | "top_level.txt" | "requires.txt");
+    }
+    name.ends_with(".pth") || name.ends_with(".egg-info")
+}
+
+/// The commands in /usr/local are ours, and small scripts.
+fn is_script(path: &str) -> bool {
+    path.starts_with("usr/local/bin/") || path.starts_with("usr/local/sbin/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_that_rules_read_are_kept_and_bounded() {
+        for path in [
+            "etc/passwd",
+            "etc/sudoers",
+            "etc/sudoers.d/privsep",
+            "var/lib/dpkg/status",
+            "etc/ssl/certs/ca-certificates.crt",
+        ] {
+            assert!(keeps(path, 1000) && !keeps(path, 1 << 30), "{path}");
+        }
+        assert!(keeps("usr/local/lib/python3.12/dist-packages/a-1.dist-info/RECORD", 10));
+        assert!(!keeps("usr/lib/x86_64-linux-gnu/libc.so.6", 10));
+        assert!(!keeps("usr/local/lib/python3.12/dist-packages/a/__init__.py", 10));
+    }
+}

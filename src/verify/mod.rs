@@ -1,0 +1,225 @@
+//! A file tree and an image configuration into a verdict: does the image keep its contract?
+//!
+//! Everything is read from the layers; nothing of the image runs, so a foreign platform is judged as fast as the
+//! machine's own. `images/<name>.toml` states the contract ([`Contract`]), `build.toml` says who the agent is and which
+//! distro this is ([`Expectation`]); each rule stands in a file of its own and reports what it looked at.
+
+mod accounts;
+mod bytecode;
+mod commands;
+mod config;
+pub mod contract;
+mod elf;
+mod etc;
+mod files;
+mod host_traces;
+mod keep;
+mod leftovers;
+mod packages;
+mod permissions;
+mod python;
+mod requirements;
+mod size;
+pub mod sudoers;
+mod sudoers_rule;
+mod symlinks;
+mod verdict;
+
+use std::collections::BTreeMap;
+
+use oci_spec::image::ImageConfiguration;
+
+use crate::config::{Distro, Identity};
+use crate::layout::tree::{Node, NodeKind, Tree};
+use crate::packages::dpkg::{self, DpkgError, Package};
+use crate::packages::python::{SitePath, extension_suffixes};
+use crate::platform::Platform;
+
+pub use contract::{Contract, ContractError};
+pub use etc::{Accounts, parse_group, parse_gshadow, parse_passwd, parse_shadow};
+pub use keep::keeps;
+pub use verdict::{Checked, Finding, Refused, RuleReport, Verdict, Verified};
+
+use contract::Terms;
+use sudoers::Policy;
+use verdict::Evidence;
+
+/// One platform's image, as the layout read it.
+pub struct ImageUnderTest<'a> {
+    pub platform: Platform,
+    pub tree: &'a Tree,
+    pub config: &'a ImageConfiguration,
+    /// The manifest's digest: what the verdict is about.
+    pub digest: Option<String>,
+    /// Bytes of the layers as they are stored and pulled.
+    pub compressed: u64,
+    /// Bytes of the layers' tar streams.
+    pub uncompressed: u64,
+}
+
+/// What this build meant to make; the contract is instantiated with it.
+#[derive(Clone, Copy)]
+pub struct Expectation<'a> {
+    pub identity: &'a Identity,
+    pub distro: &'a Distro,
+    /// The Python distribution that the image is about: `ovn-bgp-agent`.
+    pub project: &'a str,
+    /// The project ref it was built from. One that is a version has to be the installed version.
+    pub reference: Option<&'a str>,
+    /// Labels whose values are known beforehand (build.toml).
+    pub labels: &'a BTreeMap<String, String>,
+    /// The lock in use (`name==version --hash=…` lines): installed versions have to be its pins.
+    pub lock: Option<&'a str>,
+}
+
+/// A rule: what its reports are called, and how it looks.
+pub(crate) struct Rule {
+    pub id: &'static str,
+    pub title: &'static str,
+    pub check: fn(&Context, &mut Evidence),
+}
+
+const RULES: &[Rule] = &[
+    accounts::USERS,
+    accounts::GROUPS,
+    accounts::PASSWORDS,
+    sudoers_rule::FILES,
+    sudoers_rule::GRANTS,
+    sudoers_rule::DEFAULTS,
+    python::INTERPRETER,
+    requirements::REQUIREMENTS,
+    python::DISTRIBUTIONS,
+    python::LOCK,
+    python::MODULES,
+    python::SCRIPTS,
+    bytecode::BYTECODE,
+    commands::REQUIRED,
+    commands::FORBIDDEN,
+    packages::REQUIRED,
+    packages::FORBIDDEN,
+    files::REQUIRED,
+    files::FORBIDDEN,
+    files::READ_ONLY_ROOT,
+    elf::ELF,
+    permissions::PRIVILEGED,
+    permissions::WORLD_WRITABLE,
+    permissions::AGENT_WRITABLE,
+    permissions::OWNERSHIP,
+    permissions::DEVICES,
+    leftovers::LEFTOVERS,
+    leftovers::SECRETS,
+    host_traces::HOST_TRACES,
+    symlinks::SYMLINKS,
+    config::PROCESS,
+    config::ENVIRONMENT,
+    config::LABELS,
+    config::PLATFORM,
+    config::HISTORY,
+    size::SIZE,
+];
+
+/// Every rule's id, in the order of the reports.
+pub fn rule_ids() -> impl Iterator<Item = &'static str> {
+    RULES.iter().map(|r| r.id)
+}
+
+impl Contract {
+    /// Applies every rule. An error means that the contract itself cannot be applied (a statement in it does not
+    /// parse for this identity), not that the image is bad: that is the verdict's to say.
+    pub fn check(&self, image: &ImageUnderTest, expected: &Expectation) -> Result<Verdict, ContractError> {
+        let terms = self.terms(expected, image.platform)?;
+        let context = Context::new(&terms, image, expected);
+        let reports = RULES
+            .iter()
+            .map(|rule| {
+                let mut evidence = Evidence::default();
+                (rule.check)(&context, &mut evidence);
+                evidence.report(rule)
+            })
+            .collect();
+        Ok(Verdict::new(image.platform, image.digest.clone(), reports))
+    }
+}
+
+/// What every rule looks at, parsed once.
+pub(crate) struct Context<'a> {
+    pub terms: &'a Terms,
+    pub image: &'a ImageUnderTest<'a>,
+    pub tree: &'a Tree,
+    pub expected: &'a Expectation<'a>,
+    pub accounts: Accounts,
+    pub dpkg: Result<Vec<Package>, DpkgError>,
+    pub python: SitePath,
+    pub sudoers: Policy,
+}
+
+impl<'a> Context<'a> {
+    fn new(terms: &'a Terms, image: &'a ImageUnderTest<'a>, expected: &'a Expectation<'a>) -> Self {
+        let tree = image.tree;
+        Self {
+            terms,
+            image,
+            tree,
+            expected,
+            accounts: Accounts::read(tree),
+            dpkg: dpkg::packages(tree),
+            python: SitePath::read(tree, &expected.distro.python, env_of(image.config, "PYTHONPATH")),
+            sudoers: Policy::read(tree),
+        }
+    }
+
+    /// The version of an installed dpkg package.
+    pub fn package(&self, name: &str) -> Option<&Package> {
+        self.dpkg
+            .as_ref()
+            .ok()?
+            .iter()
+            .find(|p| p.name == name && p.installed())
+    }
+
+    pub fn env(&self, name: &str) -> Option<&str> {
+        env_of(self.image.config, name)
+    }
+
+    /// Suffixes of the extension modules that the image's interpreter loads.
+    pub fn extension_suffixes(&self) -> Vec<String> {
+        extension_suffixes(
+            &self.expected.distro.python,
+            self.image.platform.architecture().gnu_name(),
+        )
+    }
+
+    fn is_agents_group(&self, gid: u32) -> bool {
+        let agent = self.expected.identity;
+        gid == agent.gid || agent.groups.iter().any(|g| g.gid == gid)
+    }
+
+    /// Whether the agent's process has all these permission bits (of `0o7`) on a node, by owner, group, or others.
+    pub fn agent_has(&self, node: &Node, bits: u32) -> bool {
+        let shift = if node.uid == self.expected.identity.uid {
+            6
+        } else if self.is_agents_group(node.gid) {
+            3
+        } else {
+            0
+        };
+        (node.mode >> shift) & bits == bits
+    }
+
+    /// Whether the agent can reach `path`, a resolved one: every directory above it must let it through.
+    pub fn agent_reaches(&self, path: &str) -> bool {
+        path.match_indices('/').all(|(end, _)| {
+            self.tree
+                .get(&path[..end])
+                .is_none_or(|n| !matches!(n.kind, NodeKind::Directory) || self.agent_has(n, 0o1))
+        })
+    }
+}
+
+fn env_of<'a>(config: &'a ImageConfiguration, name: &str) -> Option<&'a str> {
+    let env = config.config().as_ref()?.env().as_ref()?;
+    env.iter()
+        .filter_map(|e| e.split_once('='))
+        .find(|(n, _)| *n == name)
+        .map(|(_, v)| v)
+}

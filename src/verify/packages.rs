@@ -1,0 +1,81 @@
+//! The dpkg database: what has to be installed, what must not be, and that nothing is half installed.
+
+use super::verdict::Evidence;
+use super::{Context, Rule};
+use crate::packages::dpkg::{Package, STATUS};
+
+pub const REQUIRED: Rule = Rule {
+    id: "packages",
+    title: "The packages the contract names are installed, all wholly, all for this architecture",
+    check: required,
+};
+
+pub const FORBIDDEN: Rule = Rule {
+    id: "forbidden-packages",
+    title: "No compiler, installer, daemon or development package is installed",
+    check: forbidden,
+};
+
+fn database<'a>(context: &'a Context, evidence: &mut Evidence) -> &'a [Package] {
+    match &context.dpkg {
+        Ok(packages) => {
+            evidence.checked(packages.len(), "packages");
+            packages
+        }
+        Err(e) => {
+            evidence.finding(format_args!("/{STATUS}"), None, "dpkg's database", e);
+            &[]
+        }
+    }
+}
+
+fn required(context: &Context, evidence: &mut Evidence) {
+    let packages = database(context, evidence);
+    let layer = context.tree.get(STATUS).map(|n| n.layer);
+    let architecture = context.image.platform.architecture().name();
+    for name in &context.terms.packages.required {
+        if context.dpkg.is_ok() && context.package(name).is_none() {
+            evidence.finding(
+                format_args!("/{STATUS}"),
+                layer,
+                format_args!("{name} installed"),
+                "it is not",
+            );
+        }
+    }
+    for package in packages.iter().filter(|p| !p.removed()) {
+        if !package.installed() && !package.partial() {
+            evidence.finding(
+                format_args!("/{STATUS}"),
+                layer,
+                format_args!("{}: install ok installed", package.name),
+                &package.status,
+            );
+        }
+        if package.architecture != architecture && package.architecture != "all" {
+            evidence.finding(
+                format_args!("/{STATUS}"),
+                layer,
+                format_args!("{}: architecture {architecture} or all", package.name),
+                &package.architecture,
+            );
+        }
+    }
+}
+
+fn forbidden(context: &Context, evidence: &mut Evidence) {
+    let layer = context.tree.get(STATUS).map(|n| n.layer);
+    for package in database(context, evidence)
+        .iter()
+        .filter(|p| !p.removed() && !p.partial())
+    {
+        if let Some(pattern) = context.terms.packages.forbidden.find(&package.name) {
+            evidence.finding(
+                format_args!("/{STATUS}"),
+                layer,
+                format_args!("no package {pattern}"),
+                format_args!("{} {}", package.name, package.version),
+            );
+        }
+    }
+}

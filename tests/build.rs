@@ -1,0 +1,240 @@
+//! `obgp-build build` for real: the image of debian_bookworm for the engine's own platform, on two engines.
+//!
+//! Each `--no-cache` build takes a minute or two, so one test tries several things on the same two builds.
+
+mod support;
+
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use obgp_build::layout::{LayoutImage, LayoutReference};
+use serde_json::Value;
+use support::Which;
+
+const DISTRO: &str = "debian_bookworm";
+const PLATFORM: &str = "linux/amd64";
+
+/// Words that must not be found in any layer. They go in where a site's secrets go in.
+const SENTINELS: [&str; 3] = [
+    "obgp-sentinel-in-ca-bundle",
+    "obgp-sentinel-in-no-proxy",
+    "obgp-sentinel-in-index",
+];
+
+fn obgp_build(host: &str, output: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_obgp-build"));
+    command
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("DOCKER_HOST", host)
+        .env_remove("DOCKER_CONTEXT")
+        .args([
+            "--distro",
+            DISTRO,
+            "--platform",
+            PLATFORM,
+            "--json",
+            "--progress",
+            "quiet",
+            "--output",
+        ])
+        .arg(output)
+        .stdin(Stdio::null());
+    command
+}
+
+fn report(output: &Output) -> Value {
+    assert!(
+        output.status.success(),
+        "{}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn host(which: Which) -> Option<String> {
+    which.endpoint().map(|endpoint| endpoint.address.to_string())
+}
+
+/// Every layer of every platform, unpacked, as one stream each.
+fn search_layers(layout: &Path, needles: &[&str]) -> Vec<String> {
+    let reference = LayoutReference {
+        dir: layout.to_path_buf(),
+        tag: None,
+    };
+    let image = LayoutImage::open(&reference).unwrap();
+    let mut found = Vec::new();
+    for (_, manifest) in &image.platforms {
+        let manifest: oci_spec::image::ImageManifest = image.layout().read_json(manifest).unwrap();
+        for layer in manifest.layers() {
+            let blob = image.layout().open_blob(layer).unwrap();
+            let mut content = Vec::new();
+            flate2::read::MultiGzDecoder::new(blob)
+                .read_to_end(&mut content)
+                .unwrap();
+            for needle in needles {
+                if content.windows(needle.len()).any(|window| window == needle.as_bytes()) {
+                    found.push(format!("{needle} in {}", layer.digest()));
+                }
+            }
+        }
+        let config = image.layout().read_blob(manifest.config()).unwrap();
+        let config = String::from_utf8(config).unwrap();
+        found.extend(
+            needles
+                .iter()
+                .filter(|n| config.contains(**n))
+                .map(|n| format!("{n} in the configuration")),
+        );
+    }
+    found
+}
+
+#[test]
+fn two_engines_without_a_cache_make_the_same_digest_and_the_hosts_secrets_leave_no_trace() {
+    let (Some(machine), Some(modern)) = (host(Which::Machine), host(Which::Modern)) else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+
+    // One engine is given a site's secrets, the other none of them: a trace would show in the digest as well.
+    let bundle = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"]
+        .iter()
+        .find_map(|path| fs::read_to_string(path).ok())
+        .expect("this machine has a CA bundle");
+    let ca = dir.path().join("ca.pem");
+    fs::write(&ca, format!("# {}\n{bundle}", SENTINELS[0])).unwrap();
+    let first = obgp_build(&machine, &dir.path().join("machine"))
+        .arg("--no-cache")
+        .env("SSL_CERT_FILE", &ca)
+        .env("NO_PROXY", SENTINELS[1])
+        .env(
+            "PIP_INDEX_URL",
+            format!("https://user:{}@pypi.org/simple", SENTINELS[2]),
+        )
+        .output()
+        .unwrap();
+    let first = report(&first);
+    let second = report(
+        &obgp_build(&modern, &dir.path().join("modern"))
+            .arg("--no-cache")
+            .output()
+            .unwrap(),
+    );
+    for side in [&first, &second] {
+        assert_eq!(side["images"][0]["platforms"][0]["cached_steps"], 0, "{side:#}");
+    }
+    assert_eq!(
+        search_layers(&dir.path().join("machine/oci"), &SENTINELS),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        first["images"][0]["digest"], second["images"][0]["digest"],
+        "the two engines' images differ; compare them with `obgp-build diff`"
+    );
+
+    // The search itself finds what is there.
+    assert_eq!(
+        search_layers(&dir.path().join("machine/oci"), &["ovn_bgp_agent"]).len(),
+        1
+    );
+
+    // Nothing has changed: nothing is exported again.
+    let again = report(&obgp_build(&machine, &dir.path().join("machine")).output().unwrap());
+    assert_eq!(again["images"][0]["platforms"][0]["unchanged"], true);
+    assert_eq!(again["images"][0]["digest"], first["images"][0]["digest"]);
+
+    // A layout that has lost a layer gets it back.
+    let blobs = dir.path().join("machine/oci/blobs/sha256");
+    let largest = fs::read_dir(&blobs)
+        .unwrap()
+        .map(|e| e.unwrap())
+        .max_by_key(|e| e.metadata().unwrap().len())
+        .unwrap();
+    fs::remove_file(largest.path()).unwrap();
+    let mended = report(&obgp_build(&machine, &dir.path().join("machine")).output().unwrap());
+    assert_eq!(mended["images"][0]["platforms"][0]["unchanged"], false);
+    assert_eq!(mended["images"][0]["digest"], first["images"][0]["digest"]);
+    assert!(largest.path().is_file());
+}
+
+/// Starts a build from nothing and waits until its solve is under way.
+fn started(output: &Path) -> Option<std::process::Child> {
+    let child = obgp_build(&host(Which::Machine)?, output)
+        .arg("--no-cache")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(6));
+    Some(child)
+}
+
+#[test]
+fn ctrl_c_stops_the_build_and_leaves_a_valid_layout() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut child) = started(dir.path()) else { return };
+    assert!(
+        child.try_wait().unwrap().is_none(),
+        "the build was over before it could be stopped"
+    );
+    let pid = rustix::process::Pid::from_child(&child);
+    let signalled = Instant::now();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        signalled.elapsed() < Duration::from_secs(30),
+        "it took {:?} to stop",
+        signalled.elapsed()
+    );
+    assert_eq!(
+        output.status.code(),
+        Some(130),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"));
+    assert!(output.stdout.is_empty(), "no result is printed of a run that has none");
+    layout_is_valid(&dir.path().join("oci"));
+}
+
+#[test]
+fn a_killed_build_leaves_a_valid_layout_and_the_next_one_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut child) = started(dir.path()) else { return };
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    layout_is_valid(&dir.path().join("oci"));
+    let host = host(Which::Machine).unwrap();
+    let report = report(&obgp_build(&host, dir.path()).output().unwrap());
+    assert_eq!(report["images"][0]["outcome"], "done");
+    layout_is_valid(&dir.path().join("oci"));
+}
+
+/// Whatever `index.json` names is there; and nobody's temporary files are in the way of the next run.
+fn layout_is_valid(dir: &PathBuf) {
+    let index: Value = serde_json::from_slice(&fs::read(dir.join("index.json")).unwrap()).unwrap();
+    assert_eq!(index["schemaVersion"], 2);
+    for entry in index["manifests"].as_array().unwrap() {
+        let tag = entry["annotations"]["org.opencontainers.image.ref.name"]
+            .as_str()
+            .unwrap();
+        let reference = LayoutReference {
+            dir: dir.clone(),
+            tag: Some(tag.to_string()),
+        };
+        let image = LayoutImage::open(&reference).unwrap();
+        for (_, manifest) in &image.platforms {
+            assert!(image.layout().holds(manifest), "{tag} is not whole");
+        }
+    }
+    assert_eq!(
+        fs::read_to_string(dir.join("oci-layout")).unwrap().trim(),
+        r#"{"imageLayoutVersion":"1.0.0"}"#
+    );
+}

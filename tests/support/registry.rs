@@ -1,0 +1,128 @@
+//! A registry of one image that wants a login and can be told to fail. It speaks as much of the distribution specification
+//! as a pull needs.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use obgp_build::platform::Architecture;
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+pub const USER: &str = "me";
+pub const PASSWORD: &str = "correct-horse";
+
+pub struct Registry {
+    pub port: u16,
+    /// While set, manifests are answered with 503.
+    pub failing: AtomicBool,
+    /// Requests refused because of that.
+    pub refused: AtomicUsize,
+    /// Requests that came with the right login.
+    pub logins: AtomicUsize,
+    /// Media type and content by path.
+    content: HashMap<String, (&'static str, Bytes)>,
+}
+
+impl Registry {
+    /// Listens on every address, so that engines in containers reach it. The image is `test/base:1`, an index of an image
+    /// per platform that all have this layer.
+    pub async fn start(layer: Vec<u8>) -> Arc<Self> {
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut content = HashMap::from([("/v2/".to_string(), ("application/json", Bytes::from_static(b"{}")))]);
+        let mut put = |kind: &str, media_type: &'static str, bytes: Bytes| {
+            let digest = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
+            let size = bytes.len();
+            content.insert(format!("/v2/test/base/{kind}/{digest}"), (media_type, bytes));
+            serde_json::json!({"mediaType": media_type, "digest": digest, "size": size})
+        };
+        let layer = put("blobs", "application/vnd.oci.image.layer.v1.tar", layer.into());
+        let manifests = Architecture::ALL.map(|architecture| {
+            let config = serde_json::json!({
+                "architecture": architecture.name(),
+                "os": "linux",
+                "config": {"Env": ["PATH=/bin"], "Labels": {"port": port.to_string()}},
+                "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+            });
+            let config = put(
+                "blobs",
+                "application/vnd.oci.image.config.v1+json",
+                config.to_string().into(),
+            );
+            let manifest = serde_json::json!({
+                "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer],
+            });
+            let mut manifest = put("manifests", MANIFEST, manifest.to_string().into());
+            manifest["platform"] = serde_json::json!({"os": "linux", "architecture": architecture.name()});
+            manifest
+        });
+        let index = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}).to_string();
+        put("manifests", INDEX, index.clone().into());
+        content.insert("/v2/test/base/manifests/1".to_string(), (INDEX, index.into()));
+        let registry = Arc::new(Self {
+            port,
+            failing: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
+            logins: AtomicUsize::new(0),
+            content,
+        });
+        let serving = registry.clone();
+        tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let registry = serving.clone();
+                let service =
+                    service_fn(move |request| std::future::ready(Ok::<_, Infallible>(registry.answer(&request))));
+                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tcp), service));
+            }
+        });
+        registry
+    }
+
+    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        let plain = |status: StatusCode| Response::builder().status(status).body(Full::default()).unwrap();
+        let login = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
+        let given = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        if given != Some(&format!("Basic {login}")) {
+            let mut response = plain(StatusCode::UNAUTHORIZED);
+            let challenge = header::HeaderValue::from_static("Basic realm=\"test\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            return response;
+        }
+        self.logins.fetch_add(1, Ordering::Relaxed);
+        let path = request.uri().path();
+        if self.failing.load(Ordering::Relaxed) && path.contains("/manifests/") {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return plain(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let Some((media_type, content)) = self.content.get(path) else {
+            return plain(StatusCode::NOT_FOUND);
+        };
+        let body = match *request.method() {
+            Method::HEAD => Bytes::new(),
+            _ => content.clone(),
+        };
+        Response::builder()
+            .header(header::CONTENT_TYPE, *media_type)
+            .header(header::CONTENT_LENGTH, content.len())
+            .header(
+                "Docker-Content-Digest",
+                format!("sha256:{}", hex::encode(Sha256::digest(content))),
+            )
+            .body(Full::new(body))
+            .unwrap()
+    }
+}
