@@ -36,6 +36,9 @@ const DPKG_OPTIONS: &[&str] = &[
     "path-exclude=/usr/share/man/*",
 ];
 
+/// Counts the ways this module has made bases: a cached one of another way is not taken.
+const RECIPE: &str = "2";
+
 /// How many lines of mmdebstrap's output an error shows.
 const LOG_LINES: usize = 25;
 
@@ -246,6 +249,7 @@ impl<'a> Recipe<'a> {
             &self.tag,
             &self.sources(self.mirror, &self.security, Path::new("")),
             &self.image_sources(),
+            RECIPE,
             &DPKG_OPTIONS.join("\n"),
         ] {
             hash.update(part);
@@ -278,6 +282,11 @@ impl<'a> Recipe<'a> {
         for option in DPKG_OPTIONS {
             command.arg(format!("--dpkgopt={option}"));
         }
+        // What "required" leaves out in one suite or another: the installer, its keys, useradd.
+        command.arg(match self.distro.family {
+            Family::Debian => "--include=apt,debian-archive-keyring,passwd",
+            Family::Ubuntu => "--include=apt,ubuntu-keyring,passwd",
+        });
         if lacks_merged_usr(self.distro) {
             command.arg("--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr");
         }
@@ -354,19 +363,24 @@ impl<'a> Recipe<'a> {
             .wait()
             .await
             .map_err(|e| BaseError::io("waiting for", Path::new("mmdebstrap"), e))?;
-        if !status.success() {
-            let tail = log[log.len().saturating_sub(LOG_LINES)..].join("\n");
-            if let Some(line) = log.iter().find(|line| is_network_failure(line)) {
-                return Err(BaseError::Unreachable {
-                    url: self.mirror.to_string(),
-                    reason: line.trim().to_string(),
-                });
-            }
-            return Err(child.failed(&status.to_string(), &tail));
+        let copied = copy.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        if status.success() {
+            return copied.map_err(|e| BaseError::io("writing", rootfs, e));
         }
-        copy.await
-            .unwrap_or_else(|panic| Err(io::Error::other(panic)))
-            .map_err(|e| BaseError::io("writing", rootfs, e))
+        // Where copying ended first, mmdebstrap's failure is its consequence.
+        if let Err(error) = copied
+            && log.iter().any(|line| line.contains("Broken pipe"))
+        {
+            return Err(BaseError::io("writing", rootfs, error));
+        }
+        let tail = log[log.len().saturating_sub(LOG_LINES)..].join("\n");
+        match log.iter().find(|line| is_network_failure(line)) {
+            Some(line) => Err(BaseError::Unreachable {
+                url: self.mirror.to_string(),
+                reason: line.trim().to_string(),
+            }),
+            None => Err(child.failed(&status.to_string(), &tail)),
+        }
     }
 
     fn write_archive(
