@@ -32,6 +32,11 @@ install_wanted() {
     die "apt-get could not install: ${packages[*]}" "On Ubuntu, mmdebstrap and qemu-user-static are in universe: sudo add-apt-repository universe"
 }
 
+# Package lists, for what asks apt itself for a package. A fresh machine has none.
+ensure_package_lists() {
+  [[ -n $(apt-cache --quiet=2 search --names-only '^busybox-static$' 2>/dev/null) ]] || apt_get update
+}
+
 apt_get() {
   # needrestart asks about services on Ubuntu unless told not to.
   as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
