@@ -75,8 +75,10 @@ impl TestImage {
             "var/cache",
             "var/log",
             "var/lib/apt/lists",
+            "etc/frr",
             "etc/ovn-bgp-agent",
             "etc/iproute2",
+            "etc/pam.d",
         ] {
             self.dir(dir, 0o755);
         }
@@ -99,6 +101,8 @@ impl TestImage {
             0o644,
             "# reserved\n255\tlocal\n254\tmain\n253\tdefault\n0\tunspec\n",
         );
+        self.file("etc/frr/vtysh.conf", 0o640, "service integrated-vtysh-config\n");
+        self.file("etc/pam.d/frr", 0o644, "account sufficient pam_permit.so\n");
         self.file("etc/nsswitch.conf", 0o644, "passwd: files\nsudoers: files\n");
         self.file("etc/machine-id", 0o444, "");
         self.file(

@@ -92,6 +92,7 @@ pub const BREAKS: &[Break] = &[
         "group 42494",
     ),
     breaks("files", |i| i.remove("etc/ovn-bgp-agent"), "does not exist"),
+    breaks("files", |i| i.remove("etc/pam.d/frr"), "does not exist"),
     breaks("forbidden-files", |i| i.file(".dockerenv", 0o644, ""), "/.dockerenv"),
     breaks("forbidden-files", |i| i.dir("home/ubuntu", 0o755), "/home/ubuntu"),
     breaks("read-only-root", |i| i.node("tmp", |n| n.mode = 0o755), "mode 0755"),
