@@ -87,8 +87,7 @@ pub fn apply(
 }
 
 fn normalise(mode: &mut u32, mtime: &mut i64, kind: &NodeKind, epoch: i64) {
-    let is_dir = *kind == NodeKind::Directory;
-    *mtime = clamp(if is_dir { epoch } else { *mtime }, epoch);
+    *mtime = clamp(*mtime, epoch);
     // No file system keeps the mode of a symbolic link; archives say this or that.
     if let NodeKind::Symlink(_) = kind {
         *mode = 0o777;
@@ -203,6 +202,15 @@ fn link_first_paths(merged: &mut Merged, changed: &BTreeSet<String>) {
 }
 
 fn changes(merged: &mut Merged, changed: BTreeSet<String>, hidden: &[String], epoch: i64) -> Vec<Change> {
+    for path in &changed {
+        if let Some(node) = merged
+            .tree
+            .get_mut(path)
+            .filter(|node| node.kind == NodeKind::Directory)
+        {
+            node.mtime = clamp(epoch, epoch);
+        }
+    }
     let mut members = BTreeMap::new();
     for path in hidden {
         let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
