@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Identity;
-use crate::engine::{ContainerSpec, Engine, EngineError};
+use crate::engine::{ContainerOutput, ContainerSpec, Engine, EngineError};
 use crate::platform::Platform;
 use crate::progress::Progress;
 
@@ -74,25 +74,27 @@ pub async fn smoke(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<Vec<SmokeResult>, EngineError> {
+    let runner = Runner {
+        engine,
+        image,
+        platform,
+        cancel,
+    };
     let mut results = Vec::new();
     for check in CHECKS {
         progress.step(&format!("smoke test: {}", check.id));
         let started = Instant::now();
-        let spec = ContainerSpec {
-            image: image.to_string(),
-            platform,
-            user: Some(format!("{}:{}", identity.uid, identity.gid)),
-            read_only_rootfs: true,
-            tmpfs: vec!["/tmp".into(), "/run".into()],
-            entrypoint: Some(vec![check.command[0].to_string()]),
-            command: check.command[1..].iter().map(|s| s.to_string()).collect(),
-            env: Vec::new(),
-            cap_add: Vec::new(),
-            timeout: TIME_LIMIT,
-        };
-        let ran = engine.run(&spec, cancel).await?;
+        let user = format!("{}:{}", identity.uid, identity.gid);
+        let mut ran = runner.run(&user, check.command).await?;
+        let mut remark = "";
+        if check.id == "sudo-list" && ran.stderr.contains(NO_SETUID) {
+            // QEMU's registration decides whether a setuid program of the image is one under emulation; Debian's says
+            // no. What sudo would grant can still be asked for, by root.
+            ran = runner.run("0:0", &["sudo", "-n", "-l", "-U", &identity.name]).await?;
+            remark = "(asked as root: this machine's emulation does not honour setuid)\n";
+        }
         let passed = ran.exit_code == 0 && check.expected.iter().all(|text| ran.stdout.contains(text));
-        let mut output = last_lines(&format!("{}{}", ran.stdout, ran.stderr), 12);
+        let mut output = remark.to_string() + &last_lines(&format!("{}{}", ran.stdout, ran.stderr), 12);
         if ran.exit_code != 0 {
             output += &format!("\n(exit code {})", ran.exit_code);
         }
@@ -104,6 +106,34 @@ pub async fn smoke(
         });
     }
     Ok(results)
+}
+
+/// What sudo says when it was started without root's rights though it is setuid.
+const NO_SETUID: &str = "effective uid is not 0";
+
+struct Runner<'a> {
+    engine: &'a Engine,
+    image: &'a str,
+    platform: Platform,
+    cancel: &'a CancellationToken,
+}
+
+impl Runner<'_> {
+    async fn run(&self, user: &str, command: &[&str]) -> Result<ContainerOutput, EngineError> {
+        let spec = ContainerSpec {
+            image: self.image.to_string(),
+            platform: self.platform,
+            user: Some(user.to_string()),
+            read_only_rootfs: true,
+            tmpfs: vec!["/tmp".into(), "/run".into()],
+            entrypoint: Some(vec![command[0].to_string()]),
+            command: command[1..].iter().map(|s| s.to_string()).collect(),
+            env: Vec::new(),
+            cap_add: Vec::new(),
+            timeout: TIME_LIMIT,
+        };
+        self.engine.run(&spec, self.cancel).await
+    }
 }
 
 fn last_lines(text: &str, count: usize) -> String {

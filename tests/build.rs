@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -217,7 +217,7 @@ fn a_killed_build_leaves_a_valid_layout_and_the_next_one_goes_on() {
 }
 
 /// Whatever `index.json` names is there; and nobody's temporary files are in the way of the next run.
-fn layout_is_valid(dir: &PathBuf) {
+fn layout_is_valid(dir: &Path) {
     let index: Value = serde_json::from_slice(&fs::read(dir.join("index.json")).unwrap()).unwrap();
     assert_eq!(index["schemaVersion"], 2);
     for entry in index["manifests"].as_array().unwrap() {
@@ -225,7 +225,7 @@ fn layout_is_valid(dir: &PathBuf) {
             .as_str()
             .unwrap();
         let reference = LayoutReference {
-            dir: dir.clone(),
+            dir: dir.to_path_buf(),
             tag: Some(tag.to_string()),
         };
         let image = LayoutImage::open(&reference).unwrap();

@@ -113,6 +113,8 @@ pub(super) fn copy_rootfs(
         }
         copied(output.size);
     }
+    // The padding after the end of the archive: who writes it must not find the pipe closed.
+    io::copy(&mut archive.into_inner(), &mut io::sink())?;
     // Then the mirror's address stands elsewhere, and would stay.
     if !has_sources {
         return Err(io::Error::other(format!("mmdebstrap made no {SOURCES}")));
@@ -327,6 +329,15 @@ mod tests {
         }
         assert!(files.values().any(|text| text.contains("deb.debian.org")));
         assert!(!files.values().any(|text| text.contains("mirror.example")));
+    }
+
+    #[test]
+    fn the_padding_after_the_end_is_read() {
+        let mut padded = rootfs();
+        padded.resize(padded.len().next_multiple_of(10240) + 10240, 0);
+        let mut input = padded.as_slice();
+        copy_rootfs(&mut input, io::sink(), "", |_| {}).unwrap();
+        assert!(input.is_empty());
     }
 
     #[test]

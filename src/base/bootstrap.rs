@@ -36,6 +36,9 @@ const DPKG_OPTIONS: &[&str] = &[
     "path-exclude=/usr/share/man/*",
 ];
 
+/// Counts the ways this module has made bases: a cached one of another way is not taken.
+const RECIPE: &str = "2";
+
 /// How many lines of mmdebstrap's output an error shows.
 const LOG_LINES: usize = 25;
 
@@ -246,6 +249,7 @@ impl<'a> Recipe<'a> {
             &self.tag,
             &self.sources(self.mirror, &self.security, Path::new("")),
             &self.image_sources(),
+            RECIPE,
             &DPKG_OPTIONS.join("\n"),
         ] {
             hash.update(part);
@@ -278,8 +282,14 @@ impl<'a> Recipe<'a> {
         for option in DPKG_OPTIONS {
             command.arg(format!("--dpkgopt={option}"));
         }
-        // Where base-files does not have the links /bin -> usr/bin yet.
-        command.arg("--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr");
+        // What "required" leaves out in one suite or another: the installer, its keys, useradd.
+        command.arg(match self.distro.family {
+            Family::Debian => "--include=apt,debian-archive-keyring,passwd",
+            Family::Ubuntu => "--include=apt,ubuntu-keyring,passwd",
+        });
+        if lacks_merged_usr(self.distro) {
+            command.arg("--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr");
+        }
         command.arg(&self.distro.suite).arg("-");
         command.args(self.sources(self.mirror, &self.security, keyring).lines());
         command.env("SOURCE_DATE_EPOCH", releases.newest.as_second().to_string());
@@ -353,19 +363,24 @@ impl<'a> Recipe<'a> {
             .wait()
             .await
             .map_err(|e| BaseError::io("waiting for", Path::new("mmdebstrap"), e))?;
-        if !status.success() {
-            let tail = log[log.len().saturating_sub(LOG_LINES)..].join("\n");
-            if let Some(line) = log.iter().find(|line| is_network_failure(line)) {
-                return Err(BaseError::Unreachable {
-                    url: self.mirror.to_string(),
-                    reason: line.trim().to_string(),
-                });
-            }
-            return Err(child.failed(&status.to_string(), &tail));
+        let copied = copy.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        if status.success() {
+            return copied.map_err(|e| BaseError::io("writing", rootfs, e));
         }
-        copy.await
-            .unwrap_or_else(|panic| Err(io::Error::other(panic)))
-            .map_err(|e| BaseError::io("writing", rootfs, e))
+        // Where copying ended first, mmdebstrap's failure is its consequence.
+        if let Err(error) = copied
+            && log.iter().any(|line| line.contains("Broken pipe"))
+        {
+            return Err(BaseError::io("writing", rootfs, error));
+        }
+        let tail = log[log.len().saturating_sub(LOG_LINES)..].join("\n");
+        match log.iter().find(|line| is_network_failure(line)) {
+            Some(line) => Err(BaseError::Unreachable {
+                url: self.mirror.to_string(),
+                reason: line.trim().to_string(),
+            }),
+            None => Err(child.failed(&status.to_string(), &tail)),
+        }
     }
 
     fn write_archive(
@@ -400,6 +415,11 @@ fn family_name(family: Family) -> &'static str {
     }
 }
 
+/// Whether nothing among the required packages makes the links `/bin -> usr/bin` that the distro's own images have.
+fn lacks_merged_usr(distro: &Distro) -> bool {
+    matches!(distro.suite.as_str(), "bullseye" | "focal" | "jammy")
+}
+
 /// Debian has its security updates beside its archive, and so have its mirrors; Ubuntu's mirrors have them inside.
 fn security_archive(distro: &Distro, architecture: Architecture, mirror: &str) -> String {
     match (distro.family, architecture, &distro.mirror) {
@@ -418,17 +438,10 @@ fn release_date(content: &[u8]) -> Option<Timestamp> {
     Some(moment.in_tz("UTC").ok()?.timestamp())
 }
 
-/// apt's own words for why, without its counting.
+/// apt's own words for why, without what it says of its progress.
 fn apt_reason(log: &str) -> String {
-    let lines: Vec<&str> = log
-        .lines()
-        .map(str::trim)
-        .filter(|l| l.starts_with("E:") || l.starts_with("Err:"))
-        .collect();
-    match lines.is_empty() {
-        true => log.trim().to_string(),
-        false => lines.join("; "),
-    }
+    let error = log.lines().find_map(|line| line.trim().strip_prefix("E: "));
+    error.unwrap_or(log).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn is_network_failure(line: &str) -> bool {
@@ -686,6 +699,16 @@ mod tests {
         let file = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nOrigin: Ubuntu\nDate: Thu, 25 Apr 2024 15:10:33 UTC\n";
         assert_eq!(release_date(file).unwrap().to_string(), "2024-04-25T15:10:33Z");
         assert_eq!(release_date(b"<html>not found</html>"), None);
+    }
+
+    #[test]
+    fn of_apts_output_the_reason_is_told() {
+        let log = "Ign:1 http://x/InRelease\nErr:1 http://x/InRelease\n  Could not resolve 'x'\n\
+                   E: Failed to fetch http://x/InRelease  Could not resolve 'x'\nE: Download Failed\n";
+        assert_eq!(
+            apt_reason(log),
+            "Failed to fetch http://x/InRelease Could not resolve 'x'"
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ const DEBIAN: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const UBUNTU: &str = "/usr/share/keyrings/ubuntu-archive-keyring.gpg";
 /// The Debian release whose package is fetched.
 const UBUNTU_PACKAGE_SUITE: &str = "trixie";
-const UBUNTU_PACKAGE: &str = "ubuntu-archive-keyring";
+const UBUNTU_PACKAGE: &str = "ubuntu-keyring";
 
 /// The path that the keyring has inside the distro's own images.
 pub(super) fn in_image(family: Family) -> &'static str {
@@ -55,7 +55,7 @@ pub(super) async fn find(
                     error => BaseError::NoKeyring {
                         family: "Ubuntu",
                         path: installed.to_path_buf(),
-                        package: "ubuntu-keyring (Debian trixie: ubuntu-archive-keyring)",
+                        package: "ubuntu-keyring (in Debian since trixie)",
                         reason: error.to_string(),
                     },
                 })?;
@@ -65,7 +65,7 @@ pub(super) async fn find(
 }
 
 async fn fetch_ubuntu(to: &Path, progress: &dyn Progress, cancel: &CancellationToken) -> Result<(), BaseError> {
-    progress.note("fetching the keys of Ubuntu's archive from Debian's (package ubuntu-archive-keyring)");
+    progress.note("fetching the keys of Ubuntu's archive from Debian's (package ubuntu-keyring)");
     let directory = to.parent().unwrap_or(Path::new("."));
     let io = |doing, path: &Path| {
         let path = path.to_path_buf();
@@ -101,7 +101,7 @@ async fn fetch_ubuntu(to: &Path, progress: &dyn Progress, cancel: &CancellationT
     run(apt(&["update"]), "apt-get update", progress, cancel).await?;
     run(
         apt(&["download", UBUNTU_PACKAGE]),
-        "apt-get download ubuntu-archive-keyring",
+        "apt-get download ubuntu-keyring",
         progress,
         cancel,
     )
@@ -116,7 +116,6 @@ async fn fetch_ubuntu(to: &Path, progress: &dyn Progress, cancel: &CancellationT
     unpack.arg("--extract").arg(&package).arg(at.join("root"));
     run(unpack, "dpkg-deb --extract", progress, cancel).await?;
     let keyring = at.join("root").join(UBUNTU.trim_start_matches('/'));
-    // In Debian's package it may be a link to its neighbour.
     std::fs::copy(&keyring, at.join("keyring")).map_err(io("reading", &keyring))?;
     std::fs::rename(at.join("keyring"), to).map_err(io("writing", to))
 }

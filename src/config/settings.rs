@@ -105,7 +105,10 @@ impl Settings {
 }
 
 fn reference(file: &BuildFile, distro: &Distro, asked: Option<&str>) -> String {
-    asked.or(distro.reference.as_deref()).unwrap_or(&file.project.reference).to_string()
+    asked
+        .or(distro.reference.as_deref())
+        .unwrap_or(&file.project.reference)
+        .to_string()
 }
 
 pub fn find_distro<'a>(file: &'a BuildFile, name: &str) -> Result<&'a Distro, ConfigError> {

@@ -8,7 +8,7 @@
 //! - Entries in byte order of their paths. Every entry's parent directories are there too, also unchanged ones:
 //!   drivers that unpack each layer alone take their mode and owner from the layer. Other unchanged entries are left out.
 //! - No time is later than the epoch asked for, none before 1970. A directory that only got a new time keeps its old
-//!   one: whether a driver touches it is chance.
+//!   one, a new or changed one gets the epoch: what engines put there is chance.
 //! - Owners are numbers; of the extended attributes only those that mean something stay.
 //! - The first path of an inode carries the data, the others are hard links to it.
 //! - One whiteout per topmost hidden path; no opaque markers.
@@ -87,7 +87,8 @@ pub fn apply(
 }
 
 fn normalise(mode: &mut u32, mtime: &mut i64, kind: &NodeKind, epoch: i64) {
-    *mtime = clamp(*mtime, epoch);
+    let is_dir = *kind == NodeKind::Directory;
+    *mtime = clamp(if is_dir { epoch } else { *mtime }, epoch);
     // No file system keeps the mode of a symbolic link; archives say this or that.
     if let NodeKind::Symlink(_) = kind {
         *mode = 0o777;

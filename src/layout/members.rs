@@ -124,7 +124,7 @@ impl<R: Read> Members<R> {
             }
             check_sum(&header).map_err(bad)?;
             let kind = header.entry_type();
-            let size = header.entry_size().map_err(|e| bad(e.to_string()))?;
+            let size = or_empty(&header.as_old().size, header.entry_size()).map_err(|e| bad(e.to_string()))?;
             match kind {
                 EntryType::XHeader => {
                     if std::mem::replace(&mut extensions.pax, true) {
@@ -221,9 +221,9 @@ impl<R: Read> Members<R> {
         let member = Member {
             link,
             kind,
-            mode: header.mode().map_err(|e| member_error(e.to_string()))? & 0o7777,
-            uid: number("owner", ext.uid, header.uid())?,
-            gid: number("group", ext.gid, header.gid())?,
+            mode: or_empty(&header.as_old().mode, header.mode()).map_err(|e| member_error(e.to_string()))? & 0o7777,
+            uid: number("owner", ext.uid, or_empty(&header.as_old().uid, header.uid()))?,
+            gid: number("group", ext.gid, or_empty(&header.as_old().gid, header.gid()))?,
             mtime: match ext.mtime {
                 Some(mtime) => mtime,
                 None => plain_mtime(header).map_err(|e| member_error(e.to_string()))?,
@@ -427,7 +427,15 @@ fn plain_mtime(header: &Header) -> io::Result<i64> {
     if header.as_old().mtime[0] == 0xff {
         return Ok(-1);
     }
-    Ok(i64::try_from(header.mtime()?).unwrap_or(i64::MAX))
+    Ok(i64::try_from(or_empty(&header.as_old().mtime, header.mtime())?).unwrap_or(i64::MAX))
+}
+
+/// A numeric field without a digit is zero to Go, and an error to the crate.
+fn or_empty<T: Default>(field: &[u8], parsed: io::Result<T>) -> io::Result<T> {
+    if field.iter().all(|b| matches!(b, 0 | b' ')) {
+        return Ok(T::default());
+    }
+    parsed
 }
 
 fn check_sum(header: &Header) -> Result<(), String> {

@@ -193,13 +193,19 @@ impl Layout {
         path.is_ok_and(|path| fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() == descriptor.size()))
     }
 
-    /// Whether a manifest is there with its configuration and all its layers.
+    /// Whether a manifest is there with its configuration and all its layers. If so, they are kept from now on, as if
+    /// they had just been written: whoever asks is about to refer to them.
     pub fn holds(&self, manifest: &Descriptor) -> bool {
-        self.read_json::<ImageManifest>(manifest).is_ok_and(|image| {
-            std::iter::once(image.config())
-                .chain(image.layers())
-                .all(|blob| self.has(blob))
-        })
+        let Ok(image) = self.read_json::<ImageManifest>(manifest) else {
+            return false;
+        };
+        let blobs = || image.layers().iter().chain([image.config(), manifest]);
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = blobs().all(|blob| self.has(blob));
+        if all {
+            used.extend(blobs().map(|blob| blob.digest().digest().to_string()));
+        }
+        all
     }
 
     pub fn blob_writer(&self) -> Result<BlobWriter<'_>, StoreError> {

@@ -52,12 +52,16 @@ fn judge(
         return Err(("a file", "something else".to_string()));
     };
     let source = source(path, tag).map_err(|found| ("a name this interpreter looks for", found))?;
-    let source = match context.tree.get(&source) {
-        Some(Node {
-            kind: NodeKind::File(source),
-            mtime,
-            ..
-        }) => (source, *mtime),
+    // Debian links sitecustomize.py to /etc, and the interpreter follows.
+    let (source, source_mtime) = match context.tree.resolve(&source) {
+        Ok((
+            _,
+            Node {
+                kind: NodeKind::File(source),
+                mtime,
+                ..
+            },
+        )) => (source, *mtime),
         _ => return Err(("its source beside it", format!("/{source} is missing"))),
     };
     let word = |at: usize| {
@@ -82,7 +86,6 @@ fn judge(
         return Ok(());
     }
     // The header has the low 32 bits of both.
-    let (source, source_mtime) = source;
     if mtime != source_mtime as u32 || size != source.size as u32 {
         let found = format!(
             "made for a source of {size} bytes of time {mtime}; it has {} of {source_mtime}",

@@ -71,12 +71,12 @@ fn required(context: &Context, evidence: &mut Evidence) {
 }
 
 fn forbidden(context: &Context, evidence: &mut Evidence) {
-    let path = context.env("PATH").unwrap_or_default();
     // The places where people look, whatever PATH says.
-    let usual = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/frr:/usr/games:/opt/venv/bin";
+    const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/frr:/usr/games";
+    let path = context.env("PATH").unwrap_or_default();
     let mut dirs: Vec<String> = path
         .split(':')
-        .chain(usual.split(':'))
+        .chain(USUAL.split(':'))
         .filter_map(|d| context.tree.resolve(d).ok())
         .map(|(dir, _)| dir)
         .collect();

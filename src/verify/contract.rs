@@ -254,7 +254,12 @@ impl Patterns {
         let mut set = GlobSetBuilder::new();
         for pattern in &written {
             let relative = pattern.strip_prefix('/').unwrap_or(pattern);
-            set.add(GlobBuilder::new(relative).literal_separator(true).build()?);
+            set.add(
+                GlobBuilder::new(relative)
+                    .literal_separator(true)
+                    .empty_alternates(true)
+                    .build()?,
+            );
         }
         Ok(Self {
             set: set.build()?,
@@ -268,6 +273,10 @@ impl Patterns {
 
     /// The pattern, as it was written, that matches.
     pub fn find(&self, path: &str) -> Option<&str> {
+        // Nearly every path matches nothing, which is the cheaper question.
+        if !self.matches(path) {
+            return None;
+        }
         Some(&self.written[*self.set.matches(path).first()?])
     }
 }
@@ -373,5 +382,11 @@ mod tests {
         let p = Patterns::new(vec!["/var/log/*".into(), "/root/.cache/**".into()]).unwrap();
         assert!(p.matches("var/log/dpkg.log") && !p.matches("var/log/apt/term.log"));
         assert_eq!(p.find("root/.cache/a/b"), Some("/root/.cache/**"));
+    }
+
+    #[test]
+    fn an_alternative_may_be_empty() {
+        let p = Patterns::new(vec!["pip{,3}{,.*}".into()]).unwrap();
+        assert!(["pip", "pip3", "pip3.12"].iter().all(|n| p.matches(n)) && !p.matches("pipe"));
     }
 }

@@ -41,6 +41,7 @@ pub use keep::keeps;
 pub use verdict::{Checked, Finding, Refused, RuleReport, Verdict, Verified};
 
 use contract::Terms;
+use sudoers::Policy;
 use verdict::Evidence;
 
 /// One platform's image, as the layout read it.
@@ -149,6 +150,7 @@ pub(crate) struct Context<'a> {
     pub accounts: Accounts,
     pub dpkg: Result<Vec<Package>, DpkgError>,
     pub python: SitePath,
+    pub sudoers: Policy,
 }
 
 impl<'a> Context<'a> {
@@ -162,6 +164,7 @@ impl<'a> Context<'a> {
             accounts: Accounts::read(tree),
             dpkg: dpkg::packages(tree),
             python: SitePath::read(tree, &expected.distro.python, env_of(image.config, "PYTHONPATH")),
+            sudoers: Policy::read(tree),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What sudo allows in the image, compared with the contract's statement grant by grant.
 
-use super::sudoers::{Allowed, Arguments, Policy, SUDOERS, parse_contract};
+use super::sudoers::{Allowed, Arguments, SUDOERS, parse_contract};
 use super::verdict::Evidence;
 use super::{Context, Rule};
 use crate::layout::tree::NodeKind;
@@ -27,7 +27,7 @@ pub const DEFAULTS: Rule = Rule {
 const FIRST_WITH_REGEX: [u32; 3] = [1, 9, 10];
 
 fn files(context: &Context, evidence: &mut Evidence) {
-    let policy = Policy::read(context.tree);
+    let policy = &context.sudoers;
     evidence.checked(policy.files.len(), "sudoers files");
     for problem in &policy.problems {
         evidence.finding(&problem.at, None, "a statement that can be followed", &problem.what);
@@ -130,7 +130,7 @@ fn show([major, minor, patch]: [u32; 3]) -> String {
 }
 
 fn grants(context: &Context, evidence: &mut Evidence) {
-    let policy = Policy::read(context.tree);
+    let policy = &context.sudoers;
     let Some(allowed) = allowed(context, evidence) else {
         return;
     };
@@ -157,7 +157,7 @@ fn grants(context: &Context, evidence: &mut Evidence) {
 }
 
 fn defaults(context: &Context, evidence: &mut Evidence) {
-    let policy = Policy::read(context.tree);
+    let policy = &context.sudoers;
     let Some(allowed) = allowed(context, evidence) else {
         return;
     };

@@ -218,6 +218,12 @@ impl TestImage {
         }
         self.bytecode("usr/lib/python3.12/os.py", 0b11);
         self.bytecode("usr/lib/python3.12/json/__init__.py", 0);
+        self.file("etc/python3.12/sitecustomize.py", 0o644, "# as Debian has it\n");
+        self.link(
+            "usr/lib/python3.12/sitecustomize.py",
+            "/etc/python3.12/sitecustomize.py",
+        );
+        self.bytecode("usr/lib/python3.12/sitecustomize.py", 0b01);
         let gnu = self.platform.architecture().gnu_name();
         self.distribution(
             "ovn-bgp-agent",

@@ -24,6 +24,9 @@ pub const BREAKS: &[Break] = &[
         "pip3.12",
     ),
     breaks("forbidden-commands", |i| i.elf("usr/bin/git", 0o755), "git"),
+    breaks("forbidden-commands", |i| i.elf("usr/bin/make", 0o755), "make"),
+    breaks("forbidden-commands", |i| i.elf("usr/bin/cc", 0o755), "cc"),
+    breaks("forbidden-commands", |i| i.elf("usr/bin/pip", 0o755), "pip"),
     breaks("forbidden-commands", |i| i.elf("usr/sbin/bgpd", 0o755), "bgpd"),
     breaks("forbidden-commands", |i| i.elf("usr/bin/curl", 0o755), "curl"),
     breaks(

@@ -126,6 +126,38 @@ fn every_rule_has_an_image_that_breaks_it() {
     assert_eq!(rules, broken);
 }
 
+/// The image's statement and the contract's are written apart; whoever changes one has to change the other.
+#[test]
+fn the_sudoers_files_of_the_image_are_what_the_contract_allows() {
+    for (file, sudo) in [("regex", "1.9.13p3-1+deb12u1"), ("glob", "1.9.9-1ubuntu2.5")] {
+        let path = image::repository().join("images/ovn-bgp-agent/sudoers").join(file);
+        let text = std::fs::read_to_string(path)
+            .unwrap()
+            .replace("@USER_NAME@", "ovn-bgp-agent");
+        let mut image = TestImage::good("linux/arm64");
+        image.replace(STATUS, "1.9.15p5-3ubuntu5", sudo);
+        image.file("etc/sudoers", 0o440, &text);
+        let verdict = image.check();
+        assert!(verdict.passed(), "{file}: {}", told(&verdict));
+    }
+}
+
+#[test]
+fn the_contract_names_every_rule() {
+    let contract = std::fs::read_to_string(image::repository().join("images/ovn-bgp-agent.toml")).unwrap();
+    let named: BTreeSet<&str> = contract
+        .lines()
+        .filter(|l| l.starts_with('#'))
+        .filter_map(|l| l.split_once("Rule: ").or_else(|| l.split_once("Rules: ")))
+        .flat_map(|(_, names)| names.split([',', ' ', '.']))
+        .collect();
+    let missing: Vec<&str> = rule_ids().filter(|id| !named.contains(id)).collect();
+    assert!(
+        missing.is_empty(),
+        "the contract's comments do not say where these stand: {missing:?}"
+    );
+}
+
 #[test]
 fn only_what_passed_everywhere_is_verified() {
     let good = TestImage::good("linux/amd64").check();

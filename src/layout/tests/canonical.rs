@@ -173,7 +173,7 @@ fn render(lower: &State, upper: &State, r: &mut Random) -> Vec<u8> {
                 }
             },
         };
-        items.push(noisy(item, spec, lower.contains_key(path), r));
+        items.push(noisy(item, spec, r));
     }
     for path in hidden {
         let at = r.below(items.len() + 1);
@@ -182,12 +182,12 @@ fn render(lower: &State, upper: &State, r: &mut Random) -> Vec<u8> {
     tar(&items)
 }
 
-fn noisy(mut item: Item, spec: &Spec, in_lower: bool, r: &mut Random) -> Item {
+fn noisy(mut item: Item, spec: &Spec, r: &mut Random) -> Item {
     item.mode = spec.mode | if r.chance(30) { 0o100_000 } else { 0 };
     item.uid = spec.uid;
     item.mtime = spec.mtime;
-    // What is made during a build gets that hour's time, and so do directories in which something is made.
-    if spec.mtime == EPOCH || (item.kind == EntryType::Directory && in_lower) {
+    // What is made during a build gets that hour's time; directories get that, or their source's.
+    if spec.mtime == EPOCH || (item.kind == EntryType::Directory && r.chance(50)) {
         item.mtime = EPOCH + r.below(1000) as i64;
     }
     if item.kind == EntryType::Symlink && r.chance(50) {

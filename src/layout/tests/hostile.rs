@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 
+use proptest::prelude::*;
 use serde_json::json;
 use tar::{EntryType, Header};
 
@@ -380,4 +381,62 @@ fn a_hostile_layer_leaves_the_layout_valid_and_the_rest_alone() {
     assert_eq!(names(outer.path()), ["layout"]);
     assert_eq!(names(&inside), ["blobs", "index.json", "oci-layout"]);
     assert!(names(&inside.join("blobs/sha256")).is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// What `fuzz/fuzz_targets/tar_ingest.rs` looks at, for archives that are nearly right.
+    #[test]
+    fn a_damaged_layer_is_refused_or_has_a_stable_form(seed: u64) {
+        let mut r = Random(seed);
+        let base = tar(&[dir("a/"), file("a/b", "b"), dir("a/c/"), file("a/c/d", ""), symlink("l", "a")]);
+        let long = "n".repeat(120);
+        let mut layer = tar(&[
+            dir("a/"),
+            file("a/.wh.b", ""),
+            Item { gnu: true, ..file(&long, "long") },
+            file("l/new", "new"),
+            hard_link("z", "a/c/d"),
+            Item { pax: vec![("mtime".into(), b"1.5".to_vec())], ..file("pax", "pax") },
+            file("a/c/.wh..wh..opq", ""),
+            hard_link("b", "pax"),
+        ]);
+        for _ in 0..=r.below(6) {
+            let block = r.below(layer.len() / 512) * 512;
+            // Names, numbers, types and links are where it hurts.
+            let at = block + [r.below(100), 100 + r.below(57), 156, 157 + r.below(100), r.below(512)][r.below(5)];
+            let bytes = [0, b'/', b'.', b'0', b'5', b'1', b'7', b'L', b'x', b'a', 0x80, 0xff];
+            layer[at] = bytes[r.below(bytes.len())];
+        }
+        set_check_sums(&mut layer);
+        let layers = [base, layer];
+        let taken = ingest_new(&legacy_export(&layers, &config(&layers, true)), &options(&[&layers[0]]));
+        let Ok((place, first)) = taken else { return Ok(()) };
+        let opened = LayoutImage::open(&place.path().display().to_string().parse().unwrap()).unwrap();
+        let read = opened.read_tree(&opened.platforms[0].1, &options(&[]).read).unwrap();
+        for (x, y) in read.tree.iter().zip(first.tree.iter()) {
+            prop_assert_eq!(x, y);
+        }
+        prop_assert_eq!(read.tree.len(), first.tree.len());
+        let written: Vec<Vec<u8>> = first.layers.iter().map(|l| layer_bytes(place.path(), l)).collect();
+        let (_again, again) =
+            ingest_new(&legacy_export(&written, &config(&written, true)), &options(&[&written[0]])).unwrap();
+        prop_assert_eq!(again.layers, first.layers);
+    }
+}
+
+/// Gives every header on the way a right check sum.
+fn set_check_sums(archive: &mut [u8]) {
+    let mut at = 0;
+    while let Some(block) = archive.get_mut(at..at + 512) {
+        let mut header = Header::new_old();
+        header.as_mut_bytes().copy_from_slice(block);
+        if block.iter().any(|b| *b != 0) {
+            header.set_cksum();
+            block.copy_from_slice(header.as_bytes());
+        }
+        let data = header.entry_size().unwrap_or(0).min(1 << 20).next_multiple_of(512);
+        at += 512 + data as usize;
+    }
 }

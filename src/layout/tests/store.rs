@@ -64,6 +64,26 @@ fn blobs_of_work_in_progress_are_not_collected() {
 }
 
 #[test]
+fn an_image_that_is_met_again_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::open_or_create(dir.path()).unwrap();
+    let index = image(&layout, "1");
+    layout.set_tag("t", &index).unwrap();
+    drop(layout);
+    let layout = Layout::open_or_create(dir.path()).unwrap();
+    let manifest = layout
+        .read_json::<oci_spec::image::ImageIndex>(&index)
+        .unwrap()
+        .manifests()[0]
+        .clone();
+    assert!(layout.holds(&manifest));
+    layout.set_tag("t", &image(&layout, "2")).unwrap();
+    assert!(layout.holds(&manifest));
+    std::fs::remove_file(layout.blob_path(manifest.digest()).unwrap()).unwrap();
+    assert!(!layout.holds(&manifest));
+}
+
+#[test]
 fn entries_of_other_programs_stay_as_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let layout = Layout::open_or_create(dir.path()).unwrap();

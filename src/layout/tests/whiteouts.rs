@@ -231,6 +231,21 @@ fn devices_are_recorded_and_nothing_is_made_of_them() {
 }
 
 #[test]
+fn numbers_left_out_are_zero() {
+    let mut layer = tar(&[file("a", "")]);
+    // mode, uid, gid, and mtime.
+    layer[100..124].fill(0);
+    layer[136..148].fill(0);
+    layer[148..156].fill(b' ');
+    let sum: u32 = layer[..512].iter().map(|b| u32::from(*b)).sum();
+    layer[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let layers = [layer];
+    let (_dir, image) = ingest_new(&legacy_export(&layers, &config(&layers, true)), &options(&[])).unwrap();
+    let node = image.tree.get("a").unwrap();
+    assert_eq!((node.mode, node.uid, node.gid, node.mtime), (0, 0, 0, 0));
+}
+
+#[test]
 fn later_entries_replace_earlier_ones() {
     let layer = [file("a", "1"), hard_link("b", "a"), file("a", "2")];
     let (_dir, image) = ingest_layer(&base(), &layer).unwrap();

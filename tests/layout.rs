@@ -1,0 +1,214 @@
+//! The layout stage with real engines: what they export becomes the same image, and other tools take it.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use obgp_build::buildkit;
+use obgp_build::layout::tree::NodeKind;
+use obgp_build::layout::{
+    Compression, IngestOptions, Ingested, Layout, LayoutImage, ReadOptions, ingest, read_export, write_index,
+};
+use obgp_build::progress::Silent;
+use sha2::{Digest, Sha256};
+use support::{Lab, Which, busybox_layer, host_platform, image_archive, on};
+use tokio_util::io::SyncIoBridge;
+use tokio_util::sync::CancellationToken;
+
+const EPOCH: i64 = 1_700_000_000;
+
+/// What graph drivers tell in ways of their own: copied up, replaced, removed, linked. Not among it is a directory that
+/// a step removes and makes anew: 20.10's fuse-overlayfs driver forgets the marker that hides its old content, and
+/// exports (and pushes) an image in which that content is back.
+const DOCKERFILE: &str = "
+COPY tree /tree
+RUN touch /tree/kept && chmod 0640 /tree/mode && rm /tree/gone
+RUN rm /tree/dir/old && echo new > /tree/dir/new && echo same > /tree/dir/same
+RUN ln /tree/kept /tree/linked && ln -s kept /tree/symbolic && ln -sf nowhere /bin/grep && mkdir -m 0700 -p /a/b/c
+RUN rm -r /tree/whole && touch /tmp/file && rm /tmp/file
+RUN true
+LABEL org.example.key=value
+ENV KEY=value
+USER 1000
+";
+
+const FILES: [(&str, &str); 7] = [
+    ("tree/kept", "kept"),
+    ("tree/mode", "mode"),
+    ("tree/gone", "gone"),
+    ("tree/dir/same", "same\n"),
+    ("tree/dir/old", "old"),
+    ("tree/whole/file", "file"),
+    ("tree/whole/deeper/file", "file"),
+];
+
+fn options(base: &[u8]) -> IngestOptions<'static> {
+    let diff_id = format!("sha256:{}", hex::encode(Sha256::digest(base)));
+    IngestOptions {
+        platform: host_platform(),
+        base_diff_ids: vec![diff_id.parse().unwrap()],
+        source_date_epoch: EPOCH,
+        compression: Compression::Gzip,
+        labels: BTreeMap::new(),
+        expected_size: None,
+        read: ReadOptions {
+            keep: &|_, size| size < 100,
+            ..ReadOptions::default()
+        },
+    }
+}
+
+/// The image on this engine, in a layout of its own.
+async fn built(lab: &Lab, base: &[u8], layout: &Path) -> Ingested {
+    let name = format!("obgp-test/layout-base-{}:1", std::process::id());
+    lab.will_remove(&name);
+    let archive = image_archive(&name, host_platform(), base);
+    let chunks: Vec<std::io::Result<Bytes>> = archive.chunks(1 << 16).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+    lab.engine.load(futures_util::stream::iter(chunks)).await.unwrap();
+    let mut request = lab.request(&format!("FROM {name}{DOCKERFILE}"), &FILES);
+    request.no_cache = true;
+    buildkit::solve(&lab.engine, &request, &Silent, CancellationToken::new())
+        .await
+        .unwrap();
+    taken(lab, &request.image_name, base, layout).await
+}
+
+async fn taken(lab: &Lab, image: &str, base: &[u8], layout: &Path) -> Ingested {
+    let export = SyncIoBridge::new(lab.engine.export(image));
+    let (options, dir) = (options(base), layout.to_path_buf());
+    let task = tokio::task::spawn_blocking(move || {
+        let layout = Layout::open_or_create(dir).unwrap();
+        let image = ingest(&layout, export, &options, &Silent).unwrap();
+        let index = write_index(&layout, std::slice::from_ref(&image.manifest), &BTreeMap::new()).unwrap();
+        layout.set_tag("t", &index).unwrap();
+        image
+    });
+    task.await.unwrap()
+}
+
+fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output();
+    let output = output.unwrap_or_else(|e| panic!("this test needs {program} (apt-get install {program}): {e}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_and_new_engines_give_one_digest() {
+    let base = busybox_layer();
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let images = std::sync::Mutex::new(Vec::new());
+    for (which, dir) in [Which::Machine, Which::Modern].into_iter().zip(&dirs) {
+        let (base, images) = (&base, &images);
+        on(which, async move |lab: Arc<Lab>| {
+            let image = built(&lab, base, dir.path()).await;
+            images.lock().unwrap().push((lab.engine.info().version.clone(), image));
+        })
+        .await;
+    }
+    let images = images.into_inner().unwrap();
+    let (_, first) = &images[0];
+    for (version, image) in &images {
+        for (i, (a, b)) in first.layers.iter().zip(&image.layers).enumerate() {
+            assert_eq!(
+                a,
+                b,
+                "layer {i} on engine {version}; trees differ in {:?}",
+                differences(first, image)
+            );
+        }
+        assert_eq!(first.config, image.config, "on engine {version}");
+        assert_eq!(first.manifest, image.manifest, "on engine {version}");
+    }
+}
+
+fn differences<'a>(a: &'a Ingested, b: &'a Ingested) -> Vec<&'a str> {
+    let differ = |(path, node)| (b.tree.get(path) != Some(node)).then_some(path);
+    let missing = b
+        .tree
+        .iter()
+        .map(|(path, _)| path)
+        .filter(|path| a.tree.get(path).is_none());
+    a.tree.iter().filter_map(differ).chain(missing).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_image_is_what_the_dockerfile_says_and_others_take_it() {
+    on(Which::Machine, async |lab: Arc<Lab>| {
+        let base = busybox_layer();
+        let dir = tempfile::tempdir().unwrap();
+        let image = built(&lab, &base, dir.path()).await;
+        let tree = &image.tree;
+        for gone in ["tree/gone", "tree/dir/old", "tree/whole", "tmp/file"] {
+            assert!(tree.get(gone).is_none(), "{gone}");
+        }
+        assert_eq!(tree.content("tree/dir/new"), Some(&b"new\n"[..]));
+        assert_eq!(tree.content("tree/dir/same"), Some(&b"same\n"[..]));
+        assert_eq!(tree.content("tree/linked"), Some(&b"kept"[..]));
+        assert_eq!(tree.get("tree/mode").unwrap().mode, 0o640);
+        assert_eq!(tree.get("tmp").unwrap().mode, 0o1777);
+        assert_eq!(tree.get("bin/grep").unwrap().kind, NodeKind::Symlink("nowhere".into()));
+        assert!(
+            tree.iter()
+                .all(|(path, node)| node.layer == 0 || node.mtime <= EPOCH || panic!("{path}"))
+        );
+        assert_eq!(
+            image.layers[0].diff_id.digest(),
+            hex::encode(Sha256::digest(&base)),
+            "the base keeps its bytes"
+        );
+
+        // The reader agrees.
+        let place = dir.path().display().to_string();
+        let opened = LayoutImage::open(&format!("{place}:t").parse().unwrap()).unwrap();
+        let options = options(&base);
+        let read = opened.read_tree(&opened.platforms[0].1, &options.read).unwrap();
+        assert!(read.tree.iter().eq(tree.iter()));
+        drop(opened);
+
+        // skopeo reads every blob, and hands the image to the engine, which runs it.
+        let inspected: serde_json::Value =
+            serde_json::from_str(&run("skopeo", &["inspect", &format!("oci:{place}:t")])).unwrap();
+        assert_eq!(inspected["Labels"]["org.example.key"], "value");
+        assert_eq!(inspected["Created"], "2023-11-14T22:13:20Z");
+        let copy = tempfile::tempdir().unwrap();
+        run(
+            "skopeo",
+            &[
+                "copy",
+                "-q",
+                &format!("oci:{place}:t"),
+                &format!("dir:{}", copy.path().display()),
+            ],
+        );
+        let name = lab.image_name();
+        run(
+            "skopeo",
+            &[
+                "copy",
+                "-q",
+                &format!("oci:{place}:t"),
+                &format!("docker-daemon:{name}"),
+            ],
+        );
+        let shell = "cat /tree/dir/new /tree/linked; id -u; ls /tree; echo $KEY";
+        let said = run("docker", &["run", "--rm", "--network=none", &name, "sh", "-c", shell]);
+        assert_eq!(said, "new\nkept1000\ndir\nkept\nlinked\nmode\nsymbolic\nvalue\n");
+
+        // Back from the engine it is the same image.
+        let again = tempfile::tempdir().unwrap();
+        let back = taken(&lab, &name, &base, again.path()).await;
+        assert_eq!(back.layers, image.layers);
+        let export = SyncIoBridge::new(lab.engine.export(&name));
+        let only_read = move || read_export(export, host_platform(), &options.read, &Silent).unwrap();
+        let (config, tree) = tokio::task::spawn_blocking(only_read).await.unwrap();
+        assert_eq!(config.config(), image.config.config());
+        assert!(tree.iter().eq(image.tree.iter()));
+    })
+    .await;
+}
