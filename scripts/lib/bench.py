@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -58,7 +59,11 @@ def run(command, environment=None):
             [str(c) for c in command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=PROJECT, env={**os.environ, **(environment or {})}
         )
         # wait4 and not the process's own reckoning: the kernel's figure, children included.
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.terminate()
+            raise
         seconds = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
@@ -115,7 +120,7 @@ class Bench:
         self.work.mkdir(parents=True)
 
     def obgp_build(self, *arguments):
-        return [self.options.obgp_build, "--progress", "quiet", *arguments]
+        return [self.options.obgp_build, *arguments, "--progress", "quiet"]
 
     def build(self, output, *arguments, environment=None):
         taken, _, report = run(self.obgp_build("--distro", self.options.distro, "--output", output, "--json", *arguments), environment)
@@ -261,6 +266,7 @@ def main():
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     bench = Bench(options)
     bench.everything()
     print(bench.table())
