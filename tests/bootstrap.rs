@@ -9,7 +9,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use obgp_build::base::BaseError;
-use obgp_build::base::bootstrap::{BaseArchive, BootstrapRequest, bootstrap};
+use obgp_build::base::bootstrap::{BootstrapRequest, bootstrap};
+use obgp_build::base::cache::BaseArchive;
 use obgp_build::config::BuildFile;
 use obgp_build::platform::{Architecture, Platform};
 use obgp_build::progress::Silent;

@@ -5,13 +5,11 @@
 //! archive, byte for byte. It is kept in the cache under a key of everything that goes in.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufReader, BufWriter};
+use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt as _, BufReader as AsyncBufReader};
 use tokio::process::Command;
@@ -19,6 +17,8 @@ use tokio_util::io::SyncIoBridge;
 use tokio_util::sync::CancellationToken;
 
 use super::archive::{self, ImageInfo, Layer};
+use super::cache::{self, BaseArchive};
+use super::process::{Child, run};
 use super::{BaseError, keyring, mirror, own_archive};
 use crate::config::{Distro, Family};
 use crate::platform::{Architecture, Platform};
@@ -41,28 +41,6 @@ const RECIPE: &str = "2";
 
 /// How many lines of mmdebstrap's output an error shows.
 const LOG_LINES: usize = 25;
-
-/// A base on disk.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct BaseArchive {
-    /// For `docker load -i`.
-    #[serde(skip)]
-    pub path: PathBuf,
-    /// The name that loading gives the image.
-    pub image_name: String,
-    pub platform: Platform,
-    /// `sha256:…` of the image's manifest.
-    pub digest: String,
-    /// `sha256:…` of its one layer, uncompressed.
-    pub diff_id: String,
-    /// Bytes of that layer.
-    pub size: u64,
-    pub packages: usize,
-    pub suite: String,
-    pub mirror: String,
-    /// The newest of the archive's release files when this was made.
-    pub snapshot: Timestamp,
-}
 
 #[derive(Clone, Copy, Debug)]
 pub struct BootstrapRequest<'a> {
@@ -95,9 +73,9 @@ pub async fn bootstrap(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<BaseArchive, BaseError> {
-    let directory = directory(request.cache, request.distro_name, request.platform);
+    let directory = cache::directory(request.cache, request.distro_name, request.platform);
     fs::create_dir_all(&directory).map_err(|e| BaseError::io("creating", &directory, e))?;
-    let _lock = lock(&directory, progress, cancel).await?;
+    let _lock = cache::lock(&directory, progress, cancel).await?;
 
     let recipe = Recipe::new(request);
     let scratch =
@@ -105,7 +83,7 @@ pub async fn bootstrap(
     let releases = match recipe.releases(scratch.path(), progress, cancel).await {
         Ok(releases) => releases,
         Err(error @ BaseError::Unreachable { .. }) if !request.refresh => {
-            return match newest(&directory) {
+            return match cache::newest(&directory) {
                 Some(base) => {
                     progress.note(&format!("{error}; taking the base of {} from the cache", base.snapshot));
                     Ok(base)
@@ -117,7 +95,7 @@ pub async fn bootstrap(
     };
     let path = directory.join(format!("{}.tar", recipe.key(&releases)));
     if !request.refresh
-        && let Some(base) = load(&path)
+        && let Some(base) = cache::load(&path)
     {
         return Ok(base);
     }
@@ -126,7 +104,7 @@ pub async fn bootstrap(
     let base = recipe
         .make(&releases, &keyring, scratch.path(), &path, progress, cancel)
         .await?;
-    remove_others(&directory, &path);
+    cache::remove_others(&directory, &path);
     Ok(base)
 }
 
@@ -313,7 +291,7 @@ impl<'a> Recipe<'a> {
             mirror: self.mirror.to_string(),
             snapshot: releases.newest,
         };
-        store(&base, &done, scratch)?;
+        cache::store(&base, &done, scratch)?;
         Ok(base)
     }
 
@@ -487,150 +465,6 @@ fn is_emulated(architecture: Architecture) -> bool {
         })
 }
 
-/// Waits until no other run works on the same base.
-async fn lock(directory: &Path, progress: &dyn Progress, cancel: &CancellationToken) -> Result<File, BaseError> {
-    let path = directory.join("lock");
-    let file = File::create(&path).map_err(|e| BaseError::io("creating", &path, e))?;
-    let mut told = false;
-    loop {
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) => {}
-            Err(e) => return Err(BaseError::io("locking", &path, e.into())),
-        }
-        if !std::mem::replace(&mut told, true) {
-            progress.step("waiting for another run that makes the same base");
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(200)) => {}
-            () = cancel.cancelled() => return Err(BaseError::Cancelled),
-        }
-    }
-}
-
-/// Reads what [`store`] wrote.
-fn load(path: &Path) -> Option<BaseArchive> {
-    let text = fs::read_to_string(path.with_extension("json")).ok()?;
-    let base: BaseArchive = serde_json::from_str(&text).ok()?;
-    path.is_file().then(|| BaseArchive {
-        path: path.to_path_buf(),
-        ..base
-    })
-}
-
-/// The description goes last: where it is, the archive is whole.
-fn store(base: &BaseArchive, archive: &Path, scratch: &Path) -> Result<(), BaseError> {
-    let description = scratch.join("archive.json");
-    let write = || {
-        fs::rename(archive, &base.path)?;
-        let mut file = File::create(&description)?;
-        file.write_all(serde_json::to_string_pretty(base)?.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&description, base.path.with_extension("json"))
-    };
-    write().map_err(|e| BaseError::io("writing", &base.path, e))
-}
-
-/// The cached base that has exactly these layers, whatever the engine calls it.
-pub fn in_cache(cache: &Path, distro_name: &str, platform: Platform, diff_ids: &[String]) -> Option<BaseArchive> {
-    newest(&directory(cache, distro_name, platform)).filter(|base| diff_ids == [base.diff_id.as_str()])
-}
-
-fn directory(cache: &Path, distro_name: &str, platform: Platform) -> PathBuf {
-    cache
-        .join("bases")
-        .join(format!("{distro_name}-{}", platform.architecture().name()))
-}
-
-fn newest(directory: &Path) -> Option<BaseArchive> {
-    let entries = fs::read_dir(directory)
-        .ok()?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path());
-    entries
-        .filter(|path| path.extension().is_some_and(|e| e == "tar"))
-        .filter_map(|path| load(&path))
-        .max_by_key(|base| base.snapshot)
-}
-
-/// One base per distro and platform is of use: the newest. What cannot be removed does no harm.
-fn remove_others(directory: &Path, keep: &Path) {
-    for path in fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-    {
-        if path.extension().is_some_and(|e| e == "tar" || e == "json") && path.file_stem() != keep.file_stem() {
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-/// Runs a short command to its end; its output matters when it fails.
-pub(super) async fn run(
-    mut command: Command,
-    what: &str,
-    progress: &dyn Progress,
-    cancel: &CancellationToken,
-) -> Result<(), BaseError> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .env("LC_ALL", "C.UTF-8");
-    let child = command
-        .spawn()
-        .map_err(|e| BaseError::io("starting", Path::new(what), e))?;
-    let output = tokio::select! {
-        output = child.wait_with_output() => output.map_err(|e| BaseError::io("waiting for", Path::new(what), e))?,
-        () = cancel.cancelled() => return Err(BaseError::Cancelled),
-    };
-    let log = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    log.lines().for_each(|line| progress.log(line));
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(BaseError::Failed {
-            what: what.to_string(),
-            status: output.status.to_string(),
-            log: log.trim().to_string(),
-        }),
-    }
-}
-
-/// A child that is told to stop instead of being killed, because it has mounts and a directory to take down.
-struct Child {
-    inner: tokio::process::Child,
-    what: &'static str,
-}
-
-impl Child {
-    fn spawn(mut command: Command, what: &'static str) -> Result<Self, BaseError> {
-        // A group of its own, so that a Ctrl-C at the terminal reaches it through interrupt() only, once.
-        let inner = command
-            .process_group(0)
-            .spawn()
-            .map_err(|e| BaseError::io("starting", Path::new(what), e))?;
-        Ok(Child { inner, what })
-    }
-
-    async fn interrupt(&mut self) {
-        if let Some(pid) = self.inner.id().and_then(|id| rustix::process::Pid::from_raw(id as i32)) {
-            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::INT);
-        }
-        let _ = self.inner.wait().await;
-    }
-
-    fn failed(&self, status: &str, log: &str) -> BaseError {
-        BaseError::Failed {
-            what: self.what.to_string(),
-            status: status.to_string(),
-            log: log.to_string(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -709,31 +543,5 @@ mod tests {
             apt_reason(log),
             "Failed to fetch http://x/InRelease Could not resolve 'x'"
         );
-    }
-
-    #[test]
-    fn only_a_described_archive_is_taken_from_the_cache() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("key.tar");
-        fs::write(&path, "half").unwrap();
-        assert!(load(&path).is_none() && newest(dir.path()).is_none());
-        let base = BaseArchive {
-            path: path.clone(),
-            image_name: "t".into(),
-            platform: "arm64".parse().unwrap(),
-            digest: "sha256:0".into(),
-            diff_id: "sha256:1".into(),
-            size: 4,
-            packages: 1,
-            suite: "noble".into(),
-            mirror: "http://mirror.example".into(),
-            snapshot: Timestamp::UNIX_EPOCH,
-        };
-        let archive = dir.path().join("archive");
-        fs::write(&archive, "whole").unwrap();
-        store(&base, &archive, dir.path()).unwrap();
-        assert_eq!(newest(dir.path()).unwrap().path, path);
-        remove_others(dir.path(), &dir.path().join("other.tar"));
-        assert!(newest(dir.path()).is_none());
     }
 }

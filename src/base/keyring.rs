@@ -7,7 +7,7 @@ use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use super::BaseError;
-use super::bootstrap::run;
+use super::process::run;
 use crate::config::Family;
 use crate::progress::Progress;
 

@@ -3,7 +3,9 @@
 
 mod archive;
 pub mod bootstrap;
+pub mod cache;
 mod keyring;
+mod process;
 pub mod resolve;
 
 use std::fmt::Write as _;

@@ -8,7 +8,8 @@ use std::path::Path;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::bootstrap::{self, BaseArchive, BootstrapRequest};
+use super::bootstrap::{self, BootstrapRequest};
+use super::cache::{self, BaseArchive};
 use super::{Attempt, BaseError};
 use crate::cli::BootstrapMode;
 use crate::config::Distro;
@@ -237,8 +238,7 @@ async fn found(engine: &Engine, request: &Request<'_>, plan: &BasePlan) -> Resul
         .filter(|_| plan.engine_tag != bootstrap::engine_tag(request.distro_name, plan.platform))
         .find_map(|digest| digest.split_once('@').map(|(_, digest)| digest.to_string()))
         .or_else(|| {
-            bootstrap::in_cache(request.cache, request.distro_name, plan.platform, &image.diff_ids)
-                .map(|base| base.digest)
+            cache::find(request.cache, request.distro_name, plan.platform, &image.diff_ids).map(|base| base.digest)
         });
     Ok(BaseImage {
         engine_tag: plan.engine_tag.clone(),

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::{Context, Failure};
-use crate::base::bootstrap::{self, BaseArchive, BootstrapRequest};
+use crate::base::bootstrap::{self, BootstrapRequest};
+use crate::base::cache::BaseArchive;
 use crate::base::{self, resolve};
 use crate::cli::BootstrapArgs;
 use crate::config::settings::{find_distro, pick_platforms};
