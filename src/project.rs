@@ -75,7 +75,7 @@ pub fn check_python(file: &BuildFile, reference: &str, name: &str, distro: &Dist
     let mut refs = Vec::new();
     for other in &file.project.series {
         if runs_on(&other.python, &distro.python)? {
-            refs.extend(other.refs.iter().cloned());
+            refs.extend(other.refs.iter().filter(|r| !r.contains(['*', '?', '['])).cloned());
         }
     }
     let own = distro.reference.iter().cloned();
