@@ -42,15 +42,32 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let index = write_index(&layout, std::slice::from_ref(&first.manifest), &BTreeMap::new()).expect("an index");
     layout.set_tag("t", &index).expect("a tag");
-    let written: Vec<Vec<u8>> = first.layers.iter().map(|layer| unpacked(dir.path(), layer.digest.digest())).collect();
+    let written: Vec<Vec<u8>> = first
+        .layers
+        .iter()
+        .map(|layer| unpacked(dir.path(), layer.digest.digest()))
+        .collect();
     let again = take(&layout, &written).expect("what was written is well-formed");
     assert_eq!(first.layers, again.layers, "the canonical form is stable");
     drop(layout);
-    let reference = dir.path().join("layout").display().to_string().parse().expect("a reference");
+    let reference = dir
+        .path()
+        .join("layout")
+        .display()
+        .to_string()
+        .parse()
+        .expect("a reference");
     let image = LayoutImage::open(&reference).expect("a valid layout");
     let read = image.read_tree(&image.platforms[0].1, &READ).expect("a readable image");
-    assert!(read.tree.iter().eq(first.tree.iter()), "the reader sees what ingest saw");
-    assert_eq!(std::fs::read_dir(dir.path()).expect("a list").count(), 1, "nothing was written beside the layout");
+    assert!(
+        read.tree.iter().eq(first.tree.iter()),
+        "the reader sees what ingest saw"
+    );
+    assert_eq!(
+        std::fs::read_dir(dir.path()).expect("a list").count(),
+        1,
+        "nothing was written beside the layout"
+    );
 });
 
 fn take(layout: &Layout, layers: &[Vec<u8>]) -> Result<Ingested, obgp_build::layout::IngestError> {
@@ -70,7 +87,13 @@ fn take(layout: &Layout, layers: &[Vec<u8>]) -> Result<Ingested, obgp_build::lay
 /// Something for whiteouts, links and copies to be about.
 fn base() -> Vec<u8> {
     let mut archive = Builder::new(Vec::new());
-    for (name, kind, data) in [("a/", b'5', ""), ("a/b", b'0', "data"), ("a/c/", b'5', ""), ("a/c/d", b'0', ""), ("l", b'2', "")] {
+    for (name, kind, data) in [
+        ("a/", b'5', ""),
+        ("a/b", b'0', "data"),
+        ("a/c/", b'5', ""),
+        ("a/c/d", b'0', ""),
+        ("l", b'2', ""),
+    ] {
         let mut header = Header::new_ustar();
         header.set_path(name).expect("a short name");
         header.set_entry_type(tar::EntryType::new(kind));
@@ -141,6 +164,8 @@ fn with_check_sums(bytes: &[u8]) -> Vec<u8> {
 fn unpacked(dir: &std::path::Path, digest: &str) -> Vec<u8> {
     let blob = std::fs::File::open(dir.join("layout/blobs/sha256").join(digest)).expect("the layer's blob");
     let mut bytes = Vec::new();
-    flate2::read::MultiGzDecoder::new(blob).read_to_end(&mut bytes).expect("gzip");
+    flate2::read::MultiGzDecoder::new(blob)
+        .read_to_end(&mut bytes)
+        .expect("gzip");
     bytes
 }
