@@ -37,7 +37,7 @@ const DPKG_OPTIONS: &[&str] = &[
 ];
 
 /// Counts the ways this module has made bases: a cached one of another way is not taken.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 
 /// How many lines of mmdebstrap's output an error shows.
 const LOG_LINES: usize = 25;
@@ -393,9 +393,10 @@ fn family_name(family: Family) -> &'static str {
     }
 }
 
-/// Whether nothing among the required packages makes the links `/bin -> usr/bin` that the distro's own images have.
+/// Whether the links `/bin -> usr/bin` that the distro's own images have are left to us: nothing among the required
+/// packages makes them, or (bookworm) the package that does brings the whole of Perl with it.
 fn lacks_merged_usr(distro: &Distro) -> bool {
-    matches!(distro.suite.as_str(), "bullseye" | "focal" | "jammy")
+    matches!(distro.suite.as_str(), "bullseye" | "bookworm" | "focal" | "jammy")
 }
 
 /// Debian has its security updates beside its archive, and so have its mirrors; Ubuntu's mirrors have them inside.

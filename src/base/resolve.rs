@@ -108,8 +108,10 @@ pub async fn plan(engine: &Engine, request: &Request<'_>, platform: Platform) ->
             }
         }
     }
+    // One that the cache does not know has no digest to be named by: it is taken from the cache again, or made anew.
     if request.mode != BootstrapMode::Never
         && let Some(image) = has(&bootstrapped).await?
+        && cache::find(request.cache, request.distro_name, platform, &image.diff_ids).is_some()
     {
         return Ok(planned(Origin::Engine, &archive_name, &bootstrapped, Some(&image)));
     }
