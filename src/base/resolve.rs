@@ -110,6 +110,9 @@ pub async fn plan(engine: &Engine, request: &Request<'_>, platform: Platform) ->
     }
     if request.mode != BootstrapMode::Never
         && let Some(image) = has(&bootstrapped).await?
+        // An engine of the classic store does not know its digest, which the image has to name; the cache does. Without
+        // that (cache emptied, base made by another machine, a newer one cached since) it is loaded or made anew.
+        && cache::find(request.cache, request.distro_name, platform, &image.diff_ids).is_some()
     {
         return Ok(planned(Origin::Engine, &archive_name, &bootstrapped, Some(&image)));
     }
