@@ -97,20 +97,16 @@ impl<R: Read> Read for Slow<R> {
     }
 }
 
-const VICTIM: &str = "OBGP_TEST_VICTIM_LAYOUT";
+const VICTIM: &str = "OBGP_TEST_VICTIM_DIRECTORY";
 
-/// Not a test by itself: what `a_process_killed_at_any_point` kills.
+/// Not a test by itself: what `a_process_killed_at_any_point` kills. One layout after the other, each begun from nothing.
 #[test]
 fn victim() {
     let Some(dir) = std::env::var_os(VICTIM) else { return };
     let layers = layers();
     let export = legacy_export(&layers, &config(&layers, true));
-    loop {
-        ingest_tagged(dir.as_ref(), Slow(&*export)).unwrap();
-        // Begin anew, with nothing to keep.
-        std::fs::remove_dir_all(Path::new(&dir).join("blobs")).unwrap();
-        std::fs::remove_file(Path::new(&dir).join("oci-layout")).unwrap();
-        std::fs::remove_file(Path::new(&dir).join("index.json")).unwrap();
+    for i in 0.. {
+        ingest_tagged(&Path::new(&dir).join(i.to_string()), Slow(&*export)).unwrap();
     }
 }
 
@@ -121,7 +117,6 @@ fn a_process_killed_at_any_point() {
     let whole = ingest_tagged(tempfile::tempdir().unwrap().path(), &*export).unwrap();
     for i in 0..8 {
         let dir = tempfile::tempdir().unwrap();
-        // Made beforehand: the loop above removes things, which no real run does.
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "layout::tests::crash::victim"])
             .env(VICTIM, dir.path())
@@ -129,16 +124,19 @@ fn a_process_killed_at_any_point() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        while !dir.path().join("oci-layout").exists() {
+        while !dir.path().join("0/oci-layout").exists() {
             std::thread::sleep(Duration::from_millis(1));
         }
         std::thread::sleep(Duration::from_millis(i * 7));
         child.kill().unwrap();
         child.wait().unwrap();
-        if dir.path().join("oci-layout").exists() {
-            check(dir.path(), true);
+        for layout in std::fs::read_dir(dir.path()).unwrap() {
+            let layout = layout.unwrap().path();
+            if layout.join("oci-layout").exists() {
+                check(&layout, true);
+            }
+            assert_eq!(ingest_tagged(&layout, &*export).unwrap(), whole);
+            check(&layout, false);
         }
-        assert_eq!(ingest_tagged(dir.path(), &*export).unwrap(), whole);
-        check(dir.path(), false);
     }
 }
