@@ -1,0 +1,68 @@
+//! The command line, and the one place where an error becomes words and an exit code.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{agent, frr_config, frr_init, health, image_repo_sync, privsep, vtysh};
+
+/// What a subcommand ends with when it fails: printed with its causes, exit code 1.
+pub type Failure = Box<dyn std::error::Error>;
+
+/// The OVN BGP Agent pod's runtime.
+#[derive(Debug, Parser)]
+#[command(name = "obgp-runtime", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    FrrInit(frr_init::Args),
+    FrrConfig(frr_config::Args),
+    Agent(agent::Args),
+    Health(health::Args),
+    Privsep(privsep::Args),
+    ImageRepoSync(image_repo_sync::Args),
+}
+
+/// Runs what the arguments ask for. Called as `vtysh` (a link in the image), it is vtysh.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.collect();
+    let called_as = arguments.first().map(Path::new).and_then(Path::file_name);
+    if called_as.is_some_and(|name| name == "vtysh") {
+        return vtysh::main(&arguments);
+    }
+    let result = match Cli::parse_from(arguments).command {
+        Command::FrrInit(args) => frr_init::run(&args),
+        Command::FrrConfig(args) => frr_config::run(&args),
+        Command::Agent(args) => agent::run(&args),
+        Command::Health(args) => health::run(&args),
+        Command::Privsep(args) => privsep::run(&args),
+        Command::ImageRepoSync(args) => image_repo_sync::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("obgp-runtime: {}", render(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The error and its causes, each that the one above does not already say.
+fn render(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,10 @@
+//! obgp-runtime as a library: one module per subcommand, and what they share.
+
+pub mod agent;
+pub mod cli;
+pub mod frr_config;
+pub mod frr_init;
+pub mod health;
+pub mod image_repo_sync;
+pub mod privsep;
+pub mod vtysh;

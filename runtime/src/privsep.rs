@@ -1,0 +1,13 @@
+//! `obgp-runtime privsep`.
+
+use std::process::ExitCode;
+
+use crate::cli::Failure;
+
+/// Start privsep-helper, checked
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub fn run(_: &Args) -> Result<ExitCode, Failure> {
+    Err("not written yet".into())
+}
