@@ -2,6 +2,7 @@
 //!
 //! `config` → `plan` → `base` → `buildkit` → `layout` → `verify` → `report`; only `commands` knows that order.
 
+pub mod artifact;
 pub mod base;
 pub mod buildkit;
 pub mod cli;

@@ -1,0 +1,28 @@
+//! What goes beside an image in a registry, made in memory: a signature or an attestation as manifest and blobs.
+
+use bytes::Bytes;
+use oci_spec::image::Descriptor;
+
+/// Content with what names it.
+#[derive(Clone, Debug)]
+pub struct Content {
+    pub descriptor: Descriptor,
+    pub bytes: Bytes,
+}
+
+/// One manifest and the blobs it names (configuration and layers).
+#[derive(Clone, Debug)]
+pub struct Artifact {
+    pub manifest: Content,
+    pub blobs: Vec<Content>,
+    pub place: Place,
+}
+
+/// How an artifact is found from the image it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Under a tag made from the image's digest, as cosign 2 has it (`sha256-<hex>.sig`, `.att`).
+    Tag(String),
+    /// By the `subject` of its manifest: the referrers API of distribution-spec 1.1, or its fallback tag.
+    Referrer,
+}
