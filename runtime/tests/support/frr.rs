@@ -55,7 +55,7 @@ pub struct FrrRoot {
 impl FrrRoot {
     /// Made from the archive (40 s) the first time, then found in cargo's temporary directory.
     pub fn get(suite: Suite) -> Option<Self> {
-        if !available(missing()) {
+        if !available(namespaces_missing().or_else(bootstrap_missing)) {
             return None;
         }
         let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -72,6 +72,14 @@ impl FrrRoot {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// FRR's user and group in it, as `UID:GID`.
+    pub fn frr_owner(&self) -> String {
+        let passwd = fs::read_to_string(self.path.join("etc/passwd")).unwrap();
+        let line = passwd.lines().find(|line| line.starts_with("frr:")).unwrap();
+        let fields: Vec<&str> = line.split(':').collect();
+        format!("{}:{}", fields[2], fields[3])
     }
 
     /// A command inside the root, with the directories bound to places in it (`(outside, inside)`), for it alone.
@@ -98,18 +106,16 @@ impl FrrRoot {
     }
 }
 
-/// What a machine needs for this.
-fn missing() -> Option<String> {
+/// What a machine lacks for network namespaces.
+pub fn namespaces_missing() -> Option<String> {
     // The effective user, without a dependency: who owns our /proc entry.
     let root = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").ok()?) == 0;
     if !root {
-        return Some("real FRR in network namespaces needs root".into());
+        return Some("network namespaces need root".into());
     }
-    for (tool, package) in [("mmdebstrap", "mmdebstrap"), ("ip", "iproute2"), ("unshare", "util-linux")] {
-        let there = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
-        if !there.is_ok_and(|output| output.status.success()) {
-            return Some(format!("real FRR in network namespaces needs {tool} (Debian package {package})"));
-        }
+    let packages = [("ip", "iproute2"), ("unshare", "util-linux"), ("setpriv", "util-linux")];
+    if let Some(lack) = packages.into_iter().find_map(tool_missing) {
+        return Some(lack);
     }
     let probe = Command::new("unshare").args(["--net", "--mount", "--pid", "--fork", "true"]).output();
     match probe {
@@ -120,6 +126,16 @@ fn missing() -> Option<String> {
         )),
         Err(error) => Some(format!("unshare cannot be run: {error}")),
     }
+}
+
+fn bootstrap_missing() -> Option<String> {
+    tool_missing(("mmdebstrap", "mmdebstrap"))
+}
+
+fn tool_missing((tool, package): (&str, &str)) -> Option<String> {
+    let there = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
+    let there = there.is_ok_and(|output| output.status.success());
+    (!there).then(|| format!("this needs {tool} (Debian package {package})"))
 }
 
 fn make(suite: Suite, path: &Path) {

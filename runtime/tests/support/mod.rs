@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test binary uses its part.
 
 pub mod frr;
+pub mod site;
 
 /// Whether the test can run; the reason is printed where it cannot, and a failure in CI, where everything must be there.
 pub fn available(missing: Option<String>) -> bool {

@@ -38,7 +38,6 @@ fn one_leaf() {
     let expected = "\
 ! Written by obgp-runtime at each start of the pod; changes made here do not last.
 frr defaults traditional
-service integrated-vtysh-config
 !
 router bgp 4200049263
  bgp router-id 10.0.192.111
@@ -82,7 +81,6 @@ fn everything_at_once() {
     let expected = "\
 ! Written by obgp-runtime at each start of the pod; changes made here do not last.
 frr defaults traditional
-service integrated-vtysh-config
 !
 ! The route reflector may be reachable through the default route only.
 ip nht resolve-via-default
