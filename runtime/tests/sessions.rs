@@ -38,7 +38,9 @@ fn prefixes(node: &Node, command: &str) -> Vec<String> {
 
 /// Runs frr-init on the server and FRR from what it wrote.
 fn start_server(site: &Site, root: &FrrRoot, arguments: &[&str]) -> Node {
-    let run = site.init(&[&["--frr-owner", &root.frr_owner()], arguments].concat()).succeeded();
+    let run = site
+        .init(&[&["--frr-owner", &root.frr_owner()], arguments].concat())
+        .succeeded();
     eprintln!("{}{}", run.stdout, run.stderr);
     Node::start(root, &site.server, &site.path("frr"))
 }
@@ -58,11 +60,25 @@ fn server_and_leaf(suite: Suite) {
     site.server.ip("address add 10.250.0.5/32 dev lo");
     site.server.ip("address add 10.251.0.1/24 dev lo");
     let router = format!("router bgp {SERVER_ASN}");
-    server.vtysh(&["configure terminal", &router, "address-family ipv4 unicast", "redistribute connected"]);
-    let has = |expected: &str| prefixes(&leaf, "show bgp ipv4 unicast json").iter().any(|prefix| prefix == expected);
-    wait_until("the leaf learns 10.250.0.5/32", || has("10.250.0.5/32").then_some(()).ok_or("not yet".into()));
+    server.vtysh(&[
+        "configure terminal",
+        &router,
+        "address-family ipv4 unicast",
+        "redistribute connected",
+    ]);
+    let has = |expected: &str| {
+        prefixes(&leaf, "show bgp ipv4 unicast json")
+            .iter()
+            .any(|prefix| prefix == expected)
+    };
+    wait_until("the leaf learns 10.250.0.5/32", || {
+        has("10.250.0.5/32").then_some(()).ok_or("not yet".into())
+    });
     assert!(prefixes(&server, "show bgp ipv4 unicast json").contains(&"10.251.0.0/24".to_string()));
-    assert!(!has("10.251.0.0/24") && !has("10.0.192.0/24"), "only single addresses leave");
+    assert!(
+        !has("10.251.0.0/24") && !has("10.0.192.0/24"),
+        "only single addresses leave"
+    );
 
     drop(leaf);
     let gone = Instant::now();
@@ -74,9 +90,19 @@ fn server_and_leaf(suite: Suite) {
     let leaf = site.switch(&root, &site.leaf, "leaf", &leaf_conf("65001", ""));
     let back = Instant::now();
     server.wait_for_session(LEAF, ESTABLISHED, PATIENCE);
-    let again = |expected: &str| prefixes(&leaf, "show bgp ipv4 unicast json").iter().any(|prefix| prefix == expected);
-    wait_until("the leaf learns it again", || again("10.250.0.5/32").then_some(()).ok_or("not yet".into()));
-    println!("FRR {}: session again {:?} after the leaf was back", suite.frr_version(), back.elapsed());
+    let again = |expected: &str| {
+        prefixes(&leaf, "show bgp ipv4 unicast json")
+            .iter()
+            .any(|prefix| prefix == expected)
+    };
+    wait_until("the leaf learns it again", || {
+        again("10.250.0.5/32").then_some(()).ok_or("not yet".into())
+    });
+    println!(
+        "FRR {}: session again {:?} after the leaf was back",
+        suite.frr_version(),
+        back.elapsed()
+    );
 }
 
 #[test]
@@ -100,7 +126,11 @@ fn evpn(suite: Suite) {
     spine_space.ip("address add 10.255.0.1/32 dev lo");
     site.leaf.ip("route add 10.255.0.1/32 via 10.1.0.1");
     spine_space.ip("route add 10.0.192.0/24 via 10.1.0.0");
-    succeed(site.leaf.command("sh").args(["-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"]));
+    succeed(
+        site.leaf
+            .command("sh")
+            .args(["-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"]),
+    );
     site.server.ip("route add default via 10.0.192.1 dev br-ex");
 
     let _leaf = site.switch(&root, &site.leaf, "leaf", &leaf_conf("65001", ""));
@@ -113,10 +143,16 @@ fn evpn(suite: Suite) {
     let server = start_server(&site, &root, &["--evpn-rr-ip", "10.255.0.1", "--evpn-rr-asn", "65100"]);
     server.wait_for_session("10.255.0.1", ESTABLISHED, PATIENCE);
     server.wait_for_session(LEAF, ESTABLISHED, PATIENCE);
-    assert!(site.env_file().unwrap().contains("EVPN_RR_IP='10.255.0.1'\nEVPN_RR_AS='65100'\n"));
+    assert!(
+        site.env_file()
+            .unwrap()
+            .contains("EVPN_RR_IP='10.255.0.1'\nEVPN_RR_AS='65100'\n")
+    );
 
     site.server.ip("link add br100 type bridge");
-    site.server.ip(&format!("link add vni100 type vxlan id 100 local {SERVER} dstport 4789 nolearning"));
+    site.server.ip(&format!(
+        "link add vni100 type vxlan id 100 local {SERVER} dstport 4789 nolearning"
+    ));
     site.server.ip("link set vni100 master br100");
     site.server.ip("link set br100 up");
     site.server.ip("link set vni100 up");
@@ -146,8 +182,15 @@ fn two_leaves(suite: Suite) {
     let second_space = Namespace::new("leaf2");
     site.server.link("up1", &second_space, "down0");
     site.server.ip("link set up1 master br-ex");
-    for (space, address) in [(&site.leaf, "fd00:192::1/64"), (&second_space, "10.0.192.2/24"), (&second_space, "fd00:192::2/64")] {
-        space.ip(&format!("address add {address} dev down0 {}", if address.contains(':') { "nodad" } else { "" }));
+    for (space, address) in [
+        (&site.leaf, "fd00:192::1/64"),
+        (&second_space, "10.0.192.2/24"),
+        (&second_space, "fd00:192::2/64"),
+    ] {
+        space.ip(&format!(
+            "address add {address} dev down0 {}",
+            if address.contains(':') { "nodad" } else { "" }
+        ));
     }
     site.server.ip("address add fd00:192::111/64 dev br-ex nodad");
     std::fs::write(site.path("password"), "s3cret\n").unwrap();
@@ -157,7 +200,14 @@ fn two_leaves(suite: Suite) {
     let first = site.switch(&root, &site.leaf, "leaf", &leaf_conf("65001", &lines));
     let second = site.switch(&root, &second_space, "leaf2", &leaf_conf("65001", &lines));
     let password = site.path("password").display().to_string();
-    let arguments = ["--peer-ip", "10.0.192.1,10.0.192.2", "--ipv6", "--bfd", "--password-file", &password];
+    let arguments = [
+        "--peer-ip",
+        "10.0.192.1,10.0.192.2",
+        "--ipv6",
+        "--bfd",
+        "--password-file",
+        &password,
+    ];
     let server = start_server(&site, &root, &arguments);
     for leaf in ["10.0.192.1", "10.0.192.2"] {
         server.wait_for_session(leaf, ESTABLISHED, PATIENCE);
@@ -177,11 +227,19 @@ fn two_leaves(suite: Suite) {
     });
     site.server.ip("address add fd00:250::5/128 dev lo nodad");
     let router = format!("router bgp {SERVER_ASN}");
-    server.vtysh(&["configure terminal", &router, "address-family ipv6 unicast", "redistribute connected"]);
+    server.vtysh(&[
+        "configure terminal",
+        &router,
+        "address-family ipv6 unicast",
+        "redistribute connected",
+    ]);
     for leaf in [&first, &second] {
         wait_until("the leaves learn the IPv6 address", || {
             let learned = prefixes(leaf, "show bgp ipv6 unicast json");
-            learned.contains(&"fd00:250::5/128".to_string()).then_some(()).ok_or(format!("{learned:?}"))
+            learned
+                .contains(&"fd00:250::5/128".to_string())
+                .then_some(())
+                .ok_or(format!("{learned:?}"))
         });
         assert!(!prefixes(leaf, "show bgp ipv6 unicast json").contains(&"fd00:192::/64".to_string()));
     }

@@ -16,6 +16,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, flock};
+
 use super::available;
 
 /// The Debian release whose FRR is meant.
@@ -62,7 +64,7 @@ impl FrrRoot {
         fs::create_dir_all(base).unwrap();
         // Tests are threads and processes: the lock is on a file, and goes with whoever holds it.
         let lock = File::create(base.join(format!("frr-{}.lock", suite.name()))).unwrap();
-        lock.lock().unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
         let path = base.join(format!("frr-{}", suite.name()));
         if !path.exists() {
             make(suite, &path);
@@ -117,7 +119,9 @@ pub fn namespaces_missing() -> Option<String> {
     if let Some(lack) = packages.into_iter().find_map(tool_missing) {
         return Some(lack);
     }
-    let probe = Command::new("unshare").args(["--net", "--mount", "--pid", "--fork", "true"]).output();
+    let probe = Command::new("unshare")
+        .args(["--net", "--mount", "--pid", "--fork", "true"])
+        .output();
     match probe {
         Ok(output) if output.status.success() => None,
         Ok(output) => Some(format!(
@@ -146,7 +150,10 @@ fn make(suite: Suite, path: &Path) {
     eprintln!("making a root with FRR {} …", suite.frr_version());
     let output = Command::new("mmdebstrap")
         .args(["--mode=root", "--variant=essential", "--include=frr"])
-        .args(["--aptopt=APT::Install-Recommends \"false\"", "--aptopt=Acquire::Retries \"3\""])
+        .args([
+            "--aptopt=APT::Install-Recommends \"false\"",
+            "--aptopt=Acquire::Retries \"3\"",
+        ])
         .args(["doc", "man", "locale"].map(|what| format!("--dpkgopt=path-exclude=/usr/share/{what}/*")))
         .arg(suite.name())
         .arg(&scratch)
@@ -203,7 +210,10 @@ impl Namespace {
 
     /// A veth pair from here to there, both ends up.
     pub fn link(&self, here: &str, other: &Self, there: &str) {
-        self.ip(&format!("link add {here} type veth peer name {there} netns {}", other.name));
+        self.ip(&format!(
+            "link add {here} type veth peer name {there} netns {}",
+            other.name
+        ));
         self.ip(&format!("link set {here} up"));
         other.ip(&format!("link set {there} up"));
     }
