@@ -109,9 +109,15 @@ fn check(arguments: &[OsString]) -> Result<Checked, Refusal> {
 /// The text in one line of a log whatever the caller put into it, and not longer than a line should be.
 fn one_line(text: &str) -> String {
     const LONGEST: usize = 400;
-    let mut line: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    let mut line = String::new();
+    for c in text.chars().take(LONGEST) {
+        match c {
+            ' '..='~' => line.push(c),
+            _ => line.extend(c.escape_default()),
+        }
+    }
     if text.chars().count() > LONGEST {
-        line.push('…');
+        line.push_str("...");
     }
     line
 }
@@ -135,8 +141,8 @@ mod tests {
 
     #[test]
     fn a_refusal_is_one_line_of_printable_text() {
-        let line = one_line("path /etc/x\nroot: all is well\u{1b}[2J\0");
-        assert_eq!(line, "path /etc/x\\nroot: all is well\\u{1b}[2J\\0");
+        let line = one_line("path \"/etc/x\nroot: all is well\u{1b}[2J\0\u{202e}");
+        assert_eq!(line, "path \"/etc/x\\nroot: all is well\\u{1b}[2J\\u{0}\\u{202e}");
         let long = one_line(&"a".repeat(100_000));
         assert!(long.len() < 500, "{} bytes", long.len());
     }

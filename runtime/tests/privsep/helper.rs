@@ -8,7 +8,7 @@ use std::process::Output;
 use rustix::mount::MountFlags;
 use rustix::thread::CapabilitySet;
 
-use super::world::{AGENT, CONFIG, NODE_CONFIG, OTHER, directory, good, listen, privsep, stderr, user, world, write};
+use super::world::{AGENT, CONFIG, NODE_CONFIG, OTHER, directory, ends, good, listen, privsep, stderr, user, world, write};
 
 /// As the agent does it: the first call of a privileged function starts the helper.
 fn agent(code: &str) -> Output {
@@ -172,13 +172,13 @@ fn a_missing_capability_is_named() {
     let Some(_world) = world() else { return };
     let _listener = listen(super::world::SOCKET, AGENT);
     only(POD - CapabilitySet::NET_ADMIN - CapabilitySet::DAC_READ_SEARCH);
-    let output = privsep(good()).output().unwrap();
+    let output = ends(&mut privsep(good()));
     assert!(!output.status.success());
     let said = stderr(&output);
     assert!(said.contains("does not have NET_ADMIN, which ovn_bgp_agent.privileged.vtysh_cmd needs"), "{said}");
     let mut default = good();
     default[5] = "ovn_bgp_agent.privileged.default".to_string();
-    let said = stderr(&privsep(default).output().unwrap());
+    let said = stderr(&ends(&mut privsep(default)));
     assert!(said.contains("does not have DAC_READ_SEARCH, NET_ADMIN, which"), "{said}");
 }
 
@@ -207,7 +207,7 @@ fn a_mounted_config_map_is_roots() {
     let mut arguments = good();
     arguments[0] = "--config-dir".to_string();
     arguments[1] = "/etc/ovn-bgp-agent".to_string();
-    let output = privsep(&arguments).output().unwrap();
+    let output = ends(&mut privsep(&arguments));
     assert!(output.status.success(), "{}", stderr(&output));
     listener.accept().unwrap();
 }
@@ -217,7 +217,7 @@ fn a_config_map_that_can_be_written_is_refused() {
     let Some(_world) = world() else { return };
     config_map(false);
     let listener = listen(super::world::SOCKET, AGENT);
-    let output = privsep(good()).output().unwrap();
+    let output = ends(&mut privsep(good()));
     assert!(!output.status.success());
     let said = stderr(&output);
     assert!(said.contains("others than root can write to it, and its mount is not read-only"), "{said}");
@@ -231,7 +231,7 @@ fn an_empty_dir_with_a_group_will_do_for_tmp() {
     fs::set_permissions("/tmp", fs::Permissions::from_mode(0o2777)).unwrap();
     let listener = listen(super::world::SOCKET, AGENT);
     fs::set_permissions(Path::new(super::world::SOCKET).parent().unwrap(), fs::Permissions::from_mode(0o2700)).unwrap();
-    let output = privsep(good()).output().unwrap();
+    let output = ends(&mut privsep(good()));
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(fs::symlink_metadata(super::world::SOCKET).unwrap().file_type().is_socket());
     listener.accept().unwrap();
@@ -243,9 +243,9 @@ fn the_users_name_can_be_another_by_a_file_of_roots() {
     directory("/etc/obgp-runtime", 0, 0o755);
     write("/etc/obgp-runtime/agent-user", "other\n", 0, 0o644);
     let _listener = listen(super::world::SOCKET, AGENT);
-    let said = stderr(&privsep(good()).output().unwrap());
+    let said = stderr(&ends(&mut privsep(good())));
     assert!(said.contains(&format!("called by uid {AGENT}, not by the agent's user other (uid {OTHER})")), "{said}");
     write("/etc/obgp-runtime/agent-user", "ovn-bgp-agent\n", AGENT, 0o644);
-    let said = stderr(&privsep(good()).output().unwrap());
+    let said = stderr(&ends(&mut privsep(good())));
     assert!(said.contains("belongs to uid 42777, not to root"), "{said}");
 }

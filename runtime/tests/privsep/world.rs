@@ -2,6 +2,7 @@
 //! the sudoers rule of the image, in mount and network namespaces that only the test's thread is in.
 
 use std::fs::{self, Permissions};
+use std::io::{Read, Seek};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
@@ -55,11 +56,11 @@ pub fn world() -> Option<World> {
 impl World {
     fn enter() -> Result<Self, Box<dyn std::error::Error>> {
         let layer = layer()?;
-        let outside = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let directory = tempfile::tempdir()?;
+        let directory = tempfile::Builder::new().prefix("obgp-privsep-").tempdir()?;
         // SAFETY: no memory is unshared; the thread's working directory and root become its own.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET)? };
         rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        let outside = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let base = directory.path().to_path_buf();
         let none = MountFlags::empty();
         rustix::mount::mount("tmpfs", &base, "tmpfs", none, Some(c"mode=755"))?;
@@ -67,18 +68,21 @@ impl World {
         for made in [&upper, &work, &root] {
             fs::create_dir(made)?;
         }
-        let options = format!(
-            "lowerdir={}:/,upperdir={},workdir={}",
-            layer.display(),
-            upper.display(),
-            work.display()
-        );
+        let options = format!("lowerdir=/,upperdir={},workdir={}", upper.display(), work.display());
         let options = std::ffi::CString::new(options)?;
         rustix::mount::mount("overlay", &root, "overlay", none, Some(options.as_c_str()))?;
         rustix::mount::mount("proc", root.join("proc"), "proc", none, None)?;
         rustix::mount::mount_bind_recursive("/dev", root.join("dev"))?;
         rustix::mount::mount("tmpfs", root.join("tmp"), "tmpfs", none, Some(c"mode=1777"))?;
         rustix::mount::mount("tmpfs", root.join("run"), "tmpfs", none, Some(c"mode=755"))?;
+        run(Command::new("cp").args(["-a", "--no-target-directory"]).arg(layer.join("files")).arg(&root))?;
+        // Beneath the root, a layer of the overlay could not be: overlays refuse layers that contain one another.
+        let packages = root.join(fs::read_to_string(layer.join("packages-at"))?);
+        fs::create_dir_all(&packages)?;
+        rustix::mount::mount_bind(layer.join("packages"), packages)?;
+        // The machine's own Python packages are none of the image's, and of other versions than these need.
+        let own = root.join("usr/lib/python3/dist-packages");
+        rustix::mount::mount("tmpfs", own, "tmpfs", none, Some(c"mode=755"))?;
         let binary = root.join("usr/local/bin/obgp-runtime");
         fs::copy(env!("CARGO_BIN_EXE_obgp-runtime"), binary)?;
         rustix::process::chroot(&root)?;
@@ -127,7 +131,7 @@ fn layer() -> Result<PathBuf, Box<dyn std::error::Error>> {
     let layer = target.join("privsep-layer");
     let lock = fs::File::create(target.join("privsep-layer.lock"))?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
-    if layer.join("usr/bin/sudo").exists() {
+    if layer.exists() {
         return Ok(layer);
     }
     let making = target.join("privsep-layer.making");
@@ -139,21 +143,24 @@ fn layer() -> Result<PathBuf, Box<dyn std::error::Error>> {
 
     let version = "import sys; print('%d.%d' % sys.version_info[:2], end='')";
     let version = run(Command::new("/usr/bin/python3").args(["-c", version]))?;
-    let packages = making.join(format!("layer/usr/local/lib/python{version}/dist-packages"));
+    let unpacked = making.join("layer");
+    let packages = unpacked.join("packages");
     run(Command::new("/usr/bin/python3")
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"])
-        .args(["oslo.privsep==3.12.0", "oslo.config", "ovn-bgp-agent==7.0.0", "--target"])
+        .args(["oslo.privsep==3.12.0", "ovn-bgp-agent==7.0.0", "--target"])
         .arg(&packages))?;
-    let scripts = making.join("layer/usr/local/bin");
-    fs::create_dir_all(&scripts)?;
-    fs::rename(packages.join("bin/privsep-helper"), scripts.join("privsep-helper"))?;
-    // Only these directories of the package: /lib and the like are links on the machine.
+    fs::write(unpacked.join("packages-at"), format!("usr/local/lib/python{version}/dist-packages"))?;
+    // Of the package only these: its /lib would come in the way of the machine's, which is a link.
+    let files = unpacked.join("files");
     for path in ["usr/bin/sudo", "usr/libexec/sudo", "etc/sudo.conf", "etc/pam.d/sudo"] {
-        let into = making.join("layer").join(path);
+        let into = files.join(path);
         fs::create_dir_all(into.parent().ok_or("no parent")?)?;
         fs::rename(making.join("sudo").join(path), into)?;
     }
-    fs::rename(making.join("layer"), &layer)?;
+    let scripts = files.join("usr/local/bin");
+    fs::create_dir_all(&scripts)?;
+    fs::rename(packages.join("bin/privsep-helper"), scripts.join("privsep-helper"))?;
+    fs::rename(unpacked, &layer)?;
     fs::remove_dir_all(&making)?;
     Ok(layer)
 }
@@ -213,4 +220,18 @@ pub fn good() -> Vec<String> {
 
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs it until it ends by itself. Its stderr is a file: the helper stays, and would keep a pipe open.
+pub fn ends(command: &mut Command) -> Output {
+    let mut said = tempfile::tempfile().unwrap();
+    let status = command.stderr(said.try_clone().unwrap()).status().unwrap();
+    said.rewind().unwrap();
+    let mut stderr = Vec::new();
+    said.read_to_end(&mut stderr).unwrap();
+    Output {
+        status,
+        stdout: Vec::new(),
+        stderr,
+    }
 }
