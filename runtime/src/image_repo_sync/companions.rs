@@ -45,7 +45,11 @@ fn referrers(copier: &mut Copier, route: &mut Route, subject: &str, tag: &str) -
     let there = route.to.manifest(&route.destination, tag)?;
     let before = descriptors(there.as_ref());
     let mut all = before.clone();
-    all.extend(listed.into_iter().filter(|new| !before.iter().any(|old| old.digest == new.digest)));
+    all.extend(
+        listed
+            .into_iter()
+            .filter(|new| !before.iter().any(|old| old.digest == new.digest)),
+    );
     if all.len() == before.len() {
         return Ok(());
     }

@@ -84,7 +84,11 @@ impl<'r> Copier<'r> {
         };
         let reference = source.reference();
         let manifest = route.from.manifest(&source.repository, reference)?.ok_or_else(|| {
-            SyncError::answer(&source.host, &format!("read {}", source.repository), format!("it has no {reference} there"))
+            SyncError::answer(
+                &source.host,
+                &format!("read {}", source.repository),
+                format!("it has no {reference} there"),
+            )
         })?;
         let name = destination.tag.as_deref().unwrap_or(&manifest.digest);
         self.tree(&mut route, &manifest, Some(name), 0)?;
@@ -104,7 +108,8 @@ impl<'r> Copier<'r> {
         depth: usize,
     ) -> Result<bool, SyncError> {
         let doing = format!("read {}@{}", route.source, manifest.digest);
-        let needs = manifest::needs(&manifest.bytes).map_err(|problem| SyncError::answer(&route.from.host, &doing, problem))?;
+        let needs =
+            manifest::needs(&manifest.bytes).map_err(|problem| SyncError::answer(&route.from.host, &doing, problem))?;
         if depth == 0 || tag.is_none() {
             route.subjects.push(manifest.digest.clone());
         }
@@ -131,7 +136,11 @@ impl<'r> Copier<'r> {
     fn children(&mut self, route: &mut Route, children: &[Descriptor], depth: usize) -> Result<(), SyncError> {
         if depth == DEEPEST {
             let doing = format!("read {}", route.source);
-            return Err(SyncError::answer(&route.from.host, &doing, "there are too many indexes within indexes"));
+            return Err(SyncError::answer(
+                &route.from.host,
+                &doing,
+                "there are too many indexes within indexes",
+            ));
         }
         for child in children {
             if !route.done.insert(child.digest.clone()) {
@@ -139,7 +148,11 @@ impl<'r> Copier<'r> {
             }
             let manifest = route.from.manifest(&route.source, &child.digest)?.ok_or_else(|| {
                 let doing = format!("read {}", route.source);
-                SyncError::answer(&route.from.host, &doing, format!("its index names {}, which is not there", child.digest))
+                SyncError::answer(
+                    &route.from.host,
+                    &doing,
+                    format!("its index names {}, which is not there", child.digest),
+                )
             })?;
             self.tree(route, &manifest, None, depth + 1)?;
         }
@@ -152,7 +165,9 @@ impl<'r> Copier<'r> {
             route.copied.present += 1;
         } else {
             let same = route.from.host == route.to.host;
-            let elsewhere = same.then(|| route.source.clone()).or_else(|| self.seen.get(&key).cloned());
+            let elsewhere = same
+                .then(|| route.source.clone())
+                .or_else(|| self.seen.get(&key).cloned());
             match retrying(|| transfer(route, blob, elsewhere.as_deref()))? {
                 Transfer::Mounted => route.copied.mounted += 1,
                 Transfer::Uploaded => {
@@ -177,7 +192,9 @@ fn transfer(route: &Route, blob: &Descriptor, elsewhere: Option<&str>) -> Result
         Upload::Mounted => Ok(Transfer::Mounted),
         Upload::At(location) => {
             let mut content = route.from.blob(&route.source, &blob.digest)?;
-            route.to.upload(&route.destination, &location, blob.size, &mut content)?;
+            route
+                .to
+                .upload(&route.destination, &location, blob.size, &mut content)?;
             Ok(Transfer::Uploaded)
         }
     }

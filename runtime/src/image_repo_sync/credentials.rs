@@ -26,10 +26,12 @@ pub fn read(given: Option<&Path>) -> Result<Option<String>, SyncError> {
         false => vec![path.clone()],
     };
     match candidates.iter().find(|file| file.is_file()) {
-        Some(file) => std::fs::read_to_string(file).map(Some).map_err(|error| SyncError::File {
-            path: file.clone(),
-            reason: error.to_string(),
-        }),
+        Some(file) => std::fs::read_to_string(file)
+            .map(Some)
+            .map_err(|error| SyncError::File {
+                path: file.clone(),
+                reason: error.to_string(),
+            }),
         None if given.is_none() => Ok(None),
         None => Err(SyncError::File {
             path,

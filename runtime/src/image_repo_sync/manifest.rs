@@ -58,10 +58,19 @@ pub fn needs(bytes: &[u8]) -> Result<Needs, String> {
             ..
         } => {
             let mut blobs = vec![config];
-            blobs.extend(layers.unwrap_or_default().into_iter().filter(|layer| !layer.is_elsewhere()));
+            blobs.extend(
+                layers
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter(|layer| !layer.is_elsewhere()),
+            );
             Needs::Blobs(blobs)
         }
-        _ => return Err("neither an index nor a manifest with a config; version 1 manifests are too old to copy".to_string()),
+        _ => {
+            return Err(
+                "neither an index nor a manifest with a config; version 1 manifests are too old to copy".to_string(),
+            );
+        }
     };
     let (Needs::Manifests(named) | Needs::Blobs(named)) = &needs;
     match named.iter().find(|descriptor| !is_digest(&descriptor.digest)) {
@@ -88,21 +97,36 @@ mod tests {
     #[test]
     fn what_is_needed_is_named_by_digest() {
         let a = format!("sha256:{}", "a".repeat(64));
-        let descriptor = |media_type: &str, more: &str| {
-            format!(r#"{{"mediaType":"{media_type}","digest":"{a}","size":3{more}}}"#)
-        };
-        let foreign = descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", r#","urls":["https://x"]"#);
-        let text = format!(r#"{{"config":{},"layers":[{},{foreign}]}}"#, descriptor("c", ""), descriptor("l", ""));
+        let descriptor =
+            |media_type: &str, more: &str| format!(r#"{{"mediaType":"{media_type}","digest":"{a}","size":3{more}}}"#);
+        let foreign = descriptor(
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            r#","urls":["https://x"]"#,
+        );
+        let text = format!(
+            r#"{{"config":{},"layers":[{},{foreign}]}}"#,
+            descriptor("c", ""),
+            descriptor("l", "")
+        );
         let Ok(Needs::Blobs(blobs)) = needs(text.as_bytes()) else {
             panic!("{text}");
         };
         assert_eq!(blobs.len(), 2);
-        let text = format!(r#"{{"manifests":[{}]}}"#, descriptor("m", r#","platform":{"os":"linux"}"#));
+        let text = format!(
+            r#"{{"manifests":[{}]}}"#,
+            descriptor("m", r#","platform":{"os":"linux"}"#)
+        );
         let Ok(Needs::Manifests(manifests)) = needs(text.as_bytes()) else {
             panic!("{text}");
         };
         assert_eq!(manifests[0].rest["platform"]["os"], "linux");
-        for wrong in ["", "[]", "{}", r#"{"fsLayers":[]}"#, r#"{"manifests":[{"mediaType":"m","digest":"../../x","size":1}]}"#] {
+        for wrong in [
+            "",
+            "[]",
+            "{}",
+            r#"{"fsLayers":[]}"#,
+            r#"{"manifests":[{"mediaType":"m","digest":"../../x","size":1}]}"#,
+        ] {
             assert!(needs(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }

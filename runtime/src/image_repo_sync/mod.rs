@@ -27,11 +27,18 @@ use registry::{Registries, Settings};
 /// All platforms, with their digests, and the signatures, attestations and SBOMs that belong to them. What the local registry has
 /// already is not sent again. IMAGE goes to LOCAL_REPO/IMAGE, as with `docker tag`; IMAGE=NAME to LOCAL_REPO/NAME.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  obgp-runtime image-repo-sync --local-repo registry.local:5000 \\\n    \
-                        docker.io/openstackhelm/ovn-bgp-agent:7.0.0-ubuntu_noble")]
+#[command(
+    after_help = "Example:\n  obgp-runtime image-repo-sync --local-repo registry.local:5000 \\\n    \
+                        docker.io/openstackhelm/ovn-bgp-agent:7.0.0-ubuntu_noble"
+)]
 pub struct Args {
     /// Images to copy, separated by commas or as several arguments
-    #[arg(value_name = "IMAGE[=NAME]", env = "IMAGE_SYNC_LIST", value_delimiter = ',', required = true)]
+    #[arg(
+        value_name = "IMAGE[=NAME]",
+        env = "IMAGE_SYNC_LIST",
+        value_delimiter = ',',
+        required = true
+    )]
     images: Vec<String>,
     /// Registry to copy to: HOST[:PORT][/PREFIX]
     #[arg(long, env = "LOCAL_REPO")]
@@ -101,7 +108,11 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 fn entries(images: &[String]) -> Result<Vec<Entry>, SyncError> {
     let mut entries: Vec<Entry> = Vec::new();
     // Charts make the list with a template that leaves commas where images are excluded.
-    for image in images.iter().map(|image| image.trim()).filter(|image| !image.is_empty()) {
+    for image in images
+        .iter()
+        .map(|image| image.trim())
+        .filter(|image| !image.is_empty())
+    {
         let entry: Entry = image.parse()?;
         if !entries.contains(&entry) {
             entries.push(entry);

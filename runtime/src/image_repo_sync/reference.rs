@@ -76,7 +76,9 @@ impl FromStr for Image {
             None => (rest, None),
         };
         if tag.as_deref().is_some_and(|tag| !is_tag(tag)) {
-            return Err(wrong("its tag has other characters than letters, digits, '_', '.', '-', or more than 128"));
+            return Err(wrong(
+                "its tag has other characters than letters, digits, '_', '.', '-', or more than 128",
+            ));
         }
         let (host, repository) = match written.split_once('/') {
             Some((host, path)) if is_host(host) => (host.to_string(), path.to_string()),
@@ -84,7 +86,9 @@ impl FromStr for Image {
             None => (HUB.to_string(), format!("library/{written}")),
         };
         if !is_repository(&repository) {
-            return Err(wrong("its parts are lower-case letters and digits, with '.', '_' or '-' between them"));
+            return Err(wrong(
+                "its parts are lower-case letters and digits, with '.', '_' or '-' between them",
+            ));
         }
         Ok(Self {
             host,
@@ -132,8 +136,13 @@ impl FromStr for LocalRepo {
             None => (text.trim_end_matches('/'), None),
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
-        if host.is_empty() || !host.chars().all(plain) || prefix.as_deref().is_some_and(|prefix| !is_repository(prefix)) {
-            return Err(error(text, "local repository", "HOST[:PORT] or HOST[:PORT]/PREFIX is expected"));
+        if host.is_empty() || !host.chars().all(plain) || prefix.as_deref().is_some_and(|prefix| !is_repository(prefix))
+        {
+            return Err(error(
+                text,
+                "local repository",
+                "HOST[:PORT] or HOST[:PORT]/PREFIX is expected",
+            ));
         }
         Ok(Self {
             host: host.to_string(),
@@ -158,7 +167,11 @@ impl LocalRepo {
         if !is_repository(&repository) || tag.as_deref().is_some_and(|tag| !is_tag(tag)) {
             let problem = "a registry takes no port or capital letters there; \
                            give the image another name in the local registry: IMAGE=NAME[:TAG]";
-            return Err(error(&format!("{}/{repository}", self.host), "name of an image", problem));
+            return Err(error(
+                &format!("{}/{repository}", self.host),
+                "name of an image",
+                problem,
+            ));
         }
         Ok(Image {
             host: self.host.clone(),
@@ -191,11 +204,15 @@ fn is_repository(name: &str) -> bool {
 fn is_tag(tag: &str) -> bool {
     (1..=LONGEST_TAG).contains(&tag.len())
         && !tag.starts_with(['.', '-'])
-        && tag.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+        && tag
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
 }
 
 pub fn is_digest(digest: &str) -> bool {
-    let hex = |hex: &str, length| hex.len() == length && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let hex = |hex: &str, length| {
+        hex.len() == length && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
     match digest.split_once(':') {
         Some(("sha256", value)) => hex(value, 64),
         Some(("sha512", value)) => hex(value, 128),
@@ -219,15 +236,31 @@ mod tests {
         let digest = format!("sha256:{}", "0a".repeat(32));
         for (image, source, destination) in [
             ("nginx", "docker.io/library/nginx", "r:5000/nginx:latest"),
-            ("openstackhelm/a:1", "docker.io/openstackhelm/a:1", "r:5000/openstackhelm/a:1"),
+            (
+                "openstackhelm/a:1",
+                "docker.io/openstackhelm/a:1",
+                "r:5000/openstackhelm/a:1",
+            ),
             ("quay.io/x/y/z:v1", "quay.io/x/y/z:v1", "r:5000/quay.io/x/y/z:v1"),
             ("h:5000/a:1=team/b:2", "h:5000/a:1", "r:5000/team/b:2"),
             ("h:5000/a:1=b", "h:5000/a:1", "r:5000/b:1"),
             ("localhost/a:1", "localhost/a:1", "r:5000/localhost/a:1"),
-            (&format!("q.io/a@{digest}"), &format!("q.io/a@{digest}"), &format!("r:5000/q.io/a@{digest}")),
-            (&format!("q.io/a:1@{digest}"), &format!("q.io/a:1@{digest}"), &format!("r:5000/q.io/a:1@{digest}")),
+            (
+                &format!("q.io/a@{digest}"),
+                &format!("q.io/a@{digest}"),
+                &format!("r:5000/q.io/a@{digest}"),
+            ),
+            (
+                &format!("q.io/a:1@{digest}"),
+                &format!("q.io/a:1@{digest}"),
+                &format!("r:5000/q.io/a:1@{digest}"),
+            ),
         ] {
-            assert_eq!(copied(image, "r:5000"), Ok((source.to_string(), destination.to_string())), "{image}");
+            assert_eq!(
+                copied(image, "r:5000"),
+                Ok((source.to_string(), destination.to_string())),
+                "{image}"
+            );
         }
         assert_eq!(copied("a:1", "r/cache/").unwrap().1, "r/cache/a:1");
     }

@@ -181,14 +181,22 @@ fn push(repository: &str) -> Scope {
 impl Registry {
     /// `None` where it is not there.
     pub fn manifest(&self, repository: &str, reference: &str) -> Result<Option<Manifest>, SyncError> {
-        self.manifest_at(&format!("manifests/{reference}"), repository, &manifest::MEDIA_TYPES.join(", "))
-            .and_then(|found| match found {
-                Some(found) if reference.contains(':') && found.digest != reference => {
-                    let doing = format!("read {repository}@{reference}");
-                    Err(SyncError::answer(&self.host, &doing, format!("what came has the digest {}", found.digest)))
-                }
-                found => Ok(found),
-            })
+        self.manifest_at(
+            &format!("manifests/{reference}"),
+            repository,
+            &manifest::MEDIA_TYPES.join(", "),
+        )
+        .and_then(|found| match found {
+            Some(found) if reference.contains(':') && found.digest != reference => {
+                let doing = format!("read {repository}@{reference}");
+                Err(SyncError::answer(
+                    &self.host,
+                    &doing,
+                    format!("what came has the digest {}", found.digest),
+                ))
+            }
+            found => Ok(found),
+        })
     }
 
     /// The index of what refers to a manifest; `None` where the registry does not know of such a thing.
@@ -289,7 +297,8 @@ impl Registry {
             return Ok(Upload::Mounted);
         }
         let location = header_of(&response, header::LOCATION.as_str());
-        let location = location.ok_or_else(|| SyncError::answer(&self.host, &call.doing, "it does not say where to (Location)"))?;
+        let location = location
+            .ok_or_else(|| SyncError::answer(&self.host, &call.doing, "it does not say where to (Location)"))?;
         let location = match location.starts_with('/') {
             true => format!("{}{location}", self.base),
             false => location,
@@ -299,20 +308,20 @@ impl Registry {
     }
 
     /// The whole blob in one request; nothing of it is kept in memory but a buffer.
-    pub fn upload(
-        &self,
-        repository: &str,
-        location: &str,
-        size: u64,
-        content: &mut dyn Read,
-    ) -> Result<(), SyncError> {
+    pub fn upload(&self, repository: &str, location: &str, size: u64, content: &mut dyn Read) -> Result<(), SyncError> {
         let doing = format!("upload to {repository}");
         let headers = [
             (header::CONTENT_TYPE, "application/octet-stream".to_string()),
             (header::CONTENT_LENGTH, size.to_string()),
         ];
         let mut response = self
-            .request("PUT", location, &headers, &push(repository), SendBody::from_reader(content))
+            .request(
+                "PUT",
+                location,
+                &headers,
+                &push(repository),
+                SendBody::from_reader(content),
+            )
             .map_err(|error| SyncError::transport(&self.host, &doing, &error))?;
         self.expect(&doing, &mut response, &[201])
     }
@@ -382,9 +391,15 @@ impl Registry {
             Some(Challenge::Basic) => match &self.credential {
                 Some(DockerCredential::UsernamePassword(user, password)) => credentials::basic(user, password),
                 Some(DockerCredential::IdentityToken(_)) => {
-                    return Err(problem("it wants a user and a password, and the Docker configuration has a token for it"));
+                    return Err(problem(
+                        "it wants a user and a password, and the Docker configuration has a token for it",
+                    ));
                 }
-                None => return Err(problem("it wants a login, and the Docker configuration has none for it")),
+                None => {
+                    return Err(problem(
+                        "it wants a login, and the Docker configuration has none for it",
+                    ));
+                }
             },
             Some(Challenge::Bearer { realm, service }) => self.token(&realm, service.as_deref(), scope)?,
         };
@@ -395,7 +410,11 @@ impl Registry {
     fn token(&self, realm: &str, service: Option<&str>, scope: &Scope) -> Result<String, SyncError> {
         let doing = format!("get a token from {realm}");
         if self.base.starts_with("https:") && !realm.starts_with("https://") {
-            return Err(SyncError::answer(&self.host, &doing, "credentials are not sent there without TLS"));
+            return Err(SyncError::answer(
+                &self.host,
+                &doing,
+                "credentials are not sent there without TLS",
+            ));
         }
         let failed = |error: ureq::Error| SyncError::transport(&self.host, &doing, &error);
         retrying(|| {
@@ -429,7 +448,9 @@ impl Registry {
             let text = response.body_mut().read_to_string().map_err(failed)?;
             // Registries that give both give the same twice.
             let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-            let token = ["token", "access_token"].into_iter().find_map(|name| value[name].as_str());
+            let token = ["token", "access_token"]
+                .into_iter()
+                .find_map(|name| value[name].as_str());
             match token {
                 Some(token) => Ok(format!("Bearer {token}")),
                 None => Err(SyncError::answer(&self.host, &doing, "there is no token in the answer")),
@@ -444,7 +465,12 @@ impl Registry {
             return Ok(());
         }
         let retry_after = header_of(response, header::RETRY_AFTER.as_str()).and_then(|value| value.parse().ok());
-        let body = response.body_mut().with_config().limit(1 << 16).read_to_string().unwrap_or_default();
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(1 << 16)
+            .read_to_string()
+            .unwrap_or_default();
         let hint = match (status, &self.credential) {
             (401 | 403, None) => " (the Docker configuration has no login for it)",
             (401 | 403, Some(_)) => " (with the login of the Docker configuration)",

@@ -79,7 +79,9 @@ pub enum ArgumentError {
     TooMany,
     #[error("configuration {0:?} is not a plain path below /etc/ovn-bgp-agent or /etc/bgp-agent")]
     Configuration(String),
-    #[error("context {0:?} is not one of the agent's three (ovn_bgp_agent.privileged.default, .ovs_vsctl_cmd, .vtysh_cmd)")]
+    #[error(
+        "context {0:?} is not one of the agent's three (ovn_bgp_agent.privileged.default, .ovs_vsctl_cmd, .vtysh_cmd)"
+    )]
     Context(String),
     #[error("socket path {0:?} is not /tmp/tmpXXXXXXXX/privsep.sock as Python's tempfile makes it; is TMPDIR set?")]
     Socket(String),
@@ -178,7 +180,9 @@ fn config_path(path: &OsString, depth: Depth) -> Result<ConfigPath, ArgumentErro
 fn plain_name(name: &str) -> bool {
     name.len() <= LONGEST_NAME
         && name.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_')
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
 fn socket_path(path: &str) -> Option<SocketPath> {

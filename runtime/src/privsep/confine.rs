@@ -69,7 +69,9 @@ pub fn exec(checked: Checked) -> Result<Infallible, ConfineError> {
 
     let mut command = Command::new(INTERPRETER);
     command.args([ISOLATED, HELPER]).args(helper_arguments(&request));
-    command.arg("--privsep_sock_path").arg(format!("/proc/self/fd/{}", socket.as_raw_fd()));
+    command
+        .arg("--privsep_sock_path")
+        .arg(format!("/proc/self/fd/{}", socket.as_raw_fd()));
     command.env_clear().envs(ENVIRONMENT);
     Err(ConfineError::Exec(command.exec()))
 }

@@ -73,7 +73,10 @@ pub enum Refusal {
 pub fn main(arguments: &[OsString]) -> ExitCode {
     let refusal = become_helper(arguments);
     let caller = std::env::var_os("SUDO_UID").unwrap_or_else(|| "unknown".into());
-    let line = one_line(&format!("refused: {refusal} (caller: uid {})", caller.to_string_lossy()));
+    let line = one_line(&format!(
+        "refused: {refusal} (caller: uid {})",
+        caller.to_string_lossy()
+    ));
     eprintln!("obgp-runtime privsep: {line}");
     syslog(&line);
     ExitCode::FAILURE

@@ -23,7 +23,9 @@ enum Problem {
     Open { part: String, source: io::Error },
     #[error("/tmp is not a directory of root's")]
     Parent,
-    #[error("its directory is not one with mode 0700 that belongs to the caller, uid {caller} (mode {mode:04o}, uid {uid})")]
+    #[error(
+        "its directory is not one with mode 0700 that belongs to the caller, uid {caller} (mode {mode:04o}, uid {uid})"
+    )]
     Directory { caller: u32, uid: u32, mode: u32 },
     #[error("it is not a socket")]
     NotASocket,

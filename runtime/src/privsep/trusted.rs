@@ -184,7 +184,9 @@ fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Neither absolute nor by way of a parent: names alone, so that what is reached is below a directory that passed.
 fn leads_downwards(target: &[u8]) -> bool {
-    target.split(|b| *b == b'/').all(|part| !matches!(part, b"" | b"." | b".."))
+    target
+        .split(|b| *b == b'/')
+        .all(|part| !matches!(part, b"" | b"." | b".."))
 }
 
 fn open(directory: &impl std::os::fd::AsFd, name: &[u8]) -> Result<OwnedFd, Problem> {

@@ -32,17 +32,43 @@ fn accepted(arguments: &[String]) -> bool {
 /// Arguments as somebody would give who looks for a way through: right ones, wrong ones, right ones with something changed.
 fn argument() -> impl Strategy<Value = String> {
     let right = prop_oneof![
-        Just("--config-file"), Just("--config-dir"), Just("--privsep_context"), Just("--privsep_sock_path"),
-        Just(CONFIG), Just(NODE_CONFIG), Just("/etc/bgp-agent"), Just("/etc/ovn-bgp-agent/conf.d"), Just(CONTEXT), Just(SOCKET),
+        Just("--config-file"),
+        Just("--config-dir"),
+        Just("--privsep_context"),
+        Just("--privsep_sock_path"),
+        Just(CONFIG),
+        Just(NODE_CONFIG),
+        Just("/etc/bgp-agent"),
+        Just("/etc/ovn-bgp-agent/conf.d"),
+        Just(CONTEXT),
+        Just(SOCKET),
     ];
     let tempting = prop_oneof![
-        Just("--"), Just("-"), Just(""), Just("--help"), Just("--config"), Just("--config-file=/tmp/x"), Just("--log-config-append"),
-        Just("/etc/ovn-bgp-agent/../shadow"), Just("/etc/ovn-bgp-agent/"), Just("/etc/ovn-bgp-agentx/a"),
-        Just("//etc/ovn-bgp-agent/a"), Just("/etc/ovn-bgp-agent/.a"), Just("/etc/ovn-bgp-agent/a\n"), Just("os.system"),
-        Just("/run/ovn-bgp-agent/other.conf"), Just("/tmp/tmpABCDEFGH/privsep.sock"), Just("/tmp/tmpabc_1234/privsep.sock/"),
+        Just("--"),
+        Just("-"),
+        Just(""),
+        Just("--help"),
+        Just("--config"),
+        Just("--config-file=/tmp/x"),
+        Just("--log-config-append"),
+        Just("/etc/ovn-bgp-agent/../shadow"),
+        Just("/etc/ovn-bgp-agent/"),
+        Just("/etc/ovn-bgp-agentx/a"),
+        Just("//etc/ovn-bgp-agent/a"),
+        Just("/etc/ovn-bgp-agent/.a"),
+        Just("/etc/ovn-bgp-agent/a\n"),
+        Just("os.system"),
+        Just("/run/ovn-bgp-agent/other.conf"),
+        Just("/tmp/tmpABCDEFGH/privsep.sock"),
+        Just("/tmp/tmpabc_1234/privsep.sock/"),
     ];
-    let changed = (right.clone(), any::<prop::sample::Index>(), any::<char>(), any::<bool>()).prop_map(
-        |(word, at, character, replace)| {
+    let changed = (
+        right.clone(),
+        any::<prop::sample::Index>(),
+        any::<char>(),
+        any::<bool>(),
+    )
+        .prop_map(|(word, at, character, replace)| {
             let mut characters: Vec<char> = word.chars().collect();
             let at = at.index(characters.len());
             match replace {
@@ -50,8 +76,7 @@ fn argument() -> impl Strategy<Value = String> {
                 false => characters.insert(at, character),
             }
             characters.into_iter().collect()
-        },
-    );
+        });
     prop_oneof![6 => right.prop_map(String::from), 2 => tempting.prop_map(String::from), 1 => changed, 1 => ".{0,20}"]
 }
 
@@ -64,22 +89,26 @@ fn call() -> impl Strategy<Value = Vec<String>> {
             format!("/etc/ovn-bgp-agent/{}", names.join("/"))
         ]),
         prop::collection::vec(name, 0..4).prop_map(|names| {
-            let path = names.iter().fold("/etc/bgp-agent".to_string(), |path, name| format!("{path}/{name}"));
+            let path = names
+                .iter()
+                .fold("/etc/bgp-agent".to_string(), |path, name| format!("{path}/{name}"));
             vec!["--config-dir".to_string(), path]
         }),
         Just(vec!["--config-file".to_string(), NODE_CONFIG.to_string()]),
     ];
     let context = prop_oneof![Just("default"), Just("ovs_vsctl_cmd"), Just("vtysh_cmd")];
-    (prop::collection::vec(configuration, 0..18), context, "[a-z0-9_]{8}").prop_map(|(configuration, context, random)| {
-        let mut call = configuration.concat();
-        call.extend([
-            "--privsep_context".to_string(),
-            format!("ovn_bgp_agent.privileged.{context}"),
-            "--privsep_sock_path".to_string(),
-            format!("/tmp/tmp{random}/privsep.sock"),
-        ]);
-        call
-    })
+    (prop::collection::vec(configuration, 0..18), context, "[a-z0-9_]{8}").prop_map(
+        |(configuration, context, random)| {
+            let mut call = configuration.concat();
+            call.extend([
+                "--privsep_context".to_string(),
+                format!("ovn_bgp_agent.privileged.{context}"),
+                "--privsep_sock_path".to_string(),
+                format!("/tmp/tmp{random}/privsep.sock"),
+            ]);
+            call
+        },
+    )
 }
 
 fn joined(arguments: &[String]) -> String {

@@ -8,7 +8,9 @@ use std::process::Output;
 use rustix::mount::MountFlags;
 use rustix::thread::CapabilitySet;
 
-use super::world::{AGENT, CONFIG, NODE_CONFIG, OTHER, directory, ends, good, listen, privsep, stderr, user, world, write};
+use super::world::{
+    AGENT, CONFIG, NODE_CONFIG, OTHER, directory, ends, good, listen, privsep, stderr, user, world, write,
+};
 
 /// As the agent does it: the first call of a privileged function starts the helper.
 fn agent(code: &str) -> Output {
@@ -87,7 +89,11 @@ fn ovs_vsctl_gets_the_same() {
     write("/usr/local/bin/ovs-vsctl", PROBE, 0, 0o755);
     let output = agent("print(ovs_vsctl.ovs_cmd('ovs-vsctl', ['show'])[0])");
     let expected = bits(CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN | CapabilitySet::DAC_OVERRIDE);
-    assert!(stdout(&output).starts_with(&format!("{expected} {expected} ")), "{}", stdout(&output));
+    assert!(
+        stdout(&output).starts_with(&format!("{expected} {expected} ")),
+        "{}",
+        stdout(&output)
+    );
     assert!(stdout(&output).contains("reached=yes"), "{}", stdout(&output));
 }
 
@@ -175,11 +181,17 @@ fn a_missing_capability_is_named() {
     let output = ends(&mut privsep(good()));
     assert!(!output.status.success());
     let said = stderr(&output);
-    assert!(said.contains("does not have NET_ADMIN, which ovn_bgp_agent.privileged.vtysh_cmd needs"), "{said}");
+    assert!(
+        said.contains("does not have NET_ADMIN, which ovn_bgp_agent.privileged.vtysh_cmd needs"),
+        "{said}"
+    );
     let mut default = good();
     default[5] = "ovn_bgp_agent.privileged.default".to_string();
     let said = stderr(&ends(&mut privsep(default)));
-    assert!(said.contains("does not have DAC_READ_SEARCH, NET_ADMIN, which"), "{said}");
+    assert!(
+        said.contains("does not have DAC_READ_SEARCH, NET_ADMIN, which"),
+        "{said}"
+    );
 }
 
 /// As kubelet makes it: mode 0777, files that are links to links, mounted read-only.
@@ -188,7 +200,12 @@ fn config_map(read_only: bool) {
     rustix::mount::mount("tmpfs", AT, "tmpfs", MountFlags::empty(), Some(c"mode=777")).unwrap();
     let data = format!("{AT}/..2026_01_02_03_04_05.678901");
     directory(&data, 0, 0o755);
-    write(format!("{data}/ovn-bgp-agent.conf"), "[DEFAULT]\ndebug = true\n", 0, 0o644);
+    write(
+        format!("{data}/ovn-bgp-agent.conf"),
+        "[DEFAULT]\ndebug = true\n",
+        0,
+        0o644,
+    );
     symlink("..2026_01_02_03_04_05.678901", format!("{AT}/..data")).unwrap();
     symlink("..data/ovn-bgp-agent.conf", CONFIG).unwrap();
     if read_only {
@@ -220,7 +237,10 @@ fn a_config_map_that_can_be_written_is_refused() {
     let output = ends(&mut privsep(good()));
     assert!(!output.status.success());
     let said = stderr(&output);
-    assert!(said.contains("others than root can write to it, and its mount is not read-only"), "{said}");
+    assert!(
+        said.contains("others than root can write to it, and its mount is not read-only"),
+        "{said}"
+    );
     assert!(listener.accept().is_err());
 }
 
@@ -230,10 +250,19 @@ fn an_empty_dir_with_a_group_will_do_for_tmp() {
     let Some(_world) = world() else { return };
     fs::set_permissions("/tmp", fs::Permissions::from_mode(0o2777)).unwrap();
     let listener = listen(super::world::SOCKET, AGENT);
-    fs::set_permissions(Path::new(super::world::SOCKET).parent().unwrap(), fs::Permissions::from_mode(0o2700)).unwrap();
+    fs::set_permissions(
+        Path::new(super::world::SOCKET).parent().unwrap(),
+        fs::Permissions::from_mode(0o2700),
+    )
+    .unwrap();
     let output = ends(&mut privsep(good()));
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(fs::symlink_metadata(super::world::SOCKET).unwrap().file_type().is_socket());
+    assert!(
+        fs::symlink_metadata(super::world::SOCKET)
+            .unwrap()
+            .file_type()
+            .is_socket()
+    );
     listener.accept().unwrap();
 }
 
@@ -244,7 +273,12 @@ fn the_users_name_can_be_another_by_a_file_of_roots() {
     write("/etc/obgp-runtime/agent-user", "other\n", 0, 0o644);
     let _listener = listen(super::world::SOCKET, AGENT);
     let said = stderr(&ends(&mut privsep(good())));
-    assert!(said.contains(&format!("called by uid {AGENT}, not by the agent's user other (uid {OTHER})")), "{said}");
+    assert!(
+        said.contains(&format!(
+            "called by uid {AGENT}, not by the agent's user other (uid {OTHER})"
+        )),
+        "{said}"
+    );
     write("/etc/obgp-runtime/agent-user", "ovn-bgp-agent\n", AGENT, 0o644);
     let said = stderr(&ends(&mut privsep(good())));
     assert!(said.contains("belongs to uid 42777, not to root"), "{said}");

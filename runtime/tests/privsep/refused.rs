@@ -11,7 +11,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::world::{
-    AGENT, CONFIG, CONTEXT, NODE_CONFIG, OTHER, SOCKET, directory, ends, good, listen, privsep, stderr, user, world, write,
+    AGENT, CONFIG, CONTEXT, NODE_CONFIG, OTHER, SOCKET, directory, ends, good, listen, privsep, stderr, user, world,
+    write,
 };
 
 /// There when root ran what the agent's user wrote.
@@ -64,7 +65,14 @@ fn the_good_call_is_let_through_and_the_evil_file_is_evil() {
 
     evil(EVIL, AGENT);
     Command::new("/usr/local/bin/privsep-helper")
-        .args(["--config-file", EVIL, "--privsep_context", CONTEXT, "--privsep_sock_path", SOCKET])
+        .args([
+            "--config-file",
+            EVIL,
+            "--privsep_context",
+            CONTEXT,
+            "--privsep_sock_path",
+            SOCKET,
+        ])
         .stderr(std::process::Stdio::null())
         .status()
         .unwrap();
@@ -75,7 +83,14 @@ fn the_good_call_is_let_through_and_the_evil_file_is_evil() {
 fn sudo_lets_nothing_else_through() {
     let Some(_world) = world() else { return };
     for command in [
-        vec!["-n", "privsep-helper", "--privsep_context", CONTEXT, "--privsep_sock_path", SOCKET],
+        vec![
+            "-n",
+            "privsep-helper",
+            "--privsep_context",
+            CONTEXT,
+            "--privsep_sock_path",
+            SOCKET,
+        ],
         vec!["-n", "obgp-runtime", "agent"],
         vec!["-n", "obgp-runtime", "--help"],
         vec!["-n", "-u", "other", "obgp-runtime", "privsep", "x"],
@@ -83,7 +98,11 @@ fn sudo_lets_nothing_else_through() {
     ] {
         let output = user(AGENT, "sudo").args(&command).output().unwrap();
         assert!(!output.status.success(), "{command:?}");
-        assert!(stderr(&output).contains("sudo: a password is required"), "{command:?}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains("sudo: a password is required"),
+            "{command:?}: {}",
+            stderr(&output)
+        );
     }
 }
 
@@ -94,19 +113,52 @@ fn arguments() {
     evil(EVIL, AGENT);
     let not_one = "is not one that oslo.privsep gives there";
     let not_plain = "is not a plain path below";
-    for context in ["os.system", "ovn_bgp_agent.privileged", "ovn_bgp_agent.privileged.default\n", "evil.context", ""] {
+    for context in [
+        "os.system",
+        "ovn_bgp_agent.privileged",
+        "ovn_bgp_agent.privileged.default\n",
+        "evil.context",
+        "",
+    ] {
         refused(&with(5, context), &listener, "is not one of the agent's three");
     }
     for path in [
-        EVIL, "evil.conf", "/etc/ovn-bgp-agent/../../tmp/evil.conf", "/etc/ovn-bgp-agent/./ovn-bgp-agent.conf", "//tmp/evil.conf",
-        "/etc/ovn-bgp-agent//ovn-bgp-agent.conf", "/etc/ovn-bgp-agent/..data/x.conf", "/etc/ovn-bgp-agent", "/etc/ovn-bgp-agent.conf",
-        "/run/ovn-bgp-agent/other.conf", "/run/ovn-bgp-agent/../ovn-bgp-agent/node.conf", "~/evil.conf", "/proc/self/fd/0",
-        "/dev/stdin", "/etc/ovn-bgp-agent/a b.conf", "/etc/ovn-bgp-agent/a\nb.conf", "/etc/ovn-bgp-agent/*.conf", "",
+        EVIL,
+        "evil.conf",
+        "/etc/ovn-bgp-agent/../../tmp/evil.conf",
+        "/etc/ovn-bgp-agent/./ovn-bgp-agent.conf",
+        "//tmp/evil.conf",
+        "/etc/ovn-bgp-agent//ovn-bgp-agent.conf",
+        "/etc/ovn-bgp-agent/..data/x.conf",
+        "/etc/ovn-bgp-agent",
+        "/etc/ovn-bgp-agent.conf",
+        "/run/ovn-bgp-agent/other.conf",
+        "/run/ovn-bgp-agent/../ovn-bgp-agent/node.conf",
+        "~/evil.conf",
+        "/proc/self/fd/0",
+        "/dev/stdin",
+        "/etc/ovn-bgp-agent/a b.conf",
+        "/etc/ovn-bgp-agent/a\nb.conf",
+        "/etc/ovn-bgp-agent/*.conf",
+        "",
     ] {
         refused(&with(1, path), &listener, not_plain);
     }
-    refused(&with(1, &format!("/etc/ovn-bgp-agent/{}", "a".repeat(100_000))), &listener, not_plain);
-    for option in ["--config-fil", "--config-file=/tmp/evil.conf", "--config_file", "-c", "--", "--log-config-append", "--debug", ""] {
+    refused(
+        &with(1, &format!("/etc/ovn-bgp-agent/{}", "a".repeat(100_000))),
+        &listener,
+        not_plain,
+    );
+    for option in [
+        "--config-fil",
+        "--config-file=/tmp/evil.conf",
+        "--config_file",
+        "-c",
+        "--",
+        "--log-config-append",
+        "--debug",
+        "",
+    ] {
         refused(&with(0, option), &listener, not_one);
     }
     let mut extra = good();
@@ -121,7 +173,15 @@ fn arguments() {
     refused(&good()[..6], &listener, "--privsep_sock_path is missing");
     refused(&good()[..7], &listener, "--privsep_sock_path has no value");
     refused(&good()[..1], &listener, "--config-file has no value");
-    let many = [["--config-file", CONFIG].repeat(17).iter().map(ToString::to_string).collect(), good()].concat();
+    let many = [
+        ["--config-file", CONFIG]
+            .repeat(17)
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        good(),
+    ]
+    .concat();
     refused(&many, &listener, "more than 16");
     let mut raw: Vec<OsString> = good().into_iter().map(OsString::from).collect();
     raw[1] = OsString::from_vec(b"/etc/ovn-bgp-agent/\xff.conf".to_vec());
@@ -149,24 +209,48 @@ fn configuration_that_others_can_change() {
     assert!(!Path::new(PROOF).exists());
 
     evil("/etc/ovn-bgp-agent/a.conf", AGENT);
-    refused(&with(1, "/etc/ovn-bgp-agent/a.conf"), &listener, "belongs to uid 42777, not to root");
-    refused(&conf_d("/etc/ovn-bgp-agent"), &listener, "/etc/ovn-bgp-agent/a.conf: \"a.conf\" belongs to uid 42777");
+    refused(
+        &with(1, "/etc/ovn-bgp-agent/a.conf"),
+        &listener,
+        "belongs to uid 42777, not to root",
+    );
+    refused(
+        &conf_d("/etc/ovn-bgp-agent"),
+        &listener,
+        "/etc/ovn-bgp-agent/a.conf: \"a.conf\" belongs to uid 42777",
+    );
     fs::remove_file("/etc/ovn-bgp-agent/a.conf").unwrap();
 
     write("/etc/ovn-bgp-agent/b.conf", "", 0, 0o666);
-    refused(&with(1, "/etc/ovn-bgp-agent/b.conf"), &listener, "\"b.conf\" has mode 0666");
+    refused(
+        &with(1, "/etc/ovn-bgp-agent/b.conf"),
+        &listener,
+        "\"b.conf\" has mode 0666",
+    );
     write("/etc/ovn-bgp-agent/b.conf", "", 0, 0o664);
     chown("/etc/ovn-bgp-agent/b.conf", None, Some(AGENT)).unwrap();
-    refused(&with(1, "/etc/ovn-bgp-agent/b.conf"), &listener, "\"b.conf\" has mode 0664");
+    refused(
+        &with(1, "/etc/ovn-bgp-agent/b.conf"),
+        &listener,
+        "\"b.conf\" has mode 0664",
+    );
     fs::remove_file("/etc/ovn-bgp-agent/b.conf").unwrap();
 
     // Links, one that the user made and one that root made.
     evil(EVIL, AGENT);
     symlink(EVIL, "/etc/ovn-bgp-agent/c.conf").unwrap();
-    refused(&with(1, "/etc/ovn-bgp-agent/c.conf"), &listener, "is a link to \"/tmp/evil.conf\"");
+    refused(
+        &with(1, "/etc/ovn-bgp-agent/c.conf"),
+        &listener,
+        "is a link to \"/tmp/evil.conf\"",
+    );
     fs::remove_file("/etc/ovn-bgp-agent/c.conf").unwrap();
     symlink("../../tmp/evil.conf", "/etc/ovn-bgp-agent/c.conf").unwrap();
-    refused(&with(1, "/etc/ovn-bgp-agent/c.conf"), &listener, "only links that lead downwards");
+    refused(
+        &with(1, "/etc/ovn-bgp-agent/c.conf"),
+        &listener,
+        "only links that lead downwards",
+    );
     fs::remove_file("/etc/ovn-bgp-agent/c.conf").unwrap();
     symlink("ovn-bgp-agent.conf", "/etc/ovn-bgp-agent/c.conf").unwrap();
     rustix::fs::chownat(
@@ -177,7 +261,11 @@ fn configuration_that_others_can_change() {
         rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
     )
     .unwrap();
-    refused(&with(1, "/etc/ovn-bgp-agent/c.conf"), &listener, "\"c.conf\" belongs to uid 42777");
+    refused(
+        &with(1, "/etc/ovn-bgp-agent/c.conf"),
+        &listener,
+        "\"c.conf\" belongs to uid 42777",
+    );
     fs::remove_file("/etc/ovn-bgp-agent/c.conf").unwrap();
     symlink("d.conf", "/etc/ovn-bgp-agent/d.conf").unwrap();
     refused(&with(1, "/etc/ovn-bgp-agent/d.conf"), &listener, "more than 8 links");
@@ -190,19 +278,42 @@ fn configuration_that_others_can_change() {
     fs::remove_file("/etc/ovn-bgp-agent/e.conf").unwrap();
 
     // Neither files nor what is on the way.
-    refused(&with(1, "/etc/ovn-bgp-agent/nothing.conf"), &listener, "cannot open \"nothing.conf\"");
-    refused(&with(1, "/etc/ovn-bgp-agent/ovn-bgp-agent.conf/x"), &listener, "is not a directory");
+    refused(
+        &with(1, "/etc/ovn-bgp-agent/nothing.conf"),
+        &listener,
+        "cannot open \"nothing.conf\"",
+    );
+    refused(
+        &with(1, "/etc/ovn-bgp-agent/ovn-bgp-agent.conf/x"),
+        &listener,
+        "is not a directory",
+    );
     directory("/etc/ovn-bgp-agent/conf.d", 0, 0o755);
     refused(&with(1, "/etc/ovn-bgp-agent/conf.d"), &listener, "is not a file");
     refused(&conf_d(CONFIG), &listener, "is not a directory");
-    let made = Command::new("mkfifo").arg("/etc/ovn-bgp-agent/f.conf").status().unwrap();
+    let made = Command::new("mkfifo")
+        .arg("/etc/ovn-bgp-agent/f.conf")
+        .status()
+        .unwrap();
     assert!(made.success());
-    refused(&with(1, "/etc/ovn-bgp-agent/f.conf"), &listener, "is not a file or directory");
+    refused(
+        &with(1, "/etc/ovn-bgp-agent/f.conf"),
+        &listener,
+        "is not a file or directory",
+    );
     fs::remove_file("/etc/ovn-bgp-agent/f.conf").unwrap();
     directory("/etc/ovn-bgp-agent/conf.d", AGENT, 0o755);
-    refused(&conf_d("/etc/ovn-bgp-agent/conf.d"), &listener, "\"conf.d\" belongs to uid 42777");
+    refused(
+        &conf_d("/etc/ovn-bgp-agent/conf.d"),
+        &listener,
+        "\"conf.d\" belongs to uid 42777",
+    );
     directory("/etc/ovn-bgp-agent/conf.d", 0, 0o1777);
-    refused(&conf_d("/etc/ovn-bgp-agent/conf.d"), &listener, "\"conf.d\" has mode 1777");
+    refused(
+        &conf_d("/etc/ovn-bgp-agent/conf.d"),
+        &listener,
+        "\"conf.d\" has mode 1777",
+    );
     directory("/etc/ovn-bgp-agent", AGENT, 0o755);
     refused(&good(), &listener, "\"ovn-bgp-agent\" belongs to uid 42777");
     directory("/etc/ovn-bgp-agent", 0, 0o775);
@@ -220,10 +331,21 @@ fn sockets_that_are_not_the_callers() {
     directory("/run", 0, 0o755);
     let form = "is not /tmp/tmpXXXXXXXX/privsep.sock";
     for path in [
-        "/run/docker.sock", "/tmp/privsep.sock", "/tmp/tmpabc_123/privsep.sock", "/tmp/tmpabc_12345/privsep.sock",
-        "/tmp/tmpABC_1234/privsep.sock", "/tmp/tmpabc_1234/other.sock", "/tmp/tmpabc_1234/../privsep.sock", "/tmp/tmp......../privsep.sock",
-        "/var/tmp/tmpabc_1234/privsep.sock", "tmp/tmpabc_1234/privsep.sock", "/tmp//tmpabc_1234/privsep.sock", "/tmp/tmpabc_1234/privsep.sock/",
-        "/tmp/tmpabc_1234/privsep.sock\n", "", "/proc/self/fd/3",
+        "/run/docker.sock",
+        "/tmp/privsep.sock",
+        "/tmp/tmpabc_123/privsep.sock",
+        "/tmp/tmpabc_12345/privsep.sock",
+        "/tmp/tmpABC_1234/privsep.sock",
+        "/tmp/tmpabc_1234/other.sock",
+        "/tmp/tmpabc_1234/../privsep.sock",
+        "/tmp/tmp......../privsep.sock",
+        "/var/tmp/tmpabc_1234/privsep.sock",
+        "tmp/tmpabc_1234/privsep.sock",
+        "/tmp//tmpabc_1234/privsep.sock",
+        "/tmp/tmpabc_1234/privsep.sock/",
+        "/tmp/tmpabc_1234/privsep.sock\n",
+        "",
+        "/proc/self/fd/3",
     ] {
         refused(&with(7, path), &victim, form);
     }
@@ -269,7 +391,11 @@ fn sockets_that_are_not_the_callers() {
 /// Root's call with the variable that sudo would set.
 fn as_sudo_would(uid: u32, arguments: &[String]) -> Command {
     let mut command = Command::new("/usr/local/bin/obgp-runtime");
-    command.env_clear().env("SUDO_UID", uid.to_string()).arg("privsep").args(arguments);
+    command
+        .env_clear()
+        .env("SUDO_UID", uid.to_string())
+        .arg("privsep")
+        .args(arguments);
     command
 }
 
@@ -280,7 +406,11 @@ fn callers() {
     let mut itself = user(AGENT, "obgp-runtime");
     itself.env("SUDO_UID", AGENT.to_string()).arg("privsep").args(good());
     refused_by(itself, &listener, "not run as root");
-    refused_by(as_sudo_would(OTHER, &good()), &listener, "called by uid 42888, not by the agent's user ovn-bgp-agent");
+    refused_by(
+        as_sudo_would(OTHER, &good()),
+        &listener,
+        "called by uid 42888, not by the agent's user ovn-bgp-agent",
+    );
     refused_by(as_sudo_would(0, &good()), &listener, "called by uid 0");
     for wrong in ["", "-1", "+42777", " 42777", "42777\n", "0x0", "4295010073"] {
         let mut command = as_sudo_would(AGENT, &good());
@@ -292,14 +422,29 @@ fn callers() {
     refused_by(command, &listener, "not called by sudo");
     // Another user whom a wider sudoers would let call it; what that user claims in the environment does not count.
     let rule = "other ALL = (root) NOPASSWD: /usr/local/bin/obgp-runtime privsep *\n";
-    write("/etc/sudoers", &(fs::read_to_string("/etc/sudoers").unwrap() + rule), 0, 0o440);
+    write(
+        "/etc/sudoers",
+        &(fs::read_to_string("/etc/sudoers").unwrap() + rule),
+        0,
+        0o440,
+    );
     let mut command = user(OTHER, "sudo");
-    command.env("SUDO_UID", AGENT.to_string()).args(["-n", "obgp-runtime", "privsep"]).args(good());
+    command
+        .env("SUDO_UID", AGENT.to_string())
+        .args(["-n", "obgp-runtime", "privsep"])
+        .args(good());
     refused_by(command, &listener, "called by uid 42888");
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
     write("/etc/passwd", &passwd, 0, 0o666);
-    refused_by(as_sudo_would(AGENT, &good()), &listener, "/etc/passwd: \"passwd\" has mode 0666");
-    let without: Vec<&str> = passwd.lines().filter(|line| !line.starts_with("ovn-bgp-agent")).collect();
+    refused_by(
+        as_sudo_would(AGENT, &good()),
+        &listener,
+        "/etc/passwd: \"passwd\" has mode 0666",
+    );
+    let without: Vec<&str> = passwd
+        .lines()
+        .filter(|line| !line.starts_with("ovn-bgp-agent"))
+        .collect();
     write("/etc/passwd", &without.join("\n"), 0, 0o644);
     refused_by(as_sudo_would(AGENT, &good()), &listener, "has no user ovn-bgp-agent");
 }
@@ -327,15 +472,36 @@ fn environment() {
     }
     evil(EVIL, AGENT);
     let hostile = [
-        ("PYTHONPATH", "/tmp/evil"), ("PYTHONHOME", "/tmp/evil"), ("PYTHONSTARTUP", "/tmp/evil/startup.py"), ("PYTHONUSERBASE", "/tmp/evil"),
-        ("PYTHONINSPECT", "1"), ("PYTHONWARNINGS", "error::startup.X"), ("PYTHONEXECUTABLE", "/tmp/evil/x"), ("LD_PRELOAD", "/tmp/evil/x.so"),
-        ("LD_LIBRARY_PATH", "/tmp/evil"), ("HOME", "/tmp/evil"), ("PATH", "/tmp/evil:/usr/bin:/bin"), ("TMPDIR", "/tmp/evil"), ("IFS", "/"),
-        ("OS_DEFAULT__LOG_CONFIG_APPEND", "/tmp/evil.ini"), ("OS_PRIVSEP_VTYSH__USER", "nobody"), ("SNAP", "/tmp/evil"),
-        ("GCONV_PATH", "/tmp/evil"), ("BASH_ENV", "/tmp/evil/startup.py"), ("XDG_CONFIG_HOME", "/tmp/evil"),
+        ("PYTHONPATH", "/tmp/evil"),
+        ("PYTHONHOME", "/tmp/evil"),
+        ("PYTHONSTARTUP", "/tmp/evil/startup.py"),
+        ("PYTHONUSERBASE", "/tmp/evil"),
+        ("PYTHONINSPECT", "1"),
+        ("PYTHONWARNINGS", "error::startup.X"),
+        ("PYTHONEXECUTABLE", "/tmp/evil/x"),
+        ("LD_PRELOAD", "/tmp/evil/x.so"),
+        ("LD_LIBRARY_PATH", "/tmp/evil"),
+        ("HOME", "/tmp/evil"),
+        ("PATH", "/tmp/evil:/usr/bin:/bin"),
+        ("TMPDIR", "/tmp/evil"),
+        ("IFS", "/"),
+        ("OS_DEFAULT__LOG_CONFIG_APPEND", "/tmp/evil.ini"),
+        ("OS_PRIVSEP_VTYSH__USER", "nobody"),
+        ("SNAP", "/tmp/evil"),
+        ("GCONV_PATH", "/tmp/evil"),
+        ("BASH_ENV", "/tmp/evil/startup.py"),
+        ("XDG_CONFIG_HOME", "/tmp/evil"),
     ];
     let mut control = Command::new("/usr/local/bin/privsep-helper");
-    control.env("OS_DEFAULT__LOG_CONFIG_APPEND", "/tmp/evil.ini").arg("--privsep_context").arg(CONTEXT);
-    control.args(["--privsep_sock_path", SOCKET]).stderr(std::process::Stdio::null()).status().unwrap();
+    control
+        .env("OS_DEFAULT__LOG_CONFIG_APPEND", "/tmp/evil.ini")
+        .arg("--privsep_context")
+        .arg(CONTEXT);
+    control
+        .args(["--privsep_sock_path", SOCKET])
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
     assert!(Path::new(PROOF).exists(), "these variables prove nothing");
     fs::remove_file(PROOF).unwrap();
     while listener.accept().is_ok() {}
@@ -394,7 +560,10 @@ fn a_race_for_the_socket() {
         over.store(true, Ordering::Relaxed);
     });
     assert!(victim.accept().is_err(), "the victim's socket was connected to");
-    assert!(opened > 0 && connected == opened && refused > 0, "no race: {opened} opened, {connected} connected, {refused} refused");
+    assert!(
+        opened > 0 && connected == opened && refused > 0,
+        "no race: {opened} opened, {connected} connected, {refused} refused"
+    );
 }
 
 /// The same from outside, with whole processes: 1000 of them. Python is replaced by what only connects, for time's sake.
@@ -406,7 +575,12 @@ fn a_race_of_a_thousand_calls() {
     let own = listen(SOCKET, AGENT);
     fs::remove_file("/usr/bin/python3").unwrap();
     let connect = "use Socket; socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un($ARGV[-1])) or exit 1";
-    write("/usr/bin/python3", &format!("#!/bin/sh\nexec perl -e '{connect}' -- \"$@\"\n"), 0, 0o755);
+    write(
+        "/usr/bin/python3",
+        &format!("#!/bin/sh\nexec perl -e '{connect}' -- \"$@\"\n"),
+        0,
+        0o755,
+    );
     symlink("/run/victim", "/tmp/link").unwrap();
     let over = AtomicBool::new(false);
     let mut through = 0;

@@ -75,7 +75,10 @@ impl World {
         rustix::mount::mount_bind_recursive("/dev", root.join("dev"))?;
         rustix::mount::mount("tmpfs", root.join("tmp"), "tmpfs", none, Some(c"mode=1777"))?;
         rustix::mount::mount("tmpfs", root.join("run"), "tmpfs", none, Some(c"mode=755"))?;
-        run(Command::new("cp").args(["-a", "--no-target-directory"]).arg(layer.join("files")).arg(&root))?;
+        run(Command::new("cp")
+            .args(["-a", "--no-target-directory"])
+            .arg(layer.join("files"))
+            .arg(&root))?;
         // Beneath the root, a layer of the overlay could not be: overlays refuse layers that contain one another.
         let packages = root.join(fs::read_to_string(layer.join("packages-at"))?);
         fs::create_dir_all(&packages)?;
@@ -98,7 +101,10 @@ impl World {
 
     fn furnish(&self) -> std::io::Result<()> {
         for (file, line) in [
-            ("/etc/passwd", "ovn-bgp-agent:x:42777:42777::/var/lib/ovn-bgp-agent:/bin/sh\nother:x:42888:42888::/:/bin/sh\n"),
+            (
+                "/etc/passwd",
+                "ovn-bgp-agent:x:42777:42777::/var/lib/ovn-bgp-agent:/bin/sh\nother:x:42888:42888::/:/bin/sh\n",
+            ),
             ("/etc/group", "ovn-bgp-agent:x:42777:\nother:x:42888:\n"),
             ("/etc/shadow", "ovn-bgp-agent:!:20000::::::\nother:!:20000::::::\n"),
         ] {
@@ -137,19 +143,36 @@ fn layer() -> Result<PathBuf, Box<dyn std::error::Error>> {
     let making = target.join("privsep-layer.making");
     let _ = fs::remove_dir_all(&making);
     fs::create_dir_all(making.join("download"))?;
-    run(Command::new("apt-get").args(["-qq", "download", "sudo"]).current_dir(making.join("download")))?;
-    let package = fs::read_dir(making.join("download"))?.next().ok_or("no package was downloaded")??;
-    run(Command::new("dpkg").arg("-x").arg(package.path()).arg(making.join("sudo")))?;
+    run(Command::new("apt-get")
+        .args(["-qq", "download", "sudo"])
+        .current_dir(making.join("download")))?;
+    let package = fs::read_dir(making.join("download"))?
+        .next()
+        .ok_or("no package was downloaded")??;
+    run(Command::new("dpkg")
+        .arg("-x")
+        .arg(package.path())
+        .arg(making.join("sudo")))?;
 
     let version = "import sys; print('%d.%d' % sys.version_info[:2], end='')";
     let version = run(Command::new("/usr/bin/python3").args(["-c", version]))?;
     let unpacked = making.join("layer");
     let packages = unpacked.join("packages");
     run(Command::new("/usr/bin/python3")
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"])
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--root-user-action=ignore",
+        ])
         .args(["oslo.privsep==3.12.0", "ovn-bgp-agent==7.0.0", "--target"])
         .arg(&packages))?;
-    fs::write(unpacked.join("packages-at"), format!("usr/local/lib/python{version}/dist-packages"))?;
+    fs::write(
+        unpacked.join("packages-at"),
+        format!("usr/local/lib/python{version}/dist-packages"),
+    )?;
     // Of the package only these: its /lib would come in the way of the machine's, which is a link.
     let files = unpacked.join("files");
     for path in ["usr/bin/sudo", "usr/libexec/sudo", "etc/sudo.conf", "etc/pam.d/sudo"] {
@@ -198,7 +221,12 @@ pub fn listen(path: &str, owner: u32) -> UnixListener {
 /// A program run as one of the users, with no other group.
 pub fn user(uid: u32, program: &str) -> Command {
     let mut command = Command::new(program);
-    command.uid(uid).gid(uid).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").current_dir("/");
+    command
+        .uid(uid)
+        .gid(uid)
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .current_dir("/");
     command
 }
 
@@ -212,7 +240,14 @@ pub fn privsep<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>
 /// The arguments of a call that is in order.
 pub fn good() -> Vec<String> {
     [
-        "--config-file", CONFIG, "--config-file", NODE_CONFIG, "--privsep_context", CONTEXT, "--privsep_sock_path", SOCKET,
+        "--config-file",
+        CONFIG,
+        "--config-file",
+        NODE_CONFIG,
+        "--privsep_context",
+        CONTEXT,
+        "--privsep_sock_path",
+        SOCKET,
     ]
     .map(str::to_string)
     .to_vec()
