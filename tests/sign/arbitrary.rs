@@ -1,5 +1,7 @@
 //! Whatever is fetched or read: refused or taken, never a panic; and taken only when it was signed.
 
+use std::sync::LazyLock;
+
 use obgp_build::artifact::{Artifact, Content, Place};
 use obgp_build::sign::{
     Key, Password, PublicKey, attest_bundle, attest_tag, bundle, simple_signing, verify_attestation_bundle,
@@ -10,6 +12,18 @@ use proptest::prelude::*;
 
 use super::support::distribution::content;
 use super::{SLSA, new_key, some_subject, statement};
+
+struct Good {
+    key: Key,
+    subject: Descriptor,
+    samples: [Artifact; 4],
+}
+
+static GOOD: LazyLock<Good> = LazyLock::new(|| {
+    let (key, subject) = (new_key(), some_subject());
+    let samples = samples(&key, &subject);
+    Good { key, subject, samples }
+});
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -37,11 +51,11 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes(manifest in prop::collection::vec(any::<u8>(), 0..300), blob in prop::collection::vec(any::<u8>(), 0..300)) {
-        let (key, subject) = (new_key(), some_subject());
+        let Good { key, subject, samples } = &*GOOD;
         let bytes = artifact(manifest, vec![content("a/b", blob.clone())]);
-        prop_assert!(!accepted_by_any(&bytes, key.public(), &subject));
+        prop_assert!(!accepted_by_any(&bytes, key.public(), subject));
         // The same behind a manifest that is good.
-        for good in samples(&key, &subject) {
+        for good in samples {
             let old = &good.blobs[0].descriptor;
             let new = content(old.media_type().as_ref(), blob.clone());
             let manifest = String::from_utf8(good.manifest.bytes.to_vec()).unwrap();
@@ -49,19 +63,19 @@ proptest! {
                 .replace(old.digest().as_ref(), new.descriptor.digest().as_ref())
                 .replace(&format!("\"size\":{}", old.size()), &format!("\"size\":{}", blob.len()));
             let changed = artifact(manifest.into_bytes(), vec![new, good.blobs[1].clone()]);
-            prop_assert!(!accepted_by_any(&changed, key.public(), &subject));
+            prop_assert!(!accepted_by_any(&changed, key.public(), subject));
         }
     }
 
     #[test]
     fn cut_and_spliced(at in 0_usize..2000, length in 0_usize..40, insert in ".{0,20}") {
-        let (key, subject) = (new_key(), some_subject());
-        for good in samples(&key, &subject) {
+        let Good { key, subject, samples } = &*GOOD;
+        for good in samples {
             let text = String::from_utf8(good.manifest.bytes.to_vec()).unwrap();
             let from = at % text.len();
             let to = (from + length).min(text.len());
             let changed = format!("{}{insert}{}", &text[..from], &text[to..]);
-            let _ = accepted_by_any(&artifact(changed.into_bytes(), good.blobs.clone()), key.public(), &subject);
+            let _ = accepted_by_any(&artifact(changed.into_bytes(), good.blobs.clone()), key.public(), subject);
             let signed = String::from_utf8(good.blobs[0].bytes.to_vec()).unwrap();
             let from = at % signed.len();
             let to = (from + length).min(signed.len());
@@ -71,14 +85,14 @@ proptest! {
             let manifest = text
                 .replace(old.digest().as_ref(), new.descriptor.digest().as_ref())
                 .replace(&format!("\"size\":{}", old.size()), &format!("\"size\":{}", new.bytes.len()));
-            let _ = accepted_by_any(&artifact(manifest.into_bytes(), vec![new, good.blobs[1].clone()]), key.public(), &subject);
+            let _ = accepted_by_any(&artifact(manifest.into_bytes(), vec![new, good.blobs[1].clone()]), key.public(), subject);
         }
     }
 
     #[test]
     fn existing_manifests(existing in prop::collection::vec(any::<u8>(), 0..300)) {
-        let (key, subject) = (new_key(), some_subject());
-        prop_assert!(simple_signing(&key, "a/b", subject.digest(), Some(&existing)).is_err());
+        let Good { key, subject, .. } = &*GOOD;
+        prop_assert!(simple_signing(key, "a/b", subject.digest(), Some(&existing)).is_err());
     }
 
     #[test]

@@ -34,18 +34,14 @@ impl Cosign {
             Series::Two => "trixie",
             Series::Three => "sid",
         };
+        let root = debian::package(suite, "cosign")?;
         let cosign = Self {
-            program: debian::package(suite, "cosign")?.join("usr/bin/cosign"),
+            program: root.join("usr/bin/cosign"),
             series,
             home: tempfile::tempdir().unwrap(),
         };
-        let version = cosign.run(&["version", "--json"]).unwrap();
-        let version: serde_json::Value = serde_json::from_str(&version).unwrap();
-        let version = version["gitVersion"]
-            .as_str()
-            .unwrap()
-            .trim_start_matches('v')
-            .to_string();
+        // What Debian builds does not know its own version.
+        let version = std::fs::read_to_string(root.join("version")).unwrap();
         let expected = match series {
             Series::Two => "2.",
             Series::Three => "3.",

@@ -11,7 +11,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const ARCHIVE: &str = "http://deb.debian.org/debian";
 
 /// The directory that `package` of `suite` is unpacked in; fetched once per target directory. `None`, with the reason
-/// printed, where it cannot be had: on a person's machine, not in CI.
+/// printed, where it cannot be had: on a person's machine, not in CI. Its file `version` has the package's version.
 pub fn package(suite: &str, package: &str) -> Option<PathBuf> {
     match fetched(suite, package) {
         Ok(root) => Some(root),
@@ -72,7 +72,7 @@ fn fetched(suite: &str, package: &str) -> Result<PathBuf, String> {
         apt(&["download", package])?;
     }
     let new = home.join("new");
-    let script = "dpkg-deb -x \"$1\"_*.deb root && rm \"$1\"_*.deb";
+    let script = "dpkg-deb -x \"$1\"_*.deb root; dpkg-deb -f \"$1\"_*.deb Version > root/version; rm \"$1\"_*.deb";
     run(Command::new("sh")
         .args(["-ec", script, "sh", package])
         .current_dir(&new))?;
