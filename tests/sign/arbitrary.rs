@@ -10,7 +10,7 @@ use obgp_build::sign::{
 use oci_spec::image::Descriptor;
 use proptest::prelude::*;
 
-use super::support::distribution::content;
+use super::registry::content;
 use super::{SLSA, new_key, some_subject, statement};
 
 struct Good {

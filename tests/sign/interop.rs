@@ -5,8 +5,8 @@ use obgp_build::sign::{
     simple_signing, verify_attestation_bundle, verify_attestation_tag, verify_bundle, verify_simple_signing,
 };
 
+use super::registry::{Distribution, TestImage};
 use super::support::cosign::{Cosign, Series, both};
-use super::support::distribution::{Distribution, TestImage};
 use super::{SLSA, cosign_key, new_key, provenance, public_key, statement};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 mod arbitrary;
 mod interop;
 mod keys;
+mod registry;
 #[path = "../support/mod.rs"]
 mod support;
 mod tamper;
@@ -56,5 +57,5 @@ fn statement(subject: &Digest) -> Vec<u8> {
 
 /// Something to sign, for where no registry is needed.
 fn some_subject() -> Descriptor {
-    support::distribution::content("application/vnd.oci.image.index.v1+json", "an index").descriptor
+    registry::content("application/vnd.oci.image.index.v1+json", "an index").descriptor
 }

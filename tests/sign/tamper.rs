@@ -10,8 +10,8 @@ use obgp_build::sign::{
 };
 use oci_spec::image::Descriptor;
 
+use super::registry::{Distribution, content};
 use super::support::cosign::both;
-use super::support::distribution::{Distribution, content};
 use super::{SLSA, cosign_key, new_key, provenance, public_key, some_subject, statement};
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,7 +3,6 @@
 
 pub mod cosign;
 pub mod debian;
-pub mod distribution;
 pub mod proxy;
 pub mod registry;
 

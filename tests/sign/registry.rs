@@ -11,7 +11,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::debian;
+use super::support::debian;
 
 pub struct Distribution {
     process: Child,
