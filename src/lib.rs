@@ -22,6 +22,7 @@ pub mod platform;
 pub mod progress;
 pub mod project;
 pub mod report;
+pub mod sign;
 pub mod smoke;
 pub mod state;
 pub mod verify;
