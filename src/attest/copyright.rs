@@ -7,17 +7,22 @@ use std::collections::BTreeSet;
 use super::license::License;
 use crate::layout::tree::Tree;
 
+/// Where Debian policy (12.5) has it, without the leading slash.
+pub fn path(package: &str) -> String {
+    format!("usr/share/doc/{package}/copyright")
+}
+
 pub fn license(tree: &Tree, package: &str) -> License {
-    let path = format!("usr/share/doc/{package}/copyright");
-    let text = tree.content(&path).and_then(|c| std::str::from_utf8(c).ok());
-    text.map(parse).unwrap_or_default()
+    let text = tree.content(&path(package)).and_then(|c| std::str::from_utf8(c).ok());
+    let names = text.map(names).unwrap_or_default();
+    License::all(&format!("deb-{package}"), &names)
 }
 
 /// All licences that the paragraphs about files name. A free-form file says nothing here.
-fn parse(text: &str) -> License {
+fn names(text: &str) -> BTreeSet<String> {
     let mut paragraphs = text.split("\n\n");
     let Some(header) = paragraphs.next().filter(|p| field(p, "Format").is_some()) else {
-        return License::Unknown;
+        return BTreeSet::new();
     };
     let short_name = |paragraph| field(paragraph, "License").filter(|name| !name.is_empty());
     let mut names: BTreeSet<String> = paragraphs
@@ -27,7 +32,7 @@ fn parse(text: &str) -> License {
     if names.is_empty() {
         names.extend(short_name(header));
     }
-    License::all(names)
+    names
 }
 
 /// The first line of a field's value.
@@ -50,22 +55,13 @@ mod tests {
             "{FORMAT}Upstream-Name: x\n\nFiles: *\nCopyright: a\nLicense: GPL-2+\n\nFiles: debian/*\nCopyright: b\nLicense: Expat\n \
              Permission is\n\nLicense: GPL-2+\n Text. License: none\n"
         );
-        assert_eq!(parse(&text), License::Expression("GPL-2.0-or-later AND MIT".into()));
-        assert_eq!(
-            parse(&format!("{FORMAT}License: ISC\n\nLicense: ISC\n Text\n")),
-            License::Expression("ISC".into())
-        );
-    }
-
-    #[test]
-    fn a_name_without_identifier_leaves_names() {
-        let text = format!("{FORMAT}\nFiles: *\nLicense: BSLA\n\nFiles: x\nLicense: ISC\n");
-        let names = ["BSLA", "ISC"].map(str::to_string);
-        assert_eq!(parse(&text), License::Named(names.into()));
+        assert_eq!(names(&text), ["Expat", "GPL-2+"].map(str::to_string).into());
+        let header = format!("{FORMAT}License: ISC\n\nLicense: ISC\n Text\n");
+        assert_eq!(names(&header), ["ISC".to_string()].into());
     }
 
     #[test]
     fn prose_is_not_read() {
-        assert_eq!(parse("This package is\n\nFiles: *\nLicense: MIT\n"), License::Unknown);
+        assert!(names("This package is\n\nFiles: *\nLicense: MIT\n").is_empty());
     }
 }

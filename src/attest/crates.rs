@@ -36,7 +36,9 @@ pub fn components(tree: &Tree) -> (Vec<Component>, Vec<String>) {
                     components.extend(of_binary(&path, &info, first));
                 }
                 Err(Error::NoAuditData) => {
-                    gaps.push(format!("/{path}: does not say what it is made of (it was not built with `cargo auditable`)"));
+                    gaps.push(format!(
+                        "/{path}: does not say what it is made of (it was not built with `cargo auditable`)"
+                    ));
                 }
                 Err(e) => gaps.push(format!("/{path}: its list of crates cannot be read: {e}")),
             }
@@ -75,7 +77,8 @@ fn of_binary(path: &str, info: &VersionInfo, first: usize) -> Vec<Component> {
                 name: package.name.clone(),
                 version,
                 purl,
-                license: License::Unknown,
+                license_from: path.to_string(),
+                license: License::default(),
                 supplier: None,
                 homepage: None,
                 source: None,

@@ -88,7 +88,7 @@ struct Hash {
     content: String,
 }
 
-/// The schema takes one expression, or any number of names.
+/// The schema takes one expression, or names.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum LicenseChoice {
@@ -243,7 +243,7 @@ fn component(found: &Found) -> Component {
         name: found.name.clone(),
         version: Some(found.version.clone()),
         supplier: found.supplier.as_ref().map(organization),
-        licenses: licenses(&found.license),
+        licenses: licenses(&found.license).into_iter().collect(),
         purl: Some(found.purl.clone()),
         external_references,
         evidence: Some(Evidence {
@@ -264,15 +264,15 @@ fn organization(party: &Party) -> Organization {
     }
 }
 
-fn licenses(license: &License) -> Vec<LicenseChoice> {
-    match license {
-        License::Expression(expression) => vec![LicenseChoice::Expression(expression.clone())],
-        License::Named(names) => names
-            .iter()
-            .map(|name| LicenseChoice::License(Name { name: name.clone() }))
-            .collect(),
-        License::Unknown => Vec::new(),
-    }
+fn licenses(license: &License) -> Option<LicenseChoice> {
+    let expression = license.expression.clone()?;
+    // A name of its own needs no reference here.
+    Some(match license.references.as_slice() {
+        [only] if only.id == expression => LicenseChoice::License(Name {
+            name: only.name.clone(),
+        }),
+        _ => LicenseChoice::Expression(expression),
+    })
 }
 
 fn reference(kind: &'static str, url: Option<String>) -> Vec<ExternalReference> {

@@ -38,7 +38,10 @@ pub fn components(tree: &Tree, packages: &[Package], system: &System) -> Vec<Com
 
 fn component(tree: &Tree, package: &Package, system: &System, depends_on: Vec<usize>) -> Component {
     let source = package.source.clone().unwrap_or_else(|| package.name.clone());
-    let source_version = package.source_version.clone().unwrap_or_else(|| package.version.clone());
+    let source_version = package
+        .source_version
+        .clone()
+        .unwrap_or_else(|| package.version.clone());
     // What scanners look advisories up by: those are about sources.
     let upstream = match (&package.source, &package.source_version) {
         (None, None) => None,
@@ -58,6 +61,7 @@ fn component(tree: &Tree, package: &Package, system: &System, depends_on: Vec<us
         kind: Kind::Deb,
         name: package.name.clone(),
         version: package.version.clone(),
+        license_from: copyright::path(&package.name),
         license: copyright::license(tree, &package.name),
         supplier: package.maintainer.as_deref().map(Party::parse),
         homepage: package.homepage.clone(),

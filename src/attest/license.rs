@@ -6,44 +6,82 @@ use std::collections::BTreeSet;
 
 use spdx::{Expression, LicenseId};
 
+use super::sbom::identifier;
+
 /// What a package says of its licence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum License {
-    /// A valid SPDX expression.
-    Expression(String),
-    /// Names as they are written, not all of which have an SPDX identifier.
-    Named(BTreeSet<String>),
-    #[default]
-    Unknown,
+pub struct License {
+    /// A valid SPDX expression; nothing where the package says nothing.
+    pub expression: Option<String>,
+    /// What the expression's `LicenseRef-…` stand for.
+    pub references: Vec<Reference>,
+}
+
+/// A name that has no SPDX identifier, or could mean several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// `LicenseRef-<owner>-<name>`: two packages may mean different texts by one name.
+    pub id: String,
+    /// As written.
+    pub name: String,
 }
 
 impl License {
-    /// One licence, or several joined by operators, as a package's metadata has it.
-    pub fn parse(text: &str) -> Self {
-        match expression(text) {
-            Some(expression) => License::Expression(expression),
-            None => License::Named(BTreeSet::from([text.to_string()])),
-        }
+    /// One licence, or several joined by operators, as the metadata of `owner` has it.
+    pub fn parse(owner: &str, text: &str) -> Self {
+        Self::all(owner, &BTreeSet::from([text.to_string()]))
     }
 
     /// All of `names` at once.
-    pub fn all(names: BTreeSet<String>) -> Self {
-        let known: Option<BTreeSet<String>> = names.iter().map(|name| expression(name)).collect();
-        match known {
-            Some(known) if known.is_empty() => License::Unknown,
-            Some(known) => {
-                let whole = known.len() == 1;
-                let group = |e: String| {
-                    if e.contains(" OR ") && !whole {
-                        format!("({e})")
-                    } else {
-                        e
-                    }
-                };
-                License::Expression(known.into_iter().map(group).collect::<Vec<_>>().join(" AND "))
-            }
-            None => License::Named(names),
+    pub fn all(owner: &str, names: &BTreeSet<String>) -> Self {
+        let mut references = References {
+            owner,
+            list: Vec::new(),
+        };
+        let mut parts: BTreeSet<String> = names
+            .iter()
+            .filter(|name| !name.trim().is_empty())
+            .map(|name| expression(name, &mut references))
+            .collect();
+        if parts.len() > 1 {
+            let grouped = |e: String| if e.contains(" OR ") { format!("({e})") } else { e };
+            parts = parts.into_iter().map(grouped).collect();
         }
+        License {
+            expression: (!parts.is_empty()).then(|| parts.into_iter().collect::<Vec<_>>().join(" AND ")),
+            references: references.list,
+        }
+    }
+
+    /// Whether all of it is on SPDX's list.
+    pub fn is_listed(&self) -> bool {
+        self.expression.is_some() && self.references.is_empty()
+    }
+}
+
+#[derive(Clone)]
+struct References<'a> {
+    owner: &'a str,
+    list: Vec<Reference>,
+}
+
+impl References<'_> {
+    fn to(&mut self, name: &str) -> String {
+        /// Some write a sentence where a name belongs.
+        const LONGEST: usize = 60;
+        if let Some(known) = self.list.iter().find(|r| r.name == name) {
+            return known.id.clone();
+        }
+        let short: String = name.chars().take(LONGEST).collect();
+        let mut id = format!("LicenseRef-{}-{}", identifier(self.owner), identifier(&short));
+        while self.list.iter().any(|r| r.id == id) {
+            id.push_str("-x");
+        }
+        self.list.push(Reference {
+            id: id.clone(),
+            name: name.to_string(),
+        });
+        id
     }
 }
 
@@ -72,11 +110,23 @@ const NAMES: &[(&str, &str)] = &[
     ("cc0", "CC0-1.0"),
 ];
 
-fn expression(text: &str) -> Option<String> {
+fn expression(text: &str, references: &mut References) -> String {
     let text = text.trim();
+    let mut tried = references.clone();
     if let Some(known) = single(text) {
-        return Some(known);
+        return known;
     }
+    match composed(text, &mut tried) {
+        Some(expression) => {
+            *references = tried;
+            expression
+        }
+        None => references.to(text),
+    }
+}
+
+/// Names joined by operators and brackets.
+fn composed(text: &str, references: &mut References) -> Option<String> {
     // In Debian's format a comma closes what stands before it: `A or B, and C` is `(A or B) and C`.
     let mut grouped = text.to_string();
     for operator in [" and ", " or "] {
@@ -99,8 +149,8 @@ fn expression(text: &str) -> Option<String> {
             }
         };
         if !name.is_empty() {
-            parts.push(single(&name.join(" "))?);
-            name.clear();
+            let name = std::mem::take(&mut name).join(" ");
+            parts.push(single(&name).unwrap_or_else(|| references.to(&name)));
         }
         if operator != "\0" {
             parts.push(operator.to_string());
@@ -134,7 +184,9 @@ fn single(name: &str) -> Option<String> {
     if let Some(id) = gnu(base, or_later) {
         return Some(id.name.to_string());
     }
-    let id = spdx::license_id(base).or_else(|| by_any_case(base)).filter(|id| !id.is_deprecated())?;
+    let id = spdx::license_id(base)
+        .or_else(|| by_any_case(base))
+        .filter(|id| !id.is_deprecated())?;
     match or_later {
         false => Some(id.name.to_string()),
         true if id.is_gnu() => None,
@@ -173,7 +225,10 @@ const CLASSIFIERS: &[(&str, &str)] = &[
     ("GNU General Public License v3 (GPLv3)", "GPL-3.0-only"),
     ("GNU General Public License v3 or later (GPLv3+)", "GPL-3.0-or-later"),
     ("GNU Lesser General Public License v3 (LGPLv3)", "LGPL-3.0-only"),
-    ("GNU Lesser General Public License v3 or later (LGPLv3+)", "LGPL-3.0-or-later"),
+    (
+        "GNU Lesser General Public License v3 or later (LGPLv3+)",
+        "LGPL-3.0-or-later",
+    ),
     ("ISC License (ISCL)", "ISC"),
     ("MIT License", "MIT"),
     ("MIT No Attribution License (MIT-0)", "MIT-0"),
@@ -184,8 +239,8 @@ const CLASSIFIERS: &[(&str, &str)] = &[
     ("zlib/libpng License", "Zlib"),
 ];
 
-/// The licence that classifiers name, if there is one of them only and it is not ambiguous.
-pub fn of_classifiers(classifiers: &[String]) -> Option<License> {
+/// The one licence that classifiers name.
+pub fn of_classifiers(owner: &str, classifiers: &[String]) -> Option<License> {
     // `License :: OSI Approved` alone says nothing of which.
     let names: BTreeSet<&str> = classifiers
         .iter()
@@ -196,9 +251,10 @@ pub fn of_classifiers(classifiers: &[String]) -> Option<License> {
         1 => names.first()?,
         _ => return None,
     };
-    Some(match CLASSIFIERS.iter().find(|(classifier, _)| classifier == name) {
-        Some((_, id)) => License::Expression((*id).to_string()),
-        None => License::Named(BTreeSet::from([(*name).to_string()])),
+    let known = CLASSIFIERS.iter().find(|(classifier, _)| classifier == name);
+    Some(match known {
+        Some((_, id)) => License::parse(owner, id),
+        None => License::parse(owner, name),
     })
 }
 
@@ -207,76 +263,91 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_clear_becomes_an_expression_and_the_rest_does_not() {
+    fn what_is_clear_gets_its_identifier_and_the_rest_a_reference() {
         for (written, expected) in [
-            ("Apache-2.0", Some("Apache-2.0")),
-            ("apache 2.0", Some("Apache-2.0")),
-            ("Apache License, Version 2.0", Some("Apache-2.0")),
-            ("MIT and ISC", Some("MIT AND ISC")),
-            ("Apache-2.0 OR BSD-3-Clause", Some("Apache-2.0 OR BSD-3-Clause")),
-            ("Apache-2.0 or BSD", None),
-            ("BSD", None),
-            ("GPL", None),
-            ("GPL-2", Some("GPL-2.0-only")),
-            ("GPL-2+", Some("GPL-2.0-or-later")),
-            ("GPL-3.0", Some("GPL-3.0-only")),
-            ("LGPL-2.1+", Some("LGPL-2.1-or-later")),
-            ("GFDL-NIV-1.3+", Some("GFDL-1.3-no-invariants-or-later")),
-            ("GPL-2.0-or-later", Some("GPL-2.0-or-later")),
-            ("BSD-3-clause", Some("BSD-3-Clause")),
-            ("Expat", Some("MIT")),
-            ("GPL-1+ or Artistic", Some("GPL-1.0-or-later OR Artistic-1.0-Perl")),
+            ("Apache-2.0", "Apache-2.0"),
+            ("apache 2.0", "Apache-2.0"),
+            ("Apache License, Version 2.0", "Apache-2.0"),
+            ("MIT and ISC", "MIT AND ISC"),
+            ("Apache-2.0 OR BSD-3-Clause", "Apache-2.0 OR BSD-3-Clause"),
+            ("Apache-2.0 or BSD", "Apache-2.0 OR LicenseRef-x-BSD"),
+            ("BSD", "LicenseRef-x-BSD"),
+            ("GPL", "LicenseRef-x-GPL"),
+            ("GPL-2", "GPL-2.0-only"),
+            ("GPL-2+", "GPL-2.0-or-later"),
+            ("GPL-3.0", "GPL-3.0-only"),
+            ("LGPL-2.1+", "LGPL-2.1-or-later"),
+            ("GFDL-NIV-1.3+", "GFDL-1.3-no-invariants-or-later"),
+            ("GPL-2.0-or-later", "GPL-2.0-or-later"),
+            ("BSD-3-clause", "BSD-3-Clause"),
+            ("Expat", "MIT"),
+            ("GPL-1+ or Artistic", "GPL-1.0-or-later OR Artistic-1.0-Perl"),
             (
                 "GPL-1+ or Artistic, and Expat",
-                Some("(GPL-1.0-or-later OR Artistic-1.0-Perl) AND MIT"),
+                "(GPL-1.0-or-later OR Artistic-1.0-Perl) AND MIT",
             ),
             (
                 "GPL-2 with Linux-syscall-note exception",
-                Some("GPL-2.0-only WITH Linux-syscall-note"),
+                "GPL-2.0-only WITH Linux-syscall-note",
             ),
-            ("(MIT OR (ISC))", Some("(MIT OR (ISC))")),
-            ("MIT OR", None),
-            ("MIT)", None),
-            ("", None),
+            (
+                "GPL-3+ with Bison exception",
+                "LicenseRef-x-GPL-3--with-Bison-exception",
+            ),
+            ("(MIT OR (ISC))", "(MIT OR (ISC))"),
+            ("BSD OR", "LicenseRef-x-BSD-OR"),
+            ("MIT)", "LicenseRef-x-MIT-"),
         ] {
-            let found = match License::parse(written) {
-                License::Expression(e) => Some(e),
-                _ => None,
-            };
-            assert_eq!(found.as_deref(), expected, "{written:?}");
+            let found = License::parse("x", written);
+            assert_eq!(found.expression.as_deref(), Some(expected), "{written:?}");
+            let references = expected.matches("LicenseRef").count();
+            assert_eq!(found.references.len(), references, "{written:?}");
         }
+        assert_eq!(License::parse("x", " "), License::default());
     }
 
     #[test]
-    fn all_of_several_are_joined_unless_one_is_unknown() {
-        let names = |list: &[&str]| list.iter().map(|n| n.to_string()).collect::<BTreeSet<_>>();
+    fn all_of_several_are_joined() {
+        let of = |list: &[&str]| License::all("x", &list.iter().map(|n| n.to_string()).collect());
+        let expression = |list: &[&str]| of(list).expression.unwrap_or_default();
         assert_eq!(
-            License::all(names(&["GPL-2+ or Expat", "ISC"])),
-            License::Expression("(GPL-2.0-or-later OR MIT) AND ISC".into())
+            expression(&["GPL-2+ or Expat", "ISC"]),
+            "(GPL-2.0-or-later OR MIT) AND ISC"
         );
+        assert_eq!(expression(&["GPL-2+ or Expat"]), "GPL-2.0-or-later OR MIT");
         assert_eq!(
-            License::all(names(&["GPL-2+ or Expat"])),
-            License::Expression("GPL-2.0-or-later OR MIT".into())
+            expression(&["ISC", "BSLA", "BSLA or ISC"]),
+            "(LicenseRef-x-BSLA OR ISC) AND ISC AND LicenseRef-x-BSLA"
         );
-        assert_eq!(License::all(names(&["ISC", "BSLA"])), License::Named(names(&["ISC", "BSLA"])));
-        assert_eq!(License::all(names(&[])), License::Unknown);
+        // Two names that look alike as identifiers stay two.
+        assert_eq!(of(&["a+b", "a-b"]).references.len(), 2);
+        assert_ne!(
+            of(&["a+b", "a-b"]).references[0].id,
+            of(&["a+b", "a-b"]).references[1].id
+        );
     }
 
     #[test]
     fn classifiers_count_where_they_name_one() {
-        let of = |list: &[&str]| of_classifiers(&list.iter().map(|c| format!("License :: {c}")).collect::<Vec<_>>());
+        let of = |list: &[&str]| {
+            let classifiers: Vec<String> = list.iter().map(|c| format!("License :: {c}")).collect();
+            of_classifiers("x", &classifiers).and_then(|l| l.expression)
+        };
         assert_eq!(
-            of(&["OSI Approved", "OSI Approved :: MIT License"]),
-            Some(License::Expression("MIT".into()))
+            of(&["OSI Approved", "OSI Approved :: MIT License"]).as_deref(),
+            Some("MIT")
         );
-        assert!(matches!(of(&["OSI Approved :: BSD License"]), Some(License::Named(_))));
+        assert_eq!(
+            of(&["OSI Approved :: BSD License"]).as_deref(),
+            Some("LicenseRef-x-BSD-License")
+        );
         assert_eq!(of(&["OSI Approved :: MIT License", "Public Domain"]), None);
     }
 
     proptest::proptest! {
         #[test]
-        fn what_it_calls_an_expression_is_one(text in "(MIT|ISC|GPL-2\\+|with|or|and|,|\\(|\\)| |é){0,12}") {
-            if let License::Expression(e) = License::parse(&text) {
+        fn what_it_calls_an_expression_is_one(text in "(MIT|ISC|GPL-2\\+|with|or|and|,|\\(|\\)| |é|x){0,12}") {
+            if let Some(e) = License::parse("a+b", &text).expression {
                 proptest::prop_assert!(Expression::parse(&e).is_ok(), "{e}");
             }
         }

@@ -27,6 +27,8 @@ pub const BUILD_TYPE: &str = "https://opendev.org/openstack/openstack-helm-image
 /// What the plan does not know: who built, when, and with which flags.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
+    /// The project's name on PyPI.
+    pub project: &'a str,
     /// A URI for the machinery that is trusted to tell the truth here: a CI system's job, or a person's machine.
     pub builder_id: &'a str,
     /// One run of it, such as a CI build's URL or UUID.
@@ -215,9 +217,12 @@ fn dependencies(image: &ImagePlan, built: &Built, run: &Run<'_>) -> Result<Vec<R
     });
     all.push(Resource {
         annotations: BTreeMap::from([("distributions", image.lock.distributions.to_string())]),
-        ..Resource::file(&format!("locks/{}", image.lock.name), bare(&image.lock.digest).to_string())
+        ..Resource::file(
+            &format!("locks/{}", image.lock.name),
+            bare(&image.lock.digest).to_string(),
+        )
     });
-    all.push(project(image));
+    all.push(project(image, run.project));
     all.extend(files.runtime.map(|digest| Resource {
         name: "runtime".to_string(),
         digest: BTreeMap::from([("dirHash", digest)]),
@@ -239,20 +244,16 @@ fn base(role: &str, report: &BaseReport) -> Resource {
 }
 
 /// From PyPI the lock has the hashes of; from git, the commit says it all.
-fn project(image: &ImagePlan) -> Resource {
+fn project(image: &ImagePlan, name: &str) -> Resource {
     match &image.source {
-        Source::PyPI { version } => {
-            let name = image.labels.get("org.opencontainers.image.title");
-            let name = name.map_or("project", String::as_str);
-            Resource {
-                name: name.to_string(),
-                uri: Some(purl("pypi", None, name, version, &[])),
-                annotations: BTreeMap::from([("hashes", format!("locks/{}", image.lock.name))]),
-                ..Resource::default()
-            }
-        }
+        Source::PyPI { version } => Resource {
+            name: name.to_string(),
+            uri: Some(purl("pypi", None, name, version, &[])),
+            annotations: BTreeMap::from([("hashes", format!("locks/{}", image.lock.name))]),
+            ..Resource::default()
+        },
         Source::Git { url, commit } => Resource {
-            name: "project".to_string(),
+            name: name.to_string(),
             uri: Some(format!("git+{url}@{}", image.reference)),
             digest: BTreeMap::from([("gitCommit", commit.clone())]),
             ..Resource::default()

@@ -68,6 +68,7 @@ fn component(tree: &Tree, distribution: &Distribution) -> Component {
         name: distribution.name.clone(),
         version: distribution.version.clone(),
         purl,
+        license_from: format!("{}/METADATA", distribution.metadata),
         license: license_of(distribution),
         supplier: distribution.author.as_deref().map(Party::parse),
         homepage: distribution.homepage.clone(),
@@ -81,12 +82,15 @@ fn component(tree: &Tree, distribution: &Distribution) -> Component {
 
 /// The clearest of the three places that say it.
 fn license_of(distribution: &Distribution) -> License {
-    let stated = distribution.license_expression.as_deref().or(distribution.license.as_deref());
-    let stated = stated.map(License::parse);
-    let classified = license::of_classifiers(&distribution.license_classifiers);
+    let stated = distribution
+        .license_expression
+        .as_deref()
+        .or(distribution.license.as_deref());
+    let owner = format!("python-{}", distribution.name);
+    let stated = stated.map(|text| License::parse(&owner, text));
+    let classified = license::of_classifiers(&owner, &distribution.license_classifiers);
     match (stated, classified) {
-        (Some(stated @ License::Expression(_)), _) => stated,
-        (_, Some(classified @ License::Expression(_))) => classified,
+        (Some(stated), Some(classified)) if !stated.is_listed() && classified.is_listed() => classified,
         (stated, classified) => stated.or(classified).unwrap_or_default(),
     }
 }
@@ -110,7 +114,8 @@ fn direct_url(tree: &Tree, metadata: &str) -> Option<String> {
     let direct: DirectUrl = serde_json::from_slice(bytes).ok()?;
     let url = url::Url::parse(&direct.url).ok()?;
     // Whoever built it may have had a password in the URL; a file is no location for others.
-    let public = matches!(url.scheme(), "http" | "https" | "git") && url.username().is_empty() && url.password().is_none();
+    let public =
+        matches!(url.scheme(), "http" | "https" | "git") && url.username().is_empty() && url.password().is_none();
     let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric());
     (public && plain(&direct.vcs_info.vcs) && plain(&direct.vcs_info.commit_id))
         .then(|| format!("{}+{url}@{}", direct.vcs_info.vcs, direct.vcs_info.commit_id))

@@ -75,6 +75,8 @@ pub struct Component {
     /// <https://github.com/package-url/purl-spec>
     pub purl: String,
     pub license: License,
+    /// The file that says so.
+    pub license_from: String,
     pub supplier: Option<Party>,
     pub homepage: Option<String>,
     /// The source package and its version, of Debian's packages.
@@ -185,7 +187,13 @@ impl Image {
         let digest = image.digest.map(str::to_string);
         let architecture = image.platform.architecture().name();
         Image {
-            purl: purl("oci", None, &name, digest.as_deref().unwrap_or_default(), &[("arch", architecture)]),
+            purl: purl(
+                "oci",
+                None,
+                &name,
+                digest.as_deref().unwrap_or_default(),
+                &[("arch", architecture)],
+            ),
             version: label("version"),
             platform: image.platform,
             vendor: label("vendor"),
@@ -216,7 +224,9 @@ impl System {
         Some(System {
             pretty_name: value("PRETTY_NAME").unwrap_or_else(|| id.clone()),
             // sid and testing have a name only.
-            version: value("VERSION_ID").or_else(|| value("VERSION_CODENAME")).unwrap_or_default(),
+            version: value("VERSION_ID")
+                .or_else(|| value("VERSION_CODENAME"))
+                .unwrap_or_default(),
             id,
         })
     }
@@ -265,7 +275,8 @@ pub fn component_id(kind: Kind, name: &str, distinct: &[&str]) -> String {
     format!("{prefix}-{}-{}", identifier(name), hex::encode(&hash[..4]))
 }
 
-fn identifier(text: &str) -> String {
+/// Letters, digits, `.` and `-`, which both formats take in identifiers.
+pub fn identifier(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' })
         .collect()
@@ -310,7 +321,13 @@ mod tests {
     #[test]
     fn purls_are_encoded() {
         assert_eq!(
-            purl("deb", Some("debian"), "libstdc++6", "3:12.2+b1~x", &[("arch", "amd64"), ("upstream", "gcc-12@12 x")]),
+            purl(
+                "deb",
+                Some("debian"),
+                "libstdc++6",
+                "3:12.2+b1~x",
+                &[("arch", "amd64"), ("upstream", "gcc-12@12 x")]
+            ),
             "pkg:deb/debian/libstdc%2B%2B6@3:12.2%2Bb1~x?arch=amd64&upstream=gcc-12%4012%20x"
         );
         assert_eq!(

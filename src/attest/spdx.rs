@@ -2,9 +2,10 @@
 //!
 //! Structs of our own for the fields that are used: `spdx-rs` would bring chrono, nom 7 and a random namespace.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
-use super::license::License;
 use super::sbom::{Component, Kind, Party, Sbom, uuid_of, web_address};
 
 /// What `cosign attest --type spdxjson` calls it.
@@ -28,7 +29,17 @@ pub struct Document {
     #[serde(skip_serializing_if = "Option::is_none")]
     comment: Option<String>,
     packages: Vec<Package>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    has_extracted_licensing_infos: Vec<ExtractedLicense>,
     relationships: Vec<Relationship>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExtractedLicense {
+    license_id: String,
+    name: String,
+    extracted_text: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,12 +69,11 @@ struct Package {
     source_info: Option<String>,
     license_concluded: &'static str,
     license_declared: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    license_comments: Option<String>,
     copyright_text: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     comment: Option<String>,
-    primary_package_purpose: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    primary_package_purpose: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     checksums: Vec<Checksum>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -110,6 +120,7 @@ pub fn document(sbom: &Sbom) -> serde_json::Result<Document> {
         },
         comment: (!sbom.gaps.is_empty()).then(|| format!("Not complete. {}", sbom.gaps.join("; "))),
         packages,
+        has_extracted_licensing_infos: extracted_licenses(sbom),
         relationships: relationships(sbom),
     };
     let uuid = uuid_of(&serde_json::to_vec(&document)?);
@@ -127,7 +138,10 @@ fn image(sbom: &Sbom) -> Package {
     let image = &sbom.image;
     Package {
         version_info: image.digest.clone().or_else(|| image.version.clone()),
-        supplier: image.vendor.as_deref().map(|v| format!("Organization: {}", one_line(v))),
+        supplier: image
+            .vendor
+            .as_deref()
+            .map(|v| format!("Organization: {}", one_line(v))),
         homepage: image.homepage.as_deref().and_then(web_address),
         checksums: image
             .sha256()
@@ -138,7 +152,7 @@ fn image(sbom: &Sbom) -> Package {
             .into_iter()
             .collect(),
         external_refs: vec![ExternalRef::purl(&image.purl)],
-        ..Package::named(&image.name, IMAGE_ID.to_string(), "CONTAINER")
+        ..Package::named(&image.name, IMAGE_ID.to_string(), Some("CONTAINER"))
     }
 }
 
@@ -146,46 +160,71 @@ fn system(sbom: &Sbom) -> Package {
     Package {
         version_info: Some(sbom.system.version.clone()).filter(|v| !v.is_empty()),
         comment: Some(sbom.system.pretty_name.clone()),
-        ..Package::named(&sbom.system.id, SYSTEM_ID.to_string(), "OPERATING-SYSTEM")
+        ..Package::named(&sbom.system.id, SYSTEM_ID.to_string(), Some("OPERATING-SYSTEM"))
     }
 }
 
 fn package(component: &Component) -> Package {
-    let (license_declared, license_comments) = match &component.license {
-        License::Expression(expression) => (expression.clone(), None),
-        License::Named(names) => {
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            (UNKNOWN.to_string(), Some(format!("The package names: {}", names.join("; "))))
-        }
-        License::Unknown => (UNKNOWN.to_string(), None),
-    };
     let found = format!("found in /{}", component.location);
     let source_info = match &component.source {
         Some((name, version)) => format!("built from the source package {name} {version}; {found}"),
         None => found,
     };
     let purpose = match component.kind {
-        Kind::Program => "APPLICATION",
-        Kind::Deb | Kind::Python | Kind::Crate => "LIBRARY",
+        Kind::Program => Some("APPLICATION"),
+        Kind::Crate => Some("LIBRARY"),
+        // Either holds both.
+        Kind::Deb | Kind::Python => None,
     };
+    let license = component.license.expression.as_deref();
     Package {
         version_info: Some(component.version.clone()),
         supplier: Some(component.supplier.as_ref().map_or(UNKNOWN.to_string(), supplier)),
         download_location: component.download.clone().unwrap_or_else(|| UNKNOWN.to_string()),
         homepage: component.homepage.as_deref().and_then(web_address),
         source_info: Some(source_info),
-        license_declared,
-        license_comments,
-        comment: component.partial.then(|| "Some files of this package only.".to_string()),
+        license_declared: license.unwrap_or(UNKNOWN).to_string(),
+        comment: component
+            .partial
+            .then(|| "Some files of this package only.".to_string()),
         external_refs: vec![ExternalRef::purl(&component.purl)],
         ..Package::named(&component.name, spdx_id(component), purpose)
     }
 }
 
+/// What the names stand for that are not on SPDX's list. The texts are in the image.
+fn extracted_licenses(sbom: &Sbom) -> Vec<ExtractedLicense> {
+    let mut all = BTreeMap::new();
+    for component in &sbom.components {
+        for reference in &component.license.references {
+            let text = format!(
+                "\"{}\", as /{} in the image says",
+                reference.name, component.license_from
+            );
+            all.insert(&reference.id, (&reference.name, text));
+        }
+    }
+    all.into_iter()
+        .map(|(id, (name, extracted_text))| ExtractedLicense {
+            license_id: id.clone(),
+            name: name.clone(),
+            extracted_text,
+        })
+        .collect()
+}
+
 /// `Organization: Debian Foo Team (foo@example.org)`. That it is a person cannot be known; teams say that they are.
 fn supplier(party: &Party) -> String {
     const TEAMS: [&str; 9] = [
-        "team", "developers", "maintainers", "group", "project", "debian", "ubuntu", "openstack", "foundation",
+        "team",
+        "developers",
+        "maintainers",
+        "group",
+        "project",
+        "debian",
+        "ubuntu",
+        "openstack",
+        "foundation",
     ];
     let lower = party.name.to_lowercase();
     let kind = match TEAMS.iter().any(|word| lower.contains(word)) {
@@ -231,7 +270,7 @@ fn relationships(sbom: &Sbom) -> Vec<Relationship> {
 }
 
 impl Package {
-    fn named(name: &str, id: String, purpose: &'static str) -> Self {
+    fn named(name: &str, id: String, purpose: Option<&'static str>) -> Self {
         Package {
             name: name.to_string(),
             id,
@@ -243,7 +282,6 @@ impl Package {
             source_info: None,
             license_concluded: UNKNOWN,
             license_declared: UNKNOWN.to_string(),
-            license_comments: None,
             copyright_text: UNKNOWN,
             comment: None,
             primary_package_purpose: purpose,

@@ -64,7 +64,11 @@ mod tests {
     #[test]
     fn a_statement_names_its_subject_by_digest() {
         let digest = format!("sha256:{}", "a".repeat(64)).parse().unwrap();
-        let statement = Statement::new(Subject::new("r/i", &digest), "https://example.org/p", serde_json::json!({"x": 1}));
+        let statement = Statement::new(
+            Subject::new("r/i", &digest),
+            "https://example.org/p",
+            serde_json::json!({"x": 1}),
+        );
         assert_eq!(
             String::from_utf8(statement.to_bytes().unwrap()).unwrap(),
             format!(

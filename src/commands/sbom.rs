@@ -31,9 +31,10 @@ pub async fn run(context: &Context, args: &SbomArgs) -> Result<(), Failure> {
         })
         .with_context(|| format!("the SBOM of {} {}", args.image, image.platform))?;
         for gap in &sbom.gaps {
-            context
-                .terminal
-                .say(&format!("warning: the SBOM of {} is not complete: {gap}", image.platform));
+            context.terminal.say(&format!(
+                "warning: the SBOM of {} is not complete: {gap}",
+                image.platform
+            ));
         }
         let document = document(&sbom, args.format)?;
         match (&args.output, directory) {

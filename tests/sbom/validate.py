@@ -1,0 +1,61 @@
+"""Says what is wrong with a document, by the field's own libraries: exit code 1 and the complaints on stdout.
+
+    validate.py spdx|cyclonedx|provenance FILE
+"""
+
+import json
+import sys
+
+
+def spdx(path):
+    from spdx_tools.spdx.parser.error import SPDXParsingError
+    from spdx_tools.spdx.parser.parse_anything import parse_file
+    from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+
+    try:
+        document = parse_file(path)
+    except SPDXParsingError as error:
+        return error.get_messages()
+    return [message.validation_message for message in validate_full_spdx_document(document, "SPDX-2.3")]
+
+
+def cyclonedx(path):
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    with open(path) as file:
+        error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(file.read())
+    return [error] if error else []
+
+
+def provenance(path):
+    """A statement whose predicate is SLSA's provenance; fields that the specification does not have are refused."""
+    from google.protobuf import json_format
+    from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
+    from in_toto_attestation.v1 import statement_pb2
+    from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
+    from in_toto_attestation.v1.statement import Statement
+
+    with open(path) as file:
+        written = json.load(file)
+    try:
+        statement = json_format.ParseDict(written, statement_pb2.Statement())
+        Statement.copy_from_pb(statement).validate()
+        predicate = json_format.ParseDict(written["predicate"], provenance_pb2.Provenance())
+        for resource in predicate.build_definition.resolved_dependencies:
+            ResourceDescriptor.copy_from_pb(resource).validate()
+    except (json_format.ParseError, ValueError) as error:
+        return [error]
+    required = {
+        "predicateType": statement.predicate_type == "https://slsa.dev/provenance/v1",
+        "buildType": predicate.build_definition.build_type,
+        "externalParameters": predicate.build_definition.external_parameters.fields,
+        "builder.id": predicate.run_details.builder.id,
+    }
+    return [f"{name} is missing" for name, there in required.items() if not there]
+
+
+complaints = {"spdx": spdx, "cyclonedx": cyclonedx, "provenance": provenance}[sys.argv[1]](sys.argv[2])
+for complaint in complaints:
+    print(complaint)
+sys.exit(1 if complaints else 0)
