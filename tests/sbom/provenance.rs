@@ -120,9 +120,7 @@ fn dependency<'a>(statement: &'a Value, name: &str) -> &'a Value {
 fn it_is_valid_and_a_broken_one_is_not() {
     let Some(validators) = Validators::get() else { return };
     let good = made(&plan(pypi(), &[]));
-    let complaints = |statement: &Value| validators.complaints(Kind::Provenance, statement.to_string().as_bytes());
-    assert_eq!(complaints(&good), "");
-    for (pointer, value) in [
+    let breaks = [
         ("/_type", json!("https://in-toto.io/Statement/v0.1")),
         ("/subject/0/digest", json!({})),
         ("/predicateType", json!("https://slsa.dev/provenance/v0.2")),
@@ -133,11 +131,8 @@ fn it_is_valid_and_a_broken_one_is_not() {
         ),
         ("/predicate/runDetails/builder", json!({"identity": "x"})),
         ("/predicate/runDetails/metadata/startedOn", json!("yesterday")),
-    ] {
-        let mut broken = good.clone();
-        *broken.pointer_mut(pointer).unwrap() = value;
-        assert_ne!(complaints(&broken), "", "{pointer}");
-    }
+    ];
+    validators.tell_apart(Kind::Provenance, &good, &breaks);
 }
 
 #[test]

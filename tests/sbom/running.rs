@@ -32,8 +32,8 @@ fn report() -> Option<Value> {
 fn obgp_build(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_obgp-build"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["--progress", "quiet"])
         .args(arguments)
+        .args(["--progress", "quiet"])
         .output()
         .unwrap()
 }
@@ -117,15 +117,12 @@ fn nothing_is_missing_against_what_the_running_image_lists() {
         let platform = built["platform"].as_str().unwrap();
         let engine_image = built["engine_image"].as_str().unwrap();
         let document = sbom(layout, platform, "spdx-json");
-        assert_eq!(validators.complaints(Kind::Spdx, &document), "", "{platform}");
-        assert_eq!(
-            document,
-            sbom(layout, platform, "spdx-json"),
-            "{platform}: twice the same bytes"
-        );
-        let cyclonedx = sbom(layout, platform, "cyclonedx-json");
-        assert_eq!(validators.complaints(Kind::CycloneDx, &cyclonedx), "", "{platform}");
+        let again = sbom(layout, platform, "spdx-json");
+        assert_eq!(document, again, "{platform}: twice the same bytes");
         let spdx: Value = serde_json::from_slice(&document).unwrap();
+        validators.assert_valid(Kind::Spdx, &spdx);
+        let cyclonedx: Value = serde_json::from_slice(&sbom(layout, platform, "cyclonedx-json")).unwrap();
+        validators.assert_valid(Kind::CycloneDx, &cyclonedx);
 
         // What dpkg knows is all there; beyond it are the packages that parts were taken from.
         let format = "-f=${Package} ${Version}\n";
@@ -147,10 +144,13 @@ fn nothing_is_missing_against_what_the_running_image_lists() {
             "linux/arm64" => "aarch64-unknown-linux-gnu",
             _ => "x86_64-unknown-linux-gnu",
         };
-        assert_eq!(listed(&spdx, "crate"), crates_of_the_runtime(target), "{platform}");
+        let crates = match inside(engine_image, platform, &["ls", "/usr/local/bin"]).contains("obgp-runtime") {
+            true => crates_of_the_runtime(target),
+            false => BTreeSet::new(),
+        };
+        assert_eq!(listed(&spdx, "crate"), crates, "{platform}");
 
         // The other format has the same.
-        let other: Value = serde_json::from_slice(&cyclonedx).unwrap();
         let purls = |list: &Value, at: &str| {
             let all = list
                 .as_array()
@@ -161,7 +161,7 @@ fn nothing_is_missing_against_what_the_running_image_lists() {
         };
         assert_eq!(
             purls(&spdx["packages"], "/externalRefs/0/referenceLocator"),
-            purls(&other["components"], "/purl"),
+            purls(&cyclonedx["components"], "/purl"),
             "{platform}"
         );
     }

@@ -1,6 +1,6 @@
-"""Says what is wrong with a document, by the field's own libraries: exit code 1 and the complaints on stdout.
+"""Says what is wrong with documents, by the field's own libraries: a list of complaints for each, as JSON.
 
-    validate.py spdx|cyclonedx|provenance FILE
+    validate.py spdx|cyclonedx|provenance FILE...
 """
 
 import json
@@ -55,7 +55,5 @@ def provenance(path):
     return [f"{name} is missing" for name, there in required.items() if not there]
 
 
-complaints = {"spdx": spdx, "cyclonedx": cyclonedx, "provenance": provenance}[sys.argv[1]](sys.argv[2])
-for complaint in complaints:
-    print(complaint)
-sys.exit(1 if complaints else 0)
+validator = {"spdx": spdx, "cyclonedx": cyclonedx, "provenance": provenance}[sys.argv[1]]
+json.dump([[str(complaint) for complaint in validator(path)] for path in sys.argv[2:]], sys.stdout)

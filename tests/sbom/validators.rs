@@ -1,11 +1,11 @@
 //! The validators of CycloneDX, SPDX and in-toto, from PyPI in an environment of their own, once per target directory.
 
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::fs::{FlockOperation, flock};
+use serde_json::Value;
 
 const REQUIREMENTS: [&str; 3] = [
     "cyclonedx-python-lib[json-validation]==11.12.0",
@@ -37,32 +37,53 @@ impl Validators {
         }
     }
 
-    /// What is wrong with a document: nothing, or what its validator says.
-    pub fn complaints(&self, kind: Kind, document: &[u8]) -> String {
-        // The SPDX library tells the format by the name.
-        let mut file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
-        file.write_all(document).unwrap();
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sbom/validate.py");
-        let kind = match kind {
-            Kind::Spdx => "spdx",
-            Kind::CycloneDx => "cyclonedx",
-            Kind::Provenance => "provenance",
-        };
+    /// What is wrong with each document: nothing, or what its validator says.
+    pub fn complaints(&self, kind: Kind, documents: &[Value]) -> Vec<Vec<String>> {
+        let directory = tempfile::tempdir().unwrap();
+        let files: Vec<PathBuf> = documents
+            .iter()
+            .enumerate()
+            .map(|(at, document)| {
+                // The SPDX library tells the format by the name.
+                let file = directory.path().join(format!("{at}.json"));
+                fs::write(&file, document.to_string()).unwrap();
+                file
+            })
+            .collect();
         let output = Command::new(&self.python)
-            .arg(script)
-            .arg(kind)
-            .arg(file.path())
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sbom/validate.py"))
+            .arg(match kind {
+                Kind::Spdx => "spdx",
+                Kind::CycloneDx => "cyclonedx",
+                Kind::Provenance => "provenance",
+            })
+            .args(files)
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        match output.status.code() {
-            Some(0) => String::new(),
-            Some(1) if !said.is_empty() => said,
-            _ => panic!(
-                "the validator itself failed: {}",
-                String::from_utf8_lossy(&output.stderr)
-            ),
+        let failed = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "the validator itself failed: {failed}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The document is valid, and is not any more with one value put in another's place.
+    pub fn tell_apart(&self, kind: Kind, good: &Value, breaks: &[(&str, Value)]) {
+        let mut documents = vec![good.clone()];
+        for (pointer, value) in breaks {
+            let mut broken = good.clone();
+            *broken
+                .pointer_mut(pointer)
+                .unwrap_or_else(|| panic!("nothing at {pointer}")) = value.clone();
+            documents.push(broken);
         }
+        let complaints = self.complaints(kind, &documents);
+        assert_eq!(complaints[0], Vec::<String>::new());
+        for ((pointer, value), complaints) in breaks.iter().zip(&complaints[1..]) {
+            assert!(!complaints.is_empty(), "{pointer}: {value} is not found to be wrong");
+        }
+    }
+
+    pub fn assert_valid(&self, kind: Kind, document: &Value) {
+        self.tell_apart(kind, document, &[]);
     }
 }
 
@@ -87,12 +108,7 @@ fn install() -> Result<PathBuf, String> {
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
-    let failed = |why: String| {
-        format!(
-            "the validators from PyPI cannot be installed ({command:?}): {why}",
-            command = "venv, pip"
-        )
-    };
+    let failed = |why: String| format!("the validators cannot be installed from PyPI: {why}");
     let output = command.output().map_err(|e| failed(e.to_string()))?;
     match output.status.success() {
         true => Ok(()),
