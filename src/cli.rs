@@ -217,7 +217,7 @@ pub struct DiffArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   obgp-build sbom oci:dist/oci:7.0.0-ubuntu_noble --platform linux/amd64 --output sbom.spdx.json
-  obgp-build sbom oci:dist/oci:7.0.0-ubuntu_noble --format cyclonedx-json --output dist   one file per platform
+  obgp-build sbom oci:dist/oci:7.0.0-ubuntu_noble --format cyclonedx-json --output dist
 
 The same image gives the same bytes: dates and identifiers come from the image.")]
 pub struct SbomArgs {

@@ -47,7 +47,8 @@ pub fn components(tree: &Tree) -> (Vec<Component>, Vec<String>) {
     (components, gaps)
 }
 
-/// What is linked into the binary. Crates that only ran while it was built are not in the image.
+/// What the list counts as part of the program: everything but dependencies of build scripts. Procedural macros, and what
+/// other members of the workspace want of the same crate, are among it: rather one too many than one missing.
 fn of_binary(path: &str, info: &VersionInfo, first: usize) -> Vec<Component> {
     let linked: Vec<usize> = (0..info.packages.len())
         .filter(|at| info.packages[*at].kind == DependencyKind::Runtime)

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::license::License;
 use super::sbom::{Component as Found, Kind, Party, Sbom, uuid_of, web_address};
+use super::statement::{Statement, Subject};
 
 /// What `cosign attest --type cyclonedx` calls it.
 pub const PREDICATE_TYPE: &str = "https://cyclonedx.org/bom";
@@ -135,6 +136,11 @@ struct Dependency {
 struct Composition {
     aggregate: &'static str,
     assemblies: Vec<&'static str>,
+}
+
+/// The bytes of the statement that `subject` has this SBOM.
+pub fn statement(subject: Subject, sbom: &Sbom) -> serde_json::Result<Vec<u8>> {
+    Statement::new(subject, PREDICATE_TYPE, document(sbom)?).to_bytes()
 }
 
 /// The document. Its serial number is made from its content.

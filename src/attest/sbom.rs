@@ -166,11 +166,9 @@ impl Sbom {
 /// A status file that lists one package twice would give two components one identifier.
 fn number_repeated(components: &mut [Component]) {
     let mut seen = BTreeSet::new();
-    for at in 0..components.len() {
-        let id = components[at].id.clone();
-        if !seen.insert(id.clone()) {
-            components[at].id = format!("{id}-{at}");
-            seen.insert(components[at].id.clone());
+    for (at, component) in components.iter_mut().enumerate() {
+        if !seen.insert(component.id.clone()) {
+            component.id = format!("{}-{at}", component.id);
         }
     }
 }

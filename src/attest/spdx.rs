@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::sbom::{Component, Kind, Party, Sbom, uuid_of, web_address};
+use super::statement::{Statement, Subject};
 
 /// What `cosign attest --type spdxjson` calls it.
 pub const PREDICATE_TYPE: &str = "https://spdx.dev/Document";
@@ -101,6 +102,11 @@ struct Relationship {
     spdx_element_id: String,
     relationship_type: &'static str,
     related_spdx_element: String,
+}
+
+/// The bytes of the statement that `subject` has this SBOM.
+pub fn statement(subject: Subject, sbom: &Sbom) -> serde_json::Result<Vec<u8>> {
+    Statement::new(subject, PREDICATE_TYPE, document(sbom)?).to_bytes()
 }
 
 /// The document. Its namespace is made from its content.

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use image::{SITE, TestImage};
-use obgp_build::attest::{ImageForSbom, Sbom, cyclonedx, spdx};
+use obgp_build::attest::{ImageForSbom, Sbom, Subject, cyclonedx, spdx};
 use serde_json::{Value, json};
 use validators::{Kind, Validators};
 
@@ -250,6 +250,36 @@ fn the_same_image_gives_the_same_bytes_and_another_image_another_identity() {
     // The image's date, not today's.
     assert_eq!(spdx_of(&one)["creationInfo"]["created"], "2026-01-01T00:00:00Z");
     assert_eq!(cyclonedx_of(&one)["metadata"]["timestamp"], "2026-01-01T00:00:00Z");
+}
+
+#[test]
+fn an_sbom_becomes_the_predicate_of_a_statement() {
+    let Some(validators) = Validators::get() else { return };
+    let sbom = sbom_of(&image(), Some(DIGEST));
+    let subject = || Subject::new("docker.io/openstackhelm/ovn-bgp-agent", &DIGEST.parse().unwrap());
+    for (bytes, predicate_type, predicate) in [
+        (
+            spdx::statement(subject(), &sbom),
+            "https://spdx.dev/Document",
+            spdx_of(&sbom),
+        ),
+        (
+            cyclonedx::statement(subject(), &sbom),
+            "https://cyclonedx.org/bom",
+            cyclonedx_of(&sbom),
+        ),
+    ] {
+        let statement: Value = serde_json::from_slice(&bytes.unwrap()).unwrap();
+        assert_eq!(statement["predicateType"], predicate_type);
+        assert_eq!(statement["predicate"], predicate);
+        assert_eq!(statement["subject"][0]["digest"]["sha256"], DIGEST["sha256:".len()..]);
+        let breaks = [
+            ("/_type", json!("x")),
+            ("/subject", json!([])),
+            ("/predicate", json!({})),
+        ];
+        validators.tell_apart(Kind::Statement, &statement, &breaks);
+    }
 }
 
 #[test]

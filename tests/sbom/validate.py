@@ -1,6 +1,6 @@
 """Says what is wrong with documents, by the field's own libraries: a list of complaints for each, as JSON.
 
-    validate.py spdx|cyclonedx|provenance FILE...
+    validate.py spdx|cyclonedx|statement|provenance FILE...
 """
 
 import json
@@ -28,26 +28,39 @@ def cyclonedx(path):
     return [error] if error else []
 
 
-def provenance(path):
-    """A statement whose predicate is SLSA's provenance; fields that the specification does not have are refused."""
+def statement(path):
     from google.protobuf import json_format
-    from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
     from in_toto_attestation.v1 import statement_pb2
-    from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
     from in_toto_attestation.v1.statement import Statement
 
     with open(path) as file:
         written = json.load(file)
     try:
-        statement = json_format.ParseDict(written, statement_pb2.Statement())
-        Statement.copy_from_pb(statement).validate()
+        parsed = json_format.ParseDict(written, statement_pb2.Statement())
+        Statement.copy_from_pb(parsed).validate()
+    except (json_format.ParseError, ValueError) as error:
+        return [error]
+    return []
+
+
+def provenance(path):
+    """A statement whose predicate is SLSA's provenance; fields that the specification does not have are refused."""
+    from google.protobuf import json_format
+    from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
+    from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
+
+    if complaints := statement(path):
+        return complaints
+    with open(path) as file:
+        written = json.load(file)
+    try:
         predicate = json_format.ParseDict(written["predicate"], provenance_pb2.Provenance())
         for resource in predicate.build_definition.resolved_dependencies:
             ResourceDescriptor.copy_from_pb(resource).validate()
     except (json_format.ParseError, ValueError) as error:
         return [error]
     required = {
-        "predicateType": statement.predicate_type == "https://slsa.dev/provenance/v1",
+        "predicateType": written["predicateType"] == "https://slsa.dev/provenance/v1",
         "buildType": predicate.build_definition.build_type,
         "externalParameters": predicate.build_definition.external_parameters.fields,
         "builder.id": predicate.run_details.builder.id,
@@ -55,5 +68,5 @@ def provenance(path):
     return [f"{name} is missing" for name, there in required.items() if not there]
 
 
-validator = {"spdx": spdx, "cyclonedx": cyclonedx, "provenance": provenance}[sys.argv[1]]
+validator = {"spdx": spdx, "cyclonedx": cyclonedx, "statement": statement, "provenance": provenance}[sys.argv[1]]
 json.dump([[str(complaint) for complaint in validator(path)] for path in sys.argv[2:]], sys.stdout)

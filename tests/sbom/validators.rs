@@ -17,6 +17,7 @@ const REQUIREMENTS: [&str; 3] = [
 pub enum Kind {
     Spdx,
     CycloneDx,
+    Statement,
     Provenance,
 }
 
@@ -55,6 +56,7 @@ impl Validators {
             .arg(match kind {
                 Kind::Spdx => "spdx",
                 Kind::CycloneDx => "cyclonedx",
+                Kind::Statement => "statement",
                 Kind::Provenance => "provenance",
             })
             .args(files)
