@@ -77,6 +77,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Compare two images: packages, Python distributions, files, config
     Diff(DiffArgs),
+    /// List what is in an image: Debian packages, Python distributions, Rust crates
+    Sbom(SbomArgs),
     /// Put an image that an engine has into an OCI layout, and verify it
     Ingest(IngestArgs),
     /// Print the Dockerfile of a distro
@@ -210,6 +212,33 @@ pub struct DiffArgs {
     /// Only these platforms [default: those that both have]
     #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
     pub platform: Vec<Platform>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  obgp-build sbom oci:dist/oci:7.0.0-ubuntu_noble --platform linux/amd64 --output sbom.spdx.json
+  obgp-build sbom oci:dist/oci:7.0.0-ubuntu_noble --format cyclonedx-json --output dist
+
+The same image gives the same bytes: dates and identifiers come from the image.")]
+pub struct SbomArgs {
+    /// `oci:DIR[:TAG]` or `docker:NAME`
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// SPDX 2.3 or CycloneDX 1.6
+    #[arg(long, value_enum, default_value_t = SbomFormat::SpdxJson)]
+    pub format: SbomFormat,
+    /// Only these platforms
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
+    pub platform: Vec<Platform>,
+    /// A file, or a directory for a file per platform; `-` is stdout [default: -]
+    #[arg(long, value_name = "FILE|DIR")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SbomFormat {
+    SpdxJson,
+    CyclonedxJson,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! Two images into what differs between them: packages, Python distributions, files, configuration.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
 use oci_spec::image::ImageConfiguration;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::layout::tree::{Node, NodeKind, Tree};
 use crate::packages::dpkg;
-use crate::packages::python::SitePath;
+use crate::packages::python::{self, SitePath};
 use crate::platform::Platform;
 
 /// How many lines of each kind of difference people are shown; JSON has all.
@@ -117,20 +117,8 @@ fn packages(tree: &Tree) -> BTreeMap<String, String> {
 }
 
 fn distributions(tree: &Tree) -> BTreeMap<String, String> {
-    // Whichever interpreters there are: a directory pythonX.Y with a standard library stands for one.
-    let minor = |name: &str| {
-        name.strip_prefix("python")
-            .filter(|v| v.starts_with("3."))
-            .map(str::to_string)
-    };
-    let roots = ["usr/lib", "usr/local/lib"];
-    let versions: BTreeSet<String> = roots
-        .iter()
-        .flat_map(|dir| tree.children(dir))
-        .filter_map(|(name, _)| minor(name))
-        .collect();
     let mut all = BTreeMap::new();
-    for version in versions {
+    for version in python::interpreters(tree) {
         for found in SitePath::read(tree, &version, None).distributions {
             all.insert(found.name, found.version);
         }

@@ -3,6 +3,7 @@
 //! `config` → `plan` → `base` → `buildkit` → `layout` → `verify` → `report`; only `commands` knows that order.
 
 pub mod artifact;
+pub mod attest;
 pub mod base;
 pub mod buildkit;
 pub mod cli;

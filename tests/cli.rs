@@ -38,6 +38,7 @@ fn help_of_every_subcommand() {
         "plan",
         "verify",
         "diff",
+        "sbom",
         "ingest",
         "dockerfile",
         "bootstrap",

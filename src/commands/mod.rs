@@ -23,6 +23,7 @@ mod image;
 mod ingest;
 mod lock;
 mod plan;
+mod sbom;
 mod verify;
 
 /// What every command is given. Clones share the terminal and the cancellation.
@@ -161,6 +162,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Plan(args) => plan::run(context, &args).await,
         Command::Verify(args) => verify::run(context, &args).await,
         Command::Diff(args) => diff::run(context, &args).await,
+        Command::Sbom(args) => sbom::run(context, &args).await,
         Command::Ingest(args) => ingest::run(context, &args).await,
         Command::Dockerfile(args) => dockerfile::run(context, &args),
         Command::Bootstrap(args) => bootstrap::run(context, &args).await,

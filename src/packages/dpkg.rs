@@ -25,10 +25,18 @@ pub struct Package {
     /// The three words of `Status`: what is wanted, the error flag, what is: `install ok installed`. Of a package of
     /// `status.d`: `partial`.
     pub status: String,
-    /// The source package, where its name differs from the binary's.
+    /// The source package, where its name or its version differs from the binary's.
     pub source: Option<String>,
+    /// The source's version, where it differs.
+    pub source_version: Option<String>,
     pub maintainer: Option<String>,
     pub homepage: Option<String>,
+    /// `Pre-Depends` and `Depends`: each a choice of package names.
+    #[serde(skip)]
+    pub depends: Vec<Vec<String>>,
+    /// Names it answers to besides its own.
+    #[serde(skip)]
+    pub provides: Vec<String>,
 }
 
 impl Package {
@@ -127,11 +135,20 @@ fn package(fields: &[(&str, &str)], line: usize) -> Result<Package, DpkgError> {
             Ok(field(name).unwrap_or_default())
         }
     };
+    let source = field("Source");
+    let relations = |name: &str| field(name).as_deref().map(relations).unwrap_or_default();
     Ok(Package {
         version: of_unpacked("Version", "a package without Version")?,
         architecture: of_unpacked("Architecture", "a package without Architecture")?,
         // `Source: name (version)`: the version is given where it differs.
-        source: field("Source").and_then(|s| s.split_whitespace().next().map(str::to_string)),
+        source: source
+            .as_deref()
+            .and_then(|s| s.split_whitespace().next().map(str::to_string)),
+        source_version: source
+            .as_deref()
+            .and_then(|s| Some(s.split_once('(')?.1.split_once(')')?.0.trim().to_string())),
+        depends: [relations("Pre-Depends"), relations("Depends")].concat(),
+        provides: relations("Provides").concat(),
         maintainer: field("Maintainer"),
         homepage: field("Homepage"),
         name,
@@ -139,11 +156,30 @@ fn package(fields: &[(&str, &str)], line: usize) -> Result<Package, DpkgError> {
     })
 }
 
+/// `a (>= 1) | b, c:any` names packages (Debian policy 7.1): the choices, each without versions and architectures.
+fn relations(text: &str) -> Vec<Vec<String>> {
+    let name = |choice: &str| {
+        let end = choice.find([' ', '(', ':', '[', '<']).unwrap_or(choice.len());
+        choice[..end].to_string()
+    };
+    text.split(',')
+        .map(|choices| {
+            choices
+                .split('|')
+                .map(|c| name(c.trim()))
+                .filter(|n| !n.is_empty())
+                .collect::<Vec<_>>()
+        })
+        .filter(|choices| !choices.is_empty())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const TWO: &str = "Package: jq\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.6-2.1\nSource: jq (1.6)\n\
+        Pre-Depends: dpkg (>= 1.15)\nDepends: libjq1 (= 1.6), debconf | debconf-2.0, python3:any <!x>\n\
         Conffiles:\n /etc/x 0123\nDescription: lightweight\n and flexible\n\n\nPackage: frr\nStatus: deinstall ok config-files\n\
         Architecture: amd64\nVersion: 8.4.4\n";
 
@@ -153,6 +189,16 @@ mod tests {
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].name.as_str(), found[0].version.as_str()), ("jq", "1.6-2.1"));
         assert_eq!(found[0].source.as_deref(), Some("jq"));
+        assert_eq!(found[0].source_version.as_deref(), Some("1.6"));
+        assert_eq!(
+            found[0].depends,
+            [
+                vec!["dpkg"],
+                vec!["libjq1"],
+                vec!["debconf", "debconf-2.0"],
+                vec!["python3"]
+            ]
+        );
         assert!(found[0].installed() && !found[1].installed() && found[1].removed());
     }
 

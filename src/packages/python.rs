@@ -6,9 +6,11 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use pep508_rs::PackageName;
+use pep440_rs::Version;
+use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder, PackageName};
 use serde::Serialize;
 
+use super::dpkg::Package;
 use crate::layout::tree::{NodeKind, Tree};
 
 /// Far more than site directories have; beyond it metadata is not read.
@@ -40,8 +42,16 @@ pub struct Distribution {
     pub requires: Vec<String>,
     #[serde(skip)]
     pub requires_python: Option<String>,
-    /// `License-Expression`, or `License` where it is short enough to be a name.
+    /// `License-Expression` (PEP 639).
+    pub license_expression: Option<String>,
+    /// `License`, where it is short enough to be a name.
     pub license: Option<String>,
+    /// The classifiers that begin with `License ::`.
+    #[serde(skip)]
+    pub license_classifiers: Vec<String>,
+    /// `Author-email` or `Maintainer-email`, or the name where there is no address.
+    pub author: Option<String>,
+    /// `Home-page`, or the project URL that stands for it, or that of the source.
     pub homepage: Option<String>,
     #[serde(skip)]
     pub scripts: Vec<Script>,
@@ -225,6 +235,46 @@ fn find_in(tree: &Tree, search: &[String], name: &str, suffixes: &[String]) -> O
     (!namespace.is_empty()).then_some(Module::Namespace(namespace))
 }
 
+/// Which interpreters (`3.11`) have a library directory in the tree.
+pub fn interpreters(tree: &Tree) -> BTreeSet<String> {
+    ["usr/lib", "usr/local/lib"]
+        .iter()
+        .flat_map(|dir| tree.children(dir))
+        .filter_map(|(name, _)| name.strip_prefix("python"))
+        .filter(|version| version.starts_with("3."))
+        .map(str::to_string)
+        .collect()
+}
+
+/// The marker variables (PEP 508) of CPython `python` (`3.11`) on `gnu` (`x86_64`, `aarch64`). The packages may know its
+/// full version.
+pub fn marker_environment(python: &str, packages: &[Package], gnu: &str) -> Option<MarkerEnvironment> {
+    let full = full_version(python, packages).unwrap_or_else(|| format!("{python}.0"));
+    MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
+        implementation_name: "cpython",
+        implementation_version: &full,
+        os_name: "posix",
+        platform_machine: gnu,
+        platform_python_implementation: "CPython",
+        // Those of the kernel it will run on; nothing on PyPI asks for them in earnest.
+        platform_release: "",
+        platform_system: "Linux",
+        platform_version: "",
+        python_full_version: &full,
+        python_version: python,
+        sys_platform: "linux",
+    })
+    .ok()
+}
+
+/// `3.11.2` of package python3.11 at `3.11.2-6+deb12u6`.
+fn full_version(python: &str, packages: &[Package]) -> Option<String> {
+    let installed = |name: String| packages.iter().find(|p| p.name == name && p.installed());
+    let package = installed(format!("python{python}")).or_else(|| installed(format!("python{python}-minimal")))?;
+    let upstream = package.version.split(['-', '+', '~']).next()?;
+    Version::from_str(upstream).ok().map(|v| v.to_string())
+}
+
 /// The suffixes of extension modules that CPython `python` on `gnu` (`x86_64`, `aarch64`) loads.
 pub fn extension_suffixes(python: &str, gnu: &str) -> Vec<String> {
     let tag = python.replace('.', "");
@@ -249,6 +299,12 @@ impl Distribution {
                 .map(|(_, v)| v.as_str())
         };
         let known = |v: &&str| !v.is_empty() && *v != "UNKNOWN";
+        let all = |name: &'static str| {
+            headers
+                .iter()
+                .filter(move |(n, _)| n.eq_ignore_ascii_case(name))
+                .map(|(_, v)| v.as_str())
+        };
         let written = get("Name").ok_or("no Name")?;
         let name = PackageName::from_str(written).map_err(|_| format!("{written:?} is no name"))?;
         let file = |name: &str| text(tree, &format!("{metadata}/{name}"));
@@ -257,17 +313,26 @@ impl Distribution {
             version: get("Version").filter(known).ok_or("no Version")?.to_string(),
             site: site.to_string(),
             metadata: metadata.to_string(),
-            requires: headers
-                .iter()
-                .filter(|(n, _)| n.eq_ignore_ascii_case("Requires-Dist"))
-                .map(|(_, v)| v.clone())
-                .collect(),
+            requires: all("Requires-Dist").map(str::to_string).collect(),
             requires_python: get("Requires-Python").map(str::to_string),
-            license: get("License-Expression")
-                .or(get("License").filter(|l| l.len() <= 64))
+            license_expression: get("License-Expression").filter(known).map(str::to_string),
+            license: get("License")
+                .filter(|l| l.len() <= 64)
                 .filter(known)
                 .map(str::to_string),
-            homepage: get("Home-page").filter(known).map(str::to_string),
+            license_classifiers: all("Classifier")
+                .filter(|c| c.starts_with("License ::"))
+                .map(str::to_string)
+                .collect(),
+            author: author(&get),
+            homepage: get("Home-page")
+                .filter(known)
+                .or_else(|| {
+                    ["homepage", "source", "repository", "sourcecode"]
+                        .iter()
+                        .find_map(|label| project_url(all("Project-URL"), label))
+                })
+                .map(str::to_string),
             scripts: file("entry_points.txt").map(parse_console_scripts).unwrap_or_default(),
             record: file("RECORD").map(|text| parse_record(site, text)),
             top_level: file("top_level.txt")
@@ -297,6 +362,29 @@ impl Distribution {
             .filter(|name| name.chars().all(|c| c.is_alphanumeric() || c == '_'))
             .collect()
     }
+}
+
+/// `Name <address>` where both are known, in one field or in two.
+fn author<'a>(get: &impl Fn(&str) -> Option<&'a str>) -> Option<String> {
+    for role in ["Author", "Maintainer"] {
+        let known = |name: &str| get(name).filter(|v| !v.is_empty() && *v != "UNKNOWN");
+        match (known(role), known(&format!("{role}-email"))) {
+            (Some(name), Some(address)) if !address.contains('<') => return Some(format!("{name} <{address}>")),
+            (_, Some(address)) => return Some(address.to_string()),
+            (Some(name), None) => return Some(name.to_string()),
+            (None, None) => {}
+        }
+    }
+    None
+}
+
+/// The URL of `Project-URL: Label, URL` with this label, compared as the specification of well-known labels says.
+fn project_url<'a>(mut urls: impl Iterator<Item = &'a str>, label: &str) -> Option<&'a str> {
+    urls.find_map(|value| {
+        let (written, url) = value.split_once(',')?;
+        let normal: String = written.chars().filter(char::is_ascii_alphanumeric).collect();
+        normal.eq_ignore_ascii_case(label).then(|| url.trim())
+    })
 }
 
 /// The header fields of METADATA or PKG-INFO: `Name: value` up to the first empty line, continued by indented lines.
@@ -398,6 +486,26 @@ mod tests {
         let fields = parse_headers("Name: a\nRequires-Dist: b>=1\nLicense: x\n  y\n\nName: z\n");
         assert_eq!(fields.len(), 3);
         assert_eq!(fields[2].1, "x\ny");
+    }
+
+    #[test]
+    fn authors_and_addresses_are_joined() {
+        let of = |text: &str| {
+            let headers = parse_headers(text);
+            author(&|name| headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()))
+        };
+        assert_eq!(
+            of("Author: A B\nAuthor-email: a@b.org\n").as_deref(),
+            Some("A B <a@b.org>")
+        );
+        assert_eq!(
+            of("Author: A\nAuthor-email: O <o@p.org>\n").as_deref(),
+            Some("O <o@p.org>")
+        );
+        assert_eq!(of("Author: UNKNOWN\nMaintainer: M\n").as_deref(), Some("M"));
+        assert_eq!(of("Name: x\n"), None);
+        let urls = ["Bug Tracker, https://b", "Home-Page, https://h"];
+        assert_eq!(project_url(urls.into_iter(), "homepage"), Some("https://h"));
     }
 
     #[test]

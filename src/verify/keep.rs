@@ -1,10 +1,14 @@
-//! Which files' contents the rules need; of all others the tree has metadata and the head only.
+//! Which files' contents the rules and the SBOM need; of all others the tree has metadata and the head only.
 
 use crate::packages::dpkg::{STATUS, STATUS_DIR};
 
 /// No text that the rules read is longer; dpkg's status of a full desktop is about 6 MB.
 const LARGEST: u64 = 16 << 20;
 const LARGEST_SMALL: u64 = 1 << 20;
+/// The runtime's binary has the list of its crates in it, and is half as large.
+const LARGEST_PROGRAM: u64 = 4 << 20;
+/// Debian's longest statements of copyright have some hundred kilobytes.
+const LARGEST_COPYRIGHT: u64 = 256 << 10;
 
 /// Whether the content of the file at `path` (no leading slash) is to be kept for the rules.
 pub fn keeps(path: &str, size: u64) -> bool {
@@ -14,7 +18,13 @@ pub fn keeps(path: &str, size: u64) -> bool {
     if path.starts_with(STATUS_DIR) {
         return size <= LARGEST_SMALL;
     }
-    size <= LARGEST_SMALL && (is_configuration(path) || is_python_metadata(path) || is_script(path))
+    if is_program(path) {
+        return size <= LARGEST_PROGRAM;
+    }
+    if is_copyright(path) {
+        return size <= LARGEST_COPYRIGHT;
+    }
+    size <= LARGEST_SMALL && (is_configuration(path) || is_python_metadata(path))
 }
 
 fn is_configuration(path: &str) -> bool {
@@ -68,9 +78,16 @@ fn is_python_metadata(path: &str) -> bool {
     name.ends_with(".pth") || name.ends_with(".egg-info")
 }
 
-/// The commands in /usr/local are ours, and small scripts.
-fn is_script(path: &str) -> bool {
+/// The commands in /usr/local are ours: small scripts, and the runtime.
+fn is_program(path: &str) -> bool {
     path.starts_with("usr/local/bin/") || path.starts_with("usr/local/sbin/")
+}
+
+/// `usr/share/doc/PACKAGE/copyright`: what Debian says of a package's licences.
+fn is_copyright(path: &str) -> bool {
+    path.strip_prefix("usr/share/doc/")
+        .and_then(|rest| rest.split_once('/'))
+        .is_some_and(|(_, name)| name == "copyright")
 }
 
 #[cfg(test)]
@@ -85,11 +102,14 @@ mod tests {
             "etc/sudoers.d/privsep",
             "var/lib/dpkg/status",
             "etc/ssl/certs/ca-certificates.crt",
+            "usr/local/bin/obgp-runtime",
+            "usr/share/doc/sudo/copyright",
         ] {
             assert!(keeps(path, 1000) && !keeps(path, 1 << 30), "{path}");
         }
         assert!(keeps("usr/local/lib/python3.12/dist-packages/a-1.dist-info/RECORD", 10));
         assert!(!keeps("usr/lib/x86_64-linux-gnu/libc.so.6", 10));
         assert!(!keeps("usr/local/lib/python3.12/dist-packages/a/__init__.py", 10));
+        assert!(!keeps("usr/share/doc/sudo/examples/copyright", 10));
     }
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::str::FromStr;
 
 use pep440_rs::{Version, VersionSpecifiers};
-use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, VerbatimUrl, VersionOrUrl};
+use pep508_rs::{ExtraName, MarkerEnvironment, Requirement, VerbatimUrl, VersionOrUrl};
 
 use super::verdict::Evidence;
 use super::{Context, Rule};
-use crate::packages::python::{Distribution, Module};
+use crate::packages::python::{self, Distribution, Module};
 
 pub const REQUIREMENTS: Rule = Rule {
     id: "python-requirements",
@@ -18,35 +18,11 @@ pub const REQUIREMENTS: Rule = Rule {
 
 /// The marker variables (PEP 508) of the image's interpreter.
 pub fn marker_environment(context: &Context) -> Option<MarkerEnvironment> {
-    let python = context.expected.distro.python.as_str();
-    let full = full_version(context).unwrap_or_else(|| format!("{python}.0"));
-    MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
-        implementation_name: "cpython",
-        implementation_version: &full,
-        os_name: "posix",
-        platform_machine: context.image.platform.architecture().gnu_name(),
-        platform_python_implementation: "CPython",
-        // Those of the kernel it will run on; nothing on PyPI asks for them in earnest.
-        platform_release: "",
-        platform_system: "Linux",
-        platform_version: "",
-        python_full_version: &full,
-        python_version: python,
-        sys_platform: "linux",
-    })
-    .ok()
-}
-
-/// `3.11.2` of package python3.11 at `3.11.2-6+deb12u6`.
-fn full_version(context: &Context) -> Option<String> {
-    let python = &context.expected.distro.python;
-    let package = context.package(&format!("python{python}"));
-    let version = package
-        .or_else(|| context.package(&format!("python{python}-minimal")))?
-        .version
-        .as_str();
-    let upstream = version.split(['-', '+', '~']).next()?;
-    Version::from_str(upstream).ok().map(|v| v.to_string())
+    python::marker_environment(
+        &context.expected.distro.python,
+        context.dpkg.as_deref().unwrap_or_default(),
+        context.image.platform.architecture().gnu_name(),
+    )
 }
 
 pub fn parse(text: &str) -> Result<Requirement<VerbatimUrl>, String> {

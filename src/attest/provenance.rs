@@ -1,0 +1,321 @@
+//! What was planned, and what came of it -> SLSA provenance of one platform's image.
+//!
+//! The predicate is SLSA's v1 (<https://slsa.dev/spec/v1.0/provenance>); `docs/provenance.md` describes what our
+//! [`BUILD_TYPE`] puts into it. Secrets are not parameters: neither their values nor where they came from is told.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::sbom::purl;
+use super::statement::{Statement, Subject};
+use crate::context::DOCKERFILE;
+use crate::plan::{EnginePlan, ImagePlan, Target};
+use crate::platform::Platform;
+use crate::project::Source;
+use crate::report::result::{BaseReport, Built};
+
+/// What `cosign attest --type slsaprovenance1` calls it.
+pub const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
+
+/// Names the meaning of the parameters; `docs/provenance.md` is its definition. The number changes with the meaning.
+pub const BUILD_TYPE: &str = "https://opendev.org/openstack/openstack-helm-images/obgp-build/provenance/v1";
+
+/// What the plan does not know: who built, when, and with which flags.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// The project's name on PyPI.
+    pub project: &'a str,
+    /// A URI for the machinery that is trusted to tell the truth here: a CI system's job, or a person's machine.
+    pub builder_id: &'a str,
+    /// One run of it, such as a CI build's URL or UUID.
+    pub invocation_id: Option<&'a str>,
+    pub engine: &'a EnginePlan,
+    pub flags: Flags<'a>,
+    /// What the builder stages stood on, once it is known.
+    pub build_base: Option<&'a BaseReport>,
+    pub started: Timestamp,
+    pub finished: Timestamp,
+}
+
+/// The flags that decide what is built or how.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Flags<'a> {
+    pub no_cache: bool,
+    pub locked: bool,
+    pub compression: &'a str,
+    /// `--base`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<&'a str>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ProvenanceError {
+    #[error("cannot read the build context that {image} was planned with: {source}")]
+    Context { image: String, source: io::Error },
+    #[error("the build context that {image} was planned with has no {DOCKERFILE}")]
+    NoDockerfile { image: String },
+    #[error("cannot write the provenance of {image}: {source}")]
+    Json { image: String, source: serde_json::Error },
+}
+
+/// The bytes of the statement about `subject`, the manifest that was built for `target`.
+pub fn statement(
+    subject: Subject,
+    image: &ImagePlan,
+    target: &Target,
+    built: &Built,
+    run: &Run<'_>,
+) -> Result<Vec<u8>, ProvenanceError> {
+    let predicate = predicate(image, target, built, run)?;
+    let statement = Statement::new(subject, PREDICATE_TYPE, predicate);
+    statement.to_bytes().map_err(|source| ProvenanceError::Json {
+        image: image.name.clone(),
+        source,
+    })
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Predicate<'a> {
+    build_definition: BuildDefinition<'a>,
+    run_details: RunDetails<'a>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BuildDefinition<'a> {
+    build_type: &'static str,
+    external_parameters: ExternalParameters<'a>,
+    internal_parameters: InternalParameters<'a>,
+    resolved_dependencies: Vec<Resource>,
+}
+
+/// What the person asked for.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExternalParameters<'a> {
+    distro: &'a str,
+    platform: Platform,
+    #[serde(rename = "ref")]
+    reference: &'a str,
+    image: &'a str,
+    flags: Flags<'a>,
+}
+
+/// What the plan made of it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InternalParameters<'a> {
+    python: &'a str,
+    /// The OpenStack release whose upper constraints the lock honours.
+    constraints: &'a str,
+    lock: &'a str,
+    source_date_epoch: i64,
+    emulated: bool,
+    labels: &'a BTreeMap<String, String>,
+}
+
+/// SLSA's ResourceDescriptor.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Resource {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uri: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    digest: BTreeMap<&'static str, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    media_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<&'static str, String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RunDetails<'a> {
+    builder: Builder<'a>,
+    metadata: Metadata<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct Builder<'a> {
+    id: &'a str,
+    version: BTreeMap<&'static str, &'a str>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invocation_id: Option<&'a str>,
+    started_on: String,
+    finished_on: String,
+}
+
+fn predicate<'a>(
+    image: &'a ImagePlan,
+    target: &'a Target,
+    built: &Built,
+    run: &Run<'a>,
+) -> Result<Predicate<'a>, ProvenanceError> {
+    Ok(Predicate {
+        build_definition: BuildDefinition {
+            build_type: BUILD_TYPE,
+            external_parameters: ExternalParameters {
+                distro: &image.distro,
+                platform: target.platform,
+                reference: &image.reference,
+                image: &image.name,
+                flags: run.flags,
+            },
+            internal_parameters: InternalParameters {
+                python: &image.python,
+                constraints: &image.constraints,
+                lock: &image.lock.name,
+                source_date_epoch: image.source_date_epoch,
+                emulated: target.emulated,
+                labels: &image.labels,
+            },
+            resolved_dependencies: dependencies(image, built, run)?,
+        },
+        run_details: RunDetails {
+            builder: Builder {
+                id: run.builder_id,
+                version: BTreeMap::from([
+                    ("obgp-build", env!("CARGO_PKG_VERSION")),
+                    ("engine", run.engine.version.as_str()),
+                ]),
+            },
+            metadata: Metadata {
+                invocation_id: run.invocation_id,
+                started_on: seconds(run.started),
+                finished_on: seconds(run.finished),
+            },
+        },
+    })
+}
+
+/// RFC 3339 in UTC.
+fn seconds(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Everything that went in, as far as it was pinned before the build: bases, files, the lock, the project.
+fn dependencies(image: &ImagePlan, built: &Built, run: &Run<'_>) -> Result<Vec<Resource>, ProvenanceError> {
+    let files = ContextFiles::read(image)?;
+    let mut all = vec![base("base", &built.base)];
+    all.extend(run.build_base.map(|report| base("build base", report)));
+    all.push(Resource::file(DOCKERFILE, files.dockerfile));
+    all.push(Resource {
+        media_type: Some("application/x-tar"),
+        ..Resource::file("build context", bare(&image.context_digest).to_string())
+    });
+    all.push(Resource {
+        annotations: BTreeMap::from([("distributions", image.lock.distributions.to_string())]),
+        ..Resource::file(
+            &format!("locks/{}", image.lock.name),
+            bare(&image.lock.digest).to_string(),
+        )
+    });
+    all.push(project(image, run.project));
+    all.extend(files.runtime.map(|digest| Resource {
+        name: "runtime".to_string(),
+        digest: BTreeMap::from([("dirHash", digest)]),
+        ..Resource::default()
+    }));
+    Ok(all)
+}
+
+/// `docker-image` is how BuildKit names the source. A base that only the engine has may have no digest.
+fn base(role: &str, report: &BaseReport) -> Resource {
+    let digest = report.digest.as_deref().map(|d| ("sha256", bare(d).to_string()));
+    Resource {
+        name: report.name.clone(),
+        uri: Some(format!("docker-image://{}", report.name)),
+        digest: digest.into_iter().collect(),
+        annotations: BTreeMap::from([("role", role.to_string())]),
+        ..Resource::default()
+    }
+}
+
+/// From PyPI the lock has the hashes of; from git, the commit says it all.
+fn project(image: &ImagePlan, name: &str) -> Resource {
+    match &image.source {
+        Source::PyPI { version } => Resource {
+            name: name.to_string(),
+            uri: Some(purl("pypi", None, name, version, &[])),
+            annotations: BTreeMap::from([("hashes", format!("locks/{}", image.lock.name))]),
+            ..Resource::default()
+        },
+        Source::Git { url, commit } => Resource {
+            name: name.to_string(),
+            uri: Some(format!("git+{url}@{}", image.reference)),
+            digest: BTreeMap::from([("gitCommit", commit.clone())]),
+            ..Resource::default()
+        },
+    }
+}
+
+/// The hexadecimal part.
+fn bare(digest: &str) -> &str {
+    digest.strip_prefix("sha256:").unwrap_or(digest)
+}
+
+impl Resource {
+    fn file(name: &str, sha256: String) -> Self {
+        Resource {
+            name: name.to_string(),
+            digest: BTreeMap::from([("sha256", sha256)]),
+            ..Resource::default()
+        }
+    }
+}
+
+/// What of the context is told besides the digest of the whole.
+struct ContextFiles {
+    dockerfile: String,
+    /// Of `runtime/`, where the context has it: in-toto's `dirHash`, which is Go's h1 in hexadecimal.
+    runtime: Option<String>,
+}
+
+impl ContextFiles {
+    fn read(image: &ImagePlan) -> Result<Self, ProvenanceError> {
+        let digests = digests(&image.context).map_err(|source| ProvenanceError::Context {
+            image: image.name.clone(),
+            source,
+        })?;
+        let dockerfile = digests.get(DOCKERFILE).ok_or_else(|| ProvenanceError::NoDockerfile {
+            image: image.name.clone(),
+        })?;
+        let listing: String = digests
+            .iter()
+            .filter(|(path, _)| path.starts_with("runtime/"))
+            .map(|(path, digest)| format!("{digest}  {path}\n"))
+            .collect();
+        Ok(ContextFiles {
+            dockerfile: dockerfile.clone(),
+            runtime: (!listing.is_empty()).then(|| hex::encode(Sha256::digest(listing))),
+        })
+    }
+}
+
+/// SHA-256 of each file of the context, by path.
+fn digests(context: &[u8]) -> io::Result<BTreeMap<String, String>> {
+    let mut digests = BTreeMap::new();
+    for entry in tar::Archive::new(context).entries()? {
+        let mut entry = entry?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let path = entry.path()?.to_string_lossy().into_owned();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content)?;
+        digests.insert(path, hex::encode(Sha256::digest(content)));
+    }
+    Ok(digests)
+}

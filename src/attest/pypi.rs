@@ -1,0 +1,122 @@
+//! The distributions on the interpreters' paths -> components.
+
+use std::collections::{BTreeSet, HashMap};
+use std::str::FromStr;
+
+use pep508_rs::{MarkerEnvironment, PackageName, Requirement, VerbatimUrl};
+use serde::Deserialize;
+
+use super::license::{self, License};
+use super::sbom::{Component, ImageForSbom, Kind, Party, component_id, purl};
+use crate::layout::tree::Tree;
+use crate::packages::dpkg::Package;
+use crate::packages::python::{self, Distribution, SitePath};
+
+/// One component per metadata directory, and what could not be read.
+pub fn components(image: &ImageForSbom, packages: &[Package]) -> (Vec<Component>, Vec<String>) {
+    let env = image.config.config().as_ref().and_then(|c| c.env().as_ref());
+    let pythonpath = env.and_then(|env| env.iter().find_map(|e| e.strip_prefix("PYTHONPATH=")));
+    let gnu = image.platform.architecture().gnu_name();
+    let (mut components, mut gaps) = (Vec::new(), BTreeSet::new());
+    let mut seen = BTreeSet::new();
+    for interpreter in python::interpreters(image.tree) {
+        let path = SitePath::read(image.tree, &interpreter, pythonpath);
+        gaps.extend(path.problems.iter().map(|(path, what)| format!("/{path}: {what}")));
+        let environment = python::marker_environment(&interpreter, packages, gnu);
+        // Interpreters share directories; a distribution is listed once.
+        let found: Vec<&Distribution> = path
+            .distributions
+            .iter()
+            .filter(|d| seen.insert(d.metadata.clone()))
+            .collect();
+        let first = components.len();
+        let mut by_name = HashMap::new();
+        for (at, distribution) in found.iter().enumerate() {
+            by_name.entry(distribution.name.as_str()).or_insert(first + at);
+        }
+        for (at, distribution) in found.iter().enumerate() {
+            let mut component = component(image.tree, distribution);
+            if let Some(environment) = &environment {
+                let required = required(distribution, environment);
+                let installed = required.iter().filter_map(|n| by_name.get(n.as_str()));
+                component.depends_on = installed.copied().filter(|other| *other != first + at).collect();
+            }
+            components.push(component);
+        }
+    }
+    (components, gaps.into_iter().collect())
+}
+
+/// What it requires on this platform without extras, in name order.
+fn required(distribution: &Distribution, environment: &MarkerEnvironment) -> BTreeSet<String> {
+    distribution
+        .requires
+        .iter()
+        .filter_map(|text| Requirement::<VerbatimUrl>::from_str(text).ok())
+        .filter(|requirement| requirement.marker.evaluate(environment, &[]))
+        .map(|requirement: Requirement<VerbatimUrl>| PackageName::to_string(&requirement.name))
+        .collect()
+}
+
+fn component(tree: &Tree, distribution: &Distribution) -> Component {
+    let download = direct_url(tree, &distribution.metadata);
+    let qualifiers: Vec<(&str, &str)> = download.iter().map(|url| ("vcs_url", url.as_str())).collect();
+    let purl = purl("pypi", None, &distribution.name, &distribution.version, &qualifiers);
+    Component {
+        id: component_id(Kind::Python, &distribution.name, &[&purl, &distribution.metadata]),
+        kind: Kind::Python,
+        name: distribution.name.clone(),
+        version: distribution.version.clone(),
+        purl,
+        license_from: format!("{}/METADATA", distribution.metadata),
+        license: license_of(distribution),
+        supplier: distribution.author.as_deref().map(Party::parse),
+        homepage: distribution.homepage.clone(),
+        source: None,
+        download,
+        location: distribution.metadata.clone(),
+        partial: false,
+        depends_on: Vec::new(),
+    }
+}
+
+/// The clearest of the three places that say it.
+fn license_of(distribution: &Distribution) -> License {
+    let stated = distribution
+        .license_expression
+        .as_deref()
+        .or(distribution.license.as_deref());
+    let owner = format!("python-{}", distribution.name);
+    let stated = stated.map(|text| License::parse(&owner, text));
+    let classified = license::of_classifiers(&owner, &distribution.license_classifiers);
+    match (stated, classified) {
+        (Some(stated), Some(classified)) if !stated.is_listed() && classified.is_listed() => classified,
+        (stated, classified) => stated.or(classified).unwrap_or_default(),
+    }
+}
+
+/// PEP 610: what was installed from a repository says which commit.
+#[derive(Deserialize)]
+struct DirectUrl {
+    url: String,
+    vcs_info: VcsInfo,
+}
+
+#[derive(Deserialize)]
+struct VcsInfo {
+    vcs: String,
+    commit_id: String,
+}
+
+/// `git+https://host/repository@commit`: SPDX's download location, and the purl's `vcs_url`.
+fn direct_url(tree: &Tree, metadata: &str) -> Option<String> {
+    let bytes = tree.content(&format!("{metadata}/direct_url.json"))?;
+    let direct: DirectUrl = serde_json::from_slice(bytes).ok()?;
+    let url = url::Url::parse(&direct.url).ok()?;
+    // Whoever built it may have had a password in the URL; a file is no location for others.
+    let public =
+        matches!(url.scheme(), "http" | "https" | "git") && url.username().is_empty() && url.password().is_none();
+    let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric());
+    (public && plain(&direct.vcs_info.vcs) && plain(&direct.vcs_info.commit_id))
+        .then(|| format!("{}+{url}@{}", direct.vcs_info.vcs, direct.vcs_info.commit_id))
+}

@@ -1,0 +1,92 @@
+//! `obgp-build sbom IMAGE`.
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+
+use super::image::{self, ImageName, Opened};
+use super::{Context, Failure};
+use crate::attest::{ImageForSbom, Sbom, cyclonedx, spdx};
+use crate::cli::{SbomArgs, SbomFormat};
+
+pub async fn run(context: &Context, args: &SbomArgs) -> Result<(), Failure> {
+    let name: ImageName = args.image.parse()?;
+    let opened = image::open(context, &name, &args.platform, false).await?;
+    let directory = args.output.as_deref().filter(|path| path.is_dir());
+    if opened.len() > 1 && directory.is_none() {
+        let has: Vec<String> = opened.iter().map(|i| i.platform.to_string()).collect();
+        return Err(Failure::Usage(anyhow!(
+            "there is one SBOM per platform, and the image has {}; choose one with --platform, or give a directory to --output",
+            has.join(" and ")
+        )));
+    }
+    for image in &opened {
+        let sbom = Sbom::of(&ImageForSbom {
+            platform: image.platform,
+            tree: &image.tree,
+            config: &image.config,
+            digest: image.digest.as_deref(),
+        })
+        .with_context(|| format!("the SBOM of {} {}", args.image, image.platform))?;
+        for gap in &sbom.gaps {
+            context.terminal.say(&format!(
+                "warning: the SBOM of {} is not complete: {gap}",
+                image.platform
+            ));
+        }
+        let document = document(&sbom, args.format)?;
+        match (&args.output, directory) {
+            (_, Some(directory)) => write(&directory.join(file_name(image, &sbom, args.format)), &document)?,
+            (Some(path), None) if path != Path::new("-") => write(path, &document)?,
+            _ => print(&document)?,
+        }
+    }
+    Ok(())
+}
+
+fn document(sbom: &Sbom, format: SbomFormat) -> anyhow::Result<Vec<u8>> {
+    let json = match format {
+        SbomFormat::SpdxJson => serde_json::to_vec_pretty(&spdx::document(sbom)?),
+        SbomFormat::CyclonedxJson => serde_json::to_vec_pretty(&cyclonedx::document(sbom)?),
+    };
+    let mut json = json.context("writing the SBOM as JSON")?;
+    json.push(b'\n');
+    Ok(json)
+}
+
+/// `ovn-bgp-agent-7.0.0-linux-amd64.spdx.json`
+fn file_name(image: &Opened, sbom: &Sbom, format: SbomFormat) -> PathBuf {
+    let ending = match format {
+        SbomFormat::SpdxJson => "spdx",
+        SbomFormat::CyclonedxJson => "cdx",
+    };
+    // A label is somebody else's text; a file name it may not break out of.
+    let name = match sbom.document_name() {
+        name if name.contains(['/', '\0']) => image.platform.slug(),
+        name => name,
+    };
+    format!("{name}.{ending}.json").into()
+}
+
+fn write(path: &Path, document: &[u8]) -> anyhow::Result<()> {
+    let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
+        file.write_all(document)?;
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        file.persist(path).map_err(|e| e.error)?;
+        Ok::<_, std::io::Error>(())
+    };
+    write().with_context(|| format!("writing {}", path.display()))
+}
+
+fn print(document: &[u8]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(document).and_then(|()| out.flush()) {
+        // Whoever reads has seen enough.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to stdout"),
+    }
+}

@@ -1,0 +1,327 @@
+//! SBOMs and provenance: valid by the formats' own validators, the same for the same image, and nothing missing against
+//! what the running image lists.
+
+#[path = "../support/image.rs"]
+#[allow(dead_code)] // Its other half breaks rules.
+mod image;
+mod provenance;
+mod running;
+mod validators;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use image::{SITE, TestImage};
+use obgp_build::attest::{ImageForSbom, Sbom, Subject, cyclonedx, spdx};
+use serde_json::{Value, json};
+use validators::{Kind, Validators};
+
+const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+fn sbom_of(image: &TestImage, digest: Option<&str>) -> Sbom {
+    let config = serde_json::from_value(image.config.clone()).unwrap();
+    let image = ImageForSbom {
+        platform: image.platform,
+        tree: &image.tree,
+        config: &config,
+        digest,
+    };
+    Sbom::of(&image).unwrap()
+}
+
+fn spdx_of(sbom: &Sbom) -> Value {
+    serde_json::to_value(spdx::document(sbom).unwrap()).unwrap()
+}
+
+fn cyclonedx_of(sbom: &Sbom) -> Value {
+    serde_json::to_value(cyclonedx::document(sbom).unwrap()).unwrap()
+}
+
+/// An image with what makes documents interesting: licences of every clarity, sources, a commit, a program of Rust.
+fn image() -> TestImage {
+    let mut image = TestImage::good("linux/amd64");
+    image.replace(
+        "var/lib/dpkg/status",
+        "Package: sudo\n",
+        "Package: sudo\nSource: sudo-src (1:1.9.15+x)\nDepends: libnothing | iptables (>= 1), procps\nMaintainer: Sudo \
+         Maintainers (of it) <sudo@example.org>\nHomepage: https://www.sudo.ws/\n",
+    );
+    image.file(
+        "usr/share/doc/sudo/copyright",
+        0o644,
+        "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\nFiles: *\nLicense: ISC\n\n\
+         Files: x\nLicense: GPL-2+ or BSLA\n",
+    );
+    let metadata = |name: &str| format!("{SITE}/{name}.dist-info/METADATA");
+    for (name, fields) in [
+        (
+            "msgpack-1.1.0",
+            "License: Apache 2.0\nAuthor: A\nAuthor-email: a@example.org\n",
+        ),
+        (
+            "oslo.privsep-3.12.0",
+            "Classifier: License :: OSI Approved :: BSD License\nHome-page: not a URL\n",
+        ),
+    ] {
+        image.replace(
+            &metadata(name),
+            "Metadata-Version: 2.1\n",
+            &format!("Metadata-Version: 2.1\n{fields}"),
+        );
+    }
+    image.file(
+        &format!("{SITE}/ovn_bgp_agent-7.0.0.dist-info/direct_url.json"),
+        0o644,
+        &json!({"url": "https://example.org/agent", "vcs_info": {"vcs": "git", "commit_id": "0".repeat(40)}})
+            .to_string(),
+    );
+    let program = auditable_program(&json!({"packages": [
+        {"name": "clap", "version": "4.6.9", "source": "crates.io", "dependencies": [1]},
+        {"name": "clap_builder", "version": "4.6.9", "source": "crates.io"},
+        {"name": "obgp-runtime", "version": "0.1.0", "source": "local", "dependencies": [0, 3], "root": true},
+        {"name": "serde_derive", "version": "1.0.0", "source": "crates.io", "kind": "build"},
+    ]}));
+    image.bytes("usr/local/bin/obgp-runtime", 0o755, &program);
+    image
+}
+
+/// A program of this machine with the section that `cargo auditable` makes.
+fn auditable_program(list: &Value) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut encoder, list.to_string().as_bytes()).unwrap();
+    std::fs::write(dir.path().join("list"), encoder.finish().unwrap()).unwrap();
+    let output = Command::new("objcopy")
+        .args(["--add-section", ".dep-v0=list", "/bin/true", "program"])
+        .current_dir(dir.path())
+        .output()
+        .expect("objcopy of binutils, which the linker belongs to");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::read(dir.path().join("program")).unwrap()
+}
+
+fn find<'a>(list: &'a Value, name: &str) -> &'a Value {
+    let found = list.as_array().unwrap().iter().find(|c| c["name"] == name);
+    found.unwrap_or_else(|| panic!("no {name}"))
+}
+
+#[test]
+fn both_formats_are_valid_and_a_broken_document_is_not() {
+    let Some(validators) = Validators::get() else { return };
+    let sbom = sbom_of(&image(), Some(DIGEST));
+    assert_eq!(sbom.gaps, Vec::<String>::new());
+    let good = spdx_of(&sbom);
+    let breaks = [
+        ("/packages/2/licenseDeclared", json!("LicenseRef-of-nothing")),
+        ("/packages/2/licenseDeclared", json!("Nothing-1.0")),
+        ("/packages/2/SPDXID", json!("SPDXRef-under_score")),
+        ("/packages/2/supplier", json!("Somebody")),
+        ("/packages/2/downloadLocation", json!("nowhere")),
+        ("/relationships/2/relatedSpdxElement", json!("SPDXRef-nothing")),
+        ("/creationInfo/created", json!("yesterday")),
+        ("/documentNamespace", json!("no URI")),
+    ];
+    validators.tell_apart(Kind::Spdx, &good, &breaks);
+
+    let good = cyclonedx_of(&sbom);
+    let components = good["components"].as_array().unwrap();
+    let sudo = components.iter().position(|c| c["name"] == "sudo").unwrap();
+    let licenses = format!("/components/{sudo}/licenses");
+    let breaks = [
+        ("/components/0/type", json!("thing")),
+        (&licenses, json!([{"expression": "MIT"}, {"expression": "ISC"}])),
+        ("/metadata/timestamp", json!("yesterday")),
+        ("/serialNumber", json!("1")),
+        ("/metadata/component", json!({"type": "container"})),
+    ];
+    validators.tell_apart(Kind::CycloneDx, &good, &breaks);
+
+    // What no schema can say: a reference is of one component, and of one that is there.
+    let references: BTreeSet<&str> = components.iter().filter_map(|c| c["bom-ref"].as_str()).collect();
+    assert_eq!(references.len(), components.len());
+    for dependency in good["dependencies"].as_array().unwrap() {
+        let named = dependency["dependsOn"].as_array().unwrap().iter();
+        for reference in named.chain([&dependency["ref"]]) {
+            let reference = reference.as_str().unwrap();
+            assert!(reference == "image" || references.contains(reference), "{reference}");
+        }
+    }
+}
+
+#[test]
+fn what_the_image_says_of_its_packages_is_in_both() {
+    let sbom = sbom_of(&image(), Some(DIGEST));
+    let (spdx, cyclonedx) = (spdx_of(&sbom), cyclonedx_of(&sbom));
+
+    let sudo = find(&spdx["packages"], "sudo");
+    assert_eq!(
+        sudo["externalRefs"][0]["referenceLocator"],
+        "pkg:deb/ubuntu/sudo@1.9.15p5-3ubuntu5?arch=amd64&distro=ubuntu-noble&upstream=sudo-src%401:1.9.15%2Bx"
+    );
+    assert_eq!(
+        sudo["licenseDeclared"],
+        "(GPL-2.0-or-later OR LicenseRef-deb-sudo-BSLA) AND ISC"
+    );
+    assert_eq!(
+        spdx["hasExtractedLicensingInfos"][0]["licenseId"],
+        "LicenseRef-deb-sudo-BSLA"
+    );
+    assert_eq!(
+        sudo["supplier"],
+        "Organization: Sudo Maintainers of it (sudo@example.org)"
+    );
+    let sudo = find(&cyclonedx["components"], "sudo");
+    assert_eq!(sudo["supplier"]["contact"][0]["email"], "sudo@example.org");
+    assert_eq!(sudo["externalReferences"][0]["url"], "https://www.sudo.ws/");
+
+    // Of two choices the one that is there.
+    let depends = |name: &str| {
+        let reference = &find(&cyclonedx["components"], name)["bom-ref"];
+        let all = cyclonedx["dependencies"].as_array().unwrap();
+        let of = all.iter().find(|d| d["ref"] == *reference).unwrap();
+        let named = of["dependsOn"].as_array().unwrap().iter().map(|r| {
+            let components = cyclonedx["components"].as_array().unwrap();
+            let found = components.iter().find(|c| c["bom-ref"] == *r).unwrap();
+            found["name"].as_str().unwrap().to_string()
+        });
+        named.collect::<Vec<_>>()
+    };
+    assert_eq!(depends("sudo"), ["iptables", "procps"]);
+    assert_eq!(depends("ovn-bgp-agent"), ["oslo-privsep"]);
+    assert_eq!(depends("obgp-runtime"), ["clap"]);
+
+    assert_eq!(find(&spdx["packages"], "msgpack")["licenseDeclared"], "Apache-2.0");
+    assert_eq!(
+        find(&spdx["packages"], "msgpack")["supplier"],
+        "Person: A (a@example.org)"
+    );
+    let privsep = find(&cyclonedx["components"], "oslo-privsep");
+    assert_eq!(privsep["licenses"], json!([{"license": {"name": "BSD License"}}]));
+    assert_eq!(
+        privsep["externalReferences"],
+        Value::Null,
+        "what is no URL stands nowhere"
+    );
+
+    let agent = spdx["packages"].as_array().unwrap();
+    let agent = agent
+        .iter()
+        .find(|p| p["SPDXID"].as_str().unwrap().starts_with("SPDXRef-python-ovn"))
+        .unwrap();
+    assert_eq!(
+        agent["downloadLocation"],
+        format!("git+https://example.org/agent@{}", "0".repeat(40))
+    );
+
+    // Parts of a package whose other files are not there.
+    assert_eq!(
+        find(&spdx["packages"], "frr")["comment"],
+        "Some files of this package only."
+    );
+
+    // The crates, without those that only ran while it was built; and no crate of crates.io that is not from there.
+    let of_program: Vec<(&str, &str)> = cyclonedx["components"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|c| c["evidence"]["occurrences"][0]["location"] == "/usr/local/bin/obgp-runtime")
+        .map(|c| (c["type"].as_str().unwrap(), c["purl"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        of_program,
+        [
+            ("library", "pkg:cargo/clap@4.6.9"),
+            ("library", "pkg:cargo/clap_builder@4.6.9"),
+            ("application", "pkg:generic/obgp-runtime@0.1.0"),
+        ]
+    );
+}
+
+#[test]
+fn the_same_image_gives_the_same_bytes_and_another_image_another_identity() {
+    let bytes = |digest| {
+        let sbom = sbom_of(&image(), digest);
+        (spdx_of(&sbom).to_string(), cyclonedx_of(&sbom).to_string())
+    };
+    assert_eq!(bytes(Some(DIGEST)), bytes(Some(DIGEST)));
+    let (one, other) = (sbom_of(&image(), Some(DIGEST)), sbom_of(&image(), None));
+    assert_ne!(spdx_of(&one)["documentNamespace"], spdx_of(&other)["documentNamespace"]);
+    assert_ne!(cyclonedx_of(&one)["serialNumber"], cyclonedx_of(&other)["serialNumber"]);
+    // The image's date, not today's.
+    assert_eq!(spdx_of(&one)["creationInfo"]["created"], "2026-01-01T00:00:00Z");
+    assert_eq!(cyclonedx_of(&one)["metadata"]["timestamp"], "2026-01-01T00:00:00Z");
+}
+
+#[test]
+fn an_sbom_becomes_the_predicate_of_a_statement() {
+    let Some(validators) = Validators::get() else { return };
+    let sbom = sbom_of(&image(), Some(DIGEST));
+    let subject = || Subject::new("docker.io/openstackhelm/ovn-bgp-agent", &DIGEST.parse().unwrap());
+    for (bytes, predicate_type, predicate) in [
+        (
+            spdx::statement(subject(), &sbom),
+            "https://spdx.dev/Document",
+            spdx_of(&sbom),
+        ),
+        (
+            cyclonedx::statement(subject(), &sbom),
+            "https://cyclonedx.org/bom",
+            cyclonedx_of(&sbom),
+        ),
+    ] {
+        let statement: Value = serde_json::from_slice(&bytes.unwrap()).unwrap();
+        assert_eq!(statement["predicateType"], predicate_type);
+        assert_eq!(statement["predicate"], predicate);
+        assert_eq!(statement["subject"][0]["digest"]["sha256"], DIGEST["sha256:".len()..]);
+        let breaks = [
+            ("/_type", json!("x")),
+            ("/subject", json!([])),
+            ("/predicate", json!({})),
+        ];
+        validators.tell_apart(Kind::Statement, &statement, &breaks);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_said_in_the_documents() {
+    let Some(validators) = Validators::get() else { return };
+    let mut image = image();
+    // A program that does not say what it is made of, and metadata that is no text.
+    image.bytes(
+        "usr/local/bin/obgp-runtime",
+        0o755,
+        &std::fs::read("/bin/true").unwrap(),
+    );
+    image.bytes(&format!("{SITE}/msgpack-1.1.0.dist-info/METADATA"), 0o644, b"\xff\xfe");
+    let sbom = sbom_of(&image, Some(DIGEST));
+    assert_eq!(sbom.gaps.len(), 2, "{:?}", sbom.gaps);
+    let (spdx, cyclonedx) = (spdx_of(&sbom), cyclonedx_of(&sbom));
+    let comment = spdx["comment"].as_str().unwrap();
+    assert!(
+        comment.contains("obgp-runtime") && comment.contains("msgpack"),
+        "{comment}"
+    );
+    assert_eq!(cyclonedx["compositions"][0]["aggregate"], "incomplete");
+    validators.assert_valid(Kind::Spdx, &spdx);
+    validators.assert_valid(Kind::CycloneDx, &cyclonedx);
+}
+
+#[test]
+fn an_image_whose_packages_cannot_be_listed_has_no_sbom() {
+    for (path, expected) in [
+        ("var/lib/dpkg/status", "/var/lib/dpkg/status is missing"),
+        ("usr/lib/os-release", "no /etc/os-release"),
+    ] {
+        let mut image = image();
+        image.remove(path);
+        let config = serde_json::from_value(image.config.clone()).unwrap();
+        let error = Sbom::of(&ImageForSbom {
+            platform: image.platform,
+            tree: &image.tree,
+            config: &config,
+            digest: None,
+        });
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}

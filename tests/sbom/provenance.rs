@@ -1,0 +1,202 @@
+//! The statement about what made an image, from a plan and a result.
+
+use std::collections::BTreeMap;
+
+use obgp_build::attest::Subject;
+use obgp_build::attest::provenance::{Flags, Run, statement};
+use obgp_build::base::resolve::{BasePlan, Origin};
+use obgp_build::buildkit::context::Context;
+use obgp_build::plan::{EnginePlan, ImagePlan, LockPlan, Target};
+use obgp_build::project::Source;
+use obgp_build::report::result::{BaseReport, Built};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::DIGEST;
+use crate::image::TestImage;
+use crate::validators::{Kind, Validators};
+
+const DOCKERFILE: &str = "FROM scratch\n";
+
+fn base_plan(name: &str) -> BasePlan {
+    BasePlan {
+        platform: "linux/amd64".parse().unwrap(),
+        origin: Origin::Registry,
+        name: name.to_string(),
+        engine_tag: "base:amd64".into(),
+        engine_image: None,
+    }
+}
+
+fn plan(source: Source, runtime: &[(&str, &str)]) -> ImagePlan {
+    let mut context = Context::new();
+    context.add("Dockerfile", 0o644, DOCKERFILE.to_string());
+    context.add("images/x/build/y", 0o755, "#!/bin/sh\n".to_string());
+    for (path, content) in runtime {
+        context.add(*path, 0o644, content.to_string());
+    }
+    ImagePlan {
+        distro: "debian_bookworm".into(),
+        name: "docker.io/openstackhelm/ovn-bgp-agent:7.0.0-debian_bookworm".into(),
+        tag: "7.0.0-debian_bookworm".into(),
+        reference: "7.0.0".into(),
+        source,
+        python: "3.11".into(),
+        constraints: "2026.2".into(),
+        lock: LockPlan {
+            name: "7.0.0-py3.11.txt".into(),
+            path: "/somebodys/home/7.0.0-py3.11.txt".into(),
+            digest: format!("sha256:{}", "1".repeat(64)),
+            distributions: 87,
+        },
+        source_date_epoch: 1_767_225_600,
+        context_digest: format!("sha256:{}", "2".repeat(64)),
+        context: context.to_tar().unwrap(),
+        labels: BTreeMap::from([("org.opencontainers.image.version".into(), "7.0.0".into())]),
+        build_base: base_plan("docker.io/library/debian:bookworm-slim"),
+        targets: vec![Target {
+            platform: "linux/amd64".parse().unwrap(),
+            engine_tag: "x-amd64".into(),
+            base: base_plan("docker.io/library/debian:bookworm-slim"),
+            emulated: false,
+        }],
+    }
+}
+
+fn made(plan: &ImagePlan) -> Value {
+    let built = Built {
+        digest: DIGEST.into(),
+        engine_image: "x-amd64".into(),
+        base: BaseReport {
+            name: "docker.io/library/debian:bookworm-slim".into(),
+            digest: Some(format!("sha256:{}", "3".repeat(64))),
+        },
+        steps: 10,
+        cached_steps: 0,
+        unchanged: false,
+        compressed_bytes: 1,
+        uncompressed_bytes: 2,
+        files: 3,
+        verdict: TestImage::good("linux/amd64").check(),
+        smoke: Vec::new(),
+    };
+    let run = Run {
+        project: "ovn-bgp-agent",
+        builder_id: "https://ci.example.org/builders/1",
+        invocation_id: Some("https://ci.example.org/build/77"),
+        engine: &EnginePlan {
+            endpoint: "unix:///run/somebodys.sock".into(),
+            version: "28.5.2".into(),
+            store: "containerd".into(),
+            native: "linux/amd64".parse().unwrap(),
+        },
+        flags: Flags {
+            no_cache: true,
+            locked: false,
+            compression: "gzip",
+            base: None,
+        },
+        build_base: None,
+        started: "2026-11-24T12:00:00.123456Z".parse().unwrap(),
+        finished: "2026-11-24T12:01:30Z".parse().unwrap(),
+    };
+    let subject = Subject::new("docker.io/openstackhelm/ovn-bgp-agent", &DIGEST.parse().unwrap());
+    let bytes = statement(subject, plan, &plan.targets[0], &built, &run).unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+fn pypi() -> Source {
+    Source::PyPI {
+        version: "7.0.0".into(),
+    }
+}
+
+fn dependency<'a>(statement: &'a Value, name: &str) -> &'a Value {
+    let all = &statement["predicate"]["buildDefinition"]["resolvedDependencies"];
+    crate::find(all, name)
+}
+
+#[test]
+fn it_is_valid_and_a_broken_one_is_not() {
+    let Some(validators) = Validators::get() else { return };
+    let good = made(&plan(pypi(), &[]));
+    let breaks = [
+        ("/_type", json!("https://in-toto.io/Statement/v0.1")),
+        ("/subject/0/digest", json!({})),
+        ("/predicateType", json!("https://slsa.dev/provenance/v0.2")),
+        ("/predicate/buildDefinition/buildType", json!("")),
+        (
+            "/predicate/buildDefinition/resolvedDependencies/0",
+            json!({"annotations": {"x": "y"}}),
+        ),
+        ("/predicate/runDetails/builder", json!({"identity": "x"})),
+        ("/predicate/runDetails/metadata/startedOn", json!("yesterday")),
+    ];
+    validators.tell_apart(Kind::Provenance, &good, &breaks);
+}
+
+#[test]
+fn it_names_all_that_went_in() {
+    let statement = made(&plan(
+        pypi(),
+        &[("runtime/Cargo.toml", "x"), ("runtime/src/main.rs", "y")],
+    ));
+    assert_eq!(statement["subject"][0]["digest"]["sha256"], "a".repeat(64));
+    let definition = &statement["predicate"]["buildDefinition"];
+    assert_eq!(
+        definition["externalParameters"],
+        json!({
+            "distro": "debian_bookworm",
+            "platform": "linux/amd64",
+            "ref": "7.0.0",
+            "image": "docker.io/openstackhelm/ovn-bgp-agent:7.0.0-debian_bookworm",
+            "flags": {"noCache": true, "locked": false, "compression": "gzip"},
+        })
+    );
+    let base = dependency(&statement, "docker.io/library/debian:bookworm-slim");
+    assert_eq!(base["digest"]["sha256"], "3".repeat(64));
+    let dockerfile = hex::encode(Sha256::digest(DOCKERFILE));
+    assert_eq!(dependency(&statement, "Dockerfile")["digest"]["sha256"], dockerfile);
+    assert_eq!(
+        dependency(&statement, "build context")["digest"]["sha256"],
+        "2".repeat(64)
+    );
+    assert_eq!(
+        dependency(&statement, "locks/7.0.0-py3.11.txt")["digest"]["sha256"],
+        "1".repeat(64)
+    );
+    assert_eq!(
+        dependency(&statement, "ovn-bgp-agent")["uri"],
+        "pkg:pypi/ovn-bgp-agent@7.0.0"
+    );
+    // As `go mod`'s h1 and in-toto's dirHash have it, by sha256sum: a listing, and its digest.
+    let listing = format!(
+        "{}  runtime/Cargo.toml\n{}  runtime/src/main.rs\n",
+        hex::encode(Sha256::digest("x")),
+        hex::encode(Sha256::digest("y"))
+    );
+    assert_eq!(
+        dependency(&statement, "runtime")["digest"]["dirHash"],
+        hex::encode(Sha256::digest(listing))
+    );
+    let details = &statement["predicate"]["runDetails"];
+    assert_eq!(details["metadata"]["startedOn"], "2026-11-24T12:00:00Z");
+    assert_eq!(details["builder"]["version"]["engine"], "28.5.2");
+    // Where on the building machine things are is nobody's business.
+    assert!(!statement.to_string().contains("somebodys"));
+}
+
+#[test]
+fn a_git_ref_is_its_commit() {
+    let commit = "b".repeat(40);
+    let source = Source::Git {
+        url: "https://opendev.org/openstack/ovn-bgp-agent".into(),
+        commit: commit.clone(),
+    };
+    let mut plan = plan(source, &[]);
+    plan.reference = "master".into();
+    let statement = made(&plan);
+    let project = dependency(&statement, "ovn-bgp-agent");
+    assert_eq!(project["uri"], "git+https://opendev.org/openstack/ovn-bgp-agent@master");
+    assert_eq!(project["digest"]["gitCommit"], commit);
+}

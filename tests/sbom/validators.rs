@@ -1,0 +1,119 @@
+//! The validators of CycloneDX, SPDX and in-toto, from PyPI in an environment of their own, once per target directory.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::fs::{FlockOperation, flock};
+use serde_json::Value;
+
+const REQUIREMENTS: [&str; 3] = [
+    "cyclonedx-python-lib[json-validation]==11.12.0",
+    "in-toto-attestation==0.9.3",
+    "spdx-tools==0.8.5",
+];
+
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Spdx,
+    CycloneDx,
+    Statement,
+    Provenance,
+}
+
+pub struct Validators {
+    python: PathBuf,
+}
+
+impl Validators {
+    /// `None`, with the reason printed, where they cannot be had: on a person's machine, not in CI.
+    pub fn get() -> Option<Self> {
+        match install() {
+            Ok(python) => Some(Validators { python }),
+            Err(why) if std::env::var_os("CI").is_some() => panic!("{why}"),
+            Err(why) => {
+                eprintln!("SKIPPED: {why}");
+                None
+            }
+        }
+    }
+
+    /// What is wrong with each document: nothing, or what its validator says.
+    pub fn complaints(&self, kind: Kind, documents: &[Value]) -> Vec<Vec<String>> {
+        let directory = tempfile::tempdir().unwrap();
+        let files: Vec<PathBuf> = documents
+            .iter()
+            .enumerate()
+            .map(|(at, document)| {
+                // The SPDX library tells the format by the name.
+                let file = directory.path().join(format!("{at}.json"));
+                fs::write(&file, document.to_string()).unwrap();
+                file
+            })
+            .collect();
+        let output = Command::new(&self.python)
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sbom/validate.py"))
+            .arg(match kind {
+                Kind::Spdx => "spdx",
+                Kind::CycloneDx => "cyclonedx",
+                Kind::Statement => "statement",
+                Kind::Provenance => "provenance",
+            })
+            .args(files)
+            .output()
+            .unwrap();
+        let failed = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "the validator itself failed: {failed}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The document is valid, and is not any more with one value put in another's place.
+    pub fn tell_apart(&self, kind: Kind, good: &Value, breaks: &[(&str, Value)]) {
+        let mut documents = vec![good.clone()];
+        for (pointer, value) in breaks {
+            let mut broken = good.clone();
+            *broken
+                .pointer_mut(pointer)
+                .unwrap_or_else(|| panic!("nothing at {pointer}")) = value.clone();
+            documents.push(broken);
+        }
+        let complaints = self.complaints(kind, &documents);
+        assert_eq!(complaints[0], Vec::<String>::new());
+        for ((pointer, value), complaints) in breaks.iter().zip(&complaints[1..]) {
+            assert!(!complaints.is_empty(), "{pointer}: {value} is not found to be wrong");
+        }
+    }
+
+    pub fn assert_valid(&self, kind: Kind, document: &Value) {
+        self.tell_apart(kind, document, &[]);
+    }
+}
+
+fn install() -> Result<PathBuf, String> {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sbom-validators");
+    let python = directory.join("bin/python");
+    let noted = directory.join("requirements.txt");
+    let requirements = REQUIREMENTS.join("\n");
+    // Tests are processes that run side by side.
+    let lock = File::create(directory.with_extension("lock")).map_err(|e| e.to_string())?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(|e| e.to_string())?;
+    if fs::read_to_string(&noted).is_ok_and(|text| text == requirements) {
+        return Ok(python);
+    }
+    let _ = fs::remove_dir_all(&directory);
+    run(Command::new("python3").args(["-m", "venv"]).arg(&directory))?;
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        .args(REQUIREMENTS))?;
+    fs::write(&noted, requirements).map_err(|e| e.to_string())?;
+    Ok(python)
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let failed = |why: String| format!("the validators cannot be installed from PyPI: {why}");
+    let output = command.output().map_err(|e| failed(e.to_string()))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(failed(String::from_utf8_lossy(&output.stderr).into_owned())),
+    }
+}
