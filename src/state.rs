@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 use crate::layout::tree::Tree;
 
 /// Changes with the shape of [`Entry`].
-const FORMAT: &str = concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), "\n");
+const FORMAT: &str = concat!("obgp-build state 2 ", env!("CARGO_PKG_VERSION"), "\n");
 
 /// Neither a tree of the largest image allowed nor a damaged file takes more.
 const MAX_BYTES: u64 = 256 << 20;
