@@ -97,14 +97,14 @@ const CHECKS: &[Check] = &[
     refused(
         "vtysh-without-frr",
         &["/usr/bin/vtysh", "--vty_socket", "/run/frr", "-c", "show version"],
-        &["vtysh"],
+        &["vtysh:", "/run/frr"],
     ),
     well(
         "sudo-list",
         &["sudo", "-n", "-l"],
         &["(root) NOPASSWD: /usr/local/bin/obgp-runtime privsep *"],
     ),
-    refused("sudo-foreign-context", FOREIGN_CONTEXT, &["obgp-runtime:"]),
+    refused("sudo-foreign-context", FOREIGN_CONTEXT, &["obgp-runtime privsep: refused:"]),
 ];
 
 /// sudo allows it, `obgp-runtime privsep` does not.
