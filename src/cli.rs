@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::platform::Platform;
+use crate::runtime::RuntimeBinary;
 
 /// Build, verify and compare the OVN BGP Agent container images.
 ///
@@ -121,6 +122,9 @@ pub struct TargetArgs {
     /// Make the base from the distro's archive: when the engine and the registry have none, always, or never
     #[arg(long, value_enum, default_value_t = BootstrapMode::Auto)]
     pub bootstrap: BootstrapMode,
+    /// obgp-runtime for a platform, compiled already (a static program); repeatable [default: compiled in the build]
+    #[arg(long, value_name = "PLATFORM=FILE")]
+    pub runtime_binary: Vec<RuntimeBinary>,
     /// Fail rather than make or change a lock
     #[arg(long)]
     pub locked: bool,

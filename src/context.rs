@@ -11,58 +11,98 @@ use bytes::Bytes;
 
 use crate::buildkit::context::Context;
 use crate::config::BuildFile;
+use crate::platform::Platform;
+use crate::runtime::Prebuilt;
 
 /// Where [`build`] puts the Dockerfile.
 pub const DOCKERFILE: &str = "Dockerfile";
 
 /// What of `images/<name>/` the build steps read.
-const DIRECTORIES: &[&str] = &["build", "locks", "sudoers"];
+const IMAGE: &[&str] = &["build", "locks", "sudoers"];
+
+/// What obgp-runtime is compiled from.
+const SOURCES: &[&str] = &["Cargo.toml", "Cargo.lock", "runtime"];
+
+/// Directories of `runtime/` that are no part of the program.
+const NOT_SOURCES: &[&str] = &["runtime/benches", "runtime/fuzz", "runtime/target", "runtime/tests"];
+
+/// The obgp-runtime that goes into the context.
+#[derive(Clone, Debug, Default)]
+pub struct Runtime<'a> {
+    /// Whether any platform has it compiled.
+    pub sources: bool,
+    /// Programs that are there already.
+    pub prebuilt: Vec<(Platform, &'a Prebuilt)>,
+}
 
 /// The tar that a solve of `dockerfile` needs. A file is executable in it if its owner may execute it, and nothing
 /// else of its mode counts: neither a umask nor a checkout's owner changes the bytes.
-pub fn build(file: &BuildFile, dockerfile: &str) -> Result<Bytes, ContextError> {
+pub fn build(file: &BuildFile, dockerfile: &str, runtime: &Runtime) -> Result<Bytes, ContextError> {
     let mut context = Context::new();
     context.add(DOCKERFILE, 0o644, dockerfile.to_string());
-    for directory in DIRECTORIES {
-        add_below(
+    for name in IMAGE {
+        add(
             &mut context,
             &file.root,
-            &Path::new("images").join(&file.image.name).join(directory),
+            &Path::new("images").join(&file.image.name).join(name),
         )?;
     }
+    if runtime.sources {
+        add_sources(&mut context, &file.root)?;
+    }
+    for (platform, prebuilt) in &runtime.prebuilt {
+        let path = format!("prebuilt/{}/obgp-runtime", platform.architecture().name());
+        context.add(path, 0o755, prebuilt.content.clone());
+    }
+    to_tar(&context, &file.root)
+}
+
+/// What [`build`] adds for obgp-runtime to be compiled, alone.
+pub fn sources(root: &Path) -> Result<Bytes, ContextError> {
+    let mut context = Context::new();
+    add_sources(&mut context, root)?;
+    to_tar(&context, root)
+}
+
+fn add_sources(context: &mut Context, root: &Path) -> Result<(), ContextError> {
+    SOURCES.iter().try_for_each(|path| add(context, root, Path::new(path)))
+}
+
+fn to_tar(context: &Context, root: &Path) -> Result<Bytes, ContextError> {
     context.to_tar().map_err(|source| ContextError {
-        path: file.root.clone(),
+        path: root.to_path_buf(),
         source,
     })
 }
 
-fn add_below(context: &mut Context, root: &Path, directory: &Path) -> Result<(), ContextError> {
+/// A file, or all files below a directory.
+fn add(context: &mut Context, root: &Path, path: &Path) -> Result<(), ContextError> {
     use std::os::unix::fs::PermissionsExt;
 
-    let at = |path: &Path| {
-        let path = path.to_path_buf();
-        move |source| ContextError { path, source }
+    let full = root.join(path);
+    let failed = |source| ContextError {
+        path: full.clone(),
+        source,
     };
-    let full = root.join(directory);
-    for entry in fs::read_dir(&full).map_err(at(&full))? {
-        let entry = entry.map_err(at(&full))?;
-        let path = directory.join(entry.file_name());
-        let full = root.join(&path);
-        let kind = entry.file_type().map_err(at(&full))?;
-        if kind.is_dir() {
-            add_below(context, root, &path)?;
-            continue;
+    let metadata = fs::symlink_metadata(&full).map_err(failed)?;
+    if metadata.is_dir() {
+        if NOT_SOURCES.iter().any(|other| path == Path::new(other)) {
+            return Ok(());
         }
-        if !kind.is_file() {
-            return Err(at(&full)(io::Error::other("neither a file nor a directory")));
+        for entry in fs::read_dir(&full).map_err(failed)? {
+            add(context, root, &path.join(entry.map_err(failed)?.file_name()))?;
         }
-        let name = path
-            .to_str()
-            .ok_or_else(|| at(&full)(io::Error::other("its name is not UTF-8")))?;
-        let executable = entry.metadata().map_err(at(&full))?.permissions().mode() & 0o100 != 0;
-        let content = fs::read(&full).map_err(at(&full))?;
-        context.add(name, if executable { 0o755 } else { 0o644 }, content);
+        return Ok(());
     }
+    if !metadata.is_file() {
+        return Err(failed(io::Error::other("neither a file nor a directory")));
+    }
+    let name = path
+        .to_str()
+        .ok_or_else(|| failed(io::Error::other("its name is not UTF-8")))?;
+    let executable = metadata.permissions().mode() & 0o100 != 0;
+    let content = fs::read(&full).map_err(failed)?;
+    context.add(name, if executable { 0o755 } else { 0o644 }, content);
     Ok(())
 }
 
@@ -75,14 +115,16 @@ pub struct ContextError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
 
-    #[test]
-    fn it_holds_what_the_dockerfile_mounts_and_no_more() {
-        let file = BuildFile::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("build.toml")).unwrap();
-        let tar = build(&file, "FROM scratch\n").unwrap();
-        assert_eq!(tar, build(&file, "FROM scratch\n").unwrap());
-        let modes: std::collections::BTreeMap<String, u32> = tar::Archive::new(tar.as_ref())
+    fn file() -> BuildFile {
+        BuildFile::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("build.toml")).unwrap()
+    }
+
+    fn modes(tar: &[u8]) -> BTreeMap<String, u32> {
+        tar::Archive::new(tar)
             .entries()
             .unwrap()
             .map(|entry| {
@@ -92,14 +134,68 @@ mod tests {
                     entry.header().mode().unwrap(),
                 )
             })
-            .collect();
+            .collect()
+    }
+
+    #[test]
+    fn it_holds_what_the_dockerfile_mounts_and_no_more() {
+        let runtime = Runtime {
+            sources: true,
+            prebuilt: Vec::new(),
+        };
+        let tar = build(&file(), "FROM scratch\n", &runtime).unwrap();
+        assert_eq!(tar, build(&file(), "FROM scratch\n", &runtime).unwrap());
+        let modes = modes(&tar);
         assert_eq!(modes["Dockerfile"], 0o644);
         assert_eq!(modes["images/ovn-bgp-agent/build/packages"], 0o755);
-        assert_eq!(modes["images/ovn-bgp-agent/sudoers/regex"], 0o644);
-        assert!(
-            !modes
-                .keys()
-                .any(|path| path.contains("README") || path.contains("constraints"))
+        assert_eq!(modes["images/ovn-bgp-agent/sudoers"], 0o644);
+        assert_eq!(modes["runtime/src/main.rs"], 0o644);
+        assert!(modes.contains_key("Cargo.lock"));
+        for other in [
+            "README",
+            "constraints",
+            "runtime/tests/",
+            "runtime/target/",
+            "prebuilt/",
+        ] {
+            assert!(!modes.keys().any(|path| path.contains(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_there_takes_the_place_of_the_sources() {
+        let prebuilt = Prebuilt {
+            path: "x".into(),
+            digest: String::new(),
+            bytes: 1,
+            content: "x".into(),
+        };
+        let runtime = Runtime {
+            sources: false,
+            prebuilt: vec![("linux/arm64".parse().unwrap(), &prebuilt)],
+        };
+        let modes = modes(&build(&file(), "FROM scratch\n", &runtime).unwrap());
+        assert_eq!(modes["prebuilt/arm64/obgp-runtime"], 0o755);
+        assert!(!modes.contains_key("Cargo.toml") && !modes.keys().any(|path| path.starts_with("runtime/")));
+    }
+
+    /// Plain `docker build .` has to send the same files.
+    #[test]
+    fn dockerignore_lets_through_what_the_context_holds() {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(".dockerignore")).unwrap();
+        let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with('#')).collect();
+        let image = IMAGE.iter().map(|name| format!("!images/ovn-bgp-agent/{name}"));
+        let sources = SOURCES.iter().map(|name| format!("!{name}"));
+        let others = NOT_SOURCES.iter().map(|name| name.to_string());
+        let mut expected: Vec<String> = image.chain(sources).chain(others).collect();
+        expected.extend(["*".to_string(), "!prebuilt".to_string()]);
+        assert_eq!(
+            lines.iter().copied().collect::<BTreeSet<_>>(),
+            expected.iter().map(String::as_str).collect()
         );
+        // Later lines win.
+        assert_eq!(lines[0], "*");
+        let at = |line: &str| lines.iter().position(|l| *l == line);
+        assert!(NOT_SOURCES.iter().all(|other| at(other) > at("!runtime")));
     }
 }

@@ -7,6 +7,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, context};
 
 use crate::config::file::ConfigError;
+use crate::config::settings::find_distro;
 use crate::config::{BuildFile, Distro, Family};
 use crate::lock;
 
@@ -25,6 +26,7 @@ pub fn render(name: &str, distro: &Distro, file: &BuildFile) -> Result<String, D
     let mut environment = Environment::new();
     environment.set_syntax(syntax);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let runtime = find_distro(file, &file.runtime.distro)?;
     let reference = distro.reference.as_ref().unwrap_or(&file.project.reference);
     // A Dockerfile's double-quoted words know backslash, quote and dollar; JSON's escapes of the first two are the same.
     let labels: Vec<(String, String)> = file
@@ -60,7 +62,11 @@ pub fn render(name: &str, distro: &Distro, file: &BuildFile) -> Result<String, D
                     home => file.user.home.as_str(),
                     groups => file.user.groups.iter().map(|g| format!("{}:{}", g.name, g.gid)).collect::<Vec<_>>(),
                 },
-                sudoers => if has_argument_regexes(distro) { "regex" } else { "glob" },
+                runtime => context! {
+                    family => family(runtime.family),
+                    suite => runtime.suite.as_str(),
+                    base => runtime.base.as_str(),
+                },
                 labels,
             },
         )
@@ -73,11 +79,6 @@ fn family(family: Family) -> &'static str {
         Family::Debian => "debian",
         Family::Ubuntu => "ubuntu",
     }
-}
-
-/// Regular expressions for arguments came with sudo 1.9.10; jammy and what is older has 1.9.9 at most.
-fn has_argument_regexes(distro: &Distro) -> bool {
-    !matches!(distro.suite.as_str(), "focal" | "jammy" | "buster" | "bullseye")
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 //! for a ref that is a branch or tag; starts nothing, but makes a lock that is missing.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use oci_spec::distribution::Reference;
@@ -20,6 +20,7 @@ use crate::lock::{self, LockError, LockRequest};
 use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::project::{self, ProjectError, Source};
+use crate::runtime::RuntimePlan;
 use crate::{context, dockerfile};
 
 #[derive(Debug, Serialize)]
@@ -83,6 +84,7 @@ pub struct Target {
     pub base: BasePlan,
     /// Whether its last stage runs under emulation.
     pub emulated: bool,
+    pub runtime: RuntimePlan,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -200,7 +202,6 @@ async fn plan_image(
     };
     let image_name = settings.image_name(name, &reference)?;
     let tag = image_name.tag().unwrap_or_default().to_string();
-    let context = context::build(file, &dockerfile::render(name, distro, file)?)?;
     let cache = base::cache_directory();
     let request = resolve::Request {
         distro_name: name,
@@ -216,8 +217,10 @@ async fn plan_image(
             engine_tag: engine_tag(&image_name, *platform),
             base: resolve::plan(engine, &request, *platform).await?,
             emulated: *platform != native,
+            runtime: plan_runtime(settings, engine, *platform, native, &cache).await?,
         });
     }
+    let context = context::build(file, &dockerfile::render(name, distro, file)?, &in_context(&targets))?;
     // What the lock pins was uploaded before this moment, and the image is a function of the lock.
     let locked_at = lock.exclude_newer.map_or(0, Timestamp::as_second);
     let source_date_epoch = settings.source_date_epoch.unwrap_or(locked_at);
@@ -243,6 +246,44 @@ async fn plan_image(
         build_base: resolve::plan(engine, &request, native).await?,
         targets,
     })
+}
+
+/// The program that was given for the platform, or the sources and what they are compiled on.
+async fn plan_runtime(
+    settings: &Settings,
+    engine: &Engine,
+    platform: Platform,
+    native: Platform,
+    cache: &Path,
+) -> Result<RuntimePlan, PlanError> {
+    if let Some(prebuilt) = settings.prebuilt.get(&platform) {
+        return Ok(RuntimePlan::Prebuilt(prebuilt.clone()));
+    }
+    let distro_name = &settings.file.runtime.distro;
+    let request = resolve::Request {
+        distro_name,
+        distro: settings.distro(distro_name)?,
+        base: None,
+        mode: settings.bootstrap,
+        cache,
+    };
+    let sources = context::sources(&settings.file.root)?;
+    Ok(RuntimePlan::Compiled {
+        base: resolve::plan(engine, &request, native).await?,
+        sources_digest: format!("sha256:{}", hex::encode(Sha256::digest(&sources))),
+    })
+}
+
+/// Sources only if a target has them compiled: a site that brings all programs needs no `runtime/`.
+fn in_context(targets: &[Target]) -> context::Runtime<'_> {
+    let mut runtime = context::Runtime::default();
+    for target in targets {
+        match &target.runtime {
+            RuntimePlan::Compiled { .. } => runtime.sources = true,
+            RuntimePlan::Prebuilt(prebuilt) => runtime.prebuilt.push((target.platform, prebuilt)),
+        }
+    }
+    runtime
 }
 
 /// A tag of the classic store holds one platform, so each has its own.
@@ -273,9 +314,18 @@ fn labels(
     labels
 }
 
+/// What a target's stages stand on, each named by what the engine has it under.
+#[derive(Clone, Copy, Debug)]
+pub struct Bases<'a> {
+    pub image: &'a str,
+    pub build: &'a str,
+    /// `None` where obgp-runtime is not compiled.
+    pub runtime: Option<&'a str>,
+}
+
 impl ImagePlan {
-    /// The Dockerfile's arguments for one target. The bases are named by what the engine has them under.
-    pub fn build_args(&self, settings: &Settings, base: &str, build_base: &str) -> BTreeMap<String, String> {
+    /// The Dockerfile's arguments for one target.
+    pub fn build_args(&self, settings: &Settings, bases: &Bases) -> BTreeMap<String, String> {
         let user = &settings.file.user;
         let groups = user
             .groups
@@ -283,8 +333,8 @@ impl ImagePlan {
             .map(|g| format!("{}:{}", g.name, g.gid))
             .collect::<Vec<_>>();
         let mut args = BTreeMap::from([
-            ("BASE".to_string(), base.to_string()),
-            ("BUILD_BASE".to_string(), build_base.to_string()),
+            ("BASE".to_string(), bases.image.to_string()),
+            ("BUILD_BASE".to_string(), bases.build.to_string()),
             ("LOCK".to_string(), self.lock.name.clone()),
             ("USER_NAME".to_string(), user.name.clone()),
             ("USER_UID".to_string(), user.uid.to_string()),
@@ -292,6 +342,19 @@ impl ImagePlan {
             ("USER_HOME".to_string(), user.home.clone()),
             ("USER_GROUPS".to_string(), groups.join(" ")),
         ]);
+        match bases.runtime {
+            Some(base) => args.insert("RUNTIME_BASE".into(), base.to_string()),
+            None => args.insert("RUNTIME_FROM".into(), "prebuilt".into()),
+        };
+        let distros = &settings.file.distros;
+        for (argument, distro) in [
+            ("APT_MIRROR", &self.distro),
+            ("RUNTIME_APT_MIRROR", &settings.file.runtime.distro),
+        ] {
+            if let Some(mirror) = distros.get(distro).and_then(|d| d.mirror.as_ref()) {
+                args.insert(argument.into(), mirror.clone());
+            }
+        }
         match &self.source {
             Source::PyPI { version } => {
                 args.insert("PROJECT_VERSION".into(), version.clone());

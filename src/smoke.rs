@@ -28,31 +28,95 @@ print('drivers:', *sorted(e.name for e in drivers)); print('privileged:', *sorte
 struct Check {
     id: &'static str,
     command: &'static [&'static str],
+    ends: End,
     /// What the output must hold.
     expected: &'static [&'static str],
 }
 
+/// How a command has to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// With exit code 0; what is expected stands on stdout.
+    Well,
+    /// Not with 0; what is expected stands on stderr.
+    Refused,
+}
+
+const fn well(id: &'static str, command: &'static [&'static str], expected: &'static [&'static str]) -> Check {
+    Check {
+        id,
+        command,
+        ends: End::Well,
+        expected,
+    }
+}
+
+const fn refused(id: &'static str, command: &'static [&'static str], expected: &'static [&'static str]) -> Check {
+    Check {
+        id,
+        command,
+        ends: End::Refused,
+        expected,
+    }
+}
+
+const RUNTIME: &str = "/usr/local/bin/obgp-runtime";
+
 const CHECKS: &[Check] = &[
-    Check {
-        id: "agent-help",
-        command: &["ovn-bgp-agent", "--help"],
-        expected: &["--config-file"],
-    },
-    Check {
-        id: "imports",
-        command: &["python3", "-c", IMPORTS],
-        expected: &["drivers:", "privileged:"],
-    },
-    Check {
-        id: "ovs-vsctl",
-        command: &["ovs-vsctl", "--version"],
-        expected: &["ovs-vsctl (Open vSwitch)"],
-    },
-    Check {
-        id: "sudo-list",
-        command: &["sudo", "-n", "-l"],
-        expected: &["privsep-helper"],
-    },
+    well("agent-help", &["ovn-bgp-agent", "--help"], &["--config-file"]),
+    well("imports", &["python3", "-c", IMPORTS], &["drivers:", "privileged:"]),
+    well("ovs-vsctl", &["ovs-vsctl", "--version"], &["ovs-vsctl (Open vSwitch)"]),
+    // The chart calls each of these.
+    well(
+        "runtime-frr-init",
+        &[RUNTIME, "frr-init", "--help"],
+        &["obgp-runtime frr-init"],
+    ),
+    well(
+        "runtime-frr-config",
+        &[RUNTIME, "frr-config", "--help"],
+        &["obgp-runtime frr-config"],
+    ),
+    well("runtime-agent", &[RUNTIME, "agent", "--help"], &["obgp-runtime agent"]),
+    well(
+        "runtime-health",
+        &[RUNTIME, "health", "--help"],
+        &["obgp-runtime health"],
+    ),
+    well(
+        "runtime-privsep",
+        &[RUNTIME, "privsep", "--help"],
+        &["obgp-runtime privsep"],
+    ),
+    well(
+        "runtime-image-repo-sync",
+        &[RUNTIME, "image-repo-sync", "--help"],
+        &["obgp-runtime image-repo-sync"],
+    ),
+    // No daemon is there. FRR's own client ends with 0 in more cases than one likes, which the agent takes for success.
+    refused(
+        "vtysh-without-frr",
+        &["/usr/bin/vtysh", "--vty_socket", "/run/frr", "-c", "show version"],
+        &["vtysh:", "/run/frr"],
+    ),
+    well(
+        "sudo-list",
+        &["sudo", "-n", "-l"],
+        &["(root) NOPASSWD: /usr/local/bin/obgp-runtime privsep *"],
+    ),
+    refused("sudo-foreign-context", FOREIGN_CONTEXT, &["obgp-runtime privsep: refused:"]),
+];
+
+/// sudo allows it, `obgp-runtime privsep` does not.
+const FOREIGN_CONTEXT: &[&str] = &[
+    "sudo",
+    "-n",
+    "obgp-runtime",
+    "privsep",
+    "--privsep_context",
+    "os.system",
+    "--privsep_sock_path",
+    "/tmp/tmpabcdefgh/privsep.sock",
 ];
 
 /// What one command did.
@@ -87,13 +151,17 @@ pub async fn smoke(
         let user = format!("{}:{}", identity.uid, identity.gid);
         let mut ran = runner.run(&user, check.command).await?;
         let mut remark = "";
-        if check.id == "sudo-list" && ran.stderr.contains(NO_SETUID) {
+        if ran.stderr.contains(NO_SETUID) {
             // QEMU's registration decides whether a setuid program of the image is one under emulation; Debian's says
-            // no. What sudo would grant can still be asked for, by root.
-            ran = runner.run("0:0", &["sudo", "-n", "-l", "-U", &identity.name]).await?;
+            // no. What sudo does for that user can still be asked for, by root.
+            ran = runner.run("0:0", &as_root(check.command, &identity.name)).await?;
             remark = "(asked as root: this machine's emulation does not honour setuid)\n";
         }
-        let passed = ran.exit_code == 0 && check.expected.iter().all(|text| ran.stdout.contains(text));
+        let (ended, stream) = match check.ends {
+            End::Well => (ran.exit_code == 0, &ran.stdout),
+            End::Refused => (ran.exit_code != 0, &ran.stderr),
+        };
+        let passed = ended && check.expected.iter().all(|text| stream.contains(text));
         let mut output = remark.to_string() + &last_lines(&format!("{}{}", ran.stdout, ran.stderr), 12);
         if ran.exit_code != 0 {
             output += &format!("\n(exit code {})", ran.exit_code);
@@ -110,6 +178,15 @@ pub async fn smoke(
 
 /// What sudo says when it was started without root's rights though it is setuid.
 const NO_SETUID: &str = "effective uid is not 0";
+
+/// What root runs to see what sudo does for `user`.
+fn as_root<'a>(command: &[&'a str], user: &'a str) -> Vec<&'a str> {
+    match command {
+        ["sudo", "-n", "-l"] => vec!["sudo", "-n", "-l", "-U", user],
+        ["sudo", "-n", allowed @ ..] => allowed.to_vec(),
+        other => other.to_vec(),
+    }
+}
 
 struct Runner<'a> {
     engine: &'a Engine,

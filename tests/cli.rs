@@ -86,6 +86,31 @@ fn push_is_refused_and_says_what_to_do() {
 }
 
 #[test]
+fn a_runtime_binary_for_another_machine_is_refused_before_anything_starts() {
+    let mut program = b"\x7fELF\x02\x01\x01".to_vec();
+    program.resize(64, 0);
+    program[18] = 62;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("obgp-runtime"), program).unwrap();
+    let asked = |platform: &str| {
+        outcome(
+            obgp_build()
+                .args(["--config", concat!(env!("CARGO_MANIFEST_DIR"), "/build.toml")])
+                .args(["--runtime-binary", &format!("{platform}=obgp-runtime")])
+                .current_dir(dir.path()),
+        )
+    };
+    insta::assert_snapshot!(asked("linux/arm64"));
+    // The right one gets as far as the engine.
+    assert!(asked("linux/amd64").contains("/nonexistent/docker.sock"));
+}
+
+#[test]
+fn a_runtime_binary_wants_a_platform() {
+    insta::assert_snapshot!(outcome(obgp_build().args(["--runtime-binary", "obgp-runtime"])));
+}
+
+#[test]
 fn without_an_engine_the_error_says_where_it_was_looked_for() {
     insta::assert_snapshot!(outcome(obgp_build().args(["--distro", "debian_bookworm"])));
 }

@@ -91,5 +91,36 @@ fn identities_and_labels_come_from_build_toml() {
     assert!(text.contains("ARG USER_GROUPS=\"openvswitch:42424 hugetlbfs:4712\"\n"));
     assert!(text.contains(r#"org.example.price="5 \$ \"net\"""#), "{text}");
     let jammy = render("ubuntu_jammy", &file.distros["ubuntu_jammy"], &file).unwrap();
-    assert!(jammy.contains("/mnt/glob") && jammy.contains("ARG LOCK=6.0.0-py3.10.txt"));
+    assert!(jammy.contains("ARG LOCK=6.0.0-py3.10.txt"));
+}
+
+/// The stages from which every image takes obgp-runtime, as text.
+fn runtime_stages(dockerfile: &str) -> &str {
+    let start = dockerfile.find("AS runtime-toolchain").unwrap();
+    let end = dockerfile.find("AS runtime\n").unwrap();
+    &dockerfile[start..end]
+}
+
+/// An engine that has compiled it for one distro has it for all.
+#[test]
+fn every_distro_takes_the_runtime_from_the_same_stages() {
+    let file = file();
+    let texts: Vec<String> = file.distros.iter().map(|(n, d)| render(n, d, &file).unwrap()).collect();
+    for text in &texts {
+        assert_eq!(runtime_stages(text), runtime_stages(&texts[0]));
+        assert!(text.contains("ARG RUNTIME_BASE=docker.io/library/debian:trixie-slim\n"));
+        assert!(text.contains("ARG RUNTIME_FROM=compiled\n"));
+    }
+    assert!(runtime_stages(&texts[0]).contains("ENV APT_FAMILY=debian APT_SUITE=trixie\n"));
+}
+
+#[test]
+fn the_runtimes_distro_comes_from_build_toml_and_has_to_be_there() {
+    let mut file = file();
+    file.runtime.distro = "debian_bookworm".into();
+    let text = render("ubuntu_noble", &file.distros["ubuntu_noble"], &file).unwrap();
+    assert!(text.contains("ARG RUNTIME_BASE=docker.io/library/debian:bookworm-slim\n"));
+    file.runtime.distro = "debian_sid".into();
+    let error = render("ubuntu_noble", &file.distros["ubuntu_noble"], &file).unwrap_err();
+    assert!(error.to_string().contains("debian_sid"), "{error}");
 }

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::bootstrap::{self, BootstrapRequest};
@@ -67,10 +68,13 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The tag that a pulled base gets in the engine.
+    /// The tag that a pulled base gets in the engine. The distro's own and one given with `--base` must not meet in it.
     fn pulled_tag(&self, platform: Platform) -> String {
+        let which = self.base.map_or_else(String::new, |base| {
+            format!("-{}", &hex::encode(Sha256::digest(base))[..12])
+        });
         format!(
-            "obgp-build/base:{}-{}-registry",
+            "obgp-build/base:{}-{}-registry{which}",
             self.distro_name,
             platform.architecture().name()
         )

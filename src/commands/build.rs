@@ -121,6 +121,32 @@ struct Builder {
 /// A base that several targets wait for.
 type PendingBase = Shared<BoxFuture<'static, Result<BaseImage, String>>>;
 
+/// What a target's stages stand on.
+struct Bases<T = BaseImage> {
+    image: T,
+    build: T,
+    runtime: Option<T>,
+}
+
+type PendingBases = Bases<PendingBase>;
+
+impl PendingBases {
+    async fn ready(self) -> Result<Bases, String> {
+        let runtime = async move {
+            match self.runtime {
+                Some(base) => base.await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (image, build, runtime) = tokio::join!(self.image, self.build, runtime);
+        Ok(Bases {
+            image: image?,
+            build: build?,
+            runtime: runtime?,
+        })
+    }
+}
+
 /// A target that was built and judged.
 struct Finished {
     manifest: Descriptor,
@@ -135,11 +161,15 @@ impl Builder {
         for (i, image) in images.iter().enumerate() {
             for t in 0..image.targets.len() {
                 let (builder, image) = (Arc::clone(self), Arc::clone(image));
-                let base = bases[&image.targets[t].base.engine_tag].clone();
-                let build_base = bases[&image.build_base.engine_tag].clone();
+                let of = |plan: &BasePlan| bases[&plan.engine_tag].clone();
+                let bases = PendingBases {
+                    image: of(&image.targets[t].base),
+                    build: of(&image.build_base),
+                    runtime: image.targets[t].runtime.base().map(of),
+                };
                 running.spawn(async move {
                     let started = Instant::now();
-                    let result = builder.build_target(&image, &image.targets[t], base, build_base).await;
+                    let result = builder.build_target(&image, &image.targets[t], bases).await;
                     ((i, t), started.elapsed().as_secs_f64(), result)
                 });
             }
@@ -167,10 +197,15 @@ impl Builder {
     fn start_bases(self: &Arc<Self>, images: &[Arc<ImagePlan>]) -> HashMap<String, PendingBase> {
         let mut bases = HashMap::new();
         for image in images {
-            for plan in image.targets.iter().map(|t| &t.base).chain([&image.build_base]) {
+            let own = image.targets.iter().map(|t| &t.base).chain([&image.build_base]);
+            let own = own.map(|plan| (&image.distro, self.settings.base.as_ref(), plan));
+            let runtime = image.targets.iter().filter_map(|t| t.runtime.base());
+            let runtime = runtime.map(|plan| (&self.settings.file.runtime.distro, None, plan));
+            for (distro, base, plan) in own.chain(runtime) {
                 bases.entry(plan.engine_tag.clone()).or_insert_with(|| {
-                    let (builder, distro, plan) = (Arc::clone(self), image.distro.clone(), plan.clone());
-                    let task = tokio::spawn(async move { builder.provide_base(&distro, &plan).await });
+                    let (builder, distro, plan) = (Arc::clone(self), distro.clone(), plan.clone());
+                    let base = base.cloned();
+                    let task = tokio::spawn(async move { builder.provide_base(&distro, base.as_deref(), &plan).await });
                     async move { task.await.map_err(|e| e.to_string())? }.boxed().shared()
                 });
             }
@@ -178,13 +213,14 @@ impl Builder {
         bases
     }
 
-    async fn provide_base(&self, distro: &str, plan: &BasePlan) -> Result<BaseImage, String> {
+    /// `base` is what `--base` says, for the bases that it is about.
+    async fn provide_base(&self, distro: &str, base: Option<&str>, plan: &BasePlan) -> Result<BaseImage, String> {
         let _permit = self.jobs.acquire().await.map_err(|e| e.to_string())?;
         let progress = self.context.terminal.line(&format!("{distro} {} base", plan.platform));
         let request = resolve::Request {
             distro_name: distro,
             distro: self.settings.distro(distro).map_err(|e| e.to_string())?,
-            base: self.settings.base.as_deref(),
+            base,
             mode: self.settings.bootstrap,
             cache: &self.cache,
         };
@@ -197,25 +233,25 @@ impl Builder {
         self: Arc<Self>,
         image: &Arc<ImagePlan>,
         target: &Target,
-        base: PendingBase,
-        build_base: PendingBase,
+        bases: PendingBases,
     ) -> anyhow::Result<Finished> {
-        let (base, build_base) = tokio::join!(base, build_base);
-        let (base, build_base) = (base.map_err(|e| anyhow!(e))?, build_base.map_err(|e| anyhow!(e))?);
+        let bases = bases.ready().await.map_err(|e| anyhow!(e))?;
         let progress = self
             .context
             .terminal
             .line(&format!("{} {}", image.distro, target.platform));
         let solved = {
             let _permit = self.jobs.acquire().await?;
-            self.solve(image, target, &base, &build_base, progress.as_ref()).await?
+            self.solve(image, target, &bases, progress.as_ref()).await?
         };
         let engine_image = self
             .engine
             .inspect_image(&solved.image_id)
             .await?
             .ok_or_else(|| anyhow!("the engine has lost the image it just built: {}", solved.image_id))?;
-        let (remembered, unchanged) = self.ingest(image, target, &base, &engine_image, &progress).await?;
+        let (remembered, unchanged) = self
+            .ingest(image, target, &bases.image, &engine_image, &progress)
+            .await?;
         progress.step("verifying");
         let Remembered {
             manifest,
@@ -252,8 +288,8 @@ impl Builder {
                 digest: manifest.digest().to_string(),
                 engine_image: target.engine_tag.clone(),
                 base: BaseReport {
-                    name: base.name,
-                    digest: base.digest,
+                    name: bases.image.name,
+                    digest: bases.image.digest,
                 },
                 steps: solved.steps,
                 cached_steps: solved.cached_steps,
@@ -272,16 +308,23 @@ impl Builder {
         &self,
         image: &ImagePlan,
         target: &Target,
-        base: &BaseImage,
-        build_base: &BaseImage,
+        bases: &Bases,
         progress: &dyn Progress,
     ) -> anyhow::Result<Solved> {
+        let base = &bases.image;
         let mut labels = image.labels.clone();
         labels.insert("org.opencontainers.image.base.name".into(), base.name.clone());
         if let Some(digest) = &base.digest {
             labels.insert("org.opencontainers.image.base.digest".into(), digest.clone());
         }
-        let mut build_args = image.build_args(&self.settings, &base.engine_tag, &build_base.engine_tag);
+        let mut build_args = image.build_args(
+            &self.settings,
+            &plan::Bases {
+                image: &base.engine_tag,
+                build: &bases.build.engine_tag,
+                runtime: bases.runtime.as_ref().map(|base| base.engine_tag.as_str()),
+            },
+        );
         build_args.extend(self.host.proxies.clone());
         let request = SolveRequest {
             context: image.context.clone(),

@@ -8,8 +8,9 @@ use crate::cli::TargetArgs;
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::host::Host;
-use crate::plan::{self, Plan, Surroundings};
+use crate::plan::{self, ImagePlan, Plan, Surroundings};
 use crate::project::Source;
+use crate::runtime::RuntimePlan;
 
 pub async fn run(context: &Context, args: &TargetArgs) -> Result<(), Failure> {
     let settings = Settings::new(context.build_file()?, args)?;
@@ -54,6 +55,9 @@ fn text(plan: &Plan) -> String {
             image.labels["org.opencontainers.image.created"]
         );
         let _ = writeln!(text, "  builders on  {}", base(&image.build_base));
+        for line in runtimes(image) {
+            let _ = writeln!(text, "  runtime      {line}");
+        }
         for target in &image.targets {
             let how = if target.emulated { ", its apt step emulated" } else { "" };
             let _ = writeln!(
@@ -67,6 +71,28 @@ fn text(plan: &Plan) -> String {
         }
     }
     text
+}
+
+/// Where obgp-runtime comes from; once for platforms that have it from the same place.
+fn runtimes(image: &ImagePlan) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for target in &image.targets {
+        let line = match &target.runtime {
+            RuntimePlan::Compiled {
+                base: on,
+                sources_digest,
+            } => {
+                format!("compiled from {sources_digest} on {}", base(on))
+            }
+            RuntimePlan::Prebuilt(given) => {
+                format!("{} for {}, {}", given.path.display(), target.platform, given.digest)
+            }
+        };
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines
 }
 
 fn base(base: &BasePlan) -> String {

@@ -13,6 +13,7 @@ pub struct BuildFile {
     pub image: Image,
     pub project: Project,
     pub user: Identity,
+    pub runtime: Runtime,
     pub distros: BTreeMap<String, Distro>,
     /// The directory that the file stands in: `images/` and `dockerfiles/` are found from here.
     #[serde(skip)]
@@ -71,6 +72,14 @@ pub struct Identity {
 pub struct Group {
     pub name: String,
     pub gid: u32,
+}
+
+/// How obgp-runtime comes to be.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Runtime {
+    /// The distro whose base it is compiled on, and whose Rust compiles it.
+    pub distro: String,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Flags beat the environment (clap reads both) beats `build.toml`: one typed value per question, asked once.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -9,6 +10,7 @@ use super::file::{BuildFile, ConfigError, Distro};
 use crate::cli::{BootstrapMode, TargetArgs};
 use crate::platform::Platform;
 use crate::project;
+use crate::runtime::{Prebuilt, RuntimeBinary};
 
 /// What is to be built, every choice made. The distros stay in the order they were asked for.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct Settings {
     pub bootstrap: BootstrapMode,
     pub locked: bool,
     pub source_date_epoch: Option<i64>,
+    /// obgp-runtime, for the platforms whose program was given.
+    pub prebuilt: BTreeMap<Platform, Prebuilt>,
 }
 
 impl Settings {
@@ -45,6 +49,7 @@ impl Settings {
                 "--base and --bootstrap always exclude each other".into(),
             ));
         }
+        find_distro(&file, &file.runtime.distro).map_err(|e| ConfigError::Invalid(format!("[runtime] distro: {e}")))?;
         let project_ref = args.project_ref.clone().filter(|r| !r.is_empty());
         for name in &distros {
             let distro = find_distro(&file, name)?;
@@ -68,6 +73,7 @@ impl Settings {
             bootstrap: args.bootstrap,
             locked: args.locked,
             source_date_epoch: epoch_from_environment()?.or(file.image.source_date_epoch),
+            prebuilt: load_prebuilt(&args.runtime_binary)?,
             distros,
             file,
         })
@@ -147,6 +153,19 @@ pub fn pick_platforms(file: &BuildFile, asked: &[Platform]) -> Vec<Platform> {
     picked.sort();
     picked.dedup();
     picked
+}
+
+fn load_prebuilt(binaries: &[RuntimeBinary]) -> Result<BTreeMap<Platform, Prebuilt>, ConfigError> {
+    let mut all = BTreeMap::new();
+    for binary in binaries {
+        if all.insert(binary.platform, Prebuilt::load(binary)?).is_some() {
+            return Err(ConfigError::Invalid(format!(
+                "--runtime-binary is given twice for {}",
+                binary.platform
+            )));
+        }
+    }
+    Ok(all)
 }
 
 /// The file named, or `build.toml` in this directory or the nearest one above that has it.

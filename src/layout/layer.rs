@@ -10,7 +10,7 @@ use tar::EntryType;
 
 use super::limits::Limits;
 use super::members::{Member, Members, TarError};
-use super::tree::{File, HEAD_BYTES, Node, NodeKind};
+use super::tree::{self, File, Node, NodeKind};
 
 const WHITEOUT: &str = ".wh.";
 const OPAQUE: &str = ".wh..wh..opq";
@@ -214,7 +214,7 @@ fn read_file<R: Read, S: Sink>(
         let n = members.read_data(buffer)?;
         let data = &buffer[..n];
         if done == 0 {
-            head = data[..n.min(HEAD_BYTES)].into();
+            head = tree::head(data).into();
         }
         if size >= LARGE_FILE {
             members.get_mut().sink.large_chunk(member.offset + done, data)?;

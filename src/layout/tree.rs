@@ -12,8 +12,21 @@ use serde::{Deserialize, Serialize};
 /// How many symbolic links a look-up follows before it gives up, as Linux does (`MAXSYMLINKS`).
 const MAX_SYMLINKS: usize = 40;
 
-/// How many leading bytes of every regular file are kept: enough for an ELF header, a shebang, a `.pyc` header.
-pub const HEAD_BYTES: usize = 256;
+/// How many leading bytes of every regular file are kept: enough for a shebang, a `.pyc` header, and to know an ELF file.
+const HEAD_BYTES: usize = 256;
+
+/// And of an ELF file: enough for the program headers too, which follow the ELF header unless somebody moved them.
+const ELF_HEAD_BYTES: usize = 1024;
+
+/// What is kept of a file that begins with these bytes.
+pub fn head(start: &[u8]) -> &[u8] {
+    let most = if start.starts_with(b"\x7fELF") {
+        ELF_HEAD_BYTES
+    } else {
+        HEAD_BYTES
+    };
+    &start[..start.len().min(most)]
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
@@ -64,7 +77,7 @@ pub enum NodeKind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
     pub size: u64,
-    /// The first [`HEAD_BYTES`] bytes.
+    /// The first bytes, see [`head`].
     pub head: Arc<[u8]>,
     /// The whole content, where the reader was asked to keep it.
     pub content: Option<Arc<[u8]>>,

@@ -53,21 +53,10 @@ pub(crate) struct AccountTerms {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct SudoersTerms {
     pub mode: Mode,
-    /// The only grants there are. Which statement holds depends on the sudo that is in the image.
-    pub grants: Vec<GrantTerms>,
+    /// The only grants there are: lines of sudoers, aliases included.
+    pub grants: String,
     /// The Defaults that have to be there, and the only ones.
     pub defaults: Vec<String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct GrantTerms {
-    /// The first sudo version that it is for.
-    pub from: Option<String>,
-    /// The first one that it is no longer for.
-    pub before: Option<String>,
-    /// Lines of sudoers, aliases included.
-    pub lines: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -124,6 +113,13 @@ pub(crate) struct PathTerms {
     /// Lines that a file has to have, white space at the ends and between words aside.
     #[serde(default)]
     pub lines: Vec<String>,
+    /// The size that a file may have.
+    pub max_bytes: Option<u64>,
+    /// A program that needs neither a loader nor libraries.
+    #[serde(default)]
+    pub r#static: bool,
+    /// Where a symbolic link leads, as it is written in it.
+    pub target: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -131,6 +127,7 @@ pub(crate) struct PathTerms {
 pub(crate) enum Kind {
     File,
     Directory,
+    Symlink,
 }
 
 #[derive(Clone, Debug, Deserialize)]

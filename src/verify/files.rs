@@ -3,7 +3,8 @@
 use super::contract::{Kind, PathTerms};
 use super::verdict::Evidence;
 use super::{Context, Rule};
-use crate::layout::tree::NodeKind;
+use crate::elf::{Header, Loader};
+use crate::layout::tree::{File, Node, NodeKind, Unresolved};
 
 pub const REQUIRED: Rule = Rule {
     id: "files",
@@ -31,22 +32,26 @@ fn all(context: &Context, evidence: &mut Evidence, wanted: &[PathTerms]) {
 }
 
 fn one(context: &Context, evidence: &mut Evidence, terms: &PathTerms) {
-    let (path, node) = match context.tree.resolve(&terms.path) {
+    let (path, node) = match look_up(context, terms) {
         Ok(found) => found,
         Err(e) => return evidence.finding(&terms.path, None, "it exists", e),
     };
-    let kind = match node.kind {
-        NodeKind::File(_) => Some(Kind::File),
-        NodeKind::Directory => Some(Kind::Directory),
-        _ => None,
+    let wrong = |evidence: &mut Evidence, expected: String, found: String| {
+        evidence.file(&path, node.layer, expected, found);
     };
-    if kind != Some(terms.kind) {
-        return evidence.file(
-            &path,
-            node.layer,
-            format_args!("a {}", name(terms.kind)),
-            "something else",
-        );
+    match (&node.kind, terms.kind) {
+        (NodeKind::Directory, Kind::Directory) => {}
+        (NodeKind::File(file), Kind::File) => program(evidence, terms, &path, node, file),
+        (NodeKind::Symlink(found), Kind::Symlink) => {
+            if let Some(target) = &terms.target
+                && target != found
+            {
+                wrong(evidence, format!("a link to {target}"), format!("a link to {found}"));
+            }
+            // Mode and owner of a link mean nothing.
+            return;
+        }
+        (found, wanted) => return wrong(evidence, format!("a {}", name(wanted)), kind_name(found).to_string()),
     }
     if let Some(mode) = terms.mode
         && mode.0 != node.mode
@@ -102,10 +107,62 @@ fn one(context: &Context, evidence: &mut Evidence, terms: &PathTerms) {
     }
 }
 
+/// What stands at the path: what its links lead to, unless a link is what has to stand there.
+fn look_up<'a>(context: &Context<'a>, terms: &PathTerms) -> Result<(String, &'a Node), Unresolved> {
+    if terms.kind != Kind::Symlink {
+        return context.tree.resolve(&terms.path);
+    }
+    let (directory, name) = terms.path.rsplit_once('/').unwrap_or(("", &terms.path));
+    let (directory, _) = context.tree.resolve(directory)?;
+    let path = format!("{directory}/{name}");
+    match context.tree.get(&path) {
+        Some(node) => Ok((path, node)),
+        None => Err(Unresolved::Missing(path)),
+    }
+}
+
+/// Size and linkage of a program that pods start often.
+fn program(evidence: &mut Evidence, terms: &PathTerms, path: &str, node: &Node, file: &File) {
+    if let Some(most) = terms.max_bytes
+        && file.size > most
+    {
+        evidence.file(
+            path,
+            node.layer,
+            format_args!("at most {most} bytes"),
+            format_args!("{} bytes", file.size),
+        );
+    }
+    if !terms.r#static {
+        return;
+    }
+    let found = match Header::parse(&file.head) {
+        Some(Ok(header)) => match header.loader {
+            Loader::None => return,
+            Loader::Asked => "one that asks for a loader",
+            Loader::Unknown => "program headers that are not where they can be read",
+        },
+        Some(Err(what)) => what,
+        None => "no ELF file",
+    };
+    evidence.file(path, node.layer, "a static program", found);
+}
+
 fn name(kind: Kind) -> &'static str {
     match kind {
         Kind::File => "file",
         Kind::Directory => "directory",
+        Kind::Symlink => "symbolic link",
+    }
+}
+
+fn kind_name(kind: &NodeKind) -> &'static str {
+    match kind {
+        NodeKind::File(_) => "a file",
+        NodeKind::Directory => "a directory",
+        NodeKind::Symlink(_) => "a symbolic link",
+        NodeKind::CharDevice { .. } | NodeKind::BlockDevice { .. } => "a device",
+        NodeKind::Fifo => "a pipe",
     }
 }
 

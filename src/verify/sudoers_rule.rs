@@ -1,6 +1,6 @@
 //! What sudo allows in the image, compared with the contract's statement grant by grant.
 
-use super::sudoers::{Allowed, Arguments, SUDOERS, parse_contract};
+use super::sudoers::{Allowed, SUDOERS, parse_contract};
 use super::verdict::Evidence;
 use super::{Context, Rule};
 use crate::layout::tree::NodeKind;
@@ -22,9 +22,6 @@ pub const DEFAULTS: Rule = Rule {
     title: "sudo's Defaults are the contract's",
     check: defaults,
 };
-
-/// Argument regular expressions came with it; older ones compare them as patterns, and never match.
-const FIRST_WITH_REGEX: [u32; 3] = [1, 9, 10];
 
 fn files(context: &Context, evidence: &mut Evidence) {
     let policy = &context.sudoers;
@@ -91,42 +88,11 @@ fn other_sources(context: &Context, evidence: &mut Evidence) {
     }
 }
 
-/// The contract's statement for the sudo in the image.
+/// The contract's statement. That it parses was found out when the contract's terms were made.
 fn allowed(context: &Context, evidence: &mut Evidence) -> Option<Allowed> {
-    let version = context.package("sudo").and_then(|p| upstream(&p.version));
-    let Some(version) = version else {
-        evidence.finding("/var/lib/dpkg/status", None, "package sudo, with a version", "none");
-        return None;
-    };
-    let bound = |text: &Option<String>| text.as_deref().and_then(upstream);
-    let terms = &context.terms.sudoers;
-    let at = terms.grants.iter().position(|g| {
-        bound(&g.from).is_none_or(|from| version >= from) && bound(&g.before).is_none_or(|before| version < before)
-    });
-    let allowed = at.and_then(|at| parse_contract(terms).ok()?.into_iter().nth(at));
-    if allowed.is_none() {
-        evidence.finding(
-            "/var/lib/dpkg/status",
-            None,
-            "a sudo that the contract has grants for",
-            show(version),
-        );
-    }
-    allowed
-}
-
-/// `1.9.13p3-1+deb12u1` into 1.9.13.
-fn upstream(version: &str) -> Option<[u32; 3]> {
-    let version = version.split_once(':').map_or(version, |(_epoch, v)| v);
-    let mut parts = version.splitn(3, '.').map(|part| {
-        let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        part[..digits].parse().ok()
-    });
-    Some([parts.next()??, parts.next()??, parts.next()??])
-}
-
-fn show([major, minor, patch]: [u32; 3]) -> String {
-    format!("sudo {major}.{minor}.{patch}")
+    parse_contract(&context.terms.sudoers)
+        .map_err(|what| evidence.finding("contract", None, "a statement that can be read", what))
+        .ok()
 }
 
 fn grants(context: &Context, evidence: &mut Evidence) {
@@ -143,15 +109,6 @@ fn grants(context: &Context, evidence: &mut Evidence) {
     for wanted in &allowed.grants {
         if !policy.grants.iter().any(|g| g.same(wanted)) {
             evidence.finding(format_args!("/{SUDOERS}"), None, wanted, "no such grant");
-        }
-    }
-    let version = context.package("sudo").and_then(|p| upstream(&p.version));
-    if let Some(version) = version.filter(|v| *v < FIRST_WITH_REGEX) {
-        for grant in &policy.grants {
-            if matches!(grant.command.arguments, Arguments::Regex(_)) || grant.command.path.starts_with('^') {
-                let found = format!("{} takes it for a pattern, which matches nothing", show(version));
-                evidence.finding(&grant.at, None, "no regular expression", found);
-            }
         }
     }
 }
@@ -174,19 +131,5 @@ fn defaults(context: &Context, evidence: &mut Evidence) {
         if !policy.settings.iter().any(|s| same(s, wanted)) {
             evidence.finding(format_args!("/{SUDOERS}"), None, wanted, "no such setting");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::upstream;
-
-    #[test]
-    fn debian_versions_of_sudo() {
-        assert_eq!(upstream("1.9.13p3-1+deb12u1"), Some([1, 9, 13]));
-        assert_eq!(upstream("1.9.9-1ubuntu2.4"), Some([1, 9, 9]));
-        assert_eq!(upstream("1.9.16p2-3"), Some([1, 9, 16]));
-        assert_eq!(upstream("1.9.10"), Some([1, 9, 10]));
-        assert_eq!(upstream("1.9"), None);
     }
 }

@@ -4,22 +4,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use obgp_build::config::BuildFile;
-use obgp_build::layout::tree::{File, HEAD_BYTES, Node, NodeKind, Tree};
+use obgp_build::layout::tree::{self, File, Node, NodeKind, Tree};
 use obgp_build::platform::Platform;
 use obgp_build::verify::{Contract, Expectation, ImageUnderTest, Verdict, keeps};
 use serde_json::{Value, json};
 
 pub const SITE: &str = "usr/local/lib/python3.12/dist-packages";
 
-pub const SUDOERS: &str = r#"# Only the helpers of oslo.privsep.
+pub const SUDOERS: &str = r#"# Only what starts the helpers of oslo.privsep.
 Defaults env_reset
 Defaults secure_path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Defaults !use_pty
 Defaults !syslog, !fqdn, !lecture
 
-Cmnd_Alias PRIVSEP = /usr/local/bin/privsep-helper ^((--config-file|--config-dir) /etc/(ovn-)?bgp-agent(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?(/[A-Za-z0-9_][A-Za-z0-9_.-]*)? )*--privsep_context ovn_bgp_agent[.]privileged[.](default|ovs_vsctl_cmd|vtysh_cmd) --privsep_sock_path /tmp/tmp[a-z0-9_]{8}/privsep[.]sock$
-
-ovn-bgp-agent ALL = (root) NOPASSWD: PRIVSEP
+ovn-bgp-agent ALL = (root) NOPASSWD: /usr/local/bin/obgp-runtime privsep *
 "#;
 
 pub struct TestImage {
@@ -75,10 +73,8 @@ impl TestImage {
             "var/cache",
             "var/log",
             "var/lib/apt/lists",
-            "etc/frr",
             "etc/ovn-bgp-agent",
             "etc/iproute2",
-            "etc/pam.d",
         ] {
             self.dir(dir, 0o755);
         }
@@ -101,8 +97,6 @@ impl TestImage {
             0o644,
             "# reserved\n255\tlocal\n254\tmain\n253\tdefault\n0\tunspec\n",
         );
-        self.file("etc/frr/vtysh.conf", 0o640, "service integrated-vtysh-config\n");
-        self.file("etc/pam.d/frr", 0o644, "account sufficient pam_permit.so\n");
         self.file("etc/nsswitch.conf", 0o644, "passwd: files\nsudoers: files\n");
         self.file("etc/machine-id", 0o444, "");
         self.file(
@@ -175,9 +169,9 @@ impl TestImage {
         }
         self.file("var/lib/dpkg/status", 0o644, &status);
         self.file(
-            "var/lib/dpkg/status.d/frr",
+            "var/lib/dpkg/status.d/ovn-common",
             0o644,
-            &format!("Package: frr\nVersion: 8.4.4\nArchitecture: {arch}\n"),
+            &format!("Package: ovn-common\nVersion: 24.03\nArchitecture: {arch}\n"),
         );
     }
 
@@ -192,11 +186,13 @@ impl TestImage {
             "ovs-appctl",
             "ovn-nbctl",
             "ping",
-            "vtysh",
             "python3.12",
         ] {
             self.elf(&format!("usr/bin/{name}"), 0o755);
         }
+        let runtime = static_elf_header(self.platform.architecture().elf_machine());
+        self.bytes("usr/local/bin/obgp-runtime", 0o755, &runtime);
+        self.link("usr/bin/vtysh", "../local/bin/obgp-runtime");
         self.elf("usr/bin/sudo", 0o4755);
         self.elf("usr/sbin/sysctl", 0o755);
         self.elf("usr/sbin/xtables-nft-multi", 0o755);
@@ -374,7 +370,7 @@ impl TestImage {
         let kept = keeps(path, content.len() as u64);
         let file = File {
             size: content.len() as u64,
-            head: content[..content.len().min(HEAD_BYTES)].into(),
+            head: tree::head(content).into(),
             content: kept.then(|| content.into()),
             sha256: None,
             hard_link_to: None,
@@ -476,6 +472,13 @@ pub fn elf_header(machine: u16) -> Vec<u8> {
     header
 }
 
+/// The same, with PT_LOAD in its place: a static program.
+pub fn static_elf_header(machine: u16) -> Vec<u8> {
+    let mut header = elf_header(machine);
+    header[64] = 1;
+    header
+}
+
 fn config(architecture: &str) -> Value {
     let label = |name: &str| format!("org.opencontainers.image.{name}");
     let labels: BTreeMap<String, String> = [
@@ -503,7 +506,12 @@ fn config(architecture: &str) -> Value {
         "os": "linux",
         "config": {
             "User": "42494",
-            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "Env": [
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "OS_PRIVSEP__HELPER_COMMAND=sudo obgp-runtime privsep",
+                "OS_PRIVSEP_OVS_VSCTL__HELPER_COMMAND=sudo obgp-runtime privsep",
+                "OS_PRIVSEP_VTYSH__HELPER_COMMAND=sudo obgp-runtime privsep",
+            ],
             "Entrypoint": ["ovn-bgp-agent"],
             "Labels": labels,
         },

@@ -54,10 +54,21 @@ pub const BREAKS: &[Break] = &[
         |i| env(i, "LANG=https://me:secret@index/"),
         "looks like one",
     ),
+    breaks("config-environment", |i| env(i, "LC_ALL=C.UTF-8"), "config.Env.LC_ALL"),
+    breaks(
+        "config-environment",
+        |i| i.config["config"]["Env"][1] = json!("OS_PRIVSEP__HELPER_COMMAND=sudo privsep-helper"),
+        "sudo obgp-runtime privsep",
+    ),
+    breaks(
+        "config-environment",
+        |i| drop(i.config["config"]["Env"].as_array_mut().unwrap().pop()),
+        "config.Env.OS_PRIVSEP_VTYSH__HELPER_COMMAND",
+    ),
     breaks("config-environment", |i| env(i, "PATH=/tmp"), "set again"),
     breaks(
         "config-environment",
-        |i| i.config["config"]["Env"] = json!(["PATH=/tmp:/usr/bin:/usr/sbin:/usr/local/bin"]),
+        |i| i.config["config"]["Env"][0] = json!("PATH=/tmp:/usr/bin:/usr/sbin:/usr/local/bin"),
         "/tmp:",
     ),
     breaks("config-labels", |i| label(i, "created", Value::Null), "no such label"),

@@ -1,10 +1,13 @@
 //! Breaks of commands, packages, files and ELF headers.
 
-use crate::image::elf_header;
+use crate::image::{elf_header, static_elf_header};
 use crate::{Break, STATUS, breaks};
 
+const RUNTIME: &str = "usr/local/bin/obgp-runtime";
+
 pub const BREAKS: &[Break] = &[
-    breaks("commands", |i| i.remove("usr/bin/vtysh"), "not found"),
+    breaks("commands", |i| i.remove("usr/bin/vtysh"), "not found").also(&["files"]),
+    breaks("commands", |i| i.remove("usr/local/bin/obgp-runtime"), "not found").also(&["files", "symlinks"]),
     breaks(
         "commands",
         |i| i.node("usr/bin/jq", |n| n.mode = 0o700),
@@ -55,12 +58,7 @@ pub const BREAKS: &[Break] = &[
         },
         "s390x",
     ),
-    breaks("packages", |i| i.append(STATUS, "nonsense"), "Field: value").also(&[
-        "forbidden-packages",
-        "interpreter",
-        "sudoers-grants",
-        "sudoers-defaults",
-    ]),
+    breaks("packages", |i| i.append(STATUS, "nonsense"), "Field: value").also(&["forbidden-packages", "interpreter"]),
     breaks(
         "forbidden-packages",
         |i| i.replace(STATUS, "Package: gcc-14-base", "Package: gcc-14"),
@@ -92,8 +90,56 @@ pub const BREAKS: &[Break] = &[
         "group 42494",
     ),
     breaks("files", |i| i.remove("etc/ovn-bgp-agent"), "does not exist"),
-    breaks("files", |i| i.remove("etc/pam.d/frr"), "does not exist"),
+    breaks(
+        "files",
+        |i| i.link("usr/bin/vtysh", "jq"),
+        "a link to ../local/bin/obgp-runtime",
+    ),
+    breaks("files", |i| i.elf("usr/bin/vtysh", 0o755), "a symbolic link"),
+    breaks("files", |i| i.node(RUNTIME, |n| n.mode = 0o775), "mode 0755"),
+    breaks(
+        "files",
+        |i| {
+            let mut program = static_elf_header(62);
+            program.resize(3_000_001, 0);
+            i.bytes(RUNTIME, 0o755, &program);
+        },
+        "at most 3000000 bytes",
+    ),
+    breaks("files", |i| i.elf(RUNTIME, 0o755), "one that asks for a loader"),
+    breaks(
+        "files",
+        |i| {
+            let mut program = static_elf_header(62);
+            // Its program headers are at the end of a long file, where patchelf(1) puts them.
+            program.resize(100_000, 0);
+            (program[33], program[34]) = (0, 1);
+            i.bytes(RUNTIME, 0o755, &program);
+        },
+        "not where they can be read",
+    ),
+    breaks(
+        "files",
+        |i| i.file(RUNTIME, 0o755, "#!/bin/sh\nexec vtysh \"$@\"\n"),
+        "no ELF file",
+    )
+    .also(&["console-scripts"]),
     breaks("forbidden-files", |i| i.file(".dockerenv", 0o644, ""), "/.dockerenv"),
+    breaks(
+        "forbidden-files",
+        |i| i.file("etc/pam.d/frr", 0o644, "account sufficient pam_permit.so\n"),
+        "/etc/pam.d/frr",
+    ),
+    breaks(
+        "forbidden-files",
+        |i| i.file("etc/frr/vtysh.conf", 0o640, ""),
+        "/etc/frr/**",
+    ),
+    breaks(
+        "forbidden-files",
+        |i| i.elf("usr/lib/x86_64-linux-gnu/frr/libfrr.so.0", 0o644),
+        "/usr/lib/*/frr/**",
+    ),
     breaks("forbidden-files", |i| i.dir("home/ubuntu", 0o755), "/home/ubuntu"),
     breaks("read-only-root", |i| i.node("tmp", |n| n.mode = 0o755), "mode 0755"),
     breaks(

@@ -1,6 +1,6 @@
 //! Breaks of what sudo allows.
 
-use crate::{Break, STATUS, breaks};
+use crate::{Break, breaks};
 
 pub const BREAKS: &[Break] = &[
     breaks(
@@ -76,22 +76,52 @@ pub const BREAKS: &[Break] = &[
         |i| i.replace("etc/sudoers", "NOPASSWD: ", ""),
         "no such grant",
     ),
+    // Wider than the one command: every subcommand, everything of its directory, the helper that checks nothing.
     breaks(
         "sudoers-grants",
-        |i| i.replace("etc/sudoers", "[.](default|ovs_vsctl_cmd|vtysh_cmd)", ".*"),
-        "only the grants",
+        |i| i.replace("etc/sudoers", "obgp-runtime privsep *", "obgp-runtime"),
+        "/usr/local/bin/obgp-runtime",
+    ),
+    breaks(
+        "sudoers-grants",
+        |i| i.replace("etc/sudoers", "obgp-runtime privsep *", "obgp-runtime *"),
+        "obgp-runtime *",
+    ),
+    breaks(
+        "sudoers-grants",
+        |i| i.replace("etc/sudoers", "bin/obgp-runtime privsep *", "bin/"),
+        "NOPASSWD: /usr/local/bin/",
+    ),
+    breaks(
+        "sudoers-grants",
+        |i| i.replace("etc/sudoers", "privsep *", "^(privsep|agent) .*$"),
+        "^(privsep|agent) .*$",
     ),
     breaks(
         "sudoers-grants",
         |i| {
-            i.edit("etc/sudoers", |t| {
-                format!(
-                    "{}ovn-bgp-agent ALL = (root) NOPASSWD: /usr/local/bin/privsep-helper *\n",
-                    t.replace("ovn-bgp-agent ALL", "nobody ALL")
-                )
-            })
+            i.append(
+                "etc/sudoers",
+                "ovn-bgp-agent ALL = (root) NOPASSWD: /usr/local/bin/privsep-helper *",
+            )
         },
         "privsep-helper *",
+    ),
+    // The same command under another name, and for somebody else.
+    breaks(
+        "sudoers-grants",
+        |i| {
+            i.append(
+                "etc/sudoers",
+                "ovn-bgp-agent ALL = (root) NOPASSWD: /usr/bin/vtysh privsep *",
+            )
+        },
+        "/usr/bin/vtysh privsep *",
+    ),
+    breaks(
+        "sudoers-grants",
+        |i| i.replace("etc/sudoers", "ovn-bgp-agent ALL", "nobody ALL"),
+        "nobody ALL",
     ),
     breaks(
         "sudoers-grants",
@@ -105,11 +135,6 @@ pub const BREAKS: &[Break] = &[
         "#42494 ALL = (root) NOPASSWD: /usr/bin/jq",
     )
     .also(&["sudoers-files"]),
-    breaks(
-        "sudoers-grants",
-        |i| i.replace(STATUS, "1.9.15p5-3ubuntu5", "1.9.9-1ubuntu2"),
-        "matches nothing",
-    ),
     breaks("sudoers-grants", |i| i.remove("etc/sudoers"), "no such grant").also(&["sudoers-files", "sudoers-defaults"]),
     breaks(
         "sudoers-defaults",

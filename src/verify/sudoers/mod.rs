@@ -146,20 +146,17 @@ pub(crate) struct Allowed {
     pub settings: Vec<Setting>,
 }
 
-/// The contract's statements of grants, each with the Defaults, in their order.
-pub(crate) fn parse_contract(terms: &SudoersTerms) -> Result<Vec<Allowed>, String> {
+/// The contract's statement of Defaults and grants.
+pub(crate) fn parse_contract(terms: &SudoersTerms) -> Result<Allowed, String> {
     let settings: String = terms.defaults.iter().map(|d| format!("Defaults {d}\n")).collect();
-    let one = |text: &str| {
-        let policy = Policy::parse("contract", &format!("{settings}{text}\n"));
-        match policy.problems.first() {
-            Some(problem) => Err(format!("{problem}")),
-            None => Ok(Allowed {
-                grants: policy.grants,
-                settings: policy.settings,
-            }),
-        }
-    };
-    terms.grants.iter().map(|g| one(&g.lines)).collect()
+    let policy = Policy::parse("contract", &format!("{settings}{}\n", terms.grants));
+    match policy.problems.first() {
+        Some(problem) => Err(format!("{problem}")),
+        None => Ok(Allowed {
+            grants: policy.grants,
+            settings: policy.settings,
+        }),
+    }
 }
 
 #[derive(Default)]

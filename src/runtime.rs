@@ -1,0 +1,191 @@
+//! `runtime/`, or a program given with `--runtime-binary` -> where the image's obgp-runtime comes from.
+
+use std::fmt;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use bytes::Bytes;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::base::resolve::BasePlan;
+use crate::config::file::ConfigError;
+use crate::elf::{Header, Loader, machine_name};
+use crate::platform::Platform;
+
+/// No program of ours is nearly as large; what is larger is somebody's mistake, and not read into memory.
+const MAX_BYTES: u64 = 32 << 20;
+
+/// `PLATFORM=FILE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeBinary {
+    pub platform: Platform,
+    pub path: PathBuf,
+}
+
+impl FromStr for RuntimeBinary {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (platform, path) = text
+            .split_once('=')
+            .filter(|(_, path)| !path.is_empty())
+            .ok_or("write it as PLATFORM=FILE, for instance linux/arm64=obgp-runtime-arm64")?;
+        Ok(Self {
+            platform: platform.parse().map_err(|e| format!("{e}"))?,
+            path: path.into(),
+        })
+    }
+}
+
+/// A compiled obgp-runtime, looked at and found fit for its platform.
+#[derive(Clone, Debug, Serialize)]
+pub struct Prebuilt {
+    pub path: PathBuf,
+    pub digest: String,
+    pub bytes: usize,
+    #[serde(skip)]
+    pub content: Bytes,
+}
+
+impl Prebuilt {
+    /// Reads the program, and refuses what could not run in the image of `platform`: better now than after the build.
+    pub fn load(binary: &RuntimeBinary) -> Result<Self, ConfigError> {
+        let RuntimeBinary { platform, path } = binary;
+        let refused = |what: &dyn fmt::Display| {
+            ConfigError::Invalid(format!("--runtime-binary {platform}={}: {what}", path.display()))
+        };
+        let content = read(path).map_err(|e| refused(&e))?;
+        judge(&content, *platform).map_err(|what| refused(&what))?;
+        Ok(Self {
+            path: path.clone(),
+            digest: format!("sha256:{}", hex::encode(Sha256::digest(&content))),
+            bytes: content.len(),
+            content: content.into(),
+        })
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = std::fs::File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    let mut content = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > MAX_BYTES {
+        return Err(std::io::Error::other(format!(
+            "larger than {} MiB; is this obgp-runtime?",
+            MAX_BYTES >> 20
+        )));
+    }
+    Ok(content)
+}
+
+fn judge(content: &[u8], platform: Platform) -> Result<(), String> {
+    let wanted = platform.architecture().elf_machine();
+    let header = match Header::parse(content) {
+        Some(Ok(header)) => header,
+        Some(Err(what)) => return Err(what.into()),
+        None => return Err("it is no ELF file".into()),
+    };
+    if (header.machine, header.bits, header.little_endian) != (wanted, 64, true) {
+        let expected = machine_name(wanted);
+        let found = machine_name(header.machine);
+        return Err(format!(
+            "it is a {}-bit program for {found}, and not one for {expected}",
+            header.bits
+        ));
+    }
+    match header.loader {
+        Loader::None => Ok(()),
+        Loader::Asked => {
+            Err("it is linked dynamically. Link it statically: RUSTFLAGS='-C target-feature=+crt-static'".into())
+        }
+        Loader::Unknown => Err("its program headers cannot be read".into()),
+    }
+}
+
+/// Where obgp-runtime comes from, for one platform.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "from", rename_all = "lowercase")]
+pub enum RuntimePlan {
+    /// Compiled from the sources in the build context.
+    Compiled {
+        /// For the build platform.
+        base: BasePlan,
+        /// SHA-256 over all that is compiled (`Cargo.toml`, `Cargo.lock`, `runtime/`), as the build context has it.
+        sources_digest: String,
+    },
+    Prebuilt(Prebuilt),
+}
+
+impl RuntimePlan {
+    pub fn base(&self) -> Option<&BasePlan> {
+        match self {
+            RuntimePlan::Compiled { base, .. } => Some(base),
+            RuntimePlan::Prebuilt(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 64-bit, little-endian, for `machine`, with one program header of `kind`.
+    fn program(machine: u16, kind: u8) -> Vec<u8> {
+        let mut program = b"\x7fELF\x02\x01\x01".to_vec();
+        program.resize(64 + 56, 0);
+        program[18..20].copy_from_slice(&machine.to_le_bytes());
+        (program[32], program[54], program[56], program[64]) = (64, 56, 1, kind);
+        program
+    }
+
+    fn load(content: &[u8], platform: &str) -> Result<Prebuilt, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("obgp-runtime");
+        std::fs::write(&path, content).unwrap();
+        let binary = format!("{platform}={}", path.display()).parse().unwrap();
+        Prebuilt::load(&binary).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_static_program_of_the_platform_is_taken() {
+        for (platform, machine) in [("linux/amd64", 62), ("linux/arm64", 183)] {
+            let prebuilt = load(&program(machine, 1), platform).unwrap();
+            assert_eq!(prebuilt.bytes, 120);
+            assert!(prebuilt.digest.starts_with("sha256:"));
+        }
+    }
+
+    #[test]
+    fn what_could_not_run_is_refused_with_the_reason() {
+        for (content, reason) in [
+            (program(183, 1), "for aarch64, and not one for x86-64"),
+            (program(62, 3), "linked dynamically"),
+            (b"#!/bin/sh\n".to_vec(), "no ELF file"),
+            (b"\x7fELF\x02".to_vec(), "truncated"),
+            (program(62, 1)[..66].to_vec(), "cannot be read"),
+            (vec![0; MAX_BYTES as usize + 1], "larger than 32 MiB"),
+        ] {
+            let error = load(&content, "linux/amd64").unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+        let gone = "linux/amd64=/nonexistent/file".parse().unwrap();
+        assert!(
+            Prebuilt::load(&gone)
+                .unwrap_err()
+                .to_string()
+                .contains("/nonexistent/file")
+        );
+    }
+
+    #[test]
+    fn the_flag_wants_both_halves() {
+        for text in ["linux/amd64", "linux/amd64=", "=x", "plan9/mips=x"] {
+            assert!(text.parse::<RuntimeBinary>().is_err(), "{text}");
+        }
+    }
+}
