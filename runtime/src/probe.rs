@@ -20,7 +20,7 @@ use crate::network::{Neighbor, NeighborState, Netlink};
 use crate::peer::{Patience, Reachable, Wire};
 
 /// For the report only, an answer is not waited for longer: frr-init is to be done in 50 ms.
-const REPORT: Duration = Duration::from_millis(30);
+const REPORT: Duration = Duration::from_millis(20);
 /// What got lost is sent again.
 const AGAIN: Duration = Duration::from_millis(250);
 const SHORTEST_PAUSE: Duration = Duration::from_micros(200);
@@ -95,6 +95,15 @@ impl Wire for Prober {
                 probes.first().is_none_or(|first| first.answered) || probes.iter().all(|probe| probe.answered);
             if decided || start.elapsed() >= wait {
                 break;
+            }
+        }
+        if patience == Patience::Report {
+            // The kernel heard from it less than a minute ago. For a decision between two that is not enough.
+            for probe in probes
+                .iter_mut()
+                .filter(|probe| probe.before == NeighborState::Reachable)
+            {
+                probe.answered = true;
             }
         }
         for probe in &probes {

@@ -233,6 +233,21 @@ fn fixed_first_and_last() {
     }
 }
 
+/// A leaf that the kernel just heard from is reachable for the report, though it answers no probe.
+#[test]
+fn a_leaf_that_was_heard_of_a_moment_ago() {
+    let Some(site) = Site::new("10.0.192.111/24", "") else {
+        return;
+    };
+    site.server.ip(GATEWAY);
+    site.server
+        .ip("neigh add 10.0.192.1 lladdr 02:00:00:00:00:01 dev br-ex nud reachable");
+    assert_eq!(site.init(&["--json"]).peer(), "10.0.192.1 route true");
+    site.server
+        .ip("neigh replace 10.0.192.1 lladdr 02:00:00:00:00:01 dev br-ex nud permanent");
+    assert_eq!(site.init(&["--json"]).peer(), "10.0.192.1 route false");
+}
+
 #[test]
 fn links_for_two() {
     for (server, leaf, expected) in [
