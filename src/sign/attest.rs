@@ -88,10 +88,10 @@ pub fn verify_attestation_tag(
         let bytes = checked.blob(ENVELOPE, layer, ENVELOPE_LIMIT)?;
         let envelope: Envelope = parse(ENVELOPE, bytes)?;
         let statement = envelope.verify(key, subject)?;
-        if declared(layer) != Some(&statement.predicate_type) {
+        if declared(layer) != Some(&statement.predicate_type) || annotation(layer, SIGNATURE) != Some("") {
             return Err(VerifyError::Malformed {
                 what: MANIFEST,
-                reason: "a layer's annotation does not tell what it attests".into(),
+                reason: "a layer's annotations do not tell what it attests".into(),
             });
         }
         Ok(statement)
@@ -99,5 +99,9 @@ pub fn verify_attestation_tag(
 }
 
 fn declared(layer: &Descriptor) -> Option<&str> {
-    layer.annotations().as_ref()?.get(PREDICATE_TYPE).map(String::as_str)
+    annotation(layer, PREDICATE_TYPE)
+}
+
+fn annotation<'a>(layer: &'a Descriptor, name: &str) -> Option<&'a str> {
+    layer.annotations().as_ref()?.get(name).map(String::as_str)
 }

@@ -172,3 +172,49 @@ fn docker_reference(repository: &str) -> Cow<'_, str> {
         None => Cow::Borrowed(repository),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sign::manifest::digest_of;
+
+    fn key() -> Key {
+        Key::from_pem(rcgen::KeyPair::generate().unwrap().serialize_pem().as_bytes(), None).unwrap()
+    }
+
+    #[test]
+    fn docker_hub_has_two_names() {
+        let (key, digest) = (key(), digest_of(b"an image"));
+        let signed = simple_signing(&key, "docker.io/a/b", &digest, None).unwrap();
+        let verify = |repository| verify_simple_signing(&signed, key.public(), &digest, Some(repository));
+        assert_eq!(verify("docker.io/a/b").unwrap()[0].repository, "index.docker.io/a/b");
+        assert!(verify("index.docker.io/a/b").is_ok());
+        assert!(matches!(
+            verify("docker.io/a/c"),
+            Err(VerifyError::OtherRepository { .. })
+        ));
+    }
+
+    #[test]
+    fn a_manifest_that_is_no_signature_s_is_not_added_to() {
+        let (key, digest) = (key(), digest_of(b"an image"));
+        let add = |existing: Value| {
+            let existing = existing.to_string();
+            simple_signing(&key, "example.org/a", &digest, Some(existing.as_bytes())).unwrap_err()
+        };
+        let descriptor = |media_type: &str| serde_json::json!({"mediaType": media_type, "digest": digest, "size": 2});
+        let manifest = |config: &str, layers: usize| {
+            serde_json::json!({
+                "schemaVersion": 2,
+                "mediaType": MediaType::ImageManifest.as_ref(),
+                "config": descriptor(config),
+                "layers": vec![descriptor(MEDIA_TYPE); layers],
+            })
+        };
+        let refused = add(manifest("application/vnd.docker.container.image.v1+json", 1));
+        assert!(refused.to_string().contains("as cosign makes it"), "{refused}");
+        let refused = add(manifest(MediaType::ImageConfig.as_ref(), crate::sign::LAYERS_LIMIT));
+        assert!(refused.to_string().contains("already has 1000 layers"), "{refused}");
+        assert!(matches!(add(serde_json::json!({})), SignError::Existing { .. }));
+    }
+}
