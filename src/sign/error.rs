@@ -111,7 +111,13 @@ pub enum VerifyError {
     },
 }
 
+/// As many reasons as a person reads.
 fn list(reasons: &[VerifyError]) -> String {
-    let numbered = reasons.iter().enumerate().map(|(i, r)| format!("({}) {r}", i + 1));
-    numbered.collect::<Vec<_>>().join("; ")
+    const SHOWN: usize = 4;
+    let numbered = reasons.iter().take(SHOWN).enumerate();
+    let mut text: Vec<String> = numbered.map(|(i, r)| format!("({}) {r}", i + 1)).collect();
+    if reasons.len() > SHOWN {
+        text.push(format!("and {} more", reasons.len() - SHOWN));
+    }
+    text.join("; ")
 }

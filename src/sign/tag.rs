@@ -47,9 +47,6 @@ impl<'a> Existing<'a> {
         if !is_image || *manifest.config().media_type() != MediaType::ImageConfig {
             return Err(refused("it is not an OCI manifest as cosign makes it".into()));
         }
-        if manifest.layers().len() >= LAYERS_LIMIT {
-            return Err(refused(format!("it already has {} layers", manifest.layers().len())));
-        }
         Ok(Self {
             tag,
             bytes,
@@ -75,6 +72,15 @@ impl<'a> Existing<'a> {
 /// The manifest with `blob` as one layer more, and a configuration to fit. The blobs of what is there already are not
 /// repeated: they are in the registry.
 pub(super) fn append(tag: &str, existing: Option<Existing<'_>>, blob: Content) -> Result<Artifact, SignError> {
+    if let Some(full) = existing
+        .as_ref()
+        .filter(|existing| existing.layers.len() >= LAYERS_LIMIT)
+    {
+        return Err(SignError::Existing {
+            tag: tag.to_string(),
+            reason: format!("it already has {} layers", full.layers.len()),
+        });
+    }
     let (mut document, mut layers) = match existing {
         Some(existing) => (existing.document, existing.layers),
         None => (
