@@ -24,6 +24,7 @@ pub mod progress;
 pub mod project;
 pub mod report;
 pub mod runtime;
+pub mod sign;
 pub mod smoke;
 pub mod state;
 pub mod verify;

@@ -36,6 +36,13 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     if called_as.is_some_and(|name| name == "vtysh") {
         return vtysh::main(&arguments);
     }
+    // The border to root reads its arguments itself; clap sees no more of it than a question for help.
+    if let [_, name, rest @ ..] = arguments.as_slice()
+        && name == "privsep"
+        && !matches!(rest, [help] if help == "--help")
+    {
+        return privsep::main(rest);
+    }
     let result = match Cli::parse_from(arguments).command {
         Command::FrrInit(args) => frr_init::run(&args),
         Command::FrrConfig(args) => frr_config::run(&args),

@@ -33,5 +33,5 @@ pub use ingest::{IngestError, IngestOptions, Ingested, LayerInfo, ingest, read_e
 pub use layer::ReadOptions;
 pub use limits::Limits;
 pub use read::{LayoutImage, LayoutReference, ReadError, ReadImage};
-pub use store::{BlobWriter, Layout, StoreError, sha256_digest};
+pub use store::{BlobWriter, Layout, StoreError, canonical_json, sha256_digest};
 pub use tree::Tree;

@@ -12,7 +12,10 @@ pub const HOST_TRACES: Rule = Rule {
     check: host_traces,
 };
 
-const PROXY_WORDS: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "acquire::http"];
+/// Of environments, in small letters.
+const PROXY_VARIABLES: &[&str] = &["http_proxy", "https_proxy", "ftp_proxy", "all_proxy"];
+/// Of apt, however its names are nested: Acquire::http::Proxy, Proxy-Auto-Detect, Acquire::https { CaInfo … }.
+const APT_OPTIONS: &[&str] = &["proxy", "cainfo", "capath"];
 
 fn host_traces(context: &Context, evidence: &mut Evidence) {
     let mut count = 0;
@@ -21,9 +24,12 @@ fn host_traces(context: &Context, evidence: &mut Evidence) {
         if is_apt_source(path) {
             count += 1;
             apt_source(context, evidence, path, node);
-        } else if is_apt_configuration(path) || is_environment(path) {
+        } else if is_apt_configuration(path) {
             count += 1;
-            proxies(context, evidence, path, node);
+            no_line_with(APT_OPTIONS, context, evidence, path, node);
+        } else if is_environment(path) {
+            count += 1;
+            no_line_with(PROXY_VARIABLES, context, evidence, path, node);
         } else if path.ends_with(".dist-info/direct_url.json") {
             count += 1;
             if text(context, path).is_some_and(|t| t.contains("\"file:")) {
@@ -97,15 +103,20 @@ fn apt_source(context: &Context, evidence: &mut Evidence, path: &str, node: &Nod
     }
 }
 
-fn proxies(context: &Context, evidence: &mut Evidence, path: &str, node: &Node) {
+fn no_line_with(words: &[&str], context: &Context, evidence: &mut Evidence, path: &str, node: &Node) {
     let Some(text) = text(context, path) else { return };
     for line in text.lines() {
         let line = line.trim().to_ascii_lowercase();
         let comment = line.starts_with('#') || line.starts_with("//");
-        if let Some(word) = PROXY_WORDS.iter().find(|w| line.contains(**w))
+        if let Some(word) = words.iter().find(|w| line.contains(**w))
             && !comment
         {
-            evidence.file(path, node.layer, "no proxy", format_args!("a line that sets {word}"));
+            evidence.file(
+                path,
+                node.layer,
+                "no proxy and no certificate authority",
+                format_args!("a line that sets {word}"),
+            );
         }
     }
 }

@@ -104,10 +104,11 @@ impl TestImage {
             0o644,
             "Types: deb\nURIs: http://archive.ubuntu.com/ubuntu/\n",
         );
+        // Ubuntu's base-files has one like it, which sets no proxy.
         self.file(
-            "etc/apt/apt.conf.d/01keep",
+            "etc/apt/apt.conf.d/01-vendor-ubuntu",
             0o644,
-            "APT::Install-Recommends \"false\";\n",
+            "Acquire::http::User-Agent-Non-Interactive \"true\";\n",
         );
         let certificate = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n";
         self.file("usr/share/ca-certificates/mozilla/A.crt", 0o644, certificate);

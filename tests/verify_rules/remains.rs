@@ -58,7 +58,18 @@ pub const BREAKS: &[Break] = &[
                 "Acquire::http::Proxy \"http://p:3128\";\n",
             )
         },
-        "acquire::http",
+        "sets proxy",
+    ),
+    breaks(
+        "host-traces",
+        |i| {
+            i.file(
+                "etc/apt/apt.conf.d/99https",
+                0o644,
+                "Acquire { https { CaInfo \"/etc/ssl/site.pem\"; } }\n",
+            )
+        },
+        "sets cainfo",
     ),
     breaks(
         "host-traces",

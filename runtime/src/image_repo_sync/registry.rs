@@ -1,0 +1,526 @@
+//! A registry's API: one method per request of the distribution specification, with the login, the retries and TLS behind them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use docker_credential::DockerCredential;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use ureq::http::{Request, Response, header};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Body, SendBody};
+
+use super::credentials::{self, Challenge};
+use super::error::SyncError;
+use super::manifest;
+
+/// Larger manifests than any registry takes.
+const MOST_MANIFEST_BYTES: u64 = 8 << 20;
+const CONNECT: Duration = Duration::from_secs(10);
+/// A connection on which nothing moves for so long is broken.
+const STALLED: Duration = Duration::from_secs(60);
+/// For the answer to a request: a registry may take its time to store a large layer.
+const ANSWER: Duration = Duration::from_secs(300);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const RETRIES: usize = 5;
+
+#[derive(Debug)]
+pub struct Settings {
+    pub docker_config: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    pub plain_http: Vec<String>,
+}
+
+/// Those that were spoken to, with their logins.
+pub struct Registries {
+    agent: Agent,
+    docker_config: Option<String>,
+    plain_http: Vec<String>,
+    known: RefCell<HashMap<String, Rc<Registry>>>,
+}
+
+impl Registries {
+    pub fn new(settings: Settings) -> Result<Self, SyncError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&roots(settings.ca_file.as_deref())?))
+            .unversioned_rustls_crypto_provider(provider)
+            .build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            .http_status_as_error(false)
+            .user_agent(concat!("obgp-runtime/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(CONNECT))
+            .timeout_recv_response(Some(ANSWER))
+            .timeout_per_read(Some(STALLED))
+            .timeout_per_write(Some(STALLED))
+            .build();
+        Ok(Self {
+            agent: config.new_agent(),
+            docker_config: credentials::read(settings.docker_config.as_deref())?,
+            plain_http: settings.plain_http,
+            known: RefCell::default(),
+        })
+    }
+
+    pub fn of(&self, host: &str) -> Result<Rc<Registry>, SyncError> {
+        if let Some(known) = self.known.borrow().get(host) {
+            return Ok(known.clone());
+        }
+        let registry = Rc::new(Registry {
+            agent: self.agent.clone(),
+            host: host.to_string(),
+            base: self.base(host),
+            credential: credentials::of(host, self.docker_config.as_deref())?,
+            authorization: RefCell::default(),
+        });
+        self.known.borrow_mut().insert(host.to_string(), registry.clone());
+        Ok(registry)
+    }
+
+    fn base(&self, host: &str) -> String {
+        if host == "docker.io" {
+            return "https://registry-1.docker.io".to_string();
+        }
+        let plain = self.plain_http.iter().any(|plain| plain == host) || (is_loopback(host) && !self.speaks_tls(host));
+        format!("{}://{host}", if plain { "http" } else { "https" })
+    }
+
+    /// A certificate that is not trusted is TLS all the same, and not to be got around by asking without.
+    fn speaks_tls(&self, host: &str) -> bool {
+        match self.agent.get(format!("https://{host}/v2/")).call() {
+            Ok(_) => true,
+            Err(ureq::Error::Io(error)) => error
+                .get_ref()
+                .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+                .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_))),
+            Err(_) => false,
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+/// The system's certificates or those of SSL_CERT_FILE and SSL_CERT_DIR, and the file's.
+fn roots(ca_file: Option<&Path>) -> Result<Vec<Certificate<'static>>, SyncError> {
+    let mut roots: Vec<CertificateDer<'static>> = rustls_native_certs::load_native_certs().certs;
+    if let Some(path) = ca_file {
+        let unreadable = |reason: String| SyncError::File {
+            path: path.to_path_buf(),
+            reason,
+        };
+        let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
+            .map_err(|error| unreadable(error.to_string()))?
+            .collect();
+        let found = found.map_err(|error| unreadable(error.to_string()))?;
+        if found.is_empty() {
+            return Err(unreadable("there is no certificate in it".to_string()));
+        }
+        roots.extend(found);
+    }
+    Ok(roots.iter().map(|der| Certificate::from_der(der).to_owned()).collect())
+}
+
+pub struct Registry {
+    agent: Agent,
+    pub host: String,
+    base: String,
+    credential: Option<DockerCredential>,
+    /// Header values by scope.
+    authorization: RefCell<HashMap<Scope, String>>,
+}
+
+/// What is asked for a token: repositories with what is to be done there.
+type Scope = Vec<String>;
+
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    pub bytes: Vec<u8>,
+    pub media_type: String,
+    pub digest: String,
+}
+
+/// Of a blob that is to come to a repository.
+pub enum Upload {
+    /// The registry had it in another repository.
+    Mounted,
+    /// Where the bytes go.
+    At(String),
+}
+
+struct Call<'a> {
+    doing: String,
+    method: &'static str,
+    url: String,
+    headers: Vec<(header::HeaderName, String)>,
+    body: &'a [u8],
+    scope: Scope,
+}
+
+fn pull(repository: &str) -> Scope {
+    vec![format!("repository:{repository}:pull")]
+}
+
+fn push(repository: &str) -> Scope {
+    vec![format!("repository:{repository}:pull,push")]
+}
+
+impl Registry {
+    /// `None` where it is not there.
+    pub fn manifest(&self, repository: &str, reference: &str) -> Result<Option<Manifest>, SyncError> {
+        self.manifest_at(
+            &format!("manifests/{reference}"),
+            repository,
+            &manifest::MEDIA_TYPES.join(", "),
+        )
+        .and_then(|found| match found {
+            Some(found) if reference.contains(':') && found.digest != reference => {
+                let doing = format!("read {repository}@{reference}");
+                Err(SyncError::answer(
+                    &self.host,
+                    &doing,
+                    format!("what came has the digest {}", found.digest),
+                ))
+            }
+            found => Ok(found),
+        })
+    }
+
+    /// The index of what refers to a manifest; `None` where the registry does not know of such a thing.
+    pub fn referrers(&self, repository: &str, digest: &str) -> Result<Option<Manifest>, SyncError> {
+        self.manifest_at(&format!("referrers/{digest}"), repository, manifest::INDEX)
+            .map(|found| found.filter(|found| found.media_type == manifest::INDEX))
+    }
+
+    fn manifest_at(&self, what: &str, repository: &str, accept: &str) -> Result<Option<Manifest>, SyncError> {
+        let call = Call {
+            doing: format!("read {repository} {what}"),
+            method: "GET",
+            url: format!("{}/v2/{repository}/{what}", self.base),
+            headers: vec![(header::ACCEPT, accept.to_string())],
+            body: &[],
+            scope: pull(repository),
+        };
+        retrying(|| {
+            let mut response = self.send(&call)?;
+            // 400 is what registries say that know neither referrers nor a tag of that form.
+            if matches!(response.status().as_u16(), 404 | 400 | 405) {
+                return Ok(None);
+            }
+            self.expect(&call.doing, &mut response, &[200])?;
+            let media_type = header_of(&response, header::CONTENT_TYPE.as_str()).unwrap_or_default();
+            let bytes = response
+                .body_mut()
+                .with_config()
+                .limit(MOST_MANIFEST_BYTES)
+                .read_to_vec()
+                .map_err(|error| SyncError::transport(&self.host, &call.doing, &error))?;
+            Ok(Some(Manifest {
+                digest: manifest::digest(&bytes, what.split_once('/').map(|(_, reference)| reference)),
+                media_type: media_type.split(';').next().unwrap_or_default().trim().to_string(),
+                bytes,
+            }))
+        })
+    }
+
+    /// Whether the registry itself keeps track of what the manifest's subject is referred to by (OCI-Subject).
+    pub fn put_manifest(&self, repository: &str, reference: &str, manifest: &Manifest) -> Result<bool, SyncError> {
+        let call = Call {
+            doing: format!("write {repository} manifests/{reference}"),
+            method: "PUT",
+            url: format!("{}/v2/{repository}/manifests/{reference}", self.base),
+            headers: vec![(header::CONTENT_TYPE, manifest.media_type.clone())],
+            body: &manifest.bytes,
+            scope: push(repository),
+        };
+        retrying(|| {
+            let mut response = self.send(&call)?;
+            self.expect(&call.doing, &mut response, &[201, 202, 200])?;
+            match header_of(&response, "docker-content-digest") {
+                Some(digest) if digest != manifest.digest => {
+                    let problem = format!("it stored it as {digest}, not as {}", manifest.digest);
+                    Err(SyncError::answer(&self.host, &call.doing, problem))
+                }
+                _ => Ok(response.headers().contains_key("oci-subject")),
+            }
+        })
+    }
+
+    pub fn has_blob(&self, repository: &str, digest: &str) -> Result<bool, SyncError> {
+        let call = Call {
+            doing: format!("look for {repository} {digest}"),
+            method: "HEAD",
+            url: format!("{}/v2/{repository}/blobs/{digest}", self.base),
+            headers: Vec::new(),
+            body: &[],
+            scope: push(repository),
+        };
+        retrying(|| {
+            let mut response = self.send(&call)?;
+            self.expect(&call.doing, &mut response, &[200, 404])?;
+            Ok(response.status() == 200)
+        })
+    }
+
+    /// Begins an upload; with `from`, a repository of this registry that has the blob, it may end there.
+    pub fn start_upload(&self, repository: &str, digest: &str, from: Option<&str>) -> Result<Upload, SyncError> {
+        let mut scope = push(repository);
+        let mut url = format!("{}/v2/{repository}/blobs/uploads/", self.base);
+        if let Some(from) = from {
+            scope.extend(pull(from));
+            url.push_str(&format!("?mount={digest}&from={from}"));
+        }
+        let call = Call {
+            doing: format!("begin the upload of {repository} {digest}"),
+            method: "POST",
+            url,
+            headers: vec![(header::CONTENT_LENGTH, "0".to_string())],
+            body: &[],
+            scope,
+        };
+        let mut response = self.send(&call)?;
+        self.expect(&call.doing, &mut response, &[201, 202])?;
+        if response.status() == 201 {
+            return Ok(Upload::Mounted);
+        }
+        let location = header_of(&response, header::LOCATION.as_str());
+        let location = location
+            .ok_or_else(|| SyncError::answer(&self.host, &call.doing, "it does not say where to (Location)"))?;
+        let location = match location.starts_with('/') {
+            true => format!("{}{location}", self.base),
+            false => location,
+        };
+        let separator = if location.contains('?') { '&' } else { '?' };
+        Ok(Upload::At(format!("{location}{separator}digest={digest}")))
+    }
+
+    /// The whole blob in one request; nothing of it is kept in memory but a buffer.
+    pub fn upload(&self, repository: &str, location: &str, size: u64, content: &mut dyn Read) -> Result<(), SyncError> {
+        let doing = format!("upload to {repository}");
+        let headers = [
+            (header::CONTENT_TYPE, "application/octet-stream".to_string()),
+            (header::CONTENT_LENGTH, size.to_string()),
+        ];
+        let mut response = self
+            .request(
+                "PUT",
+                location,
+                &headers,
+                &push(repository),
+                SendBody::from_reader(content),
+            )
+            .map_err(|error| SyncError::transport(&self.host, &doing, &error))?;
+        self.expect(&doing, &mut response, &[201])
+    }
+
+    pub fn blob(&self, repository: &str, digest: &str) -> Result<impl Read, SyncError> {
+        let call = Call {
+            doing: format!("read {repository} {digest}"),
+            method: "GET",
+            url: format!("{}/v2/{repository}/blobs/{digest}", self.base),
+            headers: vec![(header::ACCEPT_ENCODING, "identity".to_string())],
+            body: &[],
+            scope: pull(repository),
+        };
+        let mut response = self.send(&call)?;
+        self.expect(&call.doing, &mut response, &[200])?;
+        Ok(response.into_body().into_with_config().limit(u64::MAX).reader())
+    }
+
+    /// Logs in when it is asked to, once.
+    fn send(&self, call: &Call) -> Result<Response<Body>, SyncError> {
+        let once = || {
+            let body = match call.body {
+                [] => SendBody::none(),
+                _ => SendBody::from_owned_reader(std::io::Cursor::new(call.body.to_vec())),
+            };
+            let mut headers = call.headers.clone();
+            if !call.body.is_empty() {
+                headers.push((header::CONTENT_LENGTH, call.body.len().to_string()));
+            }
+            self.request(call.method, &call.url, &headers, &call.scope, body)
+                .map_err(|error| SyncError::transport(&self.host, &call.doing, &error))
+        };
+        let response = once()?;
+        if response.status() != 401 {
+            return Ok(response);
+        }
+        self.log_in(&call.doing, &response, &call.scope)?;
+        once()
+    }
+
+    fn request(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(header::HeaderName, String)],
+        scope: &Scope,
+        body: SendBody,
+    ) -> Result<Response<Body>, ureq::Error> {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        // An upload may be sent to another host, which the login is not for.
+        let ours = url.strip_prefix(&self.base).is_some_and(|path| path.starts_with('/'));
+        if let Some(value) = self.authorization.borrow().get(scope).filter(|_| ours) {
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        self.agent.run(request.body(body)?)
+    }
+
+    fn log_in(&self, doing: &str, refusal: &Response<Body>, scope: &Scope) -> Result<(), SyncError> {
+        let problem = |problem: &str| SyncError::answer(&self.host, doing, problem);
+        let mut challenges = refusal.headers().get_all(header::WWW_AUTHENTICATE).iter();
+        let challenge = challenges.find_map(|value| Challenge::parse(value.to_str().ok()?));
+        let authorization = match challenge {
+            None => return Err(problem("it wants a login of a kind that is neither Basic nor Bearer")),
+            Some(Challenge::Basic) => match &self.credential {
+                Some(DockerCredential::UsernamePassword(user, password)) => credentials::basic(user, password),
+                Some(DockerCredential::IdentityToken(_)) => {
+                    return Err(problem(
+                        "it wants a user and a password, and the Docker configuration has a token for it",
+                    ));
+                }
+                None => {
+                    return Err(problem(
+                        "it wants a login, and the Docker configuration has none for it",
+                    ));
+                }
+            },
+            Some(Challenge::Bearer { realm, service }) => self.token(&realm, service.as_deref(), scope)?,
+        };
+        self.authorization.borrow_mut().insert(scope.clone(), authorization);
+        Ok(())
+    }
+
+    fn token(&self, realm: &str, service: Option<&str>, scope: &Scope) -> Result<String, SyncError> {
+        let doing = format!("get a token from {realm}");
+        if self.base.starts_with("https:") && !realm.starts_with("https://") {
+            return Err(SyncError::answer(
+                &self.host,
+                &doing,
+                "credentials are not sent there without TLS",
+            ));
+        }
+        let failed = |error: ureq::Error| SyncError::transport(&self.host, &doing, &error);
+        retrying(|| {
+            let mut response = match &self.credential {
+                Some(DockerCredential::IdentityToken(token)) => {
+                    let scopes = scope.join(" ");
+                    let form = [
+                        ("grant_type", "refresh_token"),
+                        ("client_id", "obgp-runtime"),
+                        ("service", service.unwrap_or_default()),
+                        ("scope", &scopes),
+                        ("refresh_token", token),
+                    ];
+                    self.agent.post(realm).send_form(form).map_err(failed)?
+                }
+                other => {
+                    let mut request = self.agent.get(realm);
+                    if let Some(service) = service {
+                        request = request.query("service", service);
+                    }
+                    for scope in scope {
+                        request = request.query("scope", scope);
+                    }
+                    if let Some(DockerCredential::UsernamePassword(user, password)) = other {
+                        request = request.header(header::AUTHORIZATION, credentials::basic(user, password));
+                    }
+                    request.call().map_err(failed)?
+                }
+            };
+            self.expect(&doing, &mut response, &[200])?;
+            let text = response.body_mut().read_to_string().map_err(failed)?;
+            // Registries that give both give the same twice.
+            let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            let token = ["token", "access_token"]
+                .into_iter()
+                .find_map(|name| value[name].as_str());
+            match token {
+                Some(token) => Ok(format!("Bearer {token}")),
+                None => Err(SyncError::answer(&self.host, &doing, "there is no token in the answer")),
+            }
+        })
+    }
+
+    /// Otherwise an error with the registry's own words.
+    fn expect(&self, doing: &str, response: &mut Response<Body>, statuses: &[u16]) -> Result<(), SyncError> {
+        let status = response.status().as_u16();
+        if statuses.contains(&status) {
+            return Ok(());
+        }
+        let retry_after = header_of(response, header::RETRY_AFTER.as_str()).and_then(|value| value.parse().ok());
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(1 << 16)
+            .read_to_string()
+            .unwrap_or_default();
+        let hint = match (status, &self.credential) {
+            (401 | 403, None) => " (the Docker configuration has no login for it)",
+            (401 | 403, Some(_)) => " (with the login of the Docker configuration)",
+            _ => "",
+        };
+        Err(SyncError::Status {
+            host: self.host.clone(),
+            doing: doing.to_string(),
+            status,
+            said: said(&body),
+            hint,
+            retry_after: retry_after.map(Duration::from_secs),
+        })
+    }
+}
+
+/// `{"errors":[{"code":…,"message":…}]}`, or the first line of whatever it is.
+fn said(body: &str) -> String {
+    let value: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    let error = &value["errors"][0];
+    let text = match (error["code"].as_str(), error["message"].as_str()) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        _ => body.lines().next().unwrap_or_default().trim().to_string(),
+    };
+    match text.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", text.chars().take(200).collect::<String>()),
+    }
+}
+
+fn header_of<B>(response: &Response<B>, name: &str) -> Option<String> {
+    response.headers().get(name)?.to_str().ok().map(str::to_string)
+}
+
+/// Tries again, later and later, what may work then.
+pub fn retrying<T>(mut attempt: impl FnMut() -> Result<T, SyncError>) -> Result<T, SyncError> {
+    let delays = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(500))
+        .with_max_times(RETRIES)
+        .with_jitter()
+        .build();
+    for delay in delays {
+        match attempt() {
+            Err(error) if error.is_transient() => {
+                let wait = error.retry_after().unwrap_or(delay).min(LONGEST_WAIT).max(delay);
+                eprintln!("{error}; again in {:.1} s", wait.as_secs_f32());
+                std::thread::sleep(wait);
+            }
+            done => return done,
+        }
+    }
+    attempt()
+}

@@ -1,0 +1,368 @@
+//! Real FRR in network namespaces: a root of Debian's packages per version, and nodes that run its daemons.
+//!
+//! ```ignore
+//! let Some(root) = FrrRoot::get(Suite::Trixie) else { return }; // Printed why; panics in CI.
+//! let space = Namespace::new("leaf");
+//! let node = Node::start(&root, &space, config_dir);            // A directory with daemons, frr.conf, vtysh.conf.
+//! node.vtysh(&["show bgp summary json"]);                       // FRR's own vtysh.
+//! node.sockets();                                               // Where the *.vty sockets are, for clients of ours.
+//! ```
+//!
+//! Everything ends with its value: nodes are killed with all their daemons, namespaces are deleted with all their links.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::available;
+
+/// The Debian release whose FRR is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suite {
+    /// FRR 8.4.4.
+    Bookworm,
+    /// FRR 10.3.
+    Trixie,
+}
+
+impl Suite {
+    pub const ALL: [Self; 2] = [Self::Bookworm, Self::Trixie];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+        }
+    }
+
+    /// How `show version` names it.
+    pub fn frr_version(self) -> &'static str {
+        match self {
+            Self::Bookworm => "8.4.4",
+            Self::Trixie => "10.3",
+        }
+    }
+}
+
+/// A root file system with FRR installed, to chroot into. Nothing of it is changed by nodes.
+#[derive(Clone, Debug)]
+pub struct FrrRoot {
+    path: PathBuf,
+}
+
+impl FrrRoot {
+    /// Made from the archive (40 s) the first time, then found in cargo's temporary directory.
+    pub fn get(suite: Suite) -> Option<Self> {
+        if !available(namespaces_missing().or_else(bootstrap_missing)) {
+            return None;
+        }
+        let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        fs::create_dir_all(base).unwrap();
+        // Tests are threads and processes: the lock is on a file, and goes with whoever holds it.
+        let lock = File::create(base.join(format!("frr-{}.lock", suite.name()))).unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        let path = base.join(format!("frr-{}", suite.name()));
+        if !path.exists() {
+            make(suite, &path);
+        }
+        Some(Self { path })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// FRR's user and group in it, as `UID:GID`.
+    pub fn frr_owner(&self) -> String {
+        let passwd = fs::read_to_string(self.path.join("etc/passwd")).unwrap();
+        let line = passwd.lines().find(|line| line.starts_with("frr:")).unwrap();
+        let fields: Vec<&str> = line.split(':').collect();
+        format!("{}:{}", fields[2], fields[3])
+    }
+
+    /// A command inside the root, with the directories bound to places in it (`(outside, inside)`), for it alone.
+    pub fn command(&self, binds: &[(&Path, &str)], program: &str) -> Command {
+        let mut script = String::from("set -e\n");
+        for (outside, inside) in binds {
+            let (outside, inside) = (outside.display(), format!("{}{inside}", self.path.display()));
+            script += &format!("mount --bind '{outside}' '{inside}'\n");
+        }
+        script += &format!("exec chroot '{}' \"$@\"", self.path.display());
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script, "sh", program]);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// FRR's own vtysh, on the sockets in a directory.
+    pub fn vtysh(&self, sockets: &Path, commands: &[&str]) -> Output {
+        let mut command = self.command(&[(sockets, "/run/frr")], "vtysh");
+        for line in commands {
+            command.args(["-c", line]);
+        }
+        command.output().unwrap()
+    }
+}
+
+/// What a machine lacks for network namespaces.
+pub fn namespaces_missing() -> Option<String> {
+    // The effective user, without a dependency: who owns our /proc entry.
+    let root = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").ok()?) == 0;
+    if !root {
+        return Some("network namespaces need root".into());
+    }
+    let packages = [("ip", "iproute2"), ("unshare", "util-linux"), ("setpriv", "util-linux")];
+    if let Some(lack) = packages.into_iter().find_map(tool_missing) {
+        return Some(lack);
+    }
+    let probe = Command::new("unshare")
+        .args(["--net", "--mount", "--pid", "--fork", "true"])
+        .output();
+    match probe {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(format!(
+            "network namespaces cannot be made here: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
+        Err(error) => Some(format!("unshare cannot be run: {error}")),
+    }
+}
+
+fn bootstrap_missing() -> Option<String> {
+    tool_missing(("mmdebstrap", "mmdebstrap"))
+}
+
+fn tool_missing((tool, package): (&str, &str)) -> Option<String> {
+    let there = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
+    let there = there.is_ok_and(|output| output.status.success());
+    (!there).then(|| format!("this needs {tool} (Debian package {package})"))
+}
+
+fn make(suite: Suite, path: &Path) {
+    let scratch = path.with_extension("making");
+    if scratch.exists() {
+        fs::remove_dir_all(&scratch).unwrap();
+    }
+    eprintln!("making a root with FRR {} …", suite.frr_version());
+    let output = Command::new("mmdebstrap")
+        .args(["--mode=root", "--variant=essential", "--include=frr"])
+        .args([
+            "--aptopt=APT::Install-Recommends \"false\"",
+            "--aptopt=Acquire::Retries \"3\"",
+        ])
+        .args(["doc", "man", "locale"].map(|what| format!("--dpkgopt=path-exclude=/usr/share/{what}/*")))
+        .arg(suite.name())
+        .arg(&scratch)
+        .arg("http://deb.debian.org/debian")
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "mmdebstrap failed:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    // Places to mount on: Debian's 8.4.4 package makes it at boot only.
+    fs::create_dir_all(scratch.join("run/frr")).unwrap();
+    fs::rename(&scratch, path).unwrap();
+}
+
+/// A network namespace of its own, with loopback up.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    pub fn new(role: &str) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("obgp-{}-{count}-{role}", std::process::id());
+        succeed(Command::new("ip").args(["netns", "add", &name]));
+        let space = Self { name };
+        space.ip("link set lo up");
+        space
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `ip ARGUMENTS` in the namespace, which must succeed.
+    pub fn ip(&self, arguments: &str) -> String {
+        let mut command = Command::new("ip");
+        command.args(["-n", &self.name]).args(arguments.split_whitespace());
+        succeed(&mut command)
+    }
+
+    /// A command in the namespace. It dies with the test.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "ip", "netns", "exec", &self.name]);
+        command.arg(program.as_ref()).stdin(Stdio::null());
+        command
+    }
+
+    /// A veth pair from here to there, both ends up.
+    pub fn link(&self, here: &str, other: &Self, there: &str) {
+        self.ip(&format!(
+            "link add {here} type veth peer name {there} netns {}",
+            other.name
+        ));
+        self.ip(&format!("link set {here} up"));
+        other.ip(&format!("link set {there} up"));
+    }
+
+    /// A bridge with a port and an address, as br-ex is one.
+    pub fn bridge(&self, name: &str, port: &str, address: &str) {
+        // A fixed forward delay of 0: the port forwards at once.
+        self.ip(&format!("link add {name} type bridge forward_delay 0"));
+        self.ip(&format!("link set {port} master {name}"));
+        self.ip(&format!("link set {name} up"));
+        if !address.is_empty() {
+            self.ip(&format!("address add {address} dev {name}"));
+        }
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
+    }
+}
+
+/// FRR's daemons, started by its own watchfrr as the project's container image does.
+pub struct Node {
+    root: FrrRoot,
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Node {
+    /// Starts what `config_dir`/daemons says and waits until bgpd answers.
+    pub fn start(root: &FrrRoot, space: &Namespace, config_dir: &Path) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let sockets = directory.path().join("run");
+        fs::create_dir(&sockets).unwrap();
+        let log = File::create(directory.path().join("log")).unwrap();
+        const SCRIPT: &str = r#"set -e
+            mount --bind "$1" "$1"
+            mount --bind "$2" "$1/etc/frr"
+            mount --bind "$3" "$1/run/frr"
+            for scratch in tmp var/tmp var/lib/frr var/log/frr; do
+                test ! -d "$1/$scratch" || mount -t tmpfs -o mode=1777 tmpfs "$1/$scratch"
+            done
+            mount -t proc proc "$1/proc"
+            exec chroot "$1" bash -c '
+                log_success_msg() { :; }; log_warning_msg() { echo "$@"; }; log_failure_msg() { echo "$@"; }
+                chown frr:frr /run/frr
+                . /usr/lib/frr/frrcommon.sh
+                exec /usr/lib/frr/watchfrr $(daemon_list)'
+        "#;
+        let child = space
+            .command("unshare")
+            .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", SCRIPT, "sh"])
+            .args([root.path(), config_dir, &sockets])
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut node = Self {
+            root: root.clone(),
+            child,
+            directory,
+        };
+        node.wait_until_up();
+        node
+    }
+
+    fn wait_until_up(&mut self) {
+        let patience = Instant::now() + Duration::from_secs(60);
+        loop {
+            // Its configuration is there when `vtysh -b` was done.
+            let running = self.root.vtysh(&self.sockets(), &["show running-config"]);
+            let text = String::from_utf8_lossy(&running.stdout).into_owned();
+            if running.status.success() && text.contains("router bgp") {
+                return;
+            }
+            let ended = self.child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && Instant::now() < patience,
+                "FRR did not come up ({ended:?}); its log:\n{}\nthe configuration it has:\n{text}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// The directory with the daemons' `*.vty` sockets, as seen from outside.
+    pub fn sockets(&self) -> PathBuf {
+        self.directory.path().join("run")
+    }
+
+    /// What FRR's own vtysh answers to the commands; they must succeed.
+    pub fn vtysh(&self, commands: &[&str]) -> String {
+        let output = self.root.vtysh(&self.sockets(), commands);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "vtysh {commands:?}: {text}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        text
+    }
+
+    pub fn json(&self, command: &str) -> serde_json::Value {
+        let text = self.vtysh(&[command]);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{command}: {error}: {text}"))
+    }
+
+    /// The state of the BGP session with a neighbour, as `show bgp neighbors` names it.
+    pub fn session(&self, neighbor: &str) -> String {
+        let answer = self.json(&format!("show bgp neighbors {neighbor} json"));
+        answer[neighbor]["bgpState"].as_str().unwrap_or("none").to_string()
+    }
+
+    pub fn wait_for_session(&self, neighbor: &str, state: &str, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while self.session(neighbor) != state {
+            assert!(
+                Instant::now() < deadline,
+                "the session with {neighbor} is {:?}, not {state}, after {patience:?}:\n{}\n{}",
+                self.session(neighbor),
+                self.vtysh(&["show running-config", &format!("show bgp neighbors {neighbor}")]),
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // unshare takes its child with it (--kill-child), which is PID 1 of the daemons' namespace.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a command that must succeed; its output.
+pub fn succeed(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,58 @@
+"""Measures obgp-build and its peers doing the same work; scripts/bench prepares the machine and calls it."""
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import image
+from harness import Bench, progress, run
+
+
+def everything(bench):
+    progress("building the image that is measured")
+    output = bench.work / "image"
+    _, built = bench.build(output)
+    image.engine_to_layout(bench, built)
+    image.verify(bench, built)
+    image.nothing_changed(bench, built, output)
+    if bench.options.second_engine:
+        image.same_digest(bench)
+
+
+def versions(bench):
+    return [
+        run([bench.options.obgp_build, "--version"])[2].strip(),
+        run(["skopeo", "--version"])[2].strip(),
+        "container-structure-test " + run(["container-structure-test", "version"])[2].strip(),
+        "Docker Engine " + run(["docker", "version", "--format", "{{.Server.Version}}"])[2].strip(),
+    ]
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("--obgp-build", required=True)
+    parser.add_argument("--distro", required=True)
+    parser.add_argument("--work", type=Path, required=True, help="a directory for the layouts; emptied first")
+    parser.add_argument("--second-engine", help="DOCKER_HOST of another engine, which has to come to the same digests")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    bench = Bench(options)
+    everything(bench)
+    print(bench.table(versions(bench)))
+    if options.json:
+        options.json.write_text(json.dumps({"figures": [asdict(f) for f in bench.figures], "samples": bench.samples}, indent=1) + "\n")
+    shutil.rmtree(options.work)
+    missed = [f.what for f in bench.figures if not f.met]
+    if options.check and missed:
+        sys.exit("bench: targets missed: " + "; ".join(missed))
+
+
+if __name__ == "__main__":
+    main()

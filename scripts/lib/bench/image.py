@@ -1,0 +1,119 @@
+"""From the engine to a verified layout, and building again: against skopeo, container-structure-test, docker build."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from harness import MIB, Figure, bytes_under, fresh, progress, run, seconds
+
+CONTRACT_FOR_PEER = Path(__file__).with_name("structure-test.yaml")
+
+
+def engine_to_layout(bench, image):
+    """What the engine built, onto the disk as an OCI layout; ours is verified by then."""
+    for platform in image["platforms"]:
+        name = platform["engine_image"]
+        ours, theirs = bench.work / "ingested", bench.work / "copied"
+        what = f"engine image to layout, {platform['platform']}"
+        samples = bench.compare(
+            what,
+            {
+                "obgp-build": (
+                    fresh(ours),
+                    bench.obgp_build("ingest", f"docker:{name}", "--output", ours, "--tag", "bench", "--distro", bench.options.distro),
+                    None,
+                ),
+                "skopeo": (fresh(theirs), ["skopeo", "copy", "--quiet", f"docker-daemon:{name}", f"oci:{theirs}:bench"], None),
+            },
+        )
+        bench.at_most(f"{what}: time (ours with verification)", samples["obgp-build"].median, samples["skopeo"].median, 0.7)
+        bench.at_most(f"{what}: size", bytes_under(ours / "oci"), bytes_under(theirs), 1.05, lambda b: f"{b / 1e6:.1f} MB")
+        bench.below(f"{what}: peak memory", samples["obgp-build"].peak, samples["skopeo"].peak, 128 * MIB, lambda b: f"{b / MIB:.0f} MiB")
+
+
+def verify(bench, image):
+    """A layout of all platforms: one run of ours against one of container-structure-test for each platform."""
+    contenders = {"obgp-build": (None, bench.obgp_build("verify", image["layout"]), None)}
+    for driver in "docker", "tar":
+        commands = []
+        for platform in image["platforms"]:
+            name = platform["engine_image"]
+            if driver == "tar":
+                archive = bench.work / f"{platform['platform'].replace('/', '-')}.tar"
+                run(["docker", "save", "--output", archive, name])
+                name = archive
+            commands.append(
+                f"container-structure-test test --driver {driver} --platform {platform['platform']} --image '{name}' --config '{CONTRACT_FOR_PEER}'"
+            )
+        contenders[f"container-structure-test, {driver} driver"] = (None, ["sh", "-ec", "\n".join(commands)], None)
+    # The peer needs minutes where ours needs a moment.
+    samples = bench.compare("verify a layout of two platforms", contenders, runs=min(bench.runs, 3))
+    ours = samples.pop("obgp-build").median
+    fastest, theirs = min(((name, s.median) for name, s in samples.items()), key=lambda pair: pair[1])
+    ratio = theirs / ours
+    bench.figures.append(
+        Figure(f"verify a layout of two platforms (peer: {fastest})", seconds(ours), seconds(theirs), f"{ratio:.0f} x faster", "≥ 10 x faster", ratio >= 10)
+    )
+
+
+def docker_build(bench, plan, target, tag):
+    """`docker build` of the same Dockerfile with the same arguments."""
+    command = [
+        *docker_with_buildkit(), "build", "--quiet", "--file", f"dockerfiles/Dockerfile.{bench.options.distro}", "--platform", target["platform"],
+        "--build-arg", f"BASE={target['base']['engine_tag']}", "--build-arg", f"BUILD_BASE={plan['build_base']['engine_tag']}",
+        "--build-arg", f"RUNTIME_BASE={plan['runtime']['base']['engine_tag']}", "--tag", tag,
+    ]  # fmt: skip
+    if ca := os.environ.get("SSL_CERT_FILE"):
+        command += ["--secret", f"id=ca,src={ca}"]
+    return [*command, "."]
+
+
+def plan_of(bench):
+    _, _, plan = run(bench.obgp_build("plan", "--distro", bench.options.distro, "--json"))
+    return json.loads(plan)["images"][0]
+
+
+def nothing_changed(bench, image, output):
+    """Building what is built already, against `docker build`."""
+    plan = plan_of(bench)
+    for platform, target in zip(image["platforms"], plan["targets"], strict=True):
+        assert platform["platform"] == target["platform"], "plan and report list the platforms in one order"
+        tag = f"obgp-bench:{target['platform'].replace('/', '-')}"
+        ours = bench.obgp_build("--distro", bench.options.distro, "--platform", target["platform"], "--output", output)
+        what = f"nothing changed, {target['platform']}"
+        theirs = docker_build(bench, plan, target, tag)
+        samples = bench.compare(what, {"obgp-build": (None, ours, None), "docker build": (None, theirs, {"DOCKER_BUILDKIT": "1"})})
+        bench.at_most(what, samples["obgp-build"].median, samples["docker build"].median, 1.3)
+        run(["docker", "image", "rm", tag])
+
+
+def same_digest(bench):
+    """Every step run again, twice on this machine's engine and once on the other: the bytes have to be the same."""
+    engines = [("first build", None), ("again", None), ("another engine", {"DOCKER_HOST": bench.options.second_engine})]
+    digests = []
+    for name, environment in engines:
+        output = bench.work / "again"
+        fresh(output)()
+        taken, image = bench.build(output, "--no-cache", environment=environment)
+        digests.append({"index": image["digest"], **{p["platform"]: p["digest"] for p in image["platforms"]}})
+        progress(f"  --no-cache, {name}: {taken:.0f} s, {image['digest']}")
+    bench.samples["--no-cache"] = digests
+    for what, one, other in ("two --no-cache builds", 0, 1), ("this engine and the other", 0, 2):
+        for subject, digest in digests[one].items():
+            same = digest == digests[other][subject]
+            bench.figures.append(Figure(f"{what}: {subject}", digest[7:19], digests[other][subject][7:19], "same" if same else "differ", "same", same))
+
+
+def docker_with_buildkit():
+    """A docker command that can build with BuildKit: newer ones only with the buildx plugin."""
+    for candidate in shutil.which("docker"), "/usr/bin/docker":
+        if candidate and subprocess.run([candidate, "build", "--help"], capture_output=True, env={**os.environ, "DOCKER_BUILDKIT": "1"}).returncode == 0:
+            version = subprocess.run([candidate, "--version"], capture_output=True, text=True).stdout
+            major = int(re.search(r"version (\d+)", version)[1])
+            if major < 23 or subprocess.run([candidate, "buildx", "version"], capture_output=True).returncode == 0:
+                return [candidate]
+    sys.exit("bench: no docker command here can use BuildKit; install docker-buildx (or docker-buildx-plugin of docker.com)")

@@ -1,0 +1,144 @@
+"""From a verified layout to a registry: against skopeo, crane, oras and cosign, and the whole way against all of them scripted."""
+
+import shlex
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+
+from harness import MIB, fresh, run
+from image import CONTRACT_FOR_PEER, docker_build, plan_of
+
+PASSWORD = {"COSIGN_PASSWORD": "bench"}
+
+
+class Registry:
+    """Debian's docker-registry on loopback, with storage that can be emptied."""
+
+    def __init__(self, program, directory):
+        self.program, self.storage = program, directory / "storage"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.config = directory / "registry.yml"
+        directory.mkdir(parents=True)
+        self.config.write_text(
+            f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n"
+            f"storage: {{filesystem: {{rootdirectory: '{self.storage}'}}, delete: {{enabled: true}}}}\nhttp: {{addr: '{self.address}'}}\n"
+        )
+        self.process = None
+
+    def __enter__(self):
+        self.emptied()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        if self.process:
+            self.process.terminate()
+            self.process.wait()
+
+    def emptied(self):
+        self.stop()
+        shutil.rmtree(self.storage, ignore_errors=True)
+        self.process = subprocess.Popen([self.program, "serve", self.config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(100):
+            try:
+                with urllib.request.urlopen(f"http://{self.address}/v2/", timeout=1):
+                    return
+            except OSError:
+                time.sleep(0.05)
+        raise SystemExit("bench: the registry does not start")
+
+
+def pushes(bench, built, tools, registry):
+    """One layout of two platforms to a registry that has nothing, and to one that has it all."""
+    directory, tag = built["layout"].removeprefix("oci:").rsplit(":", 1)
+    # crane pushes all that a layout's index names: one that names this image only.
+    alone = bench.work / "alone"
+    fresh(alone)()
+    run(["skopeo", "copy", "--quiet", "--all", built["layout"], f"oci:{alone}:{tag}"])
+    name = f"{registry.address}/bench/agent:{tag}"
+    commands = {
+        "obgp-build": bench.obgp_build("push", built["layout"], name),
+        "skopeo": ["skopeo", "copy", "--quiet", "--all", "--dest-tls-verify=false", built["layout"], f"docker://{name}"],
+        "crane": [tools / "crane", "push", "--insecure", "--index", alone, name],
+        "oras": [tools / "oras", "cp", "--no-tty", "--from-oci-layout", "--to-plain-http", f"{directory}:{tag}", name],
+    }
+    cold = bench.compare("push, nothing there", {who: (registry.emptied, command, None) for who, command in commands.items()})
+    ours = cold.pop("obgp-build")
+    best = min(cold, key=lambda who: cold[who].median)
+    bench.at_most(f"push, nothing there (peer: {best})", ours.median, cold[best].median, 1.0)
+    bench.below("push, nothing there: peak memory", ours.peak, cold[best].peak, 64 * MIB, lambda b: f"{b / MIB:.0f} MiB")
+    present = bench.compare("push, all there", {who: (None, command, None) for who, command in commands.items() if who in ("obgp-build", "crane")})
+    bench.at_most("push, all there (peer: crane)", present["obgp-build"].median, present["crane"].median, 2.0)
+
+
+def signatures(bench, built, tools, registry):
+    """The index and each platform's manifest signed with a key, and verified."""
+    tag = built["layout"].rsplit(":", 1)[1]
+    name = f"{registry.address}/bench/agent"
+    keys = bench.work / "keys"
+    fresh(keys)()
+    keys.mkdir()
+    run([tools / "cosign", "generate-key-pair", "--output-key-prefix", keys / "cosign"], PASSWORD)
+    registry.emptied()
+    run(bench.obgp_build("push", built["layout"], f"{name}:{tag}"))
+    subject = f"{name}@{built['digest']}"
+    key, public = keys / "cosign.key", keys / "cosign.pub"
+    samples = bench.compare(
+        "sign",
+        {
+            "obgp-build": (None, bench.obgp_build("sign", subject, "--key", key), PASSWORD),
+            "cosign": (None, [tools / "cosign", "sign", "--yes", "--recursive", "--tlog-upload=false", "--key", key, subject], PASSWORD),
+        },
+    )
+    bench.at_most("sign (peer: cosign)", samples["obgp-build"].median, samples["cosign"].median, 0.5)
+    samples = bench.compare(
+        "verify signatures",
+        {
+            "obgp-build": (None, bench.obgp_build("verify", subject, "--key", public, "--signatures-only"), None),
+            "cosign": (None, [tools / "cosign", "verify", "--key", public, "--insecure-ignore-tlog", subject], None),
+        },
+    )
+    bench.at_most("verify a signature (peer: cosign)", samples["obgp-build"].median, samples["cosign"].median, 0.5)
+    return key, public
+
+
+def whole_way(bench, built, tools, registry, key, public):
+    """Nothing changed: build, verify, push, sign; against docker build + skopeo + container-structure-test + cosign in a script."""
+    plan = plan_of(bench)
+    tag = plan["tag"]
+    ours = bench.obgp_build(
+        "--distro", bench.options.distro, "--output", bench.work / "image", "--registry", registry.address, "--image-prefix", "bench",
+        "--push", "--sign", key,
+    )  # fmt: skip
+    script = []
+    layout = bench.work / "scripted"
+    for target in plan["targets"]:
+        name = f"obgp-bench:{target['platform'].replace('/', '-')}"
+        check = [
+            "container-structure-test", "test", "--driver", "docker", "--platform", target["platform"],
+            "--image", name, "--config", str(CONTRACT_FOR_PEER),
+        ]  # fmt: skip
+        architecture = target["platform"].split("/")[1]
+        push = ["skopeo", "copy", "--quiet", "--dest-tls-verify=false", f"docker-daemon:{name}", f"docker://{registry.address}/scripted/agent:{tag}-{architecture}"]
+        script += [docker_build(bench, plan, target, name), check, push]
+    name = f"{registry.address}/scripted/agent"
+    append = [tools / "crane", "index", "append", "--insecure", "--tag", f"{name}:{tag}"]
+    for target in plan["targets"]:
+        append += ["--manifest", f"{name}:{tag}-{target['platform'].split('/')[1]}"]
+    script += [append, [tools / "cosign", "sign", "--yes", "--recursive", "--tlog-upload=false", "--key", key, f"{name}:{tag}"]]
+    fresh(layout)()
+    registry.emptied()
+    text = "\n".join(shlex.join(map(str, command)) for command in script)
+    samples = bench.compare(
+        "nothing changed, the whole way to a signed tag",
+        {"obgp-build": (None, ours, PASSWORD), "scripted": (None, ["sh", "-ec", text], {**PASSWORD, "DOCKER_BUILDKIT": "1"})},
+        runs=3,
+    )
+    bench.at_most("nothing changed, to a signed tag (peers: docker build, skopeo, container-structure-test, crane, cosign)",
+                  samples["obgp-build"].median, samples["scripted"].median, 0.25)  # fmt: skip

@@ -1,0 +1,47 @@
+# shellcheck shell=bash
+# Checks of .zuul.yaml and playbooks/, none of which needs a Zuul.
+# shellcheck source=python.sh
+source "${BASH_SOURCE[0]%/*}/python.sh"
+
+# What Zuul 14 runs playbooks with: Ansible 11, which is ansible-core 2.18.
+readonly zuul_tools=(zuulcilint==1.0.0 yamllint==1.38.0 ansible-core==2.18.19 ansible-lint==26.10.1 voluptuous==0.16.0)
+# Zuul itself, without the dozens of packages its services need: the playbooks are checked, and run by tests/playbooks/run,
+# with its own zuul_return, which refuses artifacts that Zuul would.
+readonly zuul_package=zuul==14.3.0
+
+# Sets `python_tools`, and the environment in which its ansible-playbook finds zuul_return.
+ensure_zuul_tools() {
+  ensure_python_tools zuul "${zuul_tools[@]}"
+  local venv=${python_tools%/bin} plugins
+  plugins=$venv/zuul-plugins
+  if [[ $(cat "$venv/zuul.txt" 2>/dev/null) != "$zuul_package" ]]; then
+    say "  installing from PyPI into $venv: $zuul_package"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-deps "$zuul_package" >&2 </dev/null ||
+      die "$zuul_package could not be installed from PyPI"
+    # That one alone: its other plugins replace Ansible's own with such as talk to Zuul's console.
+    rm -rf "$plugins"
+    mkdir "$plugins"
+    ln -s "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zuul/ansible/11/action/zuul_return.py" "$plugins/"
+    printf '%s\n' "$zuul_package" >"$venv/zuul.txt"
+  fi
+  export ANSIBLE_ACTION_PLUGINS=$plugins ANSIBLE_LOCALHOST_WARNING=false ANSIBLE_NOCOLOR=1 ANSIBLE_PYTHON_INTERPRETER=auto_silent
+}
+
+# check_zuul [DIRECTORY]: the project's, or a copy of it that is expected to fail.
+check_zuul() (
+  cd "${1:-$project}" || exit
+  local playbook
+  # Its ansible-lint calls ansible-playbook and yamllint by name.
+  PATH=$python_tools:$PATH
+  yamllint --strict .zuul.yaml .yamllint.yaml playbooks || exit
+  # The schema of Zuul's configuration; -c: every playbook that a job names is there.
+  zuulcilint --check-playbook-paths --warnings-as-errors .zuul.yaml || exit
+  for playbook in playbooks/*.yaml; do
+    ansible-playbook --inventory primary, --syntax-check "$playbook" >/dev/null || exit
+  done
+  # --syntax-check does not follow include_role and include_tasks; ansible-lint reads those files too.
+  ansible-lint --offline --nocolor --profile production --skip-list "$ansible_lint_skips" -q playbooks || exit
+)
+
+# no-role-prefix: the variables of include_tasks are local to the file they are for.
+readonly ansible_lint_skips='var-naming[no-role-prefix]'

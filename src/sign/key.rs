@@ -1,0 +1,196 @@
+//! ECDSA P-256 keys: PEM in the forms that people have them in → a key that signs with SHA-256, and its public half.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use p256::ecdsa::signature::{Signer as _, Verifier as _};
+use p256::ecdsa::{DerSignature, SigningKey, VerifyingKey};
+use pkcs8::der::{Decode as _, pem};
+use pkcs8::{EncodePublicKey as _, EncryptedPrivateKeyInfoRef, ObjectIdentifier, PrivateKeyInfoRef};
+use pkcs8::{SubjectPublicKeyInfoRef, spki::AlgorithmIdentifierRef};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::cosign_key;
+use super::error::{KeyError, KeyProblem};
+use super::source::{KeySource, Password};
+
+const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const OTHERS: [(ObjectIdentifier, &str); 3] = [
+    (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1"), "RSA"),
+    (ObjectIdentifier::new_unwrap("1.3.101.112"), "Ed25519"),
+    (ObjectIdentifier::new_unwrap("1.3.101.113"), "Ed448"),
+];
+const MAKE_P256: &str = "only ECDSA P-256, which both cosign 2 and 3 verify in all their formats; \
+                         make one with `cosign generate-key-pair`";
+
+/// A private key. Its secret is wiped when it is dropped and is in no output; Debug shows the public half's digest.
+pub struct Key {
+    secret: SigningKey,
+    public: PublicKey,
+}
+
+impl Key {
+    /// Reads a key: cosign's encrypted one, PKCS#8 plain or encrypted, or SEC1 (`EC PRIVATE KEY`), as PEM.
+    pub fn load(source: &KeySource, password: Option<&Password>) -> Result<Self, KeyError> {
+        let read = source.read().and_then(|pem| Self::from_pem(&pem, password));
+        read.map_err(|problem| KeyError {
+            from: source.to_string(),
+            problem,
+        })
+    }
+
+    pub fn from_pem(text: &[u8], password: Option<&Password>) -> Result<Self, KeyProblem> {
+        let (label, der) = decode_pem(text)?;
+        let password = || password.map(Password::bytes).ok_or(KeyProblem::NoPassword);
+        let secret = match label {
+            label if cosign_key::LABELS.contains(&label) => pkcs8(&cosign_key::decrypt(&der, password()?)?)?,
+            "PRIVATE KEY" => pkcs8(&der)?,
+            "ENCRYPTED PRIVATE KEY" => {
+                let encrypted = EncryptedPrivateKeyInfoRef::from_der(&der).map_err(damaged)?;
+                pkcs8(encrypted.decrypt(password()?).map_err(encrypted_pkcs8)?.as_bytes())?
+            }
+            "EC PRIVATE KEY" => {
+                p256::SecretKey::from_sec1_der(&der).map_err(|_| unsupported("other elliptic curves'"))?
+            }
+            "RSA PRIVATE KEY" => return Err(unsupported("RSA")),
+            "OPENSSH PRIVATE KEY" => return Err(unsupported("OpenSSH")),
+            other => {
+                return Err(KeyProblem::WrongKind {
+                    found: other.to_lowercase(),
+                    wanted: "private key",
+                });
+            }
+        };
+        let secret = SigningKey::from(secret);
+        let public = PublicKey::new(*secret.verifying_key())?;
+        Ok(Self { secret, public })
+    }
+
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// The DER signature of `message`; the same message gives the same signature (RFC 6979).
+    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, p256::ecdsa::Error> {
+        let signature: DerSignature = self.secret.try_sign(message)?;
+        Ok(signature.as_bytes().to_vec())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({})", self.public)
+    }
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct PublicKey {
+    key: VerifyingKey,
+    /// SHA-256 of the key's SubjectPublicKeyInfo.
+    fingerprint: [u8; 32],
+}
+
+impl PublicKey {
+    /// Reads a SubjectPublicKeyInfo as PEM, as `cosign.pub` is one.
+    pub fn load(source: &KeySource) -> Result<Self, KeyError> {
+        let read = source.read().and_then(|pem| Self::from_pem(&pem));
+        read.map_err(|problem| KeyError {
+            from: source.to_string(),
+            problem,
+        })
+    }
+
+    pub fn from_pem(text: &[u8]) -> Result<Self, KeyProblem> {
+        let (label, der) = decode_pem(text)?;
+        if label != "PUBLIC KEY" {
+            return Err(KeyProblem::WrongKind {
+                found: label.to_lowercase(),
+                wanted: "public key (as `cosign public-key --key …` prints it)",
+            });
+        }
+        let info = SubjectPublicKeyInfoRef::from_der(&der).map_err(damaged)?;
+        must_be_p256(&info.algorithm)?;
+        Self::new(VerifyingKey::try_from(info).map_err(damaged)?)
+    }
+
+    fn new(key: VerifyingKey) -> Result<Self, KeyProblem> {
+        let der = key.to_public_key_der().map_err(damaged)?;
+        Ok(Self {
+            key,
+            fingerprint: Sha256::digest(der.as_bytes()).into(),
+        })
+    }
+
+    /// What bundles name the key by: its SHA-256 in base64.
+    pub fn hint(&self) -> String {
+        STANDARD.encode(self.fingerprint)
+    }
+
+    /// Whether `signature` is a DER signature of `message` by this key.
+    pub(super) fn accepts(&self, message: &[u8], signature: &[u8]) -> bool {
+        DerSignature::from_bytes(signature).is_ok_and(|signature| self.key.verify(message, &signature).is_ok())
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hint())
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({self})")
+    }
+}
+
+fn decode_pem(text: &[u8]) -> Result<(&str, Zeroizing<Vec<u8>>), KeyProblem> {
+    let (label, der) = pem::decode_vec(text).map_err(|e| KeyProblem::NotPem(e.to_string()))?;
+    Ok((label, Zeroizing::new(der)))
+}
+
+fn pkcs8(der: &[u8]) -> Result<p256::SecretKey, KeyProblem> {
+    let info = PrivateKeyInfoRef::try_from(der).map_err(damaged)?;
+    must_be_p256(&info.algorithm)?;
+    p256::SecretKey::try_from(info).map_err(damaged)
+}
+
+fn must_be_p256(algorithm: &AlgorithmIdentifierRef<'_>) -> Result<(), KeyProblem> {
+    if algorithm.oid == EC {
+        return match algorithm.parameters_oid() {
+            Ok(P256) => Ok(()),
+            _ => Err(unsupported("other elliptic curves'")),
+        };
+    }
+    let named = OTHERS.iter().find(|(oid, _)| *oid == algorithm.oid);
+    Err(unsupported(named.map_or("such", |(_, name)| name)))
+}
+
+fn unsupported(kind: &str) -> KeyProblem {
+    KeyProblem::Unsupported {
+        what: format!("{kind} keys are"),
+        instead: MAKE_P256,
+    }
+}
+
+/// Of the libraries' errors only the text is kept: they say what is wrong with the structure, never what is in it.
+fn damaged(error: impl fmt::Display) -> KeyProblem {
+    KeyProblem::Malformed(error.to_string())
+}
+
+fn encrypted_pkcs8(error: pkcs8::Error) -> KeyProblem {
+    use pkcs8::pkcs5::Error as Pkcs5;
+    match error {
+        pkcs8::Error::EncryptedPrivateKey(Pkcs5::UnsupportedAlgorithm { .. } | Pkcs5::NoPbes1CryptSupport) => {
+            KeyProblem::Unsupported {
+                what: "this encryption is".into(),
+                instead: "encrypt the key anew with `openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256`",
+            }
+        }
+        // A wrong password shows as wrong padding, or by chance as what is no key.
+        _ => KeyProblem::WrongPassword,
+    }
+}

@@ -1,0 +1,166 @@
+//! Reading and writing the manifests that signatures lie in: bytes ↔ [`Artifact`], every byte compared with its digest.
+
+use oci_spec::image::{Descriptor, Digest, ImageManifest, MediaType};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+
+use super::error::{SignError, VerifyError};
+use super::{LAYERS_LIMIT, MANIFEST_LIMIT};
+use crate::artifact::{Artifact, Content};
+use crate::layout::{canonical_json, sha256_digest};
+
+pub(super) fn digest_of(bytes: &[u8]) -> Digest {
+    sha256_digest(&Sha256::digest(bytes).into())
+}
+
+pub(super) fn content(media_type: MediaType, bytes: Vec<u8>) -> Content {
+    Content {
+        descriptor: Descriptor::new(media_type, bytes.len() as u64, digest_of(&bytes)),
+        bytes: bytes.into(),
+    }
+}
+
+/// Keys in order, so that equal documents have equal digests.
+pub(super) fn json_content(
+    media_type: MediaType,
+    what: &'static str,
+    document: &impl Serialize,
+) -> Result<Content, SignError> {
+    let bytes = canonical_json(document).map_err(|e| SignError::Write {
+        what,
+        reason: e.to_string(),
+    })?;
+    Ok(content(media_type, bytes))
+}
+
+/// The hexadecimal digits that cosign makes tags of and that in-toto names a subject by.
+pub(super) fn sha256_hex(digest: &Digest) -> Result<&str, SignError> {
+    match digest.algorithm() {
+        oci_spec::image::DigestAlgorithm::Sha256 => Ok(digest.digest()),
+        _ => Err(SignError::NotSha256(digest.clone())),
+    }
+}
+
+/// A fetched artifact whose every part has the digest and size that its descriptor says.
+pub(super) struct Checked<'a> {
+    what: &'static str,
+    blobs: &'a [Content],
+    pub manifest: ImageManifest,
+}
+
+impl<'a> Checked<'a> {
+    /// `what` is what errors call the manifest.
+    pub fn new(what: &'static str, artifact: &'a Artifact) -> Result<Self, VerifyError> {
+        limit(what, artifact.manifest.bytes.len(), MANIFEST_LIMIT)?;
+        same(what, &artifact.manifest)?;
+        for blob in &artifact.blobs {
+            same("a blob beside it", blob)?;
+        }
+        let manifest: ImageManifest = parse(what, &artifact.manifest.bytes)?;
+        let malformed = |reason: String| Err(VerifyError::Malformed { what, reason });
+        if manifest.schema_version() != 2 || *manifest.media_type() != Some(MediaType::ImageManifest) {
+            return malformed("it is no OCI image manifest".into());
+        }
+        if *artifact.manifest.descriptor.media_type() != MediaType::ImageManifest {
+            let said = artifact.manifest.descriptor.media_type();
+            return malformed(format!("it is announced as {said} and is an OCI image manifest"));
+        }
+        if manifest.layers().len() > LAYERS_LIMIT {
+            return malformed(format!(
+                "{} layers are over the limit of {LAYERS_LIMIT}",
+                manifest.layers().len()
+            ));
+        }
+        Ok(Self {
+            what,
+            blobs: &artifact.blobs,
+            manifest,
+        })
+    }
+
+    /// The content of a layer.
+    pub fn blob(&self, what: &'static str, layer: &Descriptor, bytes: u64) -> Result<&'a [u8], VerifyError> {
+        // By the digest that the content was found to have.
+        let found = self
+            .blobs
+            .iter()
+            .find(|blob| blob.descriptor.digest() == layer.digest());
+        let blob = found.ok_or_else(|| VerifyError::Missing {
+            what,
+            digest: layer.digest().clone(),
+        })?;
+        if blob.bytes.len() as u64 != layer.size() {
+            return Err(VerifyError::Size {
+                what,
+                expected: layer.size(),
+                found: blob.bytes.len() as u64,
+            });
+        }
+        limit(what, blob.bytes.len(), bytes)?;
+        Ok(&blob.bytes)
+    }
+
+    /// What `check` makes of each layer of this media type. Layers it refuses (other keys' signatures) do no harm as long
+    /// as it accepts one.
+    pub fn accepted<T>(
+        &self,
+        media_type: &str,
+        wanted: &'static str,
+        check: impl Fn(&Descriptor) -> Result<T, VerifyError>,
+    ) -> Result<Vec<T>, VerifyError> {
+        let (mut accepted, mut reasons) = (Vec::new(), Vec::new());
+        for layer in self.manifest.layers() {
+            if layer.media_type().as_ref() != media_type {
+                continue;
+            }
+            match check(layer) {
+                Ok(claim) => accepted.push(claim),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        if !accepted.is_empty() {
+            return Ok(accepted);
+        }
+        let what = self.what;
+        match (reasons.pop(), reasons.is_empty()) {
+            (None, _) => Err(VerifyError::Nothing { what, wanted }),
+            (Some(only), true) => Err(only),
+            (Some(last), false) => {
+                reasons.push(last);
+                Err(VerifyError::AllRefused { what, reasons })
+            }
+        }
+    }
+}
+
+pub(super) fn parse<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, VerifyError> {
+    serde_json::from_slice(bytes).map_err(|e| VerifyError::Malformed {
+        what,
+        reason: e.to_string(),
+    })
+}
+
+pub(super) fn limit(what: &'static str, size: usize, limit: u64) -> Result<(), VerifyError> {
+    let size = size as u64;
+    if size > limit {
+        return Err(VerifyError::TooLarge { what, size, limit });
+    }
+    Ok(())
+}
+
+fn same(what: &'static str, content: &Content) -> Result<(), VerifyError> {
+    let (expected, found) = (content.descriptor.size(), content.bytes.len() as u64);
+    if expected != found {
+        return Err(VerifyError::Size { what, expected, found });
+    }
+    let found = digest_of(&content.bytes);
+    if found != *content.descriptor.digest() {
+        return Err(VerifyError::Damaged {
+            what,
+            expected: content.descriptor.digest().clone(),
+            found,
+        });
+    }
+    Ok(())
+}

