@@ -1,0 +1,36 @@
+# shellcheck shell=bash
+# Programs out of Debian's packages of a chosen suite, on any Debian or Ubuntu: apt checks the archive's signatures and
+# fetches, dpkg-deb unpacks beside the other tools, nothing is installed.
+# shellcheck source=packages.sh
+source "${BASH_SOURCE[0]%/*}/packages.sh"
+
+want_debian_packages() {
+  want_command apt-get apt 'fetches programs of other Debian releases, for the tests'
+  want_file /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring "the keys of Debian's archive"
+}
+
+# ensure_debian_package SUITE PACKAGE: sets `debian_root` to where it is unpacked.
+ensure_debian_package() {
+  local suite=$1 package=$2 home=$tools_dir/debian/$1
+  debian_root=$home/$package
+  [[ ! -d $debian_root ]] || return 0
+  say "  fetching $package of Debian $suite"
+  mkdir -p "$home"/{lists/partial,cache/archives/partial,sources,new}
+  cat >"$home/sources/debian.sources" <<END
+Types: deb
+URIs: ${OBGP_DEBIAN_MIRROR:-http://deb.debian.org/debian}
+Suites: $suite
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+END
+  local options=(--quiet=2 --option Dir::Etc::SourceList=/dev/null --option Dir::Etc::SourceParts="$home/sources"
+    --option Dir::State::Lists="$home/lists" --option Dir::Cache="$home/cache" --option Acquire::Languages=none
+    --option Acquire::Retries=3 --option APT::Sandbox::User=root)
+  # From before: nothing that a run which was interrupted left half done.
+  rm -rf "$home/new"
+  mkdir "$home/new"
+  {
+    apt-get "${options[@]}" update && cd "$home/new" && apt-get "${options[@]}" download "$package" &&
+      dpkg-deb -x "$package"_*.deb root && cd "$OLDPWD" && mv "$home/new/root" "$debian_root"
+  } >&2 </dev/null || die "$package of Debian $suite cannot be fetched" 'Is deb.debian.org reachable?'
+}
