@@ -50,6 +50,7 @@ impl Node {
         let address = |name: &str, value: &str| {
             value.parse::<IpAddr>().map_err(|_| bad(name, format!("{value:?} is no IP address")))
         };
+        let name = required("NODE_NAME")?.to_string();
         let interface = required("INTERFACE")?;
         if !is_interface_name(interface) {
             return Err(bad("INTERFACE", format!("{interface:?} is no name of an interface")));
@@ -58,7 +59,7 @@ impl Node {
         let asn = required("BGP_AS")?;
         let peers = required("BGP_PEER_IP")?.split([',', ' ']).filter(|peer| !peer.is_empty());
         Ok(Self {
-            name: required("NODE_NAME")?.to_string(),
+            name,
             address: address("NODE_IP", required("NODE_IP")?)?,
             interface: interface.to_string(),
             asn: asn.parse().map_err(|error: crate::asn::AsnError| bad("BGP_AS", error.to_string()))?,

@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 
+use netlink_packet_core::Emitable;
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{self, InetRequest, SocketId};
@@ -50,7 +51,11 @@ pub fn peers(pid: u32) -> io::Result<Vec<Peer>> {
         }
         for attribute in &socket.nlas {
             if let unix::nlas::Nla::Vfs(file) = attribute {
-                files.insert(socket.header.inode, file.inode);
+                // The crate reads the kernel's struct (inode, device) and keeps its fields to itself.
+                let mut bytes = [0; 8];
+                file.emit(&mut bytes);
+                let [a, b, c, d, ..] = bytes;
+                files.insert(socket.header.inode, u32::from_ne_bytes([a, b, c, d]));
             }
         }
     })?;
@@ -87,7 +92,7 @@ fn inodes(pid: u32) -> io::Result<BTreeSet<u32>> {
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
         // One that was closed meanwhile is not open.
         let Ok(target) = std::fs::read_link(entry?.path()) else { continue };
-        let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+        let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u32>().ok());
         inodes.extend(inode);
     }
     Ok(inodes)
@@ -158,9 +163,10 @@ mod tests {
         std::fs::rename(&here, &there).unwrap();
         assert_eq!(verdicts(std::slice::from_ref(&unix), &ask()), [("ovsdb_connection", false)]);
         let client = UnixStream::connect(&there).unwrap();
+        assert_eq!(verdicts(std::slice::from_ref(&unix), &ask()), [("ovsdb_connection", false)], "not accepted yet");
+        let _accepted = server.accept().unwrap();
         assert_eq!(verdicts(std::slice::from_ref(&unix), &ask()), [("ovsdb_connection", true)]);
         drop(client);
-        drop(server);
         assert_eq!(verdicts(std::slice::from_ref(&unix), &ask()), [("ovsdb_connection", false)]);
 
         for address in ["127.0.0.1:0", "[::1]:0"] {

@@ -1,6 +1,7 @@
 //! What the tests that need real FRR and network namespaces share.
 #![allow(dead_code)] // Each test binary uses its part.
 
+pub mod agent;
 pub mod frr;
 
 /// Whether the test can run; the reason is printed where it cannot, and a failure in CI, where everything must be there.

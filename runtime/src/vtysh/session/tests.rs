@@ -41,7 +41,7 @@ impl Lab {
                     heard.lock().unwrap().entry(name).or_default().push(line.clone());
                     let begins = |words: &[&str]| words.iter().any(|word| line.starts_with(word));
                     let (text, status) = match () {
-                        () if line == "die" => return,
+                        () if line == "die" && !begins(unknown) => return,
                         () if begins(unknown) => (format!("% [{name}] Unknown command: {line}\n"), 2),
                         () if begins(refuses) => (format!("{name} will not\n"), 13),
                         () if line.starts_with("show") => (format!("{line} of {name}\n"), 0),
