@@ -54,10 +54,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", default_value = "/etc/iproute2/rt_tables")]
     rt_tables: PathBuf,
     /// Bridge that is to have a routing table [default: the interface that frr-init used]
-    #[arg(long, value_name = "NAME", env = "OBGP_INTERFACE")]
+    #[arg(long, value_name = "NAME", env = "INTERFACE")]
     interface: Option<String>,
     /// Seconds to wait for frr-init and FRR together
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, env = "OBGP_AGENT_TIMEOUT",
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, env = "AGENT_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
 }
@@ -66,13 +66,13 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Place {
     /// The agent's mounted configuration
-    #[arg(long, value_name = "FILE", default_value = "/etc/ovn-bgp-agent/ovn-bgp-agent.conf", env = "OBGP_AGENT_CONFIG")]
+    #[arg(long, value_name = "FILE", default_value = "/etc/ovn-bgp-agent/ovn-bgp-agent.conf", env = "AGENT_CONFIG")]
     pub config: PathBuf,
     /// Directory shared with frr-init: bgp-config.env, node.conf, agent.pid, ready
-    #[arg(long, value_name = "DIR", default_value = "/run/ovn-bgp-agent", env = "OBGP_SHARED_DIR")]
+    #[arg(long, value_name = "DIR", default_value = "/run/ovn-bgp-agent", env = "SHARED_DIR")]
     pub shared_dir: PathBuf,
     /// Directory with FRR's sockets
-    #[arg(long, value_name = "DIR", default_value = "/run/frr", env = "OBGP_FRR_SOCKETS")]
+    #[arg(long, value_name = "DIR", default_value = "/run/frr", env = "FRR_SOCKETS")]
     pub frr_sockets: PathBuf,
 }
 
@@ -153,7 +153,7 @@ fn prepare(args: &Args) -> Result<(), Failure> {
     let version = waiting.until("FRR does not answer", || frr_answers(&place.frr_sockets))?;
     say(&format!("FRR {version} answers"));
 
-    let interface = args.interface.as_deref().unwrap_or(&node.interface);
+    let interface = args.interface.as_deref().filter(|name| !name.is_empty()).unwrap_or(&node.interface);
     say(&tables::ensure(&args.rt_tables, interface, &options)?.to_string());
 
     let content = node_conf(&node, &options, &env_file);

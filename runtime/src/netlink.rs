@@ -3,30 +3,51 @@
 use std::io::{self, ErrorKind};
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
 
-/// Asks for a dump and hands over each message of it. With `strict` the kernel obeys the filters in the request
+/// A change while a table is dumped makes the dump inconsistent.
+const ATTEMPTS: usize = 10;
+
+/// Asks for a dump and keeps what is wanted of each message. With `strict` the kernel obeys the filters in the request
 /// (NETLINK_GET_STRICT_CHK, Linux 4.20). A message that the parser does not understand is passed over.
-pub fn dump<M>(protocol: isize, request: M, strict: bool, mut each: impl FnMut(M)) -> io::Result<()>
+pub fn dump<M, T>(protocol: isize, request: M, strict: bool, mut keep: impl FnMut(M) -> Option<T>) -> io::Result<Vec<T>>
 where
     M: NetlinkSerializable + NetlinkDeserializable,
 {
-    let mut socket = Socket::new(protocol)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    if strict {
-        socket.set_netlink_get_strict_chk(true)?;
-    }
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let mut packet = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
     packet.finalize();
     let mut bytes = vec![0; packet.buffer_len()];
     packet.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
+    for _ in 0..ATTEMPTS {
+        if let Some(kept) = dump_once(protocol, &bytes, strict, &mut keep)? {
+            return Ok(kept);
+        }
+    }
+    Err(io::Error::other(format!("it changed each of the {ATTEMPTS} times it was read")))
+}
 
+/// `None` when it changed meanwhile.
+fn dump_once<M: NetlinkDeserializable, T>(
+    protocol: isize,
+    request: &[u8],
+    strict: bool,
+    keep: &mut impl FnMut(M) -> Option<T>,
+) -> io::Result<Option<Vec<T>>> {
+    // A socket for each: nothing of an earlier answer can be left in it.
+    let mut socket = Socket::new(protocol)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    if strict {
+        socket.set_netlink_get_strict_chk(true)?;
+    }
+    socket.send(request, 0)?;
+    let mut kept = Vec::new();
+    let mut steady = true;
     loop {
         let (datagram, _) = socket.recv_from_full()?;
         let mut rest = datagram.as_slice();
@@ -35,13 +56,15 @@ where
             let Some(bytes) = rest.get(..length).filter(|_| length >= 16) else {
                 return Err(io::Error::new(ErrorKind::InvalidData, "a netlink message is cut short"));
             };
-            match NetlinkMessage::<M>::deserialize(bytes).map(|message| message.payload) {
-                Ok(NetlinkPayload::Done(_)) => return Ok(()),
-                Ok(NetlinkPayload::Error(error)) => return Err(error.to_io()),
-                Ok(NetlinkPayload::InnerMessage(message)) => each(message),
-                Ok(_) | Err(_) => {}
-            }
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            let Ok(message) = NetlinkMessage::<M>::deserialize(bytes) else { continue };
+            steady &= message.header.flags & NLM_F_DUMP_INTR == 0;
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(steady.then_some(kept)),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                NetlinkPayload::InnerMessage(message) => kept.extend(keep(message)),
+                _ => {}
+            }
         }
     }
 }

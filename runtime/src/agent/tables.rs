@@ -194,76 +194,85 @@ struct Kernel {
 impl Kernel {
     fn read(interface: &str) -> io::Result<Self> {
         let mut kernel = Self::default();
-        let mut index = None;
-        dump(NETLINK_ROUTE, RouteNetlinkMessage::GetLink(LinkMessage::default()), false, |message| {
-            let RouteNetlinkMessage::NewLink(link) = message else { return };
-            for attribute in &link.attributes {
-                match attribute {
-                    LinkAttribute::IfName(name) if name == interface => index = Some(link.header.index),
-                    LinkAttribute::LinkInfo(infos) => kernel.taken.extend(infos.iter().filter_map(vrf_table)),
-                    _ => {}
-                }
-            }
+        let links = dump(NETLINK_ROUTE, RouteNetlinkMessage::GetLink(LinkMessage::default()), false, |message| match message {
+            RouteNetlinkMessage::NewLink(link) => Some((is_named(&link, interface).then_some(link.header.index), vrf_table(&link))),
+            _ => None,
         })?;
+        kernel.taken.extend(links.iter().filter_map(|(_, table)| *table));
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = RuleMessage::default();
             request.header.family = family;
-            dump(NETLINK_ROUTE, RouteNetlinkMessage::GetRule(request), false, |message| {
-                let RouteNetlinkMessage::NewRule(rule) = message else { return };
-                let attribute = rule.attributes.iter().find_map(|attribute| match attribute {
-                    RuleAttribute::Table(id) => Some(*id),
-                    _ => None,
-                });
-                kernel.taken.insert(attribute.unwrap_or(rule.header.table.into()));
-            })?;
+            let tables = dump(NETLINK_ROUTE, RouteNetlinkMessage::GetRule(request), false, |message| match message {
+                RouteNetlinkMessage::NewRule(rule) => Some(rule_table(&rule)),
+                _ => None,
+            });
+            kernel.taken.extend(tables?);
         }
-        if let Some(index) = index {
-            let mut tables = BTreeSet::new();
-            routes(AddressFamily::Inet, RouteAttribute::Oif(index), |route| {
+        if let Some(index) = links.iter().find_map(|(index, _)| *index) {
+            let tables: BTreeSet<u32> = routes(AddressFamily::Inet, RouteAttribute::Oif(index), |route| {
                 let all = route.header.destination_prefix_length == 0 && route.header.scope == RouteScope::Link;
-                let id = table(&route);
-                if all && rt_tables::RANGE.contains(&id) {
-                    tables.insert(id);
-                }
-            })?;
+                Some(table(route)).filter(|id| all && rt_tables::RANGE.contains(id))
+            })?
+            .into_iter()
+            .collect();
             kernel.of_interface = tables.first().copied().filter(|_| tables.len() == 1);
         }
         Ok(kernel)
     }
 }
 
-fn vrf_table(info: &LinkInfo) -> Option<u32> {
-    let LinkInfo::Data(InfoData::Vrf(data)) = info else { return None };
+fn is_named(link: &LinkMessage, wanted: &str) -> bool {
+    link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::IfName(name) if name == wanted))
+}
+
+fn vrf_table(link: &LinkMessage) -> Option<u32> {
+    let infos = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    })?;
+    let data = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vrf(data)) => Some(data),
+        _ => None,
+    })?;
     data.iter().find_map(|datum| match datum {
         InfoVrf::TableId(id) => Some(*id),
         _ => None,
     })
 }
 
+fn rule_table(rule: &RuleMessage) -> u32 {
+    let attribute = rule.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Table(id) => Some(*id),
+        _ => None,
+    });
+    attribute.unwrap_or(rule.header.table.into())
+}
+
 fn is_empty(id: u32) -> io::Result<bool> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut empty = true;
-        match routes(family, RouteAttribute::Table(id), |route| empty &= table(&route) != id) {
+        match routes(family, RouteAttribute::Table(id), |route| (table(route) == id).then_some(())) {
             // There is no such table yet.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            outcome => outcome?,
-        }
-        if !empty {
-            return Ok(false);
+            Ok(routes) if routes.is_empty() => {}
+            Ok(_) => return Ok(false),
+            Err(error) => return Err(error),
         }
     }
     Ok(true)
 }
 
-/// The routes that have the attribute; the kernel filters, so a full table is not read.
-fn routes(family: AddressFamily, filter: RouteAttribute, mut each: impl FnMut(RouteMessage)) -> io::Result<()> {
+/// What is kept of the routes that have the attribute; the kernel filters, so that a full table is not read.
+fn routes<T>(
+    family: AddressFamily,
+    filter: RouteAttribute,
+    mut keep: impl FnMut(&RouteMessage) -> Option<T>,
+) -> io::Result<Vec<T>> {
     let mut request = RouteMessage::default();
     request.header.address_family = family;
     request.attributes.push(filter);
-    dump(NETLINK_ROUTE, RouteNetlinkMessage::GetRoute(request), true, |message| {
-        if let RouteNetlinkMessage::NewRoute(route) = message {
-            each(route);
-        }
+    dump(NETLINK_ROUTE, RouteNetlinkMessage::GetRoute(request), true, |message| match message {
+        RouteNetlinkMessage::NewRoute(route) => keep(&route),
+        _ => None,
     })
 }
 

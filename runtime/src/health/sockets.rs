@@ -40,26 +40,17 @@ pub fn peers(pid: u32) -> io::Result<Vec<Peer>> {
         show_flags: ShowFlags::VFS | ShowFlags::PEER,
         cookie: [0xff; 8],
     };
-    let (mut ends, mut files) = (Vec::new(), BTreeMap::new());
-    dump(NETLINK_SOCK_DIAG, SockDiagMessage::UnixRequest(request), false, |message| {
-        let SockDiagMessage::UnixResponse(socket) = message else { return };
-        if socket.header.kind != STREAM {
-            return;
+    let sockets = dump(NETLINK_SOCK_DIAG, SockDiagMessage::UnixRequest(request), false, |message| match message {
+        SockDiagMessage::UnixResponse(socket) if socket.header.kind == STREAM => {
+            let end = socket.peer().filter(|_| own.contains(&socket.header.inode));
+            let file = socket.nlas.iter().find_map(file_of);
+            (end.is_some() || file.is_some()).then_some((socket.header.inode, end, file))
         }
-        if own.contains(&socket.header.inode) {
-            ends.extend(socket.peer());
-        }
-        for attribute in &socket.nlas {
-            if let unix::nlas::Nla::Vfs(file) = attribute {
-                // The crate reads the kernel's struct (inode, device) and keeps its fields to itself.
-                let mut bytes = [0; 8];
-                file.emit(&mut bytes);
-                let [a, b, c, d, ..] = bytes;
-                files.insert(socket.header.inode, u32::from_ne_bytes([a, b, c, d]));
-            }
-        }
+        _ => None,
     })?;
-    peers.extend(ends.iter().filter_map(|end| files.get(end)).map(|&inode| Peer::Unix { inode }));
+    let files: BTreeMap<u32, u32> = sockets.iter().filter_map(|(inode, _, file)| Some((*inode, (*file)?))).collect();
+    let ends = sockets.iter().filter_map(|(_, end, _)| *end);
+    peers.extend(ends.filter_map(|end| files.get(&end)).map(|&inode| Peer::Unix { inode }));
 
     for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
         let request = InetRequest {
@@ -69,21 +60,31 @@ pub fn peers(pid: u32) -> io::Result<Vec<Peer>> {
             states: inet::StateFlags::ESTABLISHED,
             socket_id,
         };
-        let outcome = dump(NETLINK_SOCK_DIAG, SockDiagMessage::InetRequest(request), false, |message| {
-            let SockDiagMessage::InetResponse(socket) = message else { return };
-            if own.contains(&socket.header.inode) {
+        let connected = dump(NETLINK_SOCK_DIAG, SockDiagMessage::InetRequest(request), false, |message| match message {
+            SockDiagMessage::InetResponse(socket) if own.contains(&socket.header.inode) => {
                 let id = &socket.header.socket_id;
-                let address = id.destination_address.to_canonical();
-                peers.push(Peer::Tcp(SocketAddr::new(address, id.destination_port)));
+                Some(Peer::Tcp(SocketAddr::new(id.destination_address.to_canonical(), id.destination_port)))
             }
+            _ => None,
         });
-        match outcome {
+        match connected {
+            Ok(connected) => peers.extend(connected),
             // A kernel without IPv6, or without the module: no such connections.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            outcome => outcome?,
+            Err(error) => return Err(error),
         }
     }
     Ok(peers)
+}
+
+/// The inode of the file that a server's socket is bound to.
+fn file_of(attribute: &unix::nlas::Nla) -> Option<u32> {
+    let unix::nlas::Nla::Vfs(file) = attribute else { return None };
+    // The crate reads the kernel's struct (inode, device) and keeps its fields to itself.
+    let mut bytes = [0; 8];
+    file.emit(&mut bytes);
+    let [a, b, c, d, ..] = bytes;
+    Some(u32::from_ne_bytes([a, b, c, d]))
 }
 
 /// The sockets that a process has open.

@@ -1,0 +1,173 @@
+use super::super::RouteReflector;
+use super::*;
+use crate::asn::Asn;
+
+fn asn(number: u32) -> Asn {
+    Asn::new(number).unwrap()
+}
+
+fn sessions(leaves: &[(&str, u32)]) -> Sessions {
+    let leaf = |(address, number): &(&str, u32)| Leaf {
+        address: address.parse().unwrap(),
+        asn: asn(*number),
+    };
+    Sessions {
+        asn: asn(4_200_049_263),
+        router_id: [10, 0, 192, 111].into(),
+        leaves: leaves.iter().map(leaf).collect(),
+    }
+}
+
+fn frr_conf(leaves: &[(&str, u32)], extras: &Extras) -> String {
+    let [_, _, (name, content)] = render(&sessions(leaves), extras).unwrap();
+    assert_eq!(name, "frr.conf");
+    content
+}
+
+const LEAF: &[(&str, u32)] = &[("10.0.192.1", 65001)];
+
+fn filtered() -> Extras {
+    Extras {
+        outbound_filter: true,
+        ..Extras::default()
+    }
+}
+
+#[test]
+fn one_leaf() {
+    let expected = "\
+! Written by obgp-runtime at each start of the pod; changes made here do not last.
+frr defaults traditional
+service integrated-vtysh-config
+!
+router bgp 4200049263
+ bgp router-id 10.0.192.111
+ bgp log-neighbor-changes
+ bgp graceful-restart
+ no bgp ebgp-requires-policy
+ no bgp default ipv4-unicast
+ neighbor 10.0.192.1 remote-as 65001
+ neighbor 10.0.192.1 description Leaf-Switch
+ neighbor 10.0.192.1 timers 3 10
+ neighbor 10.0.192.1 timers connect 10
+ !
+ address-family ipv4 unicast
+  neighbor 10.0.192.1 activate
+  neighbor 10.0.192.1 soft-reconfiguration inbound
+  neighbor 10.0.192.1 prefix-list HOSTS-V4 out
+ exit-address-family
+exit
+!
+! Only single addresses leave: never a subnet, never the default route.
+ip prefix-list HOSTS-V4 seq 10 permit 0.0.0.0/0 ge 32
+!
+end
+";
+    assert_eq!(frr_conf(LEAF, &filtered()), expected);
+}
+
+#[test]
+fn everything_at_once() {
+    let extras = Extras {
+        reflector: Some(RouteReflector {
+            address: [10, 255, 0, 1].into(),
+            asn: asn(65100),
+        }),
+        ipv6: true,
+        bfd: true,
+        outbound_filter: true,
+        password: Some("s3cret{{x}}".into()),
+        extra: Some("log syslog informational".into()),
+    };
+    let expected = "\
+! Written by obgp-runtime at each start of the pod; changes made here do not last.
+frr defaults traditional
+service integrated-vtysh-config
+!
+! The route reflector may be reachable through the default route only.
+ip nht resolve-via-default
+!
+router bgp 4200049263
+ bgp router-id 10.0.192.111
+ bgp log-neighbor-changes
+ bgp graceful-restart
+ no bgp ebgp-requires-policy
+ no bgp default ipv4-unicast
+ bgp bestpath as-path multipath-relax
+ neighbor 10.0.192.1 remote-as 65001
+ neighbor 10.0.192.1 description Leaf-Switch
+ neighbor 10.0.192.1 password s3cret{{x}}
+ neighbor 10.0.192.1 timers 3 10
+ neighbor 10.0.192.1 timers connect 10
+ neighbor 10.0.192.1 bfd
+ neighbor fd00::1 remote-as 65002
+ neighbor fd00::1 description Leaf-Switch
+ neighbor fd00::1 password s3cret{{x}}
+ neighbor fd00::1 timers 3 10
+ neighbor fd00::1 timers connect 10
+ neighbor fd00::1 bfd
+ neighbor 10.255.0.1 remote-as 65100
+ neighbor 10.255.0.1 description EVPN-Route-Reflector
+ neighbor 10.255.0.1 ebgp-multihop
+ neighbor 10.255.0.1 update-source 10.0.192.111
+ neighbor 10.255.0.1 timers 3 10
+ neighbor 10.255.0.1 timers connect 10
+ !
+ address-family ipv4 unicast
+  neighbor 10.0.192.1 activate
+  neighbor 10.0.192.1 soft-reconfiguration inbound
+  neighbor 10.0.192.1 prefix-list HOSTS-V4 out
+ exit-address-family
+ !
+ address-family ipv6 unicast
+  neighbor 10.0.192.1 activate
+  neighbor 10.0.192.1 soft-reconfiguration inbound
+  neighbor 10.0.192.1 prefix-list HOSTS-V6 out
+  neighbor fd00::1 activate
+  neighbor fd00::1 soft-reconfiguration inbound
+  neighbor fd00::1 prefix-list HOSTS-V6 out
+  maximum-paths 2
+ exit-address-family
+ !
+ address-family l2vpn evpn
+  neighbor 10.255.0.1 activate
+  advertise-all-vni
+ exit-address-family
+exit
+!
+! Only single addresses leave: never a subnet, never the default route.
+ip prefix-list HOSTS-V4 seq 10 permit 0.0.0.0/0 ge 32
+ipv6 prefix-list HOSTS-V6 seq 10 permit ::/0 ge 128
+!
+! The site's own lines.
+log syslog informational
+end
+";
+    let leaves = [("10.0.192.1", 65001), ("fd00::1", 65002)];
+    assert_eq!(frr_conf(&leaves, &extras), expected);
+}
+
+#[test]
+fn several_leaves_share_the_traffic() {
+    let text = frr_conf(&[("10.0.192.1", 65001), ("10.0.192.2", 65001)], &filtered());
+    assert!(text.contains("  maximum-paths 2\n") && !text.contains("multipath-relax"), "{text}");
+}
+
+#[test]
+fn the_filter_can_be_turned_off() {
+    assert!(!frr_conf(LEAF, &Extras::default()).contains("prefix-list"));
+}
+
+#[test]
+fn bfd_has_its_daemon() {
+    for (bfd, line) in [(true, "bfdd=yes\n"), (false, "bfdd=no\n")] {
+        let [(name, content), _, _] = render(&sessions(LEAF), &Extras { bfd, ..filtered() }).unwrap();
+        assert!(name == "daemons" && content.contains(line), "{content}");
+    }
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    let render = || render(&sessions(LEAF), &filtered()).unwrap();
+    assert_eq!(render(), render());
+}

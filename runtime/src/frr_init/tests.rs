@@ -1,0 +1,103 @@
+use clap::Parser;
+
+use super::*;
+use crate::network::{Address, DefaultRoute};
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    args: Args,
+}
+
+fn args(arguments: &[&str]) -> Args {
+    Command::try_parse_from([&["frr-init"], arguments].concat()).unwrap().args
+}
+
+fn interface(addresses: &[(&str, bool)], gateway: Option<&str>) -> Interface {
+    Interface {
+        name: "br-ex".into(),
+        index: 7,
+        up: true,
+        addresses: addresses
+            .iter()
+            .map(|(net, secondary)| Address {
+                net: net.parse().unwrap(),
+                secondary: *secondary,
+            })
+            .collect(),
+        default_routes: gateway
+            .map(|gateway| DefaultRoute {
+                metric: 0,
+                gateway: Some(gateway.parse().unwrap()),
+            })
+            .into_iter()
+            .collect(),
+    }
+}
+
+fn address(arguments: &[&str], interface: &Interface) -> (String, Vec<String>) {
+    let mut notes = Vec::new();
+    let chosen = node_address(&args(arguments), interface, &mut notes);
+    (chosen.map_or_else(|error| error.to_string(), |net| net.to_string()), notes)
+}
+
+#[test]
+fn of_several_addresses_the_one_that_leads_to_the_leaf() {
+    let several = &[("192.168.5.4/24", false), ("10.0.192.111/24", false), ("10.0.192.9/24", true)][..];
+    let plain = interface(several, None);
+    let routed = interface(several, Some("10.0.192.1"));
+    assert_eq!(address(&[], &plain).0, "192.168.5.4/24");
+    assert_eq!(address(&[], &routed).0, "10.0.192.111/24");
+    assert_eq!(address(&["--peer-ip", "192.168.5.1"], &routed).0, "192.168.5.4/24");
+    assert_eq!(address(&["--node-ip", "10.0.192.9"], &routed).0, "10.0.192.9/24");
+    assert_eq!(address(&["--node-ip", "172.16.0.1"], &routed).0, "10.0.192.111/24");
+    assert!(address(&[], &plain).1[0].contains("10.0.192.111/24, 10.0.192.9/24"));
+}
+
+#[test]
+fn one_address_needs_no_note() {
+    let (chosen, notes) = address(&[], &interface(&[("10.0.192.111/24", false), ("169.254.0.1/32", false)], None));
+    assert_eq!((chosen.as_str(), notes.len()), ("10.0.192.111/24", 0));
+}
+
+#[test]
+fn without_ipv4_there_is_no_asn() {
+    for addresses in [&[][..], &[("fd00::5/64", false)], &[("169.254.0.1/32", false)]] {
+        let said = address(&[], &interface(addresses, None)).0;
+        assert!(said.starts_with("br-ex has no IPv4 address, of which the ASN"), "{said}");
+    }
+    let down = Interface {
+        up: false,
+        ..interface(&[], None)
+    };
+    assert!(address(&[], &down).0.contains("(and it is down)"));
+}
+
+#[test]
+fn empty_options_are_as_if_they_were_not_there() {
+    let empty = args(&["--peer-ip", "", "--node-ip", "", "--asn", "", "--evpn-rr-ip", "", "--password-file", ""]);
+    assert_eq!(empty.peer_ip, Choice::Detection);
+    assert_eq!((empty.node_ip.0, empty.asn.0), (None, None));
+    assert_eq!(empty.frr.route_reflector().unwrap(), None);
+}
+
+#[test]
+fn an_asn_that_no_router_can_have_is_refused() {
+    assert!(Command::try_parse_from(["frr-init", "--asn", "4294967295"]).is_err());
+}
+
+#[test]
+fn a_leaf_in_another_subnet_has_the_asn_of_that_subnet() {
+    let interface = interface(&[("10.0.192.111/24", false), ("fd00:7::5/64", false)], None);
+    let text = r#"{"10.0.192.0/24": 65001, "fd00:7::/64": 65007, "10.9.0.0/16": 65009}"#;
+    let mapping = Mapping::parse("mapping.json".as_ref(), text).unwrap();
+    for (address, asn) in [("10.0.192.1", 65001), ("fd00:7::1", 65007), ("10.9.9.9", 65009)] {
+        let found = Found {
+            address: address.parse().unwrap(),
+            discovery: Discovery::Fixed,
+            reachable: peer::Reachable::No,
+        };
+        let node = "10.0.192.111/24".parse().unwrap();
+        assert_eq!(asn_of_leaf(&found, node, &interface, &mapping).unwrap().number(), asn);
+    }
+}
