@@ -66,7 +66,12 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Place {
     /// The agent's mounted configuration
-    #[arg(long, value_name = "FILE", default_value = "/etc/ovn-bgp-agent/ovn-bgp-agent.conf", env = "AGENT_CONFIG")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/ovn-bgp-agent/ovn-bgp-agent.conf",
+        env = "AGENT_CONFIG"
+    )]
     pub config: PathBuf,
     /// Directory shared with frr-init: bgp-config.env, node.conf, agent.pid, ready
     #[arg(long, value_name = "DIR", default_value = "/run/ovn-bgp-agent", env = "SHARED_DIR")]
@@ -148,12 +153,19 @@ fn prepare(args: &Args) -> Result<(), Failure> {
         Err(error) => Err(format!("{}: {error}", env_file.display())),
     })?;
     let node = Node::parse(&files::read_text(&env_file)?, &env_file)?;
-    say(&format!("{} has AS {} and router ID {}", node.name, node.asn, node.router_id));
+    say(&format!(
+        "{} has AS {} and router ID {}",
+        node.name, node.asn, node.router_id
+    ));
 
     let version = waiting.until("FRR does not answer", || frr_answers(&place.frr_sockets))?;
     say(&format!("FRR {version} answers"));
 
-    let interface = args.interface.as_deref().filter(|name| !name.is_empty()).unwrap_or(&node.interface);
+    let interface = args
+        .interface
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        .unwrap_or(&node.interface);
     say(&tables::ensure(&args.rt_tables, interface, &options)?.to_string());
 
     let content = node_conf(&node, &options, &env_file);
@@ -185,7 +197,11 @@ fn frr_answers(sockets: &Path) -> Result<String, String> {
     let text = |error: VtyError| error.to_string();
     let answer = ask("zebra").map_err(text)?.text;
     // "FRRouting 10.3 (worker1) on Linux(6.12.0)."
-    let version = answer.split_whitespace().nth(1).unwrap_or("of an unknown version").to_string();
+    let version = answer
+        .split_whitespace()
+        .nth(1)
+        .unwrap_or("of an unknown version")
+        .to_string();
     ask("bgpd").map_err(text)?;
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     match ask("mgmtd") {
@@ -215,7 +231,10 @@ fn privsep_environment(config: &Path, node_conf: &Path) -> Result<[(&'static str
     let mut helper = String::from("sudo obgp-runtime privsep");
     for path in [config, node_conf] {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"./_-".contains(byte);
-        match path.to_str().filter(|text| text.as_bytes().iter().all(|byte| plain(byte))) {
+        match path
+            .to_str()
+            .filter(|text| text.as_bytes().iter().all(|byte| plain(byte)))
+        {
             Some(text) => helper += &format!(" --config-file {text}"),
             None => return Err(AgentError::Path(path.to_path_buf())),
         }
@@ -243,9 +262,15 @@ mod tests {
         assert_eq!(node_conf(&node, &options(""), env), expected);
 
         let node = Node::parse(&format!("{text}EVPN_RR_IP='10.9.9.9'\n"), env).unwrap();
-        assert_eq!(node_conf(&node, &options(""), env), format!("{expected}evpn_local_ip = 10.0.0.1\n"));
+        assert_eq!(
+            node_conf(&node, &options(""), env),
+            format!("{expected}evpn_local_ip = 10.0.0.1\n")
+        );
         for own in ["evpn_nic = lo", "evpn_local_ip = 10.7.7.7"] {
-            assert_eq!(node_conf(&node, &options(&format!("[DEFAULT]\n{own}\n")), env), expected);
+            assert_eq!(
+                node_conf(&node, &options(&format!("[DEFAULT]\n{own}\n")), env),
+                expected
+            );
         }
     }
 
@@ -253,7 +278,10 @@ mod tests {
     fn the_root_helpers_get_the_same_configuration() {
         let environment = privsep_environment(Path::new("/etc/a/a.conf"), Path::new("/run/a/node.conf")).unwrap();
         for (_, value) in &environment {
-            assert_eq!(value, "sudo obgp-runtime privsep --config-file /etc/a/a.conf --config-file /run/a/node.conf");
+            assert_eq!(
+                value,
+                "sudo obgp-runtime privsep --config-file /etc/a/a.conf --config-file /run/a/node.conf"
+            );
         }
         for path in ["/etc/a b.conf", "/etc/a;b", "/etc/'a"] {
             assert!(privsep_environment(Path::new(path), Path::new("/x")).is_err(), "{path}");
@@ -269,6 +297,11 @@ mod tests {
         remove_stale(&mark).unwrap();
         assert!(!mark.exists());
         std::fs::create_dir(&mark).unwrap();
-        assert!(remove_stale(&mark).unwrap_err().to_string().contains("cannot remove the mark of an earlier run"));
+        assert!(
+            remove_stale(&mark)
+                .unwrap_err()
+                .to_string()
+                .contains("cannot remove the mark of an earlier run")
+        );
     }
 }

@@ -25,11 +25,9 @@ use crate::files;
 
 /// Answer the probes of the agent's container
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example: obgp-runtime health ready --json\n\n\
+#[command(after_help = "Example: obgp-runtime health ready --json\n\n\
                   Exit status: 0 it is, 1 it is not (the reason is printed), 2 the command line is wrong.\n\
-                  `ready` writes and removes the file `ready` in the shared directory."
-)]
+                  `ready` writes and removes the file `ready` in the shared directory.")]
 pub struct Args {
     /// What is asked
     check: Check,
@@ -55,9 +53,14 @@ enum Check {
 }
 
 fn seconds(text: &str) -> Result<Duration, &'static str> {
-    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let seconds = text
+        .parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let allowed = Duration::from_millis(10)..=Duration::from_secs(600);
-    seconds.filter(|seconds| allowed.contains(seconds)).ok_or("a number of seconds from 0.01 to 600 is expected")
+    seconds
+        .filter(|seconds| allowed.contains(seconds))
+        .ok_or("a number of seconds from 0.01 to 600 is expected")
 }
 
 /// What was found, as far as the check went.
@@ -102,7 +105,11 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let name = format!("{:?}", args.check).to_lowercase();
         println!("{}{name}: {}", if report.ok { "" } else { "not " }, report.reason);
     }
-    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Why it is, or why it is not.
@@ -131,7 +138,12 @@ fn examine(args: &Args, report: &mut Report) -> Result<String, String> {
             connected,
         });
     }
-    let missing: Vec<&str> = report.ovsdb.iter().filter(|one| !one.connected).map(|one| one.option).collect();
+    let missing: Vec<&str> = report
+        .ovsdb
+        .iter()
+        .filter(|one| !one.connected)
+        .map(|one| one.option)
+        .collect();
     if !missing.is_empty() {
         return Err(format!("the agent is not connected to {}", missing.join(" and ")));
     }
@@ -156,9 +168,10 @@ fn mark(path: &std::path::Path, outcome: Result<String, String>) -> Result<Strin
             Ok(reason)
         }
         Err(reason) => match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(format!("{reason}; and the mark {} cannot be removed: {error}", path.display()))
-            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!(
+                "{reason}; and the mark {} cannot be removed: {error}",
+                path.display()
+            )),
             _ => Err(reason),
         },
     }
@@ -181,9 +194,17 @@ mod tests {
         assert_eq!(mark(&path, Err("no".into())), Err("no".into()));
         assert!(!path.exists());
         let nowhere = directory.path().join("none/ready");
-        assert!(mark(&nowhere, Ok("yes".into())).unwrap_err().contains("the mark cannot be written"));
+        assert!(
+            mark(&nowhere, Ok("yes".into()))
+                .unwrap_err()
+                .contains("the mark cannot be written")
+        );
         std::fs::create_dir(&path).unwrap();
-        assert!(mark(&path, Err("no".into())).unwrap_err().starts_with("no; and the mark"));
+        assert!(
+            mark(&path, Err("no".into()))
+                .unwrap_err()
+                .starts_with("no; and the mark")
+        );
     }
 
     #[test]

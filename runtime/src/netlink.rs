@@ -28,7 +28,9 @@ where
             return Ok(kept);
         }
     }
-    Err(io::Error::other(format!("it changed each of the {ATTEMPTS} times it was read")))
+    Err(io::Error::other(format!(
+        "it changed each of the {ATTEMPTS} times it was read"
+    )))
 }
 
 /// `None` when it changed meanwhile.
@@ -51,13 +53,18 @@ fn dump_once<M: NetlinkDeserializable, T>(
     loop {
         let (datagram, _) = socket.recv_from_full()?;
         let mut rest = datagram.as_slice();
-        while let Some(length) = rest.first_chunk::<4>().map(|length| u32::from_ne_bytes(*length) as usize) {
+        while let Some(length) = rest
+            .first_chunk::<4>()
+            .map(|length| u32::from_ne_bytes(*length) as usize)
+        {
             // The header has 16 bytes; messages are aligned to four.
             let Some(bytes) = rest.get(..length).filter(|_| length >= 16) else {
                 return Err(io::Error::new(ErrorKind::InvalidData, "a netlink message is cut short"));
             };
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-            let Ok(message) = NetlinkMessage::<M>::deserialize(bytes) else { continue };
+            let Ok(message) = NetlinkMessage::<M>::deserialize(bytes) else {
+                continue;
+            };
             steady &= message.header.flags & NLM_F_DUMP_INTR == 0;
             match message.payload {
                 NetlinkPayload::Done(_) => return Ok(steady.then_some(kept)),

@@ -63,12 +63,18 @@ pub fn find<'a>(entries: &'a [Entry], name: &str) -> Option<&'a Entry> {
 pub fn free(entries: &[Entry], taken: &BTreeSet<u32>) -> Option<u32> {
     let used: BTreeSet<u32> = entries.iter().map(|entry| entry.id).collect();
     let candidates = (PREFERRED..=*RANGE.end()).chain(*RANGE.start()..PREFERRED);
-    candidates.into_iter().find(|id| !used.contains(id) && !taken.contains(id) && *id != DEFAULT_VRF_TABLE)
+    candidates
+        .into_iter()
+        .find(|id| !used.contains(id) && !taken.contains(id) && *id != DEFAULT_VRF_TABLE)
 }
 
 /// What to append to a file with this text for a new entry: the file may lack its last newline.
 pub fn addition(text: &str, id: u32, name: &str) -> String {
-    let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let newline = if text.is_empty() || text.ends_with('\n') {
+        ""
+    } else {
+        "\n"
+    };
     format!("{newline}{id} {name}\n")
 }
 
@@ -78,7 +84,8 @@ mod tests {
 
     use super::*;
 
-    const FILE: &str = "#\n# reserved values\n#\n255\tlocal\n254\tmain\n253\tdefault\n0\tunspec\n#\n# local\n#\n#1\tinr.ruhep\n";
+    const FILE: &str =
+        "#\n# reserved values\n#\n255\tlocal\n254\tmain\n253\tdefault\n0\tunspec\n#\n# local\n#\n#1\tinr.ruhep\n";
 
     fn ids(text: &str) -> Vec<(u32, bool)> {
         parse(text).iter().map(|entry| (entry.id, entry.for_agent)).collect()
@@ -96,14 +103,25 @@ mod tests {
         let text = "  7 indented\n0x64 br-ex\n200 br-ex # the bridge\n201 br-ex\n9\n10 # nothing\nx10 no\n10x no\n-1 no\n4294967296 no\n";
         assert_eq!(ids(text), [(7, false), (100, false), (200, true), (201, true)]);
         let entries = parse(text);
-        assert_eq!(find(&entries, "br-ex").map(|entry| entry.id), Some(200), "the first that it can read");
+        assert_eq!(
+            find(&entries, "br-ex").map(|entry| entry.id),
+            Some(200),
+            "the first that it can read"
+        );
         assert_eq!(find(&entries, "indented"), None);
-        assert_eq!(free(&entries, &BTreeSet::new()), Some(101), "100 is taken in hexadecimal");
+        assert_eq!(
+            free(&entries, &BTreeSet::new()),
+            Some(101),
+            "100 is taken in hexadecimal"
+        );
     }
 
     #[test]
     fn a_new_entry_collides_with_nothing() {
-        let full: String = (1..=252).filter(|id| *id != 10 && *id != 42).map(|id| format!("{id} t{id}\n")).collect();
+        let full: String = (1..=252)
+            .filter(|id| *id != 10 && *id != 42)
+            .map(|id| format!("{id} t{id}\n"))
+            .collect();
         assert_eq!(free(&parse(&full), &BTreeSet::new()), Some(42));
         assert_eq!(free(&parse(&full), &BTreeSet::from([42])), None, "and never 10");
         assert_eq!(free(&[], &BTreeSet::from([100, 101])), Some(102));

@@ -55,7 +55,10 @@ pub enum VtyError {
 fn advice(source: &io::Error, path: &Path) -> String {
     match path.symlink_metadata() {
         Ok(meta) if source.kind() == ErrorKind::PermissionDenied => {
-            format!(" (the socket is for group {}: give it to the pod, supplementalGroups)", meta.gid())
+            format!(
+                " (the socket is for group {}: give it to the pod, supplementalGroups)",
+                meta.gid()
+            )
         }
         _ => String::new(),
     }
@@ -130,7 +133,9 @@ impl Connection {
         let mut request = Vec::with_capacity(line.len() + 1);
         request.extend_from_slice(line.as_bytes());
         request.push(0);
-        self.stream.set_write_timeout(Some(self.patience)).map_err(|e| failed(self, e))?;
+        self.stream
+            .set_write_timeout(Some(self.patience))
+            .map_err(|e| failed(self, e))?;
         self.stream.write_all(&request).map_err(|e| failed(self, e))?;
 
         let mut buffer = ReplyBuffer::default();
@@ -175,8 +180,8 @@ fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
 /// is configured: what it would answer, the others answer too.
 pub fn daemons(directory: &Path) -> Result<Vec<String>, VtyError> {
     const ORDER: [&str; 20] = [
-        "mgmtd", "zebra", "ripd", "ripngd", "ospfd", "ospf6d", "ldpd", "bgpd", "isisd", "pimd", "pim6d", "nhrpd", "eigrpd",
-        "babeld", "fabricd", "pbrd", "staticd", "bfdd", "vrrpd", "pathd",
+        "mgmtd", "zebra", "ripd", "ripngd", "ospfd", "ospf6d", "ldpd", "bgpd", "isisd", "pimd", "pim6d", "nhrpd",
+        "eigrpd", "babeld", "fabricd", "pbrd", "staticd", "bfdd", "vrrpd", "pathd",
     ];
     let failed = |source| VtyError::Directory {
         path: directory.to_path_buf(),

@@ -162,7 +162,10 @@ fn report(answer: &Answer, number: usize, line: &str) {
         Reply::INCOMPLETE => eprintln!("line {number}: % Command incomplete: {line}"),
         _ => {
             for (daemon, status, text) in answer.refusals() {
-                eprintln!("line {number}: {daemon} refused {line:?} (status {status}): {}", text.trim_end());
+                eprintln!(
+                    "line {number}: {daemon} refused {line:?} (status {status}): {}",
+                    text.trim_end()
+                );
             }
         }
     }

@@ -2,7 +2,7 @@
 //! the same answers.
 //!
 //! The agent runs `show ip bgp summary json`, and files made of four templates (drivers/openstack/utils/frr.py): leak, add-vrf,
-//! del-vrf, neighbour discovery. They are rendered here with everything that the agent can put in.
+//! del-vrf, neighbour discovery. The agent's own code renders them here, with everything that it can put in.
 
 mod support;
 
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use support::agent::Venv;
 use support::frr::{FrrRoot, Namespace, Node, Suite};
 
 /// `vtysh` as in the image: a link to the binary.
@@ -28,7 +29,12 @@ impl Vtysh {
 
     fn run(&self, sockets: &Path, arguments: &[&str]) -> Output {
         let mut command = Command::new(self.directory.path().join("vtysh"));
-        command.arg("--vty_socket").arg(sockets).args(arguments).output().unwrap()
+        command
+            .arg("--vty_socket")
+            .arg(sockets)
+            .args(arguments)
+            .output()
+            .unwrap()
     }
 
     fn file(&self, text: &str) -> PathBuf {
@@ -59,7 +65,11 @@ impl Lab {
         space.ip("link set veth-b up");
         space.ip("address add 10.9.0.1/24 dev veth-a");
         let config = tempfile::tempdir().unwrap();
-        fs::write(config.path().join("daemons"), "zebra=yes\nbgpd=yes\nbfdd=yes\nzebra_options=\"-A 127.0.0.1\"\nbgpd_options=\"-A 127.0.0.1\"\n").unwrap();
+        fs::write(
+            config.path().join("daemons"),
+            "zebra=yes\nbgpd=yes\nbfdd=yes\nzebra_options=\"-A 127.0.0.1\"\nbgpd_options=\"-A 127.0.0.1\"\n",
+        )
+        .unwrap();
         fs::write(config.path().join("frr.conf"), BEFORE).unwrap();
         fs::write(config.path().join("vtysh.conf"), "").unwrap();
         let node = Node::start(root, &space, config.path());
@@ -111,78 +121,70 @@ fn describe(output: &Output) -> String {
     )
 }
 
-fn leak(bgp_as: &str, redistribute: &str) -> String {
-    let family = |name: &str| {
-        format!("  address-family {name} unicast\n\n    redistribute {redistribute}\n\n  exit-address-family\n\n")
-    };
-    format!(
-        "\nrouter bgp {bgp_as}\n  address-family ipv4 unicast\n    import vrf bgp-vrf\n  exit-address-family\n\n  \
-         address-family ipv6 unicast\n    import vrf bgp-vrf\n  exit-address-family\n\nrouter bgp {bgp_as} vrf bgp-vrf\n  \
-         bgp router-id 10.9.0.1\n{}{}",
-        family("ipv4"),
-        family("ipv6")
-    )
-}
+/// As of the agent's LEAK_VRF_TEMPLATE.
+const LEAK: &str = "
+router bgp 64999
+  address-family ipv4 unicast
+    import vrf bgp-vrf
+  exit-address-family
 
-fn add_vrf(vrf: &str, vni: u32, targets: &str) -> String {
-    let family = |name: &str| {
-        format!(
-            "  address-family {name} unicast\n\n    redistribute connected\n\n    redistribute kernel\n\n  exit-address-family\n"
-        )
-    };
-    format!(
-        "\nvrf {vrf}\n  vni {vni}\nexit-vrf\n\nrouter bgp 64999 vrf {vrf}\n{}{}  address-family l2vpn evpn\n    advertise ipv4 unicast\n    \
-         advertise ipv6 unicast\n\n{targets}  exit-address-family\n\n",
-        family("ipv4"),
-        family("ipv6")
-    )
-}
+router bgp 64999 vrf bgp-vrf
+  bgp router-id 10.9.0.1
+  address-family ipv4 unicast
 
-fn del_vrf(vrf: &str) -> String {
-    format!("\nno vrf {vrf}\nno interface veth-{vrf}\nno router bgp 64999 vrf {vrf}\n\n")
-}
+    redistribute connected
 
-fn nd(prefix: &str) -> String {
-    format!(
-        "\ninterface veth-b\n\n ipv6 nd managed-config-flag\n\n\n ipv6 nd rdnss fd00::53\n\n ipv6 nd rdnss fd00::54\n\n \
-         ipv6 nd prefix {prefix}\n no ipv6 nd suppress-ra\nexit\n"
-    )
-}
+  exit-address-family
 
-/// Every template, one after the other as in an agent's life; also twice, as its reconciliation does.
+";
+
+/// The calls of the agent's module `frr` that make it run vtysh on a file, in the order of an agent's life; some twice, as its
+/// reconciliation does.
+const CALLS: [&str; 13] = [
+    "frr.vrf_leak('bgp-vrf', '64999', '10.9.0.1')",
+    "frr.vrf_leak('bgp-vrf', '64999', '10.9.0.1')",
+    "(frr.set_default_redistribute(['connected', 'kernel']), frr.vrf_leak('bgp-vrf', '64999', '10.9.0.1'))",
+    // ovn_evpn_driver, without evpn_local_ip: a route distinguisher that FRR refuses.
+    "frr.vrf_reconfigure({'vni': 4, 'bgp_as': '64999'}, 'add-vrf')",
+    "frr.vrf_reconfigure({'vni': 4, 'bgp_as': '64999'}, 'del-vrf')",
+    // EvpnBridge, with all that a network's external IDs can say.
+    "frr.vrf_reconfigure(dict(vni=5, vrf_name='vrf-5', local_ip='10.9.0.1', redistribute=['connected', 'kernel']), 'add-vrf')",
+    "frr.vrf_reconfigure(dict(vni=6, vrf_name='vrf-6', local_ip='10.9.0.1', route_distinguishers=['64999:6'], \
+     route_targets=['64999:6'], export_targets=['64999:61'], import_targets=['64999:62', '64999:63']), 'add-vrf')",
+    "frr.vrf_reconfigure(dict(vni=5, vrf_name='vrf-5', local_ip='10.9.0.1', redistribute=['connected', 'kernel']), 'add-vrf')",
+    "frr.nd_reconfigure('veth-b', 'fd53:d91e:400:7f17::/64', {'dns_server': '{fd00::53, fd00::54}'})",
+    "frr.nd_reconfigure('veth-b', 'fd53:d91e:401::/64', {'dhcpv6_stateless': 'true'})",
+    "frr.vrf_reconfigure({'vni': 6, 'vrf_name': 'vrf-6'}, 'del-vrf')",
+    "frr.vrf_reconfigure({'vni': 6, 'vrf_name': 'vrf-6'}, 'del-vrf')",
+    "frr.vrf_reconfigure(dict(vni=6, vrf_name='vrf-6', local_ip='10.9.0.1', route_targets=['64999:6']), 'add-vrf')",
+];
+
 fn templates(suite: Suite) {
+    let Some(venv) = Venv::get() else { return };
     both(suite, |ours, theirs| {
-        let rd = "    rd 10.9.0.1:5\n\n";
-        let targets = "    rd 64999:6\n\n\n    route-target import 64999:6\n    route-target export 64999:6\n\n\n    \
-                       route-target export 64999:61\n\n\n    route-target import 64999:62\n\n";
-        let files = [
-            ("leak", leak("64999", "connected")),
-            ("leak again", leak("64999", "connected")),
-            ("leak of subnets, too", leak("64999", "connected\n\n    redistribute kernel")),
-            ("add-vrf", add_vrf("vrf-5", 5, rd)),
-            ("add-vrf with targets", add_vrf("vrf-6", 6, targets)),
-            ("add-vrf again", add_vrf("vrf-5", 5, rd)),
-            ("nd", nd("fd53:d91e:400:7f17::/64 no-autoconfig")),
-            ("nd with SLAAC", nd("fd53:d91e:401::/64")),
-            ("del-vrf", del_vrf("vrf-6")),
-            ("add-vrf after del-vrf", add_vrf("vrf-6", 6, targets)),
-            ("del-vrf again", del_vrf("vrf-6")),
-        ];
-        for (name, text) in files {
+        for (call, text) in CALLS.iter().zip(venv.files(&CALLS)) {
             let (our, their) = (ours.ours_file(&text), theirs.theirs_file(&text));
             assert_eq!(
-                (our.status.code(), ours.running_config()),
-                (their.status.code(), theirs.running_config()),
-                "{name}: ours {}\ntheirs {}",
+                (our.status.success(), ours.running_config()),
+                (their.status.success(), theirs.running_config()),
+                "{call}: {text}ours {}\ntheirs {}",
                 describe(&our),
                 describe(&their)
             );
         }
         let config = ours.running_config();
-        for line in ["vni 5", "import vrf bgp-vrf", "rd 10.9.0.1:5", "ipv6 nd rdnss fd00::54", "redistribute kernel"] {
+        for line in [
+            "vni 5",
+            "import vrf bgp-vrf",
+            "rd 10.9.0.1:5",
+            "redistribute kernel",
+            "route-target import 64999:6",
+            "ipv6 nd rdnss fd00::54",
+            "ipv6 nd prefix fd53:d91e:401::/64",
+        ] {
             assert!(config.contains(line), "{line}: {config}");
         }
-        assert!(!config.contains("vrf-6"), "{config}");
+        assert!(!config.contains("64999:61"), "{config}");
     });
 }
 
@@ -218,7 +220,13 @@ fn commands(suite: Suite) {
         &["configure terminal", "no interface veth-a"],
         &["configure terminal", "no router bgp 1 vrf none"],
         &["configure terminal", "no vrf none"],
-        &["conf t", "router bgp 64999", "neighbor 10.9.0.2 timers 3 10", "end", "show ip bgp vrf none json"],
+        &[
+            "conf t",
+            "router bgp 64999",
+            "neighbor 10.9.0.2 timers 3 10",
+            "end",
+            "show ip bgp vrf none json",
+        ],
         &["show ip bgp summary json", "show nonsense", "show zebra"],
     ] {
         let arguments: Vec<&str> = lines.iter().flat_map(|line| ["-c", line]).collect();
@@ -233,11 +241,16 @@ fn commands(suite: Suite) {
         );
     }
     // What the agent reads out of it.
-    let summary: serde_json::Value = serde_json::from_slice(&lab.ours(&["-c", "show ip bgp summary json"]).stdout).unwrap();
+    let summary: serde_json::Value =
+        serde_json::from_slice(&lab.ours(&["-c", "show ip bgp summary json"]).stdout).unwrap();
     assert_eq!(summary["ipv4Unicast"]["routerId"], "10.9.0.1");
     // Answered by every daemon, printed once.
     let version = String::from_utf8(lab.ours(&["-c", "show version"]).stdout).unwrap();
-    assert_eq!(version.matches(&format!("FRRouting {}", suite.frr_version())).count(), 1, "{version}");
+    assert_eq!(
+        version.matches(&format!("FRRouting {}", suite.frr_version())).count(),
+        1,
+        "{version}"
+    );
     // What is written by vtysh alone is refused, and nothing is.
     for line in ["write memory", "copy running-config startup-config"] {
         assert_eq!(lab.ours(&["-c", line]).status.code(), Some(1));
@@ -247,7 +260,17 @@ fn commands(suite: Suite) {
 
 fn without_clocks(text: &str) -> String {
     let clock = |line: &&str| {
-        let names = ["Memory", "Uptime", "Epoch", "Msec", "msgRcvd", "msgSent", "connections", "tableVersion", "state\""];
+        let names = [
+            "Memory",
+            "Uptime",
+            "Epoch",
+            "Msec",
+            "msgRcvd",
+            "msgSent",
+            "connections",
+            "tableVersion",
+            "state\"",
+        ];
         !names.iter().any(|name| line.contains(name)) && !line.contains("memory") && !line.contains("up ")
     };
     text.lines().filter(clock).collect::<Vec<_>>().join("\n")
@@ -278,15 +301,34 @@ fn mistakes(suite: Suite) {
             "end\nrouter bgp 64999\n bgp router-id 10.9.0.6\n",
         ] {
             let (our, their) = (ours.ours_file(text), theirs.theirs_file(text));
-            assert_eq!(our.status.success(), their.status.success(), "{text}{}\n{}", describe(&our), describe(&their));
-            assert_eq!(ours.running_config(), theirs.running_config(), "{text}{}\n{}", describe(&our), describe(&their));
+            assert_eq!(
+                our.status.success(),
+                their.status.success(),
+                "{text}{}\n{}",
+                describe(&our),
+                describe(&their)
+            );
+            assert_eq!(
+                ours.running_config(),
+                theirs.running_config(),
+                "{text}{}\n{}",
+                describe(&our),
+                describe(&their)
+            );
             assert_eq!(our.status.success(), our.stderr.is_empty(), "{text}{}", describe(&our));
         }
         let unknown = ours.ours_file("router bgp 64999\n nonsense here\n");
         assert_eq!(unknown.status.code(), Some(2));
-        assert_eq!(String::from_utf8_lossy(&unknown.stderr), "line 2: % Unknown command: nonsense here\n");
+        assert_eq!(
+            String::from_utf8_lossy(&unknown.stderr),
+            "line 2: % Unknown command: nonsense here\n"
+        );
         // FRR's vtysh gives 0 here, having refused it at the end of its transaction.
-        assert!(ours.ours_file("interface veth-a\n description a\nexit\n").status.success());
+        assert!(
+            ours.ours_file("interface veth-a\n description a\nexit\n")
+                .status
+                .success()
+        );
         let active = ours.ours_file("no interface veth-a\n");
         assert_eq!(active.status.code(), Some(13), "{}", describe(&active));
         let told = String::from_utf8_lossy(&active.stderr).into_owned();
@@ -307,16 +349,22 @@ fn mistakes_in_files_are_told_10_3() {
 /// mgmtd lets one client configure at a time. The other waits, and succeeds; in the middle of its work it is small.
 #[test]
 fn another_client_that_configures_is_waited_for() {
-    let Some(root) = FrrRoot::get(Suite::Trixie) else { return };
+    let Some(root) = FrrRoot::get(Suite::Trixie) else {
+        return;
+    };
     let lab = Lab::new(&root, "lock");
     let sockets = lab.node.sockets();
     let mut other = obgp_runtime::vty::Connection::open(&sockets, "mgmtd", Duration::from_secs(5)).unwrap();
     other.ask("enable").unwrap();
     assert_eq!(other.ask("configure terminal file-lock").unwrap().status, 0);
     let begin = Instant::now();
-    let text = format!("{}vrf red\n vni 7\nexit-vrf\n", leak("64999", "connected"));
+    let text = format!("{}vrf red\n vni 7\nexit-vrf\n", LEAK);
     let mut command = Command::new(lab.vtysh.directory.path().join("vtysh"));
-    command.arg("--vty_socket").arg(&sockets).arg("-f").arg(lab.vtysh.file(&text));
+    command
+        .arg("--vty_socket")
+        .arg(&sockets)
+        .arg("-f")
+        .arg(lab.vtysh.file(&text));
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     std::thread::sleep(Duration::from_secs(1));
     assert!(child.try_wait().unwrap().is_none(), "it waits");
@@ -335,10 +383,12 @@ fn another_client_that_configures_is_waited_for() {
 /// A daemon that is not there is an error where it is needed, and no other.
 #[test]
 fn a_missing_daemon_is_not_passed_over() {
-    let Some(root) = FrrRoot::get(Suite::Bookworm) else { return };
+    let Some(root) = FrrRoot::get(Suite::Bookworm) else {
+        return;
+    };
     let lab = Lab::new(&root, "missing");
     fs::remove_file(lab.node.sockets().join("bgpd.vty")).unwrap();
-    let leaked = lab.ours_file(&leak("64999", "connected"));
+    let leaked = lab.ours_file(LEAK);
     assert_eq!(leaked.status.code(), Some(13), "{}", describe(&leaked));
     assert!(String::from_utf8_lossy(&leaked.stderr).starts_with("line 2: % Unknown command: router bgp 64999\n"));
     assert!(lab.ours(&["-c", "show zebra"]).status.success());
@@ -351,12 +401,20 @@ fn without_frr_it_fails_and_says_so() {
     let nowhere = vtysh.directory.path().join("none");
     let output = vtysh.run(&nowhere, &["-c", "show version"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("failed to connect to any daemons"), "{}", describe(&output));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("failed to connect to any daemons"),
+        "{}",
+        describe(&output)
+    );
     for arguments in [&[][..], &["-c", "a", "-f", "b"], &["-d", "bgpd"]] {
         let output = vtysh.run(&nowhere, arguments);
         assert_eq!(output.status.code(), Some(2), "{}", describe(&output));
     }
     let file = vtysh.directory.path().join("missing");
     let output = vtysh.run(&nowhere, &["-f", file.to_str().unwrap()]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be read"), "{}", describe(&output));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("cannot be read"),
+        "{}",
+        describe(&output)
+    );
 }

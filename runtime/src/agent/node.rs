@@ -32,7 +32,11 @@ pub struct NodeError {
 }
 
 fn at(line: usize) -> String {
-    if line == 0 { String::new() } else { format!(" line {line}") }
+    if line == 0 {
+        String::new()
+    } else {
+        format!(" line {line}")
+    }
 }
 
 impl Node {
@@ -48,7 +52,9 @@ impl Node {
         let bad = |name: &str, why: String| failed(0, format!("{name}: {why}"));
 
         let address = |name: &str, value: &str| {
-            value.parse::<IpAddr>().map_err(|_| bad(name, format!("{value:?} is no IP address")))
+            value
+                .parse::<IpAddr>()
+                .map_err(|_| bad(name, format!("{value:?} is no IP address")))
         };
         let name = required("NODE_NAME")?.to_string();
         let interface = required("INTERFACE")?;
@@ -57,15 +63,25 @@ impl Node {
         }
         let router_id = required("BGP_ROUTER_ID")?;
         let asn = required("BGP_AS")?;
-        let peers = required("BGP_PEER_IP")?.split([',', ' ']).filter(|peer| !peer.is_empty());
+        let peers = required("BGP_PEER_IP")?
+            .split([',', ' '])
+            .filter(|peer| !peer.is_empty());
         Ok(Self {
             name,
             address: address("NODE_IP", required("NODE_IP")?)?,
             interface: interface.to_string(),
-            asn: asn.parse().map_err(|error: crate::asn::AsnError| bad("BGP_AS", error.to_string()))?,
-            router_id: router_id.parse().map_err(|_| bad("BGP_ROUTER_ID", format!("{router_id:?} is no IPv4 address")))?,
-            peers: peers.map(|peer| address("BGP_PEER_IP", peer)).collect::<Result<_, _>>()?,
-            evpn_peer: optional("EVPN_RR_IP").map(|peer| address("EVPN_RR_IP", peer)).transpose()?,
+            asn: asn
+                .parse()
+                .map_err(|error: crate::asn::AsnError| bad("BGP_AS", error.to_string()))?,
+            router_id: router_id
+                .parse()
+                .map_err(|_| bad("BGP_ROUTER_ID", format!("{router_id:?} is no IPv4 address")))?,
+            peers: peers
+                .map(|peer| address("BGP_PEER_IP", peer))
+                .collect::<Result<_, _>>()?,
+            evpn_peer: optional("EVPN_RR_IP")
+                .map(|peer| address("EVPN_RR_IP", peer))
+                .transpose()?,
         })
     }
 }
@@ -87,10 +103,16 @@ fn assignments(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> 
         };
         let plain = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
         if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(plain) {
-            return Err((line, format!("{:?} is no name of a variable", name.lines().next().unwrap_or_default())));
+            return Err((
+                line,
+                format!("{:?} is no name of a variable", name.lines().next().unwrap_or_default()),
+            ));
         }
         let Some((value, after)) = quoted(after) else {
-            return Err((line, format!("the value of {name} is not in single quotes, and nothing else")));
+            return Err((
+                line,
+                format!("the value of {name} is not in single quotes, and nothing else"),
+            ));
         };
         if values.insert(name.to_string(), value).is_some() {
             return Err((line, format!("{name} is there twice")));
@@ -134,8 +156,14 @@ mod tests {
     #[test]
     fn what_frr_init_writes_is_read() {
         let node = parse(FILE).unwrap();
-        assert_eq!((node.asn.number(), node.router_id.to_string()), (4200049263, "10.0.192.111".into()));
-        assert_eq!((node.name.as_str(), node.interface.as_str(), node.evpn_peer), ("worker1", "br-ex", None));
+        assert_eq!(
+            (node.asn.number(), node.router_id.to_string()),
+            (4200049263, "10.0.192.111".into())
+        );
+        assert_eq!(
+            (node.name.as_str(), node.interface.as_str(), node.evpn_peer),
+            ("worker1", "br-ex", None)
+        );
         let two = FILE.replace("10.0.192.1'", "10.0.192.1,fd00::1'") + "EVPN_RR_IP='10.9.9.9'\nEVPN_RR_AS=''\n";
         let node = parse(&two).unwrap();
         assert_eq!(node.peers.len(), 2);
@@ -147,31 +175,66 @@ mod tests {
         let replaced = |from: &str, to: &str| FILE.replacen(from, to, 1);
         for (text, complaint) in [
             (String::new(), "NODE_NAME is missing"),
-            (FILE.trim_end().to_string(), "line 9: the value of BGP_PEER_DISCOVERY is not in single quotes"),
-            (replaced("'br-ex'", "br-ex"), "line 3: the value of INTERFACE is not in single quotes"),
+            (
+                FILE.trim_end().to_string(),
+                "line 9: the value of BGP_PEER_DISCOVERY is not in single quotes",
+            ),
+            (
+                replaced("'br-ex'", "br-ex"),
+                "line 3: the value of INTERFACE is not in single quotes",
+            ),
             (replaced("'br-ex'", "\"br-ex\""), "line 3: the value of INTERFACE"),
-            (replaced("'br-ex'", "'br-ex'; rm -rf /"), "line 3: the value of INTERFACE"),
+            (
+                replaced("'br-ex'", "'br-ex'; rm -rf /"),
+                "line 3: the value of INTERFACE",
+            ),
             (replaced("'br-ex'", "$(id)"), "line 3: the value of INTERFACE"),
             (replaced("'br-ex'", "'br-ex"), "line 3: the value of INTERFACE"),
-            (replaced("INTERFACE", "export INTERFACE"), "line 3: \"export INTERFACE\" is no name"),
-            (replaced("INTERFACE", "# INTERFACE"), "line 3: \"# INTERFACE\" is no name"),
+            (
+                replaced("INTERFACE", "export INTERFACE"),
+                "line 3: \"export INTERFACE\" is no name",
+            ),
+            (
+                replaced("INTERFACE", "# INTERFACE"),
+                "line 3: \"# INTERFACE\" is no name",
+            ),
             (replaced("NODE_IP", "NODE_NAME"), "line 2: NODE_NAME is there twice"),
             (format!("{FILE}\n"), "line 10: an assignment is expected"),
             (replaced("4200049263", "4294967295"), "BGP_AS: 4294967295 is no ASN"),
             (replaced("4200049263", ""), "BGP_AS is missing"),
-            (replaced("='10.0.192.1'", "='leaf'"), "BGP_PEER_IP: \"leaf\" is no IP address"),
-            (replaced("BGP_ROUTER_ID='10.0.192.111'", "BGP_ROUTER_ID='::1'"), "BGP_ROUTER_ID: \"::1\" is no IPv4"),
-            (replaced("br-ex", "../x"), "INTERFACE: \"../x\" is no name of an interface"),
+            (
+                replaced("='10.0.192.1'", "='leaf'"),
+                "BGP_PEER_IP: \"leaf\" is no IP address",
+            ),
+            (
+                replaced("BGP_ROUTER_ID='10.0.192.111'", "BGP_ROUTER_ID='::1'"),
+                "BGP_ROUTER_ID: \"::1\" is no IPv4",
+            ),
+            (
+                replaced("br-ex", "../x"),
+                "INTERFACE: \"../x\" is no name of an interface",
+            ),
         ] {
             let error = parse(&text).unwrap_err();
-            assert!(error.contains(complaint) && error.contains("x.env"), "{error}\n{complaint}");
+            assert!(
+                error.contains(complaint) && error.contains("x.env"),
+                "{error}\n{complaint}"
+            );
         }
     }
 
     #[test]
     fn interface_names_are_the_kernels() {
-        assert!(["br-ex", "a", "eth0.100", "fifteen-letters"].into_iter().all(is_interface_name));
-        assert!(!["", ".", "..", "a/b", "a b", "a:1", "sixteen-letters-", "a\n"].into_iter().any(is_interface_name));
+        assert!(
+            ["br-ex", "a", "eth0.100", "fifteen-letters"]
+                .into_iter()
+                .all(is_interface_name)
+        );
+        assert!(
+            !["", ".", "..", "a/b", "a b", "a:1", "sixteen-letters-", "a\n"]
+                .into_iter()
+                .any(is_interface_name)
+        );
     }
 
     proptest! {

@@ -33,7 +33,10 @@ pub enum OptionsError {
 pub enum Remote {
     Unix(PathBuf),
     /// `tcp:` and `ssl:`.
-    Tcp { host: String, port: u16 },
+    Tcp {
+        host: String,
+        port: u16,
+    },
 }
 
 /// A connection that the agent has when it works.
@@ -75,7 +78,9 @@ impl Options {
                 last = None;
             } else if line.starts_with(['#', ';']) {
             } else if line.starts_with([' ', '\t']) {
-                let key = last.as_ref().ok_or_else(|| failed("an indented line continues nothing"))?;
+                let key = last
+                    .as_ref()
+                    .ok_or_else(|| failed("an indented line continues nothing"))?;
                 let value = options.values.entry(key.clone()).or_default();
                 value.push('\n');
                 value.push_str(line.trim_start());
@@ -84,8 +89,12 @@ impl Options {
                 section = Some(name.ok_or_else(|| failed("a section is [name]"))?.to_string());
                 last = None;
             } else {
-                let (name, value) = line.split_once(['=', ':']).ok_or_else(|| failed("name = value is expected"))?;
-                let section = section.clone().ok_or_else(|| failed("it is before the first [section]"))?;
+                let (name, value) = line
+                    .split_once(['=', ':'])
+                    .ok_or_else(|| failed("name = value is expected"))?;
+                let section = section
+                    .clone()
+                    .ok_or_else(|| failed("it is before the first [section]"))?;
                 let key = (section, name.trim_end().to_string());
                 options.values.insert(key.clone(), unquoted(value.trim()).to_string());
                 last = Some(key);
@@ -104,23 +113,38 @@ impl Options {
         let name = "bgp_vrf_table_id";
         match self.get("DEFAULT", name) {
             None => Ok(crate::rt_tables::DEFAULT_VRF_TABLE),
-            Some(value) => value.parse().map_err(|_| self.bad("DEFAULT", name, value, "it is no number of a table")),
+            Some(value) => value
+                .parse()
+                .map_err(|_| self.bad("DEFAULT", name, value, "it is no number of a table")),
         }
     }
 
     /// Routes go to a table per bridge with this method alone.
     pub fn has_bridge_tables(&self) -> bool {
-        self.get("DEFAULT", "exposing_method").is_none_or(|method| method == "underlay")
+        self.get("DEFAULT", "exposing_method")
+            .is_none_or(|method| method == "underlay")
     }
 
     /// The OVSDB connections that the agent makes with these options.
     pub fn connections(&self) -> Result<Vec<Expected>, OptionsError> {
         let northbound = self.get("DEFAULT", "driver") == Some("nb_ovn_bgp_driver");
-        let database = if northbound { "ovn_nb_connection" } else { "ovn_sb_connection" };
+        let database = if northbound {
+            "ovn_nb_connection"
+        } else {
+            "ovn_sb_connection"
+        };
         // Its deprecated place comes second.
-        let section = if self.get("ovn", database).is_some() { "ovn" } else { "DEFAULT" };
+        let section = if self.get("ovn", database).is_some() {
+            "ovn"
+        } else {
+            "DEFAULT"
+        };
         let mut expected = vec![
-            self.expected("DEFAULT", "ovsdb_connection", "unix:/usr/local/var/run/openvswitch/db.sock")?,
+            self.expected(
+                "DEFAULT",
+                "ovsdb_connection",
+                "unix:/usr/local/var/run/openvswitch/db.sock",
+            )?,
             self.expected(section, database, "")?,
         ];
         if self.get("DEFAULT", "exposing_method") == Some("ovn") {
@@ -154,7 +178,11 @@ impl Options {
 
 /// oslo.config takes one pair of quotes off.
 fn unquoted(value: &str) -> &str {
-    let inside = |quote| value.strip_prefix(quote).and_then(|rest: &str| rest.strip_suffix(quote));
+    let inside = |quote| {
+        value
+            .strip_prefix(quote)
+            .and_then(|rest: &str| rest.strip_suffix(quote))
+    };
     inside('"').or_else(|| inside('\'')).unwrap_or(value)
 }
 
@@ -208,7 +236,10 @@ mod tests {
         assert_eq!(options.get("ovn", "driver"), Some("other"));
         assert_eq!(options.get("DEFAULT", "quoted"), Some(" a b "));
         assert_eq!(options.get("DEFAULT", "list"), Some("a,\nb"));
-        assert_eq!((options.get("DEFAULT", "empty"), options.get("DEFAULT", "x")), (None, None));
+        assert_eq!(
+            (options.get("DEFAULT", "empty"), options.get("DEFAULT", "x")),
+            (None, None)
+        );
         assert_eq!(options.vrf_table().unwrap(), 20);
         assert!(options.has_bridge_tables());
     }
@@ -224,13 +255,22 @@ mod tests {
             assert_eq!(options(text).unwrap_err(), complaint);
         }
         let options = options("[DEFAULT]\nbgp_vrf_table_id = ten\n").unwrap();
-        assert!(options.vrf_table().unwrap_err().to_string().contains("it is no number of a table"));
+        assert!(
+            options
+                .vrf_table()
+                .unwrap_err()
+                .to_string()
+                .contains("it is no number of a table")
+        );
     }
 
     #[test]
     fn the_driver_decides_about_the_connections() {
         let unix = |path: &str| Remote::Unix(PathBuf::from(path));
-        let tcp = |host: &str, port| Remote::Tcp { host: host.into(), port };
+        let tcp = |host: &str, port| Remote::Tcp {
+            host: host.into(),
+            port,
+        };
         let text = "[DEFAULT]\novsdb_connection = unix:/run/openvswitch/db.sock\ndriver = nb_ovn_bgp_driver\nexposing_method = ovn\n\
                     [ovn]\novn_nb_connection = tcp:10.0.0.1:6641,ssl:[fd00::1]:6641\novn_sb_connection = tcp:10.0.0.1:6642\n";
         let found = connections(text).unwrap();
@@ -240,8 +280,15 @@ mod tests {
         assert_eq!(found[2].remotes, [unix("/var/run/ovn/ovnnb_db.sock")]);
 
         let found = connections("[DEFAULT]\novn_sb_connection = tcp:10.0.0.1:6642\n").unwrap();
-        assert_eq!(found[0].remotes, [unix("/usr/local/var/run/openvswitch/db.sock")], "the agent's own default");
-        assert_eq!((found[1].option, &found[1].remotes[..]), ("ovn_sb_connection", &[tcp("10.0.0.1", 6642)][..]));
+        assert_eq!(
+            found[0].remotes,
+            [unix("/usr/local/var/run/openvswitch/db.sock")],
+            "the agent's own default"
+        );
+        assert_eq!(
+            (found[1].option, &found[1].remotes[..]),
+            ("ovn_sb_connection", &[tcp("10.0.0.1", 6642)][..])
+        );
 
         let found = connections("[DEFAULT]\novsdb_connection = unix:$dir/db.sock\n").unwrap();
         assert_eq!((found.len(), found[0].remotes.len(), found[1].remotes.len()), (2, 0, 0));

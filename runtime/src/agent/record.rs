@@ -86,8 +86,15 @@ impl Record {
 
 /// By the words of a command line, each ended by a NUL. A Python script comes after its interpreter, which may have options.
 fn what_runs(cmdline: &[u8]) -> Option<State> {
-    let words: Vec<&str> = cmdline.split(|&byte| byte == 0).map(|word| std::str::from_utf8(word).unwrap_or("")).collect();
-    let name = |word: &str| Path::new(word).file_name().map(|name| name.to_string_lossy().into_owned());
+    let words: Vec<&str> = cmdline
+        .split(|&byte| byte == 0)
+        .map(|word| std::str::from_utf8(word).unwrap_or(""))
+        .collect();
+    let name = |word: &str| {
+        Path::new(word)
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+    };
     let program = name(words.first()?)?;
     let script = words.iter().skip(1).find(|word| !word.starts_with('-'));
     let is_agent = |word: &str| name(word).as_deref() == Some("ovn-bgp-agent");
@@ -128,7 +135,13 @@ mod tests {
         for name in ["python3", "a b", ") Z 1 (", "x)"] {
             assert_eq!(parse_stat(&format!("7 ({name}) {tail}")), Some(('S', 123456)), "{name}");
         }
-        for text in ["", "7", "7 (x)", "7 (x) S 1 2", "7 (x) S 1 7 7 0 -1 4 1 2 3 4 5 6 7 8 20 0 1 0 x"] {
+        for text in [
+            "",
+            "7",
+            "7 (x)",
+            "7 (x) S 1 2",
+            "7 (x) S 1 7 7 0 -1 4 1 2 3 4 5 6 7 8 20 0 1 0 x",
+        ] {
             assert_eq!(parse_stat(text), None, "{text}");
         }
     }
@@ -136,12 +149,21 @@ mod tests {
     #[test]
     fn the_agent_is_told_by_its_command_line() {
         for (cmdline, expected) in [
-            (&b"/usr/bin/python3\0/usr/local/bin/ovn-bgp-agent\0--config-file\0/x\0"[..], Some(State::Agent)),
-            (b"/usr/bin/python3.11\0-s\0/usr/local/bin/ovn-bgp-agent\0", Some(State::Agent)),
+            (
+                &b"/usr/bin/python3\0/usr/local/bin/ovn-bgp-agent\0--config-file\0/x\0"[..],
+                Some(State::Agent),
+            ),
+            (
+                b"/usr/bin/python3.11\0-s\0/usr/local/bin/ovn-bgp-agent\0",
+                Some(State::Agent),
+            ),
             (b"ovn-bgp-agent\0", Some(State::Agent)),
             (b"/usr/local/bin/obgp-runtime\0agent\0", Some(State::Waiting)),
             (b"obgp-runtime\0health\0live\0", None),
-            (b"/usr/bin/python3\0/usr/local/bin/privsep-helper\0ovn-bgp-agent\0", None),
+            (
+                b"/usr/bin/python3\0/usr/local/bin/privsep-helper\0ovn-bgp-agent\0",
+                None,
+            ),
             (b"grep\0ovn-bgp-agent\0", None),
             (b"", None),
             (b"\xff\0", None),
@@ -185,7 +207,10 @@ mod tests {
 
         for text in ["", "7", "7 x", "x 7", "-1 7"] {
             std::fs::write(directory.path().join("agent.pid"), text).unwrap();
-            assert!(Record::read(directory.path()).unwrap_err().contains("does not have"), "{text}");
+            assert!(
+                Record::read(directory.path()).unwrap_err().contains("does not have"),
+                "{text}"
+            );
         }
     }
 }

@@ -39,11 +39,7 @@ pub enum TableError {
     #[error("{} is larger than {} bytes", .0.display(), rt_tables::MAX_SIZE)]
     Size(PathBuf),
     #[error("{} gives {interface} table {id}, which is that of the agent's VRF (bgp_vrf_table_id): give it another number", path.display())]
-    IsVrf {
-        path: PathBuf,
-        interface: String,
-        id: u32,
-    },
+    IsVrf { path: PathBuf, interface: String, id: u32 },
     #[error("{} has no number left from 1 to 252 for {interface}", path.display())]
     Full { path: PathBuf, interface: String },
 }
@@ -58,11 +54,23 @@ fn advice(source: &io::Error) -> &'static str {
 /// What was done about the table; as text, a line for the log.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    Found { interface: String, id: u32 },
-    Again { interface: String, id: u32 },
-    Added { interface: String, id: u32 },
+    Found {
+        interface: String,
+        id: u32,
+    },
+    Again {
+        interface: String,
+        id: u32,
+    },
+    Added {
+        interface: String,
+        id: u32,
+    },
     /// The file is root's; the agent's root helper adds the bridge.
-    Left { interface: String, why: String },
+    Left {
+        interface: String,
+        why: String,
+    },
 }
 
 impl fmt::Display for Outcome {
@@ -108,12 +116,21 @@ fn ensure_in(path: &Path, interface: &str, vrf: u32, kernel: &Kernel) -> Result<
         Err(error) => return Err(failed("read")(error)),
     };
     let name = interface.to_string();
-    if let Some(entry) = text.as_deref().and_then(|text| rt_tables::find(&rt_tables::parse(text), interface).cloned()) {
+    if let Some(entry) = text
+        .as_deref()
+        .and_then(|text| rt_tables::find(&rt_tables::parse(text), interface).cloned())
+    {
         return found(entry, path, vrf);
     }
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed("add to"))?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)
+        .map_err(failed("add to"))?;
     // Two of these programs at once would choose the same number.
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).map_err(|error| failed("lock")(error.into()))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|error| failed("lock")(error.into()))?;
     let text = read(&file, path)?;
     let mut addition = String::new();
     if text.is_empty() {
@@ -126,7 +143,10 @@ fn ensure_in(path: &Path, interface: &str, vrf: u32, kernel: &Kernel) -> Result<
     let mut taken = kernel.taken.clone();
     taken.insert(vrf);
     let reusable = |id: &u32| {
-        rt_tables::RANGE.contains(id) && *id != vrf && *id != rt_tables::DEFAULT_VRF_TABLE && entries.iter().all(|entry| entry.id != *id)
+        rt_tables::RANGE.contains(id)
+            && *id != vrf
+            && *id != rt_tables::DEFAULT_VRF_TABLE
+            && entries.iter().all(|entry| entry.id != *id)
     };
     let (id, outcome) = match kernel.of_interface.filter(reusable) {
         Some(id) => (id, Outcome::Again { interface: name, id }),
@@ -139,14 +159,19 @@ fn ensure_in(path: &Path, interface: &str, vrf: u32, kernel: &Kernel) -> Result<
             (id, Outcome::Added { interface: name, id })
         }
     };
-    addition = format!("{addition}{}", rt_tables::addition(&format!("{text}{addition}"), id, interface));
+    addition = format!(
+        "{addition}{}",
+        rt_tables::addition(&format!("{text}{addition}"), id, interface)
+    );
     // One write, so that nobody reads half of a line.
     file.write_all(addition.as_bytes()).map_err(failed("add to"))?;
     Ok(outcome)
 }
 
 fn found(entry: Entry, path: &Path, vrf: u32) -> Result<Outcome, TableError> {
-    let Entry { id, name: interface, .. } = entry;
+    let Entry {
+        id, name: interface, ..
+    } = entry;
     match id == vrf {
         true => Err(TableError::IsVrf {
             path: path.to_path_buf(),
@@ -194,18 +219,31 @@ struct Kernel {
 impl Kernel {
     fn read(interface: &str) -> io::Result<Self> {
         let mut kernel = Self::default();
-        let links = dump(NETLINK_ROUTE, RouteNetlinkMessage::GetLink(LinkMessage::default()), false, |message| match message {
-            RouteNetlinkMessage::NewLink(link) => Some((is_named(&link, interface).then_some(link.header.index), vrf_table(&link))),
-            _ => None,
-        })?;
+        let links = dump(
+            NETLINK_ROUTE,
+            RouteNetlinkMessage::GetLink(LinkMessage::default()),
+            false,
+            |message| match message {
+                RouteNetlinkMessage::NewLink(link) => Some((
+                    is_named(&link, interface).then_some(link.header.index),
+                    vrf_table(&link),
+                )),
+                _ => None,
+            },
+        )?;
         kernel.taken.extend(links.iter().filter_map(|(_, table)| *table));
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = RuleMessage::default();
             request.header.family = family;
-            let tables = dump(NETLINK_ROUTE, RouteNetlinkMessage::GetRule(request), false, |message| match message {
-                RouteNetlinkMessage::NewRule(rule) => Some(rule_table(&rule)),
-                _ => None,
-            });
+            let tables = dump(
+                NETLINK_ROUTE,
+                RouteNetlinkMessage::GetRule(request),
+                false,
+                |message| match message {
+                    RouteNetlinkMessage::NewRule(rule) => Some(rule_table(&rule)),
+                    _ => None,
+                },
+            );
             kernel.taken.extend(tables?);
         }
         if let Some(index) = links.iter().find_map(|(index, _)| *index) {
@@ -222,7 +260,9 @@ impl Kernel {
 }
 
 fn is_named(link: &LinkMessage, wanted: &str) -> bool {
-    link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::IfName(name) if name == wanted))
+    link.attributes
+        .iter()
+        .any(|attribute| matches!(attribute, LinkAttribute::IfName(name) if name == wanted))
 }
 
 fn vrf_table(link: &LinkMessage) -> Option<u32> {
@@ -250,7 +290,9 @@ fn rule_table(rule: &RuleMessage) -> u32 {
 
 fn is_empty(id: u32) -> io::Result<bool> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        match routes(family, RouteAttribute::Table(id), |route| (table(route) == id).then_some(())) {
+        match routes(family, RouteAttribute::Table(id), |route| {
+            (table(route) == id).then_some(())
+        }) {
             // There is no such table yet.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Ok(routes) if routes.is_empty() => {}
@@ -270,10 +312,15 @@ fn routes<T>(
     let mut request = RouteMessage::default();
     request.header.address_family = family;
     request.attributes.push(filter);
-    dump(NETLINK_ROUTE, RouteNetlinkMessage::GetRoute(request), true, |message| match message {
-        RouteNetlinkMessage::NewRoute(route) => keep(&route),
-        _ => None,
-    })
+    dump(
+        NETLINK_ROUTE,
+        RouteNetlinkMessage::GetRoute(request),
+        true,
+        |message| match message {
+            RouteNetlinkMessage::NewRoute(route) => keep(&route),
+            _ => None,
+        },
+    )
 }
 
 fn table(route: &RouteMessage) -> u32 {

@@ -59,12 +59,21 @@ mod tests {
         let mut tries = 0;
         let mut third = || {
             tries += 1;
-            if tries == 3 { Ok(tries) } else { Err("not yet".to_string()) }
+            if tries == 3 {
+                Ok(tries)
+            } else {
+                Err("not yet".to_string())
+            }
         };
         assert_eq!(waiting.until("nothing", &mut third).unwrap(), 3);
         let begin = Instant::now();
-        let error = waiting.until("FRR does not answer", || Err::<(), _>("nobody there".into())).unwrap_err();
+        let error = waiting
+            .until("FRR does not answer", || Err::<(), _>("nobody there".into()))
+            .unwrap_err();
         assert_eq!(error.to_string(), "FRR does not answer after 0 s: nobody there");
-        assert!(begin.elapsed() < Duration::from_millis(400), "what the first wait took is gone");
+        assert!(
+            begin.elapsed() < Duration::from_millis(400),
+            "what the first wait took is gone"
+        );
     }
 }

@@ -85,7 +85,10 @@ pub fn judge(sessions: &[Session]) -> Result<String, String> {
             }
         }
     }
-    Ok(format!("the BGP session with {} is established", established.join(" and ")))
+    Ok(format!(
+        "the BGP session with {} is established",
+        established.join(" and ")
+    ))
 }
 
 #[cfg(test)]
@@ -115,16 +118,33 @@ mod tests {
         let down = of(SUMMARY, "10.0.0.2", Role::Leaf);
         let evpn = of(SUMMARY, "10.9.9.9", Role::Evpn);
         assert_eq!((down.state.as_str(), evpn.state.as_str()), ("Active", "Connect"));
-        assert_eq!(of(SUMMARY, "fd00::1", Role::Leaf).state, "Idle (Admin)", "addresses are compared, not their texts");
+        assert_eq!(
+            of(SUMMARY, "fd00::1", Role::Leaf).state,
+            "Idle (Admin)",
+            "addresses are compared, not their texts"
+        );
         let judged = judge(&[down.clone(), leaf.clone()]);
         assert_eq!(judged.unwrap(), "the BGP session with 10.0.0.1 is established");
-        assert_eq!(judge(&[leaf, evpn]).unwrap_err(), "no BGP session is established: 10.9.9.9 is Connect");
-        assert_eq!(judge(&[down]).unwrap_err(), "no BGP session is established: 10.0.0.2 is Active");
+        assert_eq!(
+            judge(&[leaf, evpn]).unwrap_err(),
+            "no BGP session is established: 10.9.9.9 is Connect"
+        );
+        assert_eq!(
+            judge(&[down]).unwrap_err(),
+            "no BGP session is established: 10.0.0.2 is Active"
+        );
     }
 
     #[test]
     fn what_frr_does_not_have_is_none() {
-        for summary in ["{}", "[]", "null", r#"{"warning": "none"}"#, r#"{"ipv4Unicast": {"peers": []}}"#, SUMMARY] {
+        for summary in [
+            "{}",
+            "[]",
+            "null",
+            r#"{"warning": "none"}"#,
+            r#"{"ipv4Unicast": {"peers": []}}"#,
+            SUMMARY,
+        ] {
             assert_eq!(of(summary, "10.7.7.7", Role::Leaf).state, "none", "{summary}");
         }
     }

@@ -25,7 +25,9 @@ const STREAM: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// The file that a server listens on.
-    Unix { inode: u32 },
+    Unix {
+        inode: u32,
+    },
     Tcp(SocketAddr),
 }
 
@@ -40,17 +42,28 @@ pub fn peers(pid: u32) -> io::Result<Vec<Peer>> {
         show_flags: ShowFlags::VFS | ShowFlags::PEER,
         cookie: [0xff; 8],
     };
-    let sockets = dump(NETLINK_SOCK_DIAG, SockDiagMessage::UnixRequest(request), false, |message| match message {
-        SockDiagMessage::UnixResponse(socket) if socket.header.kind == STREAM => {
-            let end = socket.peer().filter(|_| own.contains(&socket.header.inode));
-            let file = socket.nlas.iter().find_map(file_of);
-            (end.is_some() || file.is_some()).then_some((socket.header.inode, end, file))
-        }
-        _ => None,
-    })?;
-    let files: BTreeMap<u32, u32> = sockets.iter().filter_map(|(inode, _, file)| Some((*inode, (*file)?))).collect();
+    let sockets = dump(
+        NETLINK_SOCK_DIAG,
+        SockDiagMessage::UnixRequest(request),
+        false,
+        |message| match message {
+            SockDiagMessage::UnixResponse(socket) if socket.header.kind == STREAM => {
+                let end = socket.peer().filter(|_| own.contains(&socket.header.inode));
+                let file = socket.nlas.iter().find_map(file_of);
+                (end.is_some() || file.is_some()).then_some((socket.header.inode, end, file))
+            }
+            _ => None,
+        },
+    )?;
+    let files: BTreeMap<u32, u32> = sockets
+        .iter()
+        .filter_map(|(inode, _, file)| Some((*inode, (*file)?)))
+        .collect();
     let ends = sockets.iter().filter_map(|(_, end, _)| *end);
-    peers.extend(ends.filter_map(|end| files.get(&end)).map(|&inode| Peer::Unix { inode }));
+    peers.extend(
+        ends.filter_map(|end| files.get(&end))
+            .map(|&inode| Peer::Unix { inode }),
+    );
 
     for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
         let request = InetRequest {
@@ -60,13 +73,21 @@ pub fn peers(pid: u32) -> io::Result<Vec<Peer>> {
             states: inet::StateFlags::ESTABLISHED,
             socket_id,
         };
-        let connected = dump(NETLINK_SOCK_DIAG, SockDiagMessage::InetRequest(request), false, |message| match message {
-            SockDiagMessage::InetResponse(socket) if own.contains(&socket.header.inode) => {
-                let id = &socket.header.socket_id;
-                Some(Peer::Tcp(SocketAddr::new(id.destination_address.to_canonical(), id.destination_port)))
-            }
-            _ => None,
-        });
+        let connected = dump(
+            NETLINK_SOCK_DIAG,
+            SockDiagMessage::InetRequest(request),
+            false,
+            |message| match message {
+                SockDiagMessage::InetResponse(socket) if own.contains(&socket.header.inode) => {
+                    let id = &socket.header.socket_id;
+                    Some(Peer::Tcp(SocketAddr::new(
+                        id.destination_address.to_canonical(),
+                        id.destination_port,
+                    )))
+                }
+                _ => None,
+            },
+        );
         match connected {
             Ok(connected) => peers.extend(connected),
             // A kernel without IPv6, or without the module: no such connections.
@@ -79,7 +100,9 @@ pub fn peers(pid: u32) -> io::Result<Vec<Peer>> {
 
 /// The inode of the file that a server's socket is bound to.
 fn file_of(attribute: &unix::nlas::Nla) -> Option<u32> {
-    let unix::nlas::Nla::Vfs(file) = attribute else { return None };
+    let unix::nlas::Nla::Vfs(file) = attribute else {
+        return None;
+    };
     // The crate reads the kernel's struct (inode, device) and keeps its fields to itself.
     let mut bytes = [0; 8];
     file.emit(&mut bytes);
@@ -92,8 +115,12 @@ fn inodes(pid: u32) -> io::Result<BTreeSet<u32>> {
     let mut inodes = BTreeSet::new();
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
         // One that was closed meanwhile is not open.
-        let Ok(target) = std::fs::read_link(entry?.path()) else { continue };
-        let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u32>().ok());
+        let Ok(target) = std::fs::read_link(entry?.path()) else {
+            continue;
+        };
+        let inode = target
+            .to_str()
+            .and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u32>().ok());
         inodes.extend(inode);
     }
     Ok(inodes)
@@ -105,7 +132,9 @@ pub fn compare<'a>(expected: &'a [Expected], peers: &[Peer]) -> Vec<(&'a Expecte
     let mut left: Vec<Peer> = peers.to_vec();
     let mut found = Vec::new();
     for one in expected.iter().filter(|one| !one.remotes.is_empty()) {
-        let place = left.iter().position(|peer| one.remotes.iter().any(|remote| matches(remote, *peer)));
+        let place = left
+            .iter()
+            .position(|peer| one.remotes.iter().any(|remote| matches(remote, *peer)));
         // Two options may name one server: each has a connection of its own.
         place.map(|place| left.swap_remove(place));
         found.push((one, place.is_some()));
@@ -125,7 +154,9 @@ fn matches(remote: &Remote, peer: Peer) -> bool {
         }
         (Remote::Tcp { host, port }, Peer::Tcp(address)) => {
             // A name may have any address.
-            let same = host.parse::<IpAddr>().map_or(true, |host| host.to_canonical() == address.ip());
+            let same = host
+                .parse::<IpAddr>()
+                .map_or(true, |host| host.to_canonical() == address.ip());
             same && *port == address.port()
         }
         _ => false,
@@ -150,7 +181,10 @@ mod tests {
     }
 
     fn verdicts(expected: &[Expected], peers: &[Peer]) -> Vec<(&'static str, bool)> {
-        compare(expected, peers).iter().map(|(one, connected)| (one.option, *connected)).collect()
+        compare(expected, peers)
+            .iter()
+            .map(|(one, connected)| (one.option, *connected))
+            .collect()
     }
 
     #[test]
@@ -162,20 +196,39 @@ mod tests {
         let ask = || peers(std::process::id()).unwrap();
         // Clients may see it under another path.
         std::fs::rename(&here, &there).unwrap();
-        assert_eq!(verdicts(std::slice::from_ref(&unix), &ask()), [("ovsdb_connection", false)]);
+        assert_eq!(
+            verdicts(std::slice::from_ref(&unix), &ask()),
+            [("ovsdb_connection", false)]
+        );
         let client = UnixStream::connect(&there).unwrap();
-        assert_eq!(verdicts(std::slice::from_ref(&unix), &ask()), [("ovsdb_connection", false)], "not accepted yet");
+        assert_eq!(
+            verdicts(std::slice::from_ref(&unix), &ask()),
+            [("ovsdb_connection", false)],
+            "not accepted yet"
+        );
         let _accepted = server.accept().unwrap();
-        assert_eq!(verdicts(std::slice::from_ref(&unix), &ask()), [("ovsdb_connection", true)]);
+        assert_eq!(
+            verdicts(std::slice::from_ref(&unix), &ask()),
+            [("ovsdb_connection", true)]
+        );
         drop(client);
-        assert_eq!(verdicts(std::slice::from_ref(&unix), &ask()), [("ovsdb_connection", false)]);
+        assert_eq!(
+            verdicts(std::slice::from_ref(&unix), &ask()),
+            [("ovsdb_connection", false)]
+        );
 
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let Ok(listener) = TcpListener::bind(address) else {
+                continue;
+            };
             let address = listener.local_addr().unwrap();
             let remote = expected("ovn_nb_connection", &[tcp(&address.ip().to_string(), address.port())]);
             let remote = std::slice::from_ref(&remote);
-            assert_eq!(verdicts(remote, &ask()), [("ovn_nb_connection", false)], "a listener is not connected");
+            assert_eq!(
+                verdicts(remote, &ask()),
+                [("ovn_nb_connection", false)],
+                "a listener is not connected"
+            );
             let client = TcpStream::connect(address).unwrap();
             assert_eq!(verdicts(remote, &ask()), [("ovn_nb_connection", true)]);
             assert!(ask().contains(&Peer::Tcp(address)));

@@ -22,7 +22,9 @@ fn a_reply_is_text_three_nuls_and_a_status() {
     assert_eq!(all_at_once(b"text\0\0\0"), Ok(None));
     assert_eq!(all_at_once(b"te\0xt\0\0\0\0"), Err(Malformed::Nul));
     assert_eq!(all_at_once(b"text\0\0\0\0more"), Err(Malformed::Trailing));
-    let locked = all_at_once(b"% command failed, could not lock candidate DS\n\0\0\0\xff").unwrap().unwrap();
+    let locked = all_at_once(b"% command failed, could not lock candidate DS\n\0\0\0\xff")
+        .unwrap()
+        .unwrap();
     assert!(locked.is_locked());
 }
 
@@ -128,7 +130,10 @@ fn a_daemon_that_hangs_hangs_up_or_babbles_is_an_error() {
     let babbling = daemon(|mut stream| {
         let _ = stream.write_all(&vec![b'x'; LIMIT + (1 << 16)]);
     });
-    assert!(matches!(ask(&babbling), Err(VtyError::Malformed { .. }) | Err(VtyError::Timeout { .. })));
+    assert!(matches!(
+        ask(&babbling),
+        Err(VtyError::Malformed { .. }) | Err(VtyError::Timeout { .. })
+    ));
 }
 
 #[test]
@@ -151,7 +156,12 @@ fn absence_is_told_from_other_errors() {
     assert!(ask(&directory).unwrap_err().is_absence());
     std::fs::remove_file(directory.path().join("zebra.vty")).unwrap();
     std::fs::write(directory.path().join("zebra.vty"), "").unwrap();
-    assert!(ask(&directory).unwrap_err().to_string().contains("zebra cannot be reached at"));
+    assert!(
+        ask(&directory)
+            .unwrap_err()
+            .to_string()
+            .contains("zebra cannot be reached at")
+    );
 
     // A daemon that stopped accepting: its queue of two is full, and connecting ends all the same.
     let directory = tempfile::tempdir().unwrap();
@@ -179,9 +189,24 @@ fn lines_that_frr_would_cut_are_not_sent() {
 #[test]
 fn daemons_come_in_the_order_of_vtysh() {
     let directory = tempfile::tempdir().unwrap();
-    for name in ["staticd.vty", "bgpd.vty", "zebra.vty", "mgmtd.vty", "watchfrr.vty", "zebra.pid", "zserv.api", "newd.vty"] {
+    for name in [
+        "staticd.vty",
+        "bgpd.vty",
+        "zebra.vty",
+        "mgmtd.vty",
+        "watchfrr.vty",
+        "zebra.pid",
+        "zserv.api",
+        "newd.vty",
+    ] {
         std::fs::write(directory.path().join(name), "").unwrap();
     }
-    assert_eq!(daemons(directory.path()).unwrap(), ["mgmtd", "zebra", "bgpd", "staticd", "newd"]);
-    assert!(matches!(daemons(&directory.path().join("none")), Err(VtyError::Directory { .. })));
+    assert_eq!(
+        daemons(directory.path()).unwrap(),
+        ["mgmtd", "zebra", "bgpd", "staticd", "newd"]
+    );
+    assert!(matches!(
+        daemons(&directory.path().join("none")),
+        Err(VtyError::Directory { .. })
+    ));
 }

@@ -79,7 +79,11 @@ mod tests {
             ("vni 5", &[Router, AddressFamily], open(2, EvpnVni)),
             ("vni 6", &[Router, AddressFamily, EvpnVni], open(2, EvpnVni)),
             ("address-family ipv6 unicast", &[Router], open(1, AddressFamily)),
-            ("address-family ipv6 unicast", &[Router, AddressFamily], open(1, AddressFamily)),
+            (
+                "address-family ipv6 unicast",
+                &[Router, AddressFamily],
+                open(1, AddressFamily),
+            ),
             ("address-family ipv6 unicast", &[Vrf], Step::Stay),
             ("interface br-ex", &[], open(0, Interface)),
             ("no interface br-ex", &[], Step::Stay),

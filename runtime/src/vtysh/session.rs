@@ -44,7 +44,11 @@ impl Answer {
     fn of(replies: Vec<(String, Reply)>) -> Self {
         let statuses = || replies.iter().map(|(_, reply)| reply);
         let refused = statuses().find(|reply| !reply.is_accepted() && !reply.is_unknown());
-        let accepted = || statuses().filter(|reply| reply.is_accepted()).max_by_key(|reply| reply.status);
+        let accepted = || {
+            statuses()
+                .filter(|reply| reply.is_accepted())
+                .max_by_key(|reply| reply.status)
+        };
         let unknown = || statuses().max_by_key(|reply| reply.status);
         let decisive = refused.or_else(accepted).or_else(unknown);
         Self {
@@ -63,12 +67,17 @@ impl Answer {
 
     pub fn accepted_texts(&self) -> impl Iterator<Item = &str> {
         let accepted = self.replies.iter().filter(|(_, reply)| reply.is_accepted());
-        accepted.map(|(_, reply)| reply.text.as_str()).filter(|text| !text.is_empty())
+        accepted
+            .map(|(_, reply)| reply.text.as_str())
+            .filter(|text| !text.is_empty())
     }
 
     /// (daemon, status, text) of those that refused the line.
     pub fn refusals(&self) -> impl Iterator<Item = (&str, u8, &str)> {
-        let refused = self.replies.iter().filter(|(_, reply)| !reply.is_accepted() && !reply.is_unknown());
+        let refused = self
+            .replies
+            .iter()
+            .filter(|(_, reply)| !reply.is_accepted() && !reply.is_unknown());
         refused.map(|(daemon, reply)| (daemon.as_str(), reply.status, reply.text.as_str()))
     }
 }
@@ -201,7 +210,11 @@ impl Session {
             let ended = self.tell(inside, "end");
             let again = self.tell(inside, "configure terminal");
             self.note_depths(&again, |accepted, _| accepted.then_some(0));
-            answer = if ended.replies.is_empty() || ended.is_accepted() { again } else { ended };
+            answer = if ended.replies.is_empty() || ended.is_accepted() {
+                again
+            } else {
+                ended
+            };
         }
         while level > 0 && self.open.len() > level {
             let innermost = self.open.len();
@@ -213,7 +226,11 @@ impl Session {
             self.open.pop();
         }
         self.open.truncate(level);
-        if answer.replies.is_empty() { Answer::plain(0) } else { answer }
+        if answer.replies.is_empty() {
+            Answer::plain(0)
+        } else {
+            answer
+        }
     }
 
     /// A line that stays: for those in the innermost context, else for those that stayed above it.
@@ -226,7 +243,11 @@ impl Session {
         for level in (0..=innermost).rev() {
             let answer = self.tell(|daemon| daemon.depth == Some(level), line);
             if !answer.is_unknown() {
-                let left = if level < innermost { self.leave_to(level) } else { Answer::plain(0) };
+                let left = if level < innermost {
+                    self.leave_to(level)
+                } else {
+                    Answer::plain(0)
+                };
                 return if left.is_accepted() { answer } else { left };
             }
             // What those inside say about it counts.
@@ -279,7 +300,9 @@ fn is_of_vtysh(words: &[&str]) -> bool {
         words => words,
     };
     let begins = |word: &str, command: &str, least: usize| word.len() >= least && command.starts_with(word);
-    words.first().is_some_and(|word| begins(word, "write", 2) || begins(word, "copy", 3))
+    words
+        .first()
+        .is_some_and(|word| begins(word, "write", 2) || begins(word, "copy", 3))
 }
 
 #[cfg(test)]

@@ -18,10 +18,13 @@ impl Venv {
     pub fn get() -> Option<Self> {
         let version = "import sys; print('%d.%d' % sys.version_info[:2])";
         let output = Command::new("python3").args(["-c", version]).output();
-        let python = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string()).unwrap_or_default();
+        let python = output
+            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string())
+            .unwrap_or_default();
         let locks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/ovn-bgp-agent/locks");
         let lock_file = locks.join(format!("7.0.0-py{python}.txt"));
-        let missing = (!lock_file.exists()).then(|| format!("the agent needs Python 3.11 or later, python3 is {python:?}"));
+        let missing =
+            (!lock_file.exists()).then(|| format!("the agent needs Python 3.11 or later, python3 is {python:?}"));
         if !available(missing) {
             return None;
         }
@@ -37,7 +40,15 @@ impl Venv {
             }
             succeed(Command::new("python3").args(["-m", "venv"]).arg(&scratch));
             let mut pip = Command::new(scratch.join("bin/python"));
-            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"]);
+            pip.args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--require-hashes",
+                "-r",
+            ]);
             succeed(pip.arg(&lock_file));
             // What is in it names its directory, so its scripts are started by the interpreter.
             fs::rename(&scratch, &path).unwrap();
@@ -52,16 +63,19 @@ impl Venv {
     /// The agent's console script, with this interpreter.
     pub fn agent(&self, directory: &Path) -> PathBuf {
         let script = "import sys\nfrom ovn_bgp_agent.cmd.agent import start\nsys.exit(start())\n";
-        executable(&directory.join("ovn-bgp-agent"), &format!("#!{}\n{script}", self.python().display()))
+        executable(
+            &directory.join("ovn-bgp-agent"),
+            &format!("#!{}\n{script}", self.python().display()),
+        )
     }
 
-    /// What the agent hands to vtysh for calls like `vrf_leak('bgp-vrf', 64999)` of its module `frr`, from its own templates.
+    /// What the agent hands to vtysh for calls like `frr.vrf_leak('bgp-vrf', 64999)`, from its own templates.
     pub fn files(&self, calls: &[&str]) -> Vec<String> {
         let script = "import json, sys\nfrom ovn_bgp_agent import config\nfrom ovn_bgp_agent.drivers.openstack.utils import frr\n\
                       from oslo_config import cfg\nconfig.register_opts()\ncfg.CONF([], project='bgp-agent')\n\
                       cfg.CONF.set_override('bgp_AS', '64999')\nfiles = []\n\
                       frr._run_vtysh_config_with_tempfile = files.append\n\
-                      for call in sys.argv[1:]:\n    eval('frr.' + call)\nprint(json.dumps(files))";
+                      for call in sys.argv[1:]:\n    eval(call)\nprint(json.dumps(files))";
         let output = succeed(Command::new(self.python()).args(["-c", script]).args(calls));
         let files: Vec<String> = serde_json::from_str(&output).unwrap();
         assert_eq!(files.len(), calls.len(), "{output}");
@@ -99,8 +113,15 @@ impl Ovsdb {
             }
             let mut mmdebstrap = Command::new("mmdebstrap");
             // Unpacked only: nothing of it is to be set up.
-            mmdebstrap.args(["--mode=root", "--variant=extract", "--include=openvswitch-switch,ovn-common,libc-bin,dash"]);
-            mmdebstrap.arg("--aptopt=APT::Install-Recommends \"false\"").arg("bookworm").arg(&scratch);
+            mmdebstrap.args([
+                "--mode=root",
+                "--variant=extract",
+                "--include=openvswitch-switch,ovn-central,libc-bin,dash",
+            ]);
+            mmdebstrap
+                .arg("--aptopt=APT::Install-Recommends \"false\"")
+                .arg("bookworm")
+                .arg(&scratch);
             succeed(mmdebstrap.arg("http://deb.debian.org/debian"));
             fs::create_dir_all(scratch.join("work")).unwrap();
             fs::rename(&scratch, &path).unwrap();
@@ -120,25 +141,54 @@ impl Ovsdb {
         let _ = server.child.wait();
         for (database, schema) in [("vs", "openvswitch/vswitch"), ("nb", "ovn/ovn-nb")] {
             let schema = format!("/usr/share/{schema}.ovsschema");
-            succeed(&mut server.command(space, &["ovsdb-tool", "create", &format!("/work/{database}.db"), &schema]));
+            succeed(&mut server.command(
+                space,
+                &["ovsdb-tool", "create", &format!("/work/{database}.db"), &schema],
+            ));
         }
         server.restart(space);
-        let vsctl = ["ovs-vsctl", "--no-wait", "--db=unix:/work/db.sock", "set", "Open_vSwitch", "."];
+        let vsctl = [
+            "ovs-vsctl",
+            "--no-wait",
+            "--db=unix:/work/db.sock",
+            "set",
+            "Open_vSwitch",
+            ".",
+        ];
         succeed(&mut server.command(space, &["ovs-vsctl", "--no-wait", "--db=unix:/work/db.sock", "init"]));
         let ids = ["external-ids:system-id=node-1", "external-ids:hostname=worker1"];
         succeed(&mut server.command(space, &[&vsctl[..], &ids[..]].concat()));
-        succeed(&mut server.command(space, &["ovn-nbctl", "--no-leader-only", "--db=unix:/work/db.sock", "init"]));
+        succeed(&mut server.command(
+            space,
+            &["ovn-nbctl", "--no-leader-only", "--db=unix:/work/db.sock", "init"],
+        ));
         server
     }
 
     pub fn restart(&mut self, space: &Namespace) {
         let listen = format!("--remote=ptcp:{}:127.0.0.1", Self::PORT);
-        let server = ["ovsdb-server", "--remote=punix:/work/db.sock", &listen, "--unixctl=/work/ctl", "/work/vs.db", "/work/nb.db"];
+        let server = [
+            "ovsdb-server",
+            "--remote=punix:/work/db.sock",
+            &listen,
+            "--unixctl=/work/ctl",
+            "/work/vs.db",
+            "/work/nb.db",
+        ];
         let log = File::create(self.directory.path().join("log")).unwrap();
-        self.child = self.command(space, &server).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.child = self
+            .command(space, &server)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
         let patience = Instant::now() + Duration::from_secs(30);
         while !self.socket().exists() {
-            assert!(Instant::now() < patience, "{}", fs::read_to_string(self.directory.path().join("log")).unwrap());
+            assert!(
+                Instant::now() < patience,
+                "{}",
+                fs::read_to_string(self.directory.path().join("log")).unwrap()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -147,7 +197,11 @@ impl Ovsdb {
     fn command(&self, space: &Namespace, words: &[&str]) -> Command {
         let script = r#"mount --bind "$1" "$2/work"; root=$2; shift 2; exec chroot "$root" "$@""#;
         let mut command = space.command("unshare");
-        command.args(["--mount", "sh", "-ec", script, "sh"]).arg(self.directory.path()).arg(&self.root).args(words);
+        command
+            .args(["--mount", "sh", "-ec", script, "sh"])
+            .arg(self.directory.path())
+            .arg(&self.root)
+            .args(words);
         command
     }
 

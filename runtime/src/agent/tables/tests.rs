@@ -75,7 +75,12 @@ fn the_kernels_table_of_the_bridge_comes_back_unless_it_collides() {
 fn the_vrfs_table_is_nobody_elses() {
     let scratch = Scratch::with("20 br-ex\n");
     let error = scratch.ensure(20, &kernel(&[], None)).unwrap_err();
-    assert!(error.to_string().contains("gives br-ex table 20, which is that of the agent's VRF"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("gives br-ex table 20, which is that of the agent's VRF"),
+        "{error}"
+    );
     let scratch = Scratch::with(STANDARD);
     assert_eq!(scratch.ensure(100, &kernel(&[], None)).unwrap(), added(101));
 }
@@ -97,7 +102,10 @@ fn a_full_file_and_a_huge_one_are_errors() {
     let error = Scratch::with(&full).ensure(10, &kernel(&[], None)).unwrap_err();
     assert!(error.to_string().contains("no number left"), "{error}");
     let huge = "#".repeat(rt_tables::MAX_SIZE as usize + 1);
-    assert!(matches!(Scratch::with(&huge).ensure(10, &kernel(&[], None)), Err(TableError::Size(_))));
+    assert!(matches!(
+        Scratch::with(&huge).ensure(10, &kernel(&[], None)),
+        Err(TableError::Size(_))
+    ));
 }
 
 #[test]

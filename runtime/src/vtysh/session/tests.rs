@@ -89,7 +89,16 @@ fn who_did_not_enter_a_context_hears_nothing_of_it() {
         "end",
     ];
     assert_eq!(statuses(&mut session, &lines), [0; 10]);
-    let zebra = ["enable", "configure terminal", "router bgp 65000", "vrf red", "vni 5", "end", "configure terminal", "end"];
+    let zebra = [
+        "enable",
+        "configure terminal",
+        "router bgp 65000",
+        "vrf red",
+        "vni 5",
+        "end",
+        "configure terminal",
+        "end",
+    ];
     assert_eq!(lab.heard("zebra"), zebra);
     let bgpd = [
         "enable",
@@ -115,9 +124,18 @@ fn a_context_that_everybody_refused_swallows_its_lines() {
     lab.daemon("zebra", NO_BGP, &[]);
     lab.daemon("bgpd", &[], &["router bgp 65001"]);
     let mut session = lab.open();
-    let lines = ["configure terminal", "router bgp 65001", "no vrf red", "exit", "no vrf blue"];
+    let lines = [
+        "configure terminal",
+        "router bgp 65001",
+        "no vrf red",
+        "exit",
+        "no vrf blue",
+    ];
     assert_eq!(statuses(&mut session, &lines), [0, 13, 13, 0, 0]);
-    assert_eq!(lab.heard("zebra"), ["enable", "configure terminal", "router bgp 65001", "no vrf blue"]);
+    assert_eq!(
+        lab.heard("zebra"),
+        ["enable", "configure terminal", "router bgp 65001", "no vrf blue"]
+    );
 }
 
 #[test]
@@ -126,9 +144,18 @@ fn a_line_that_those_inside_do_not_know_is_for_those_above() {
     lab.daemon("bgpd", &["ip route"], &[]);
     lab.daemon("staticd", NO_BGP, &[]);
     let mut session = lab.open();
-    let lines = ["configure terminal", "router bgp 65000", "ip route 10.0.0.0/8 Null0", "nonsense"];
+    let lines = [
+        "configure terminal",
+        "router bgp 65000",
+        "ip route 10.0.0.0/8 Null0",
+        "nonsense",
+    ];
     assert_eq!(statuses(&mut session, &lines), [0; 4]);
-    assert_eq!(lab.heard("bgpd").last().unwrap(), "nonsense", "back on the top level, it is told everything again");
+    assert_eq!(
+        lab.heard("bgpd").last().unwrap(),
+        "nonsense",
+        "back on the top level, it is told everything again"
+    );
     assert_eq!(lab.heard("staticd")[3..], ["ip route 10.0.0.0/8 Null0", "nonsense"]);
 }
 
@@ -142,7 +169,10 @@ fn what_nobody_knows_and_what_one_refuses_is_an_error() {
     session.execute("configure terminal");
     let refused = session.execute("no interface veth0");
     assert_eq!(refused.status, Reply::REFUSED);
-    assert_eq!(refused.refusals().collect::<Vec<_>>(), [("zebra", 13, "zebra will not\n")]);
+    assert_eq!(
+        refused.refusals().collect::<Vec<_>>(),
+        [("zebra", 13, "zebra will not\n")]
+    );
     assert_eq!(session.execute("rou bgp 1").status, Reply::REFUSED);
     assert!(!lab.heard("bgpd").contains(&"rou bgp 1".to_string()));
 }
@@ -175,8 +205,16 @@ fn outside_configuration_everybody_is_asked() {
     lab.daemon("bgpd", &["show zebra"], &[]);
     let mut session = lab.open();
     let answer = session.execute("show bgp summary");
-    assert_eq!(answer.accepted_texts().collect::<Vec<_>>(), ["show bgp summary of bgpd\n"]);
-    for line in ["write memory", "wr", "copy running-config startup-config", "do write file"] {
+    assert_eq!(
+        answer.accepted_texts().collect::<Vec<_>>(),
+        ["show bgp summary of bgpd\n"]
+    );
+    for line in [
+        "write memory",
+        "wr",
+        "copy running-config startup-config",
+        "do write file",
+    ] {
         assert_eq!(session.execute(line).status, Reply::REFUSED, "{line}");
     }
     for line in ["exit", "end", "", "! comment", "# comment"] {
@@ -190,9 +228,15 @@ fn nobody_there_is_an_error_and_so_is_one_who_cannot_be_spoken_to() {
     let lab = Lab::new();
     let open = |path: &Path| Session::open(path, Duration::from_millis(200)).unwrap_err();
     assert!(matches!(open(lab.directory.path()), VtyshError::Nobody(_)));
-    assert!(matches!(open(&lab.directory.path().join("none")), VtyshError::Nobody(_)));
+    assert!(matches!(
+        open(&lab.directory.path().join("none")),
+        VtyshError::Nobody(_)
+    ));
     lab.daemon("bgpd", &[], &[]);
     // Listens, but never answers.
     let _zebra = UnixListener::bind(lab.directory.path().join("zebra.vty")).unwrap();
-    assert!(matches!(open(lab.directory.path()), VtyshError::Vty(VtyError::Timeout { .. })));
+    assert!(matches!(
+        open(lab.directory.path()),
+        VtyshError::Vty(VtyError::Timeout { .. })
+    ));
 }
