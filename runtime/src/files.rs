@@ -95,8 +95,7 @@ pub fn write(path: &Path, content: &[u8], mode: u32, owner: Option<Owner>) -> Re
     let handle = file.as_file();
     if let Some(owner) = owner.filter(|_| rustix::process::geteuid().is_root()) {
         let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-        rustix::fs::fchown(handle, Some(uid), Some(gid))
-            .map_err(|error| failed("change the owner of")(error.into()))?;
+        rustix::fs::fchown(handle, Some(uid), Some(gid)).map_err(|error| failed("change the owner of")(error.into()))?;
     }
     // After the owner, for changing that one takes bits away; and whatever the umask is.
     handle
@@ -126,11 +125,7 @@ mod tests {
             assert_eq!((metadata.uid(), metadata.gid()), (100, 101));
         }
         assert_eq!(read_text(&path).unwrap(), "new");
-        assert_eq!(
-            std::fs::read_dir(directory.path()).unwrap().count(),
-            1,
-            "nothing temporary is left"
-        );
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing temporary is left");
     }
 
     #[test]
@@ -155,14 +150,8 @@ mod tests {
         std::fs::write(&path, [0xff, 0xfe]).unwrap();
         assert!(matches!(read_text(&path), Err(FileError::NotText { .. })));
         assert!(matches!(read_text(directory.path()), Err(FileError::NotAFile { .. })));
-        assert!(matches!(
-            read_text(Path::new("/dev/zero")),
-            Err(FileError::NotAFile { .. })
-        ));
-        assert!(matches!(
-            read_text(&directory.path().join("none")),
-            Err(FileError::Io { .. })
-        ));
+        assert!(matches!(read_text(Path::new("/dev/zero")), Err(FileError::NotAFile { .. })));
+        assert!(matches!(read_text(&directory.path().join("none")), Err(FileError::Io { .. })));
     }
 
     #[test]

@@ -30,9 +30,7 @@ const BUFFER: usize = 64 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
-    #[error(
-        "there is no network interface {name}; there are: {known}. Set --interface to the one that leads to the leaf switch"
-    )]
+    #[error("there is no network interface {name}; there are: {known}. Set --interface to the one that leads to the leaf switch")]
     NoInterface { name: String, known: String },
     #[error("netlink, reading {what}: {source}")]
     Io { what: &'static str, source: io::Error },
@@ -92,19 +90,13 @@ impl Netlink {
     }
 
     fn names(&mut self) -> Result<Vec<String>, NetlinkError> {
-        self.dump(
-            "the interfaces",
-            RouteNetlinkMessage::GetLink(LinkMessage::default()),
-            |message| {
-                let RouteNetlinkMessage::NewLink(link) = message else {
-                    return None;
-                };
-                link.attributes.into_iter().find_map(|attribute| match attribute {
-                    LinkAttribute::IfName(name) => Some(name),
-                    _ => None,
-                })
-            },
-        )
+        self.dump("the interfaces", RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
+            let RouteNetlinkMessage::NewLink(link) = message else { return None };
+            link.attributes.into_iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            })
+        })
     }
 
     fn addresses(&mut self, index: u32) -> Result<Vec<Address>, NetlinkError> {
@@ -138,11 +130,7 @@ impl Netlink {
     /// Has the kernel ask a neighbour it knows whether it is still there, now and not after the usual delay. Takes CAP_NET_ADMIN.
     pub fn confirm(&mut self, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
         let mut request = NeighbourMessage::default();
-        request.header.family = if address.is_ipv4() {
-            AddressFamily::Inet
-        } else {
-            AddressFamily::Inet6
-        };
+        request.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         request.header.ifindex = index;
         request.header.state = NeighbourState::Probe;
         request.attributes.push(NeighbourAttribute::Destination(address.into()));
@@ -240,8 +228,7 @@ fn to_address(message: &AddressMessage) -> Option<Address> {
             _ => (),
         }
     }
-    if flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed) && !flags.contains(AddressFlags::Optimistic)
-    {
+    if flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed) && !flags.contains(AddressFlags::Optimistic) {
         return None;
     }
     Some(Address {
@@ -265,10 +252,7 @@ fn to_default_routes(message: &RouteMessage, index: u32) -> Vec<DefaultRoute> {
             RouteAttribute::Oif(number) => single.0 = Some(*number),
             RouteAttribute::Gateway(RouteAddress::Inet(address)) => single.1 = Some(*address),
             RouteAttribute::MultiPath(next_hops) => {
-                for hop in next_hops
-                    .iter()
-                    .filter(|hop| !hop.flags.contains(RouteNextHopFlags::Dead))
-                {
+                for hop in next_hops.iter().filter(|hop| !hop.flags.contains(RouteNextHopFlags::Dead)) {
                     let gateway = hop.attributes.iter().find_map(|attribute| match attribute {
                         RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some(*address),
                         _ => None,

@@ -105,21 +105,13 @@ fn missing() -> Option<String> {
     if !root {
         return Some("real FRR in network namespaces needs root".into());
     }
-    for (tool, package) in [
-        ("mmdebstrap", "mmdebstrap"),
-        ("ip", "iproute2"),
-        ("unshare", "util-linux"),
-    ] {
+    for (tool, package) in [("mmdebstrap", "mmdebstrap"), ("ip", "iproute2"), ("unshare", "util-linux")] {
         let there = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
         if !there.is_ok_and(|output| output.status.success()) {
-            return Some(format!(
-                "real FRR in network namespaces needs {tool} (Debian package {package})"
-            ));
+            return Some(format!("real FRR in network namespaces needs {tool} (Debian package {package})"));
         }
     }
-    let probe = Command::new("unshare")
-        .args(["--net", "--mount", "--pid", "--fork", "true"])
-        .output();
+    let probe = Command::new("unshare").args(["--net", "--mount", "--pid", "--fork", "true"]).output();
     match probe {
         Ok(output) if output.status.success() => None,
         Ok(output) => Some(format!(
@@ -138,10 +130,7 @@ fn make(suite: Suite, path: &Path) {
     eprintln!("making a root with FRR {} …", suite.frr_version());
     let output = Command::new("mmdebstrap")
         .args(["--mode=root", "--variant=essential", "--include=frr"])
-        .args([
-            "--aptopt=APT::Install-Recommends \"false\"",
-            "--aptopt=Acquire::Retries \"3\"",
-        ])
+        .args(["--aptopt=APT::Install-Recommends \"false\"", "--aptopt=Acquire::Retries \"3\""])
         .args(["doc", "man", "locale"].map(|what| format!("--dpkgopt=path-exclude=/usr/share/{what}/*")))
         .arg(suite.name())
         .arg(&scratch)
@@ -198,10 +187,7 @@ impl Namespace {
 
     /// A veth pair from here to there, both ends up.
     pub fn link(&self, here: &str, other: &Self, there: &str) {
-        self.ip(&format!(
-            "link add {here} type veth peer name {there} netns {}",
-            other.name
-        ));
+        self.ip(&format!("link add {here} type veth peer name {there} netns {}", other.name));
         self.ip(&format!("link set {here} up"));
         other.ip(&format!("link set {there} up"));
     }

@@ -150,10 +150,7 @@ end
 #[test]
 fn several_leaves_share_the_traffic() {
     let text = frr_conf(&[("10.0.192.1", 65001), ("10.0.192.2", 65001)], &filtered());
-    assert!(
-        text.contains("  maximum-paths 2\n") && !text.contains("multipath-relax"),
-        "{text}"
-    );
+    assert!(text.contains("  maximum-paths 2\n") && !text.contains("multipath-relax"), "{text}");
 }
 
 #[test]
