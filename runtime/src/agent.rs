@@ -169,7 +169,7 @@ fn prepare(args: &Args) -> Result<(), Failure> {
     say(&tables::ensure(&args.rt_tables, interface, &options)?.to_string());
 
     let content = node_conf(&node, &options, &env_file);
-    files::write(&place.node_conf(), content.as_bytes(), 0o644, None)?;
+    files::write(&place.node_conf(), content.as_bytes(), 0o644, None, files::Until::Seen)?;
     Ok(())
 }
 

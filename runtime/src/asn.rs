@@ -96,7 +96,18 @@ mod tests {
         for text in ["0", "23456", "65535", "4294967295"] {
             assert!(matches!(text.parse::<Asn>(), Err(AsnError::Reserved(..))), "{text}");
         }
-        for text in ["", " 1", "+1", "-1", "1.1", "0x1", "4294967296", "99999999999999999999", "AS65001", "٣"] {
+        for text in [
+            "",
+            " 1",
+            "+1",
+            "-1",
+            "1.1",
+            "0x1",
+            "4294967296",
+            "99999999999999999999",
+            "AS65001",
+            "٣",
+        ] {
             assert!(matches!(text.parse::<Asn>(), Err(AsnError::NotANumber(_))), "{text}");
         }
     }

@@ -23,7 +23,10 @@ mod tests {
 
     #[test]
     fn one_assignment_a_line() {
-        let text = render([("NODE_NAME", "worker1".to_string()), ("BGP_AS", "4200049263".to_string())]);
+        let text = render([
+            ("NODE_NAME", "worker1".to_string()),
+            ("BGP_AS", "4200049263".to_string()),
+        ]);
         assert_eq!(text, "NODE_NAME='worker1'\nBGP_AS='4200049263'\n");
     }
 

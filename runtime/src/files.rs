@@ -76,9 +76,18 @@ impl FromStr for Owner {
     }
 }
 
+/// When a file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Other processes see it. A power failure may take it away, which does not matter where each start writes it anew.
+    Seen,
+    /// It is on the disk, which takes milliseconds.
+    Stored,
+}
+
 /// Writes `content` to `path` through a temporary file beside it, so that a reader sees the old file or the whole new one.
 /// Only root can give files away: for others `owner` is left as it is.
-pub fn write(path: &Path, content: &[u8], mode: u32, owner: Option<Owner>) -> Result<(), FileError> {
+pub fn write(path: &Path, content: &[u8], mode: u32, owner: Option<Owner>, until: Until) -> Result<(), FileError> {
     let failed = |doing| {
         move |source| FileError::Io {
             doing,
@@ -95,13 +104,16 @@ pub fn write(path: &Path, content: &[u8], mode: u32, owner: Option<Owner>) -> Re
     let handle = file.as_file();
     if let Some(owner) = owner.filter(|_| rustix::process::geteuid().is_root()) {
         let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-        rustix::fs::fchown(handle, Some(uid), Some(gid)).map_err(|error| failed("change the owner of")(error.into()))?;
+        rustix::fs::fchown(handle, Some(uid), Some(gid))
+            .map_err(|error| failed("change the owner of")(error.into()))?;
     }
     // After the owner, for changing that one takes bits away; and whatever the umask is.
     handle
         .set_permissions(Permissions::from_mode(mode))
         .map_err(failed("set the mode of"))?;
-    handle.sync_all().map_err(failed("write"))?;
+    if until == Until::Stored {
+        handle.sync_all().map_err(failed("write"))?;
+    }
     file.persist(path).map_err(|error| failed("replace")(error.error))?;
     Ok(())
 }
@@ -118,14 +130,18 @@ mod tests {
         let path = directory.path().join("file");
         std::fs::write(&path, "old").unwrap();
         let owner = Owner { uid: 100, gid: 101 };
-        write(&path, b"new", 0o640, Some(owner)).unwrap();
+        write(&path, b"new", 0o640, Some(owner), Until::Stored).unwrap();
         let metadata = std::fs::metadata(&path).unwrap();
         assert_eq!(metadata.mode() & 0o7777, 0o640);
         if rustix::process::geteuid().is_root() {
             assert_eq!((metadata.uid(), metadata.gid()), (100, 101));
         }
         assert_eq!(read_text(&path).unwrap(), "new");
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing temporary is left");
+        assert_eq!(
+            std::fs::read_dir(directory.path()).unwrap().count(),
+            1,
+            "nothing temporary is left"
+        );
     }
 
     #[test]
@@ -134,7 +150,7 @@ mod tests {
         let (target, link) = (directory.path().join("target"), directory.path().join("link"));
         std::fs::write(&target, "untouched").unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
-        write(&link, b"new", 0o600, None).unwrap();
+        write(&link, b"new", 0o600, None, Until::Seen).unwrap();
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "untouched");
         assert!(link.symlink_metadata().unwrap().is_file());
     }
@@ -150,8 +166,14 @@ mod tests {
         std::fs::write(&path, [0xff, 0xfe]).unwrap();
         assert!(matches!(read_text(&path), Err(FileError::NotText { .. })));
         assert!(matches!(read_text(directory.path()), Err(FileError::NotAFile { .. })));
-        assert!(matches!(read_text(Path::new("/dev/zero")), Err(FileError::NotAFile { .. })));
-        assert!(matches!(read_text(&directory.path().join("none")), Err(FileError::Io { .. })));
+        assert!(matches!(
+            read_text(Path::new("/dev/zero")),
+            Err(FileError::NotAFile { .. })
+        ));
+        assert!(matches!(
+            read_text(&directory.path().join("none")),
+            Err(FileError::Io { .. })
+        ));
     }
 
     #[test]

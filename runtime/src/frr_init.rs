@@ -13,7 +13,7 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::asn::Asn;
 use crate::cli::Failure;
 use crate::env_file;
-use crate::files;
+use crate::files::{self, Until};
 use crate::frr_config::{self, Leaf, RouteReflector, Sessions};
 use crate::given::Given;
 use crate::mapping::{Mapping, MappingError};
@@ -47,19 +47,42 @@ pub struct Args {
     #[arg(long, env = "INTERFACE", value_name = "NAME", default_value = "br-ex")]
     interface: String,
     /// This node's name; otherwise its host name
-    #[arg(long, env = "NODE_NAME", value_name = "NAME", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "NODE_NAME",
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
     node_name: Given<String>,
     /// This node's address in the cluster: of several addresses on the interface, it is the one
-    #[arg(long, env = "NODE_IP", value_name = "IP", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "NODE_IP",
+        value_name = "IP",
+        default_value = "",
+        hide_default_value = true
+    )]
     node_ip: Given<IpAddr>,
     /// The leaf switch: detection, first or last of the subnet, or addresses with commas between them
     #[arg(long, env = "BGP_PEER_IP", value_name = "HOW|IP[,IP]…", default_value = "detection", value_parser = peer_ip)]
     peer_ip: Choice,
     /// This server's ASN; otherwise 4200000000 + the last three octets of its address
-    #[arg(long, env = "BGP_AS", value_name = "ASN", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "BGP_AS",
+        value_name = "ASN",
+        default_value = "",
+        hide_default_value = true
+    )]
     asn: Given<Asn>,
     /// Which leaf switch has which ASN: mapping.json, or the directory it is in
-    #[arg(long, env = "ASN_MAPPING", value_name = "DIR|FILE", default_value = "/etc/ovn-bgp-agent/asn-mapping")]
+    #[arg(
+        long,
+        env = "ASN_MAPPING",
+        value_name = "DIR|FILE",
+        default_value = "/etc/ovn-bgp-agent/asn-mapping"
+    )]
     asn_mapping: PathBuf,
     /// Where bgp-config.env is written, for the agent
     #[arg(long, env = "SHARED_DIR", value_name = "DIR", default_value = "/run/ovn-bgp-agent")]
@@ -117,7 +140,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     }
     stdout.flush()?;
     let variables = env_file::render(variables(args, &report));
-    files::write(&env_file, variables.as_bytes(), ENV_MODE, None)?;
+    files::write(&env_file, variables.as_bytes(), ENV_MODE, None, Until::Stored)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -205,7 +228,11 @@ fn node_address(args: &Args, interface: &Interface, notes: &mut Vec<String>) -> 
     let gateway = || routes.iter().find_map(|route| near(route.gateway?.into()));
     let chosen = in_cluster.or(fixed).or_else(gateway).unwrap_or(first);
     if nets.len() > 1 {
-        let others: Vec<String> = nets.iter().filter(|net| *net != chosen).map(Ipv4Net::to_string).collect();
+        let others: Vec<String> = nets
+            .iter()
+            .filter(|net| *net != chosen)
+            .map(Ipv4Net::to_string)
+            .collect();
         notes.push(format!(
             "{} has other addresses than {chosen} too: {}; NODE_IP can say which is the node's",
             interface.name,
@@ -218,7 +245,9 @@ fn node_address(args: &Args, interface: &Interface, notes: &mut Vec<String>) -> 
 /// A fixed leaf may be in another subnet than the node's address is.
 fn asn_of_leaf(found: &Found, node: Ipv4Net, interface: &Interface, mapping: &Mapping) -> Result<Asn, MappingError> {
     let subnet = match found.discovery {
-        Discovery::Fixed => interface.subnet_of(found.address).filter(|net| net.prefix_len() < net.max_prefix_len()),
+        Discovery::Fixed => interface
+            .subnet_of(found.address)
+            .filter(|net| net.prefix_len() < net.max_prefix_len()),
         _ => Some(node.into()),
     };
     mapping.leaf_asn(subnet.unwrap_or_else(|| found.address.into()))

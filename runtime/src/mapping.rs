@@ -65,7 +65,11 @@ struct Entry {
 impl Mapping {
     /// Reads a file, or `mapping.json` in a directory.
     pub fn load(path: &Path) -> Result<Self, MappingError> {
-        let file = if path.is_dir() { path.join(FILE_NAME) } else { path.into() };
+        let file = if path.is_dir() {
+            path.join(FILE_NAME)
+        } else {
+            path.into()
+        };
         match files::read_text(&file) {
             Ok(text) => Self::parse(&file, &text),
             Err(FileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
@@ -88,15 +92,23 @@ impl Mapping {
             };
             // What serde_json adds to its messages is already in front of this one.
             let message = error.to_string();
-            let reason = message.rsplit_once(" at line ").map_or(message.as_str(), |(reason, _)| reason);
-            invalid(place, format!("{reason}; expected is {{\"10.0.192.0/24\": \"65001\", …}}"))
+            let reason = message
+                .rsplit_once(" at line ")
+                .map_or(message.as_str(), |(reason, _)| reason);
+            invalid(
+                place,
+                format!("{reason}; expected is {{\"10.0.192.0/24\": \"65001\", …}}"),
+            )
         })?;
         let mut entries: Vec<Entry> = Vec::new();
         for (key, value) in pairs.0 {
             let place = place_of(text, key);
             let net = network(key).map_err(|reason| invalid(place, reason))?;
             if let Some(other) = entries.iter().find(|other| other.net == net) {
-                return Err(invalid(place, format!("{net} is already there at {}; remove one", other.place)));
+                return Err(invalid(
+                    place,
+                    format!("{net} is already there at {}; remove one", other.place),
+                ));
             }
             let asn = number(value).map_err(|reason| invalid(place_of(text, value), format!("{net}: {reason}")))?;
             entries.push(Entry { net, asn, place });
@@ -111,7 +123,10 @@ impl Mapping {
     pub fn leaf_asn(&self, subnet: IpNet) -> Result<Asn, MappingError> {
         let subnet = subnet.trunc();
         let entries = self.entries.as_deref().unwrap_or_default();
-        if let Some(part) = entries.iter().find(|entry| subnet != entry.net && subnet.contains(&entry.net)) {
+        if let Some(part) = entries
+            .iter()
+            .find(|entry| subnet != entry.net && subnet.contains(&entry.net))
+        {
             return Err(MappingError::Invalid {
                 file: self.file.clone(),
                 place: part.place,
@@ -164,7 +179,11 @@ impl Mapping {
         for (index, one) in nets.iter().enumerate() {
             for other in nets[index + 1..].iter().filter(|other| slash_8(other) != slash_8(one)) {
                 different.get_or_insert((one, other));
-                let longer = if one.prefix_len() > other.prefix_len() { one } else { other };
+                let longer = if one.prefix_len() > other.prefix_len() {
+                    one
+                } else {
+                    other
+                };
                 if low_bits(one).contains(&low_bits(other)) || low_bits(other).contains(&low_bits(one)) {
                     let [_, b, c, d] = longer.hosts().next().unwrap_or(longer.network()).octets();
                     let example = |net| Ipv4Addr::new(slash_8(net), b, c, d);
@@ -234,13 +253,18 @@ fn network(key: &RawValue) -> Result<IpNet, String> {
         Ok(net) => net,
         Err(_) => {
             return Err(match text.parse::<IpAddr>() {
-                Ok(address) => format!("{text:?} is an address; with a prefix length it is a network, as in \"{address}/24\""),
+                Ok(address) => {
+                    format!("{text:?} is an address; with a prefix length it is a network, as in \"{address}/24\"")
+                }
                 Err(_) => format!("{text:?} is not a network as in \"10.0.192.0/24\""),
             });
         }
     };
     if net.addr() != net.network() {
-        return Err(format!("{text:?} has bits set after its prefix; the network is \"{}\"", net.trunc()));
+        return Err(format!(
+            "{text:?} has bits set after its prefix; the network is \"{}\"",
+            net.trunc()
+        ));
     }
     Ok(net)
 }
@@ -252,7 +276,9 @@ fn number(value: &RawValue) -> Result<Asn, String> {
         Some(b'0'..=b'9' | b'-') => text.into(),
         _ => return Err("the ASN is neither a string nor a number".into()),
     };
-    unquoted.parse().map_err(|error: crate::asn::AsnError| error.to_string())
+    unquoted
+        .parse()
+        .map_err(|error: crate::asn::AsnError| error.to_string())
 }
 
 #[cfg(test)]

@@ -70,9 +70,13 @@ pub enum Patience {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
-    #[error("{0} leaves no other address for a leaf switch, and no default route on {1} names one; set --peer-ip to its address")]
+    #[error(
+        "{0} leaves no other address for a leaf switch, and no default route on {1} names one; set --peer-ip to its address"
+    )]
     Alone(Ipv4Net, String),
-    #[error("the {which} address of {subnet}, {address}, is this node's own; set --peer-ip to the leaf switch's address")]
+    #[error(
+        "the {which} address of {subnet}, {address}, is this node's own; set --peer-ip to the leaf switch's address"
+    )]
     Own {
         which: &'static str,
         subnet: Ipv4Net,
@@ -257,7 +261,9 @@ fn known_neighbor(
         })
         .collect();
     known.sort_unstable_by_key(|neighbor| neighbor.address);
-    let candidate = candidates.iter().find_map(|candidate| known.iter().find(|known| known.address == *candidate));
+    let candidate = candidates
+        .iter()
+        .find_map(|candidate| known.iter().find(|known| known.address == *candidate));
     match (candidate, known.as_slice()) {
         (Some(candidate), _) => Some(*candidate),
         (None, [only]) => Some(*only),
@@ -297,7 +303,9 @@ pub fn parse_addresses(list: &str) -> Result<Vec<IpAddr>, String> {
             .map_err(|_| format!("{part:?} is neither detection, first, last nor an IP address"))?;
         let why_not = match address {
             IpAddr::V4(v4) if v4.is_broadcast() => Some("is a broadcast address"),
-            IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("is link-local, which means nothing without an interface"),
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+                Some("is link-local, which means nothing without an interface")
+            }
             _ if address.is_unspecified() => Some("is no address of anybody"),
             _ if address.is_loopback() => Some("is a loopback address"),
             _ if address.is_multicast() => Some("is a multicast address"),

@@ -87,11 +87,12 @@ impl Wire for Prober {
                 probes.iter_mut().for_each(Probe::send);
                 sent = Some(Instant::now());
             }
-            std::thread::sleep(pause);
+            std::thread::sleep(pause.min(wait.saturating_sub(start.elapsed())));
             pause = (pause * 2).min(LONGEST_PAUSE);
             let neighbors = self.netlink.neighbors(self.index).unwrap_or_default();
             probes.iter_mut().for_each(|probe| probe.listen(&neighbors));
-            let decided = probes.first().is_none_or(|first| first.answered) || probes.iter().all(|probe| probe.answered);
+            let decided =
+                probes.first().is_none_or(|first| first.answered) || probes.iter().all(|probe| probe.answered);
             if decided || start.elapsed() >= wait {
                 break;
             }
@@ -104,7 +105,11 @@ impl Wire for Prober {
                 self.note(format!("probing {}: {problem}", probe.target));
             }
             if patience == Patience::Report {
-                self.note(format!("{} did not answer within {} ms", probe.target, wait.as_millis()));
+                self.note(format!(
+                    "{} did not answer within {} ms",
+                    probe.target,
+                    wait.as_millis()
+                ));
             }
         }
         probes.iter().map(Probe::result).collect()
@@ -145,7 +150,10 @@ impl Probe {
             }
         };
         let udp = keep("no UDP", udp(target, source));
-        let echo = keep("no ICMP echo, for which CAP_NET_RAW or a group in net.ipv4.ping_group_range is needed", echo(target, source));
+        let echo = keep(
+            "no ICMP echo, for which CAP_NET_RAW or a group in net.ipv4.ping_group_range is needed",
+            echo(target, source),
+        );
         Self {
             target,
             before,
@@ -160,7 +168,10 @@ impl Probe {
 
     fn send(&mut self) {
         self.sequence += 1;
-        for (socket, bytes) in [(&self.udp, Vec::new()), (&self.echo, echo_request(self.target, self.sequence))] {
+        for (socket, bytes) in [
+            (&self.udp, Vec::new()),
+            (&self.echo, echo_request(self.target, self.sequence)),
+        ] {
             let Some(socket) = socket else { continue };
             match socket.send(&bytes) {
                 Ok(_) => self.sent = true,
@@ -239,7 +250,10 @@ fn echo_request(target: IpAddr, sequence: u16) -> Vec<u8> {
     message.extend((std::process::id() as u16).to_be_bytes());
     message.extend(sequence.to_be_bytes());
     if target.is_ipv4() {
-        let sum: u32 = message.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        let sum: u32 = message
+            .chunks_exact(2)
+            .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+            .sum();
         let folded = (sum & 0xffff) + (sum >> 16);
         let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
         message[2..4].copy_from_slice(&checksum.to_be_bytes());
@@ -255,7 +269,10 @@ mod tests {
     fn the_checksum_makes_the_sum_all_ones() {
         for sequence in [1, 2, 0xff00] {
             let message = echo_request([10, 0, 0, 1].into(), sequence);
-            let sum: u32 = message.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+            let sum: u32 = message
+                .chunks_exact(2)
+                .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+                .sum();
             assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
         }
     }

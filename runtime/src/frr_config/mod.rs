@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::asn::Asn;
 use crate::cli::Failure;
-use crate::files::{self, FileError, Owner};
+use crate::files::{self, FileError, Owner, Until};
 use crate::given::Given;
 use crate::peer;
 
@@ -39,7 +39,13 @@ pub struct Args {
     #[arg(long, env = "BGP_PEER_IP", value_name = "IP[,IP]…", value_parser = addresses)]
     peer_ip: Addresses,
     /// The leaf switch's ASN: one for all, or one each with commas between them
-    #[arg(long, env = "BGP_PEER_AS", value_name = "ASN[,ASN]…", value_delimiter = ',', required = true)]
+    #[arg(
+        long,
+        env = "BGP_PEER_AS",
+        value_name = "ASN[,ASN]…",
+        value_delimiter = ',',
+        required = true
+    )]
     peer_asn: Vec<Asn>,
     #[command(flatten)]
     options: Options,
@@ -55,10 +61,22 @@ pub struct Options {
     #[arg(long, env = "FRR_OWNER", value_name = "UID:GID", default_value = "100:101")]
     pub frr_owner: Owner,
     /// Address of an EVPN route reflector (a spine), for an eBGP multihop session
-    #[arg(long, env = "EVPN_RR_IP", value_name = "IP", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "EVPN_RR_IP",
+        value_name = "IP",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub evpn_rr_ip: Given<IpAddr>,
     /// ASN of the EVPN route reflector
-    #[arg(long, env = "EVPN_RR_AS", value_name = "ASN", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "EVPN_RR_AS",
+        value_name = "ASN",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub evpn_rr_asn: Given<Asn>,
     /// Exchange IPv6 routes too, over the sessions with IPv4 addresses
     #[arg(long, env = "FRR_IPV6", value_parser = FalseyValueParser::new())]
@@ -70,10 +88,22 @@ pub struct Options {
     #[arg(long, env = "FRR_NO_OUTBOUND_FILTER", value_parser = FalseyValueParser::new())]
     pub no_outbound_filter: bool,
     /// File with the password of the sessions with the leaf switches (TCP MD5)
-    #[arg(long, env = "BGP_PASSWORD_FILE", value_name = "FILE", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "BGP_PASSWORD_FILE",
+        value_name = "FILE",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub password_file: Given<PathBuf>,
     /// File with lines for the end of frr.conf
-    #[arg(long, env = "FRR_EXTRA_CONFIG", value_name = "FILE", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "FRR_EXTRA_CONFIG",
+        value_name = "FILE",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub extra_config: Given<PathBuf>,
 }
 
@@ -155,7 +185,7 @@ pub fn write(sessions: &Sessions, options: &Options) -> Result<(), ConfigError> 
     let rendered = render::render(sessions, &Extras::load(sessions, options)?)?;
     for (name, content) in rendered {
         let path = options.output_dir.join(name);
-        files::write(&path, content.as_bytes(), MODE, Some(options.frr_owner))?;
+        files::write(&path, content.as_bytes(), MODE, Some(options.frr_owner), Until::Seen)?;
     }
     Ok(())
 }

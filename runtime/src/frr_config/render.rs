@@ -54,8 +54,20 @@ fn families(leaves: &[Leaf], ipv6: bool) -> Vec<Value> {
         let ecmp = (leaves.len() > 1).then_some(leaves.len());
         (!leaves.is_empty()).then(|| context! { name, keyword, filter, hosts, leaves, ecmp })
     };
-    let v4 = family("ipv4", "ip", "HOSTS-V4", "0.0.0.0/0 ge 32", of(&|address| address.is_ipv4()));
-    let v6 = family("ipv6", "ipv6", "HOSTS-V6", "::/0 ge 128", of(&|address| ipv6 || address.is_ipv6()));
+    let v4 = family(
+        "ipv4",
+        "ip",
+        "HOSTS-V4",
+        "0.0.0.0/0 ge 32",
+        of(&|address| address.is_ipv4()),
+    );
+    let v6 = family(
+        "ipv6",
+        "ipv6",
+        "HOSTS-V6",
+        "::/0 ge 128",
+        of(&|address| ipv6 || address.is_ipv6()),
+    );
     [v4, v6].into_iter().flatten().collect()
 }
 

@@ -10,15 +10,23 @@ struct Command {
     args: Args,
 }
 
-const LEAF: &[&str] = &["--asn=4200049263", "--router-id=10.0.192.111", "--peer-ip=10.0.192.1", "--peer-asn=65001"];
+const LEAF: &[&str] = &[
+    "--asn=4200049263",
+    "--router-id=10.0.192.111",
+    "--peer-ip=10.0.192.1",
+    "--peer-asn=65001",
+];
 
 fn try_run(arguments: &[&str]) -> Result<tempfile::TempDir, String> {
     let directory = tempfile::tempdir().unwrap();
-    let output = format!("--output-dir={}", directory.path().display());
+    try_run_in(directory.path(), arguments).map(|()| directory)
+}
+
+fn try_run_in(directory: &Path, arguments: &[&str]) -> Result<(), String> {
+    let output = format!("--output-dir={}", directory.display());
     let all = [&["frr-config"], LEAF, &[output.as_str()], arguments].concat();
     let command = Command::try_parse_from(all).map_err(|error| error.to_string())?;
-    run(&command.args).map_err(|error| error.to_string())?;
-    Ok(directory)
+    run(&command.args).map(drop).map_err(|error| error.to_string())
 }
 
 fn file(name: &str, content: &[u8]) -> (tempfile::TempDir, String) {
@@ -45,9 +53,8 @@ fn three_files_that_only_frr_reads() {
 #[test]
 fn nothing_is_written_when_anything_is_wrong() {
     let directory = tempfile::tempdir().unwrap();
-    let output = format!("--output-dir={}", directory.path().display());
-    let wrong = try_run(&["--evpn-rr-ip=10.255.0.1", &output]);
-    assert!(wrong.is_err());
+    let said = try_run_in(directory.path(), &["--evpn-rr-ip=10.255.0.1"]).unwrap_err();
+    assert!(said.contains("--evpn-rr-asn is missing"), "{said}");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
@@ -56,8 +63,14 @@ fn what_cannot_work_is_refused() {
     for (arguments, expected) in [
         (&["--evpn-rr-ip=10.255.0.1"][..], "--evpn-rr-asn is missing"),
         (&["--evpn-rr-asn=65100"], "--evpn-rr-ip is missing"),
-        (&["--evpn-rr-ip=10.0.192.1", "--evpn-rr-asn=65100"], "10.0.192.1 is both"),
-        (&["--evpn-rr-ip=10.9.0.1", "--evpn-rr-asn=4200049263"], "the route reflector's ASN 4200049263 is this server's own"),
+        (
+            &["--evpn-rr-ip=10.0.192.1", "--evpn-rr-asn=65100"],
+            "10.0.192.1 is both",
+        ),
+        (
+            &["--evpn-rr-ip=10.9.0.1", "--evpn-rr-asn=4200049263"],
+            "the route reflector's ASN 4200049263 is this server's own",
+        ),
     ] {
         let said = try_run(arguments).unwrap_err();
         assert!(said.contains(expected), "{arguments:?}: {said}");
@@ -66,11 +79,29 @@ fn what_cannot_work_is_refused() {
         let command = Command::try_parse_from([&["frr-config"], arguments].concat()).unwrap();
         run(&command.args).unwrap_err().to_string()
     };
-    let same = parse(&["--asn=65001", "--router-id=10.0.0.1", "--peer-ip=10.0.0.2", "--peer-asn=65001"]);
-    assert!(same.contains("the leaf switch's ASN 65001 is this server's own"), "{same}");
-    let uneven = parse(&["--asn=1", "--router-id=10.0.0.1", "--peer-ip=10.0.0.2", "--peer-asn=65001,65002"]);
+    let same = parse(&[
+        "--asn=65001",
+        "--router-id=10.0.0.1",
+        "--peer-ip=10.0.0.2",
+        "--peer-asn=65001",
+    ]);
+    assert!(
+        same.contains("the leaf switch's ASN 65001 is this server's own"),
+        "{same}"
+    );
+    let uneven = parse(&[
+        "--asn=1",
+        "--router-id=10.0.0.1",
+        "--peer-ip=10.0.0.2",
+        "--peer-asn=65001,65002",
+    ]);
     assert!(uneven.starts_with("1 leaf switches and 2 ASNs"), "{uneven}");
-    let id = parse(&["--asn=1", "--router-id=0.0.0.0", "--peer-ip=10.0.0.2", "--peer-asn=65001"]);
+    let id = parse(&[
+        "--asn=1",
+        "--router-id=0.0.0.0",
+        "--peer-ip=10.0.0.2",
+        "--peer-asn=65001",
+    ]);
     assert!(id.contains("0.0.0.0 is no address of a host"), "{id}");
 }
 
@@ -92,10 +123,16 @@ fn passwords_that_frr_cannot_read_are_refused() {
         match result {
             Ok(directory) => {
                 let text = std::fs::read_to_string(directory.path().join("frr.conf")).unwrap();
-                assert!(good && text.contains(&format!("password {}\n", content.trim_end())), "{content:?}");
+                assert!(
+                    good && text.contains(&format!("password {}\n", content.trim_end())),
+                    "{content:?}"
+                );
             }
             // The error does not tell the password.
-            Err(said) => assert!(!good && (content.trim().is_empty() || !said.contains(content)), "{content:?}: {said}"),
+            Err(said) => assert!(
+                !good && (content.trim().is_empty() || !said.contains(content)),
+                "{content:?}: {said}"
+            ),
         }
     }
 }
@@ -105,9 +142,16 @@ fn the_sites_lines_are_at_the_end() {
     let (_keep, path) = file("extra", b"log syslog\r\n\nip prefix-list X permit any\n\n\n");
     let directory = try_run(&[&format!("--extra-config={path}")]).unwrap();
     let text = std::fs::read_to_string(directory.path().join("frr.conf")).unwrap();
-    assert!(text.ends_with("! The site's own lines.\nlog syslog\n\nip prefix-list X permit any\nend\n"), "{text}");
+    assert!(
+        text.ends_with("! The site's own lines.\nlog syslog\n\nip prefix-list X permit any\nend\n"),
+        "{text}"
+    );
     let (_keep, path) = file("extra", b"log syslog\nban\x07ner\n");
     let said = try_run(&[&format!("--extra-config={path}")]).unwrap_err();
     assert!(said.contains("line 2 has a control character"), "{said}");
-    assert!(try_run(&["--extra-config=/nonexistent"]).unwrap_err().contains("/nonexistent: cannot read it"));
+    assert!(
+        try_run(&["--extra-config=/nonexistent"])
+            .unwrap_err()
+            .contains("/nonexistent: cannot read it")
+    );
 }

@@ -10,7 +10,9 @@ struct Command {
 }
 
 fn args(arguments: &[&str]) -> Args {
-    Command::try_parse_from([&["frr-init"], arguments].concat()).unwrap().args
+    Command::try_parse_from([&["frr-init"], arguments].concat())
+        .unwrap()
+        .args
 }
 
 fn interface(addresses: &[(&str, bool)], gateway: Option<&str>) -> Interface {
@@ -38,12 +40,19 @@ fn interface(addresses: &[(&str, bool)], gateway: Option<&str>) -> Interface {
 fn address(arguments: &[&str], interface: &Interface) -> (String, Vec<String>) {
     let mut notes = Vec::new();
     let chosen = node_address(&args(arguments), interface, &mut notes);
-    (chosen.map_or_else(|error| error.to_string(), |net| net.to_string()), notes)
+    (
+        chosen.map_or_else(|error| error.to_string(), |net| net.to_string()),
+        notes,
+    )
 }
 
 #[test]
 fn of_several_addresses_the_one_that_leads_to_the_leaf() {
-    let several = &[("192.168.5.4/24", false), ("10.0.192.111/24", false), ("10.0.192.9/24", true)][..];
+    let several = &[
+        ("192.168.5.4/24", false),
+        ("10.0.192.111/24", false),
+        ("10.0.192.9/24", true),
+    ][..];
     let plain = interface(several, None);
     let routed = interface(several, Some("10.0.192.1"));
     assert_eq!(address(&[], &plain).0, "192.168.5.4/24");
@@ -56,7 +65,10 @@ fn of_several_addresses_the_one_that_leads_to_the_leaf() {
 
 #[test]
 fn one_address_needs_no_note() {
-    let (chosen, notes) = address(&[], &interface(&[("10.0.192.111/24", false), ("169.254.0.1/32", false)], None));
+    let (chosen, notes) = address(
+        &[],
+        &interface(&[("10.0.192.111/24", false), ("169.254.0.1/32", false)], None),
+    );
     assert_eq!((chosen.as_str(), notes.len()), ("10.0.192.111/24", 0));
 }
 
@@ -64,7 +76,10 @@ fn one_address_needs_no_note() {
 fn without_ipv4_there_is_no_asn() {
     for addresses in [&[][..], &[("fd00::5/64", false)], &[("169.254.0.1/32", false)]] {
         let said = address(&[], &interface(addresses, None)).0;
-        assert!(said.starts_with("br-ex has no IPv4 address, of which the ASN"), "{said}");
+        assert!(
+            said.starts_with("br-ex has no IPv4 address, of which the ASN"),
+            "{said}"
+        );
     }
     let down = Interface {
         up: false,
@@ -75,7 +90,18 @@ fn without_ipv4_there_is_no_asn() {
 
 #[test]
 fn empty_options_are_as_if_they_were_not_there() {
-    let empty = args(&["--peer-ip", "", "--node-ip", "", "--asn", "", "--evpn-rr-ip", "", "--password-file", ""]);
+    let empty = args(&[
+        "--peer-ip",
+        "",
+        "--node-ip",
+        "",
+        "--asn",
+        "",
+        "--evpn-rr-ip",
+        "",
+        "--password-file",
+        "",
+    ]);
     assert_eq!(empty.peer_ip, Choice::Detection);
     assert_eq!((empty.node_ip.0, empty.asn.0), (None, None));
     assert_eq!(empty.frr.route_reflector().unwrap(), None);

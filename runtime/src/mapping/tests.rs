@@ -13,7 +13,8 @@ fn leaf(text: &str, subnet: &str) -> Result<u32, String> {
 
 #[test]
 fn strings_and_numbers_of_16_and_32_bit() {
-    let text = r#"{"10.0.192.0/24":"65001", "10.0.193.0/24":65002, "10.0.194.0/24":"4200000001", "10.0.195.0/24":4294967294}"#;
+    let text =
+        r#"{"10.0.192.0/24":"65001", "10.0.193.0/24":65002, "10.0.194.0/24":"4200000001", "10.0.195.0/24":4294967294}"#;
     for (subnet, asn) in [
         ("10.0.192.0/24", 65001),
         ("10.0.193.0/24", 65002),
@@ -50,20 +51,33 @@ fn a_missing_entry_is_told_with_the_one_to_add() {
            File:   mapping.json (1 entry, none for it)\n  \
            Add:    \"10.0.192.0/24\": \"<ASN of the leaf switch>\""
     );
-    assert!(leaf("{}", "10.0.192.0/24").unwrap_err().contains("(which has no entries)"));
+    assert!(
+        leaf("{}", "10.0.192.0/24")
+            .unwrap_err()
+            .contains("(which has no entries)")
+    );
 }
 
 #[test]
 fn a_missing_file_is_told_with_the_entry_to_put_there() {
     let directory = tempfile::tempdir().unwrap();
     let missing = Mapping::load(directory.path()).unwrap();
-    let error = missing.leaf_asn("10.0.192.0/24".parse().unwrap()).unwrap_err().to_string();
+    let error = missing
+        .leaf_asn("10.0.192.0/24".parse().unwrap())
+        .unwrap_err()
+        .to_string();
     let file = directory.path().join("mapping.json");
-    assert!(error.contains(&format!("File:   {} (which is not there)", file.display())), "{error}");
+    assert!(
+        error.contains(&format!("File:   {} (which is not there)", file.display())),
+        "{error}"
+    );
     std::fs::write(&file, r#"{"10.0.192.0/24":"65001"}"#).unwrap();
     for path in [directory.path(), &file] {
         let mapping = Mapping::load(path).unwrap();
-        assert_eq!(mapping.leaf_asn("10.0.192.0/24".parse().unwrap()).unwrap().number(), 65001);
+        assert_eq!(
+            mapping.leaf_asn("10.0.192.0/24".parse().unwrap()).unwrap().number(),
+            65001
+        );
     }
 }
 
@@ -72,9 +86,18 @@ fn a_missing_file_is_told_with_the_entry_to_put_there() {
 fn what_is_wrong_is_told_with_line_and_column() {
     for (text, expected) in [
         ("", "mapping.json:1:0: EOF while parsing a value"),
-        ("{\n  \"10.0.192.0/24\": \"65001\",\n}", "mapping.json:3:1: trailing comma"),
-        ("{\"10.0.192.0/24\": \"65001\"", "mapping.json:1:25: EOF while parsing an object"),
-        ("[]", "mapping.json:1:0: invalid type: sequence, expected an object of subnets and ASNs"),
+        (
+            "{\n  \"10.0.192.0/24\": \"65001\",\n}",
+            "mapping.json:3:1: trailing comma",
+        ),
+        (
+            "{\"10.0.192.0/24\": \"65001\"",
+            "mapping.json:1:25: EOF while parsing an object",
+        ),
+        (
+            "[]",
+            "mapping.json:1:0: invalid type: sequence, expected an object of subnets and ASNs",
+        ),
         ("{} x", "mapping.json:1:4: trailing characters"),
         (
             "{\n  \"10.0.192.0/24\": \"65001\",\n  \"10.0.192.0/24\": \"65001\"\n}",
@@ -109,11 +132,26 @@ fn what_is_wrong_is_told_with_line_and_column() {
             "{\"10.0.192.0/24\": 0}",
             "mapping.json:1:19: 10.0.192.0/24: 0 is no ASN that a router can have: 0 is reserved (RFC 7607)",
         ),
-        ("{\"10.0.192.0/24\": -1}", "mapping.json:1:19: 10.0.192.0/24: \"-1\" is no ASN: a whole number"),
-        ("{\"10.0.192.0/24\": 65001.5}", "mapping.json:1:19: 10.0.192.0/24: \"65001.5\" is no ASN: a whole number"),
-        ("{\"10.0.192.0/24\": 1e4}", "mapping.json:1:19: 10.0.192.0/24: \"1e4\" is no ASN: a whole number"),
-        ("{\"10.0.192.0/24\": null}", "mapping.json:1:19: 10.0.192.0/24: the ASN is neither a string nor a number"),
-        ("{\"10.0.192.0/24\": [1]}", "mapping.json:1:19: 10.0.192.0/24: the ASN is neither a string nor a number"),
+        (
+            "{\"10.0.192.0/24\": -1}",
+            "mapping.json:1:19: 10.0.192.0/24: \"-1\" is no ASN: a whole number",
+        ),
+        (
+            "{\"10.0.192.0/24\": 65001.5}",
+            "mapping.json:1:19: 10.0.192.0/24: \"65001.5\" is no ASN: a whole number",
+        ),
+        (
+            "{\"10.0.192.0/24\": 1e4}",
+            "mapping.json:1:19: 10.0.192.0/24: \"1e4\" is no ASN: a whole number",
+        ),
+        (
+            "{\"10.0.192.0/24\": null}",
+            "mapping.json:1:19: 10.0.192.0/24: the ASN is neither a string nor a number",
+        ),
+        (
+            "{\"10.0.192.0/24\": [1]}",
+            "mapping.json:1:19: 10.0.192.0/24: the ASN is neither a string nor a number",
+        ),
     ] {
         let error = parse(text).unwrap_err();
         assert!(error.starts_with(expected), "{text:?}:\n{error}\n{expected}");
@@ -125,10 +163,16 @@ fn a_network_that_covers_a_part_of_the_subnet_is_an_error() {
     let text = "{\"10.0.0.0/8\": \"65001\",\n \"10.0.192.128/25\": \"65002\"}";
     let error = leaf(text, "10.0.192.0/24").unwrap_err();
     assert!(
-        error.starts_with("mapping.json:2:2: 10.0.192.128/25 overlaps with 10.0.192.0/24, the node's subnet, in a part only"),
+        error.starts_with(
+            "mapping.json:2:2: 10.0.192.128/25 overlaps with 10.0.192.0/24, the node's subnet, in a part only"
+        ),
         "{error}"
     );
-    assert_eq!(leaf(text, "10.0.193.0/24"), Ok(65001), "other subnets are not concerned");
+    assert_eq!(
+        leaf(text, "10.0.193.0/24"),
+        Ok(65001),
+        "other subnets are not concerned"
+    );
 }
 
 #[test]
@@ -143,7 +187,10 @@ fn different_slash_8_collide() {
     let said = collision(r#"{"10.0.192.0/24":"1", "172.16.5.0/24":"2"}"#);
     assert!(said.contains("these two networks have none"), "{said}");
     assert!(collision(r#"{"0.0.0.0/0":"1"}"#).contains("spans several /8"));
-    assert_eq!(collision(r#"{"10.0.192.0/24":"1", "10.1.192.0/24":"2", "fd00::/64": 3}"#), "");
+    assert_eq!(
+        collision(r#"{"10.0.192.0/24":"1", "10.1.192.0/24":"2", "fd00::/64": 3}"#),
+        ""
+    );
 }
 
 proptest! {

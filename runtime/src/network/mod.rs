@@ -59,7 +59,9 @@ impl Interface {
     /// answer for others.
     pub fn ipv4(&self) -> Vec<Ipv4Net> {
         let usable = self.addresses.iter().filter_map(|address| match address.net {
-            IpNet::V4(net) if !net.addr().is_link_local() && !net.addr().is_loopback() => Some((address.secondary, net)),
+            IpNet::V4(net) if !net.addr().is_link_local() && !net.addr().is_loopback() => {
+                Some((address.secondary, net))
+            }
             _ => None,
         });
         let mut nets: Vec<_> = usable.collect();

@@ -17,6 +17,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHopFlags, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, sockopt};
 
 use super::{Address, DefaultRoute, Interface, Neighbor, NeighborState};
@@ -30,7 +31,9 @@ const BUFFER: usize = 64 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
-    #[error("there is no network interface {name}; there are: {known}. Set --interface to the one that leads to the leaf switch")]
+    #[error(
+        "there is no network interface {name}; there are: {known}. Set --interface to the one that leads to the leaf switch"
+    )]
     NoInterface { name: String, known: String },
     #[error("netlink, reading {what}: {source}")]
     Io { what: &'static str, source: io::Error },
@@ -55,7 +58,7 @@ impl Netlink {
             sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
             Ok(socket)
         };
-        let socket = open().map_err(|error: rustix::io::Errno| NetlinkError::Io {
+        let socket = open().map_err(|error: Errno| NetlinkError::Io {
             what: "anything",
             source: error.into(),
         })?;
@@ -80,23 +83,32 @@ impl Netlink {
                 addresses: self.addresses(index)?,
                 default_routes: self.default_routes(index)?,
             }),
-            // ENODEV; ERANGE or EINVAL for what cannot be a name.
-            (Err(NetlinkError::Io { .. }) | Ok(()), _) => Err(NetlinkError::NoInterface {
+            (Err(NetlinkError::Io { source, .. }), _) if is_no_interface(&source) => Err(NetlinkError::NoInterface {
                 name: name.into(),
                 known: self.names()?.join(", "),
             }),
             (Err(error), _) => Err(error),
+            (Ok(()), None) => Err(NetlinkError::Malformed {
+                what: "the interface",
+                reason: "it is none".into(),
+            }),
         }
     }
 
     fn names(&mut self) -> Result<Vec<String>, NetlinkError> {
-        self.dump("the interfaces", RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
-            let RouteNetlinkMessage::NewLink(link) = message else { return None };
-            link.attributes.into_iter().find_map(|attribute| match attribute {
-                LinkAttribute::IfName(name) => Some(name),
-                _ => None,
-            })
-        })
+        self.dump(
+            "the interfaces",
+            RouteNetlinkMessage::GetLink(LinkMessage::default()),
+            |message| {
+                let RouteNetlinkMessage::NewLink(link) = message else {
+                    return None;
+                };
+                link.attributes.into_iter().find_map(|attribute| match attribute {
+                    LinkAttribute::IfName(name) => Some(name),
+                    _ => None,
+                })
+            },
+        )
     }
 
     fn addresses(&mut self, index: u32) -> Result<Vec<Address>, NetlinkError> {
@@ -130,7 +142,11 @@ impl Netlink {
     /// Has the kernel ask a neighbour it knows whether it is still there, now and not after the usual delay. Takes CAP_NET_ADMIN.
     pub fn confirm(&mut self, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
         let mut request = NeighbourMessage::default();
-        request.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        request.header.family = if address.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
         request.header.ifindex = index;
         request.header.state = NeighbourState::Probe;
         request.attributes.push(NeighbourAttribute::Destination(address.into()));
@@ -162,7 +178,7 @@ impl Netlink {
         flags: u16,
         mut each: impl FnMut(RouteNetlinkMessage),
     ) -> Result<(), NetlinkError> {
-        let io = |error: rustix::io::Errno| NetlinkError::Io {
+        let io = |error: Errno| NetlinkError::Io {
             what,
             source: error.into(),
         };
@@ -216,6 +232,14 @@ impl Netlink {
     }
 }
 
+/// There is none of that name, or none can have it.
+fn is_no_interface(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [Errno::NODEV, Errno::RANGE, Errno::INVAL]
+        .iter()
+        .any(|errno| code == Some(errno.raw_os_error()))
+}
+
 fn to_address(message: &AddressMessage) -> Option<Address> {
     let mut local = None;
     let mut remote = None;
@@ -228,7 +252,8 @@ fn to_address(message: &AddressMessage) -> Option<Address> {
             _ => (),
         }
     }
-    if flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed) && !flags.contains(AddressFlags::Optimistic) {
+    if flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed) && !flags.contains(AddressFlags::Optimistic)
+    {
         return None;
     }
     Some(Address {
@@ -252,7 +277,10 @@ fn to_default_routes(message: &RouteMessage, index: u32) -> Vec<DefaultRoute> {
             RouteAttribute::Oif(number) => single.0 = Some(*number),
             RouteAttribute::Gateway(RouteAddress::Inet(address)) => single.1 = Some(*address),
             RouteAttribute::MultiPath(next_hops) => {
-                for hop in next_hops.iter().filter(|hop| !hop.flags.contains(RouteNextHopFlags::Dead)) {
+                for hop in next_hops
+                    .iter()
+                    .filter(|hop| !hop.flags.contains(RouteNextHopFlags::Dead))
+                {
                     let gateway = hop.attributes.iter().find_map(|attribute| match attribute {
                         RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some(*address),
                         _ => None,

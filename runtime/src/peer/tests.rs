@@ -15,7 +15,9 @@ impl Wire for Paper {
     fn probe(&mut self, targets: &[IpAddr], patience: Patience) -> Vec<Reachable> {
         self.asked.extend(targets.iter().map(|target| (*target, patience)));
         let answers = targets.iter().map(|target| self.answering.contains(target));
-        answers.map(|yes| if yes { Reachable::Yes } else { Reachable::No }).collect()
+        answers
+            .map(|yes| if yes { Reachable::Yes } else { Reachable::No })
+            .collect()
     }
 
     fn neighbors(&mut self) -> Vec<Neighbor> {
@@ -101,12 +103,23 @@ fn the_gateway_of_the_default_route() {
 
 #[test]
 fn the_route_counts_though_nobody_answers() {
-    assert_eq!(case("detection", NODE, &[(0, Some("10.0.192.1"))]).run(), "10.0.192.1 route No");
+    assert_eq!(
+        case("detection", NODE, &[(0, Some("10.0.192.1"))]).run(),
+        "10.0.192.1 route No"
+    );
 }
 
 #[test]
 fn of_several_default_routes_the_lowest_metric_wins() {
-    let mut case = case("", NODE, &[(200, Some("10.0.192.1")), (100, Some("10.0.192.2")), (300, Some("10.0.192.3"))]);
+    let mut case = case(
+        "",
+        NODE,
+        &[
+            (200, Some("10.0.192.1")),
+            (100, Some("10.0.192.2")),
+            (300, Some("10.0.192.3")),
+        ],
+    );
     assert_eq!(case.run(), "10.0.192.2 route No");
     assert!(case.notes.is_empty());
 }
@@ -115,7 +128,11 @@ fn of_several_default_routes_the_lowest_metric_wins() {
 fn of_equal_default_routes_the_lower_address_wins_and_it_is_said() {
     let mut case = case("", NODE, &[(100, Some("10.0.192.9")), (100, Some("10.0.192.2"))]);
     assert_eq!(case.run(), "10.0.192.2 route No");
-    assert!(case.notes[0].contains("--peer-ip 10.0.192.2,10.0.192.9"), "{:?}", case.notes);
+    assert!(
+        case.notes[0].contains("--peer-ip 10.0.192.2,10.0.192.9"),
+        "{:?}",
+        case.notes
+    );
 }
 
 #[test]
@@ -128,7 +145,10 @@ fn an_on_link_default_route_names_nobody() {
 
 #[test]
 fn a_gateway_may_be_outside_of_the_subnet_but_not_the_node_itself() {
-    assert_eq!(case("", &["10.0.192.111/32"], &[(0, Some("10.9.9.9"))]).run(), "10.9.9.9 route No");
+    assert_eq!(
+        case("", &["10.0.192.111/32"], &[(0, Some("10.9.9.9"))]).run(),
+        "10.9.9.9 route No"
+    );
     let mut own = case("", NODE, &[(0, Some("10.0.192.111"))]).answering(&["10.0.192.1"]);
     assert_eq!(own.run(), "10.0.192.1 detection:first Yes");
 }
@@ -136,7 +156,10 @@ fn a_gateway_may_be_outside_of_the_subnet_but_not_the_node_itself() {
 #[test]
 fn without_a_gateway_the_ends_are_probed() {
     let ends = ["10.0.192.1", "10.0.192.254"];
-    assert_eq!(case("", NODE, &[]).answering(&ends).run(), "10.0.192.1 detection:first Yes");
+    assert_eq!(
+        case("", NODE, &[]).answering(&ends).run(),
+        "10.0.192.1 detection:first Yes"
+    );
     let mut last = case("", NODE, &[]).answering(&["10.0.192.254"]);
     assert_eq!(last.run(), "10.0.192.254 detection:last Yes");
     let asked = ends.map(|address| (address.parse().unwrap(), Patience::Decision));
@@ -185,10 +208,16 @@ fn the_node_is_never_its_own_peer() {
     );
     for choice in ["", "first"] {
         let said = case(choice, first, &[]).run();
-        assert!(said.starts_with("the first address of 10.0.192.0/24, 10.0.192.1, is this node's own"), "{said}");
+        assert!(
+            said.starts_with("the first address of 10.0.192.0/24, 10.0.192.1, is this node's own"),
+            "{said}"
+        );
     }
     let said = case("last", &["10.0.192.254/24"], &[]).run();
-    assert!(said.starts_with("the last address of 10.0.192.0/24, 10.0.192.254, is this node's own"), "{said}");
+    assert!(
+        said.starts_with("the last address of 10.0.192.0/24, 10.0.192.254, is this node's own"),
+        "{said}"
+    );
     let said = case("10.0.192.1,10.0.192.111", NODE, &[]).run();
     assert!(said.starts_with("--peer-ip 10.0.192.111 is this node's own"), "{said}");
     let second = case("first", &["10.0.192.111/24", "10.0.192.1/24"], &[]).run();
@@ -199,27 +228,54 @@ fn the_node_is_never_its_own_peer() {
 fn on_a_31_it_is_the_other_one() {
     for (node, other) in [("10.0.192.0/31", "10.0.192.1"), ("10.0.192.1/31", "10.0.192.0")] {
         for choice in ["first", "last"] {
-            assert_eq!(case(choice, &[node], &[]).run(), format!("{other} {choice} No"), "{node}");
+            assert_eq!(
+                case(choice, &[node], &[]).run(),
+                format!("{other} {choice} No"),
+                "{node}"
+            );
         }
-        assert_eq!(case("", &[node], &[]).run(), format!("{other} detection:fallback No"), "{node}");
-        assert!(case("", &[node], &[]).answering(&[other]).run().ends_with(" Yes"), "{node}");
+        assert_eq!(
+            case("", &[node], &[]).run(),
+            format!("{other} detection:fallback No"),
+            "{node}"
+        );
+        assert!(
+            case("", &[node], &[]).answering(&[other]).run().ends_with(" Yes"),
+            "{node}"
+        );
     }
 }
 
 #[test]
 fn on_a_30_it_is_the_other_one_but_first_means_first() {
-    assert_eq!(case("", &["10.0.192.1/30"], &[]).run(), "10.0.192.2 detection:fallback No");
-    assert_eq!(case("", &["10.0.192.2/30"], &[]).run(), "10.0.192.1 detection:fallback No");
-    assert!(case("first", &["10.0.192.1/30"], &[]).run().contains("is this node's own"));
+    assert_eq!(
+        case("", &["10.0.192.1/30"], &[]).run(),
+        "10.0.192.2 detection:fallback No"
+    );
+    assert_eq!(
+        case("", &["10.0.192.2/30"], &[]).run(),
+        "10.0.192.1 detection:fallback No"
+    );
+    assert!(
+        case("first", &["10.0.192.1/30"], &[])
+            .run()
+            .contains("is this node's own")
+    );
 }
 
 #[test]
 fn on_a_32_only_a_route_or_a_fixed_address_can_help() {
     for choice in ["", "first", "last"] {
         let said = case(choice, &["10.0.192.111/32"], &[]).run();
-        assert!(said.starts_with("10.0.192.111/32 leaves no other address for a leaf switch"), "{said}");
+        assert!(
+            said.starts_with("10.0.192.111/32 leaves no other address for a leaf switch"),
+            "{said}"
+        );
     }
-    assert_eq!(case("10.0.192.1", &["10.0.192.111/32"], &[]).run(), "10.0.192.1 fixed No");
+    assert_eq!(
+        case("10.0.192.1", &["10.0.192.111/32"], &[]).run(),
+        "10.0.192.1 fixed No"
+    );
 }
 
 #[test]
@@ -230,14 +286,28 @@ fn several_fixed_leaves_of_both_families() {
 
 #[test]
 fn what_cannot_be_a_peer_is_refused() {
-    for text in ["leaf", "10.0.192.1,", "10.0.192.1/24", "0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "fe80::1", "::", "1.1.1.1,1.1.1.1"] {
+    for text in [
+        "leaf",
+        "10.0.192.1,",
+        "10.0.192.1/24",
+        "0.0.0.0",
+        "127.0.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "fe80::1",
+        "::",
+        "1.1.1.1,1.1.1.1",
+    ] {
         assert!(text.parse::<Choice>().is_err(), "{text}");
     }
 }
 
 #[test]
 fn the_addresses_of_the_agent_on_br_ex_are_not_the_nodes() {
-    let interface = interface(&["169.254.0.1/32", "10.0.192.7/32", "10.0.192.111/24", "fd00::5/64"], &[]);
+    let interface = interface(
+        &["169.254.0.1/32", "10.0.192.7/32", "10.0.192.111/24", "fd00::5/64"],
+        &[],
+    );
     let nets: Vec<String> = interface.ipv4().iter().map(Ipv4Net::to_string).collect();
     assert_eq!(nets, ["10.0.192.111/24", "10.0.192.7/32"]);
 }

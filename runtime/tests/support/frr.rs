@@ -16,6 +16,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, flock};
+
 use super::available;
 
 /// The Debian release whose FRR is meant.
@@ -55,14 +57,14 @@ pub struct FrrRoot {
 impl FrrRoot {
     /// Made from the archive (40 s) the first time, then found in cargo's temporary directory.
     pub fn get(suite: Suite) -> Option<Self> {
-        if !available(missing()) {
+        if !available(namespaces_missing().or_else(bootstrap_missing)) {
             return None;
         }
         let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
         fs::create_dir_all(base).unwrap();
         // Tests are threads and processes: the lock is on a file, and goes with whoever holds it.
         let lock = File::create(base.join(format!("frr-{}.lock", suite.name()))).unwrap();
-        lock.lock().unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
         let path = base.join(format!("frr-{}", suite.name()));
         if !path.exists() {
             make(suite, &path);
@@ -72,6 +74,14 @@ impl FrrRoot {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// FRR's user and group in it, as `UID:GID`.
+    pub fn frr_owner(&self) -> String {
+        let passwd = fs::read_to_string(self.path.join("etc/passwd")).unwrap();
+        let line = passwd.lines().find(|line| line.starts_with("frr:")).unwrap();
+        let fields: Vec<&str> = line.split(':').collect();
+        format!("{}:{}", fields[2], fields[3])
     }
 
     /// A command inside the root, with the directories bound to places in it (`(outside, inside)`), for it alone.
@@ -98,20 +108,20 @@ impl FrrRoot {
     }
 }
 
-/// What a machine needs for this.
-fn missing() -> Option<String> {
+/// What a machine lacks for network namespaces.
+pub fn namespaces_missing() -> Option<String> {
     // The effective user, without a dependency: who owns our /proc entry.
     let root = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").ok()?) == 0;
     if !root {
-        return Some("real FRR in network namespaces needs root".into());
+        return Some("network namespaces need root".into());
     }
-    for (tool, package) in [("mmdebstrap", "mmdebstrap"), ("ip", "iproute2"), ("unshare", "util-linux")] {
-        let there = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
-        if !there.is_ok_and(|output| output.status.success()) {
-            return Some(format!("real FRR in network namespaces needs {tool} (Debian package {package})"));
-        }
+    let packages = [("ip", "iproute2"), ("unshare", "util-linux"), ("setpriv", "util-linux")];
+    if let Some(lack) = packages.into_iter().find_map(tool_missing) {
+        return Some(lack);
     }
-    let probe = Command::new("unshare").args(["--net", "--mount", "--pid", "--fork", "true"]).output();
+    let probe = Command::new("unshare")
+        .args(["--net", "--mount", "--pid", "--fork", "true"])
+        .output();
     match probe {
         Ok(output) if output.status.success() => None,
         Ok(output) => Some(format!(
@@ -122,6 +132,16 @@ fn missing() -> Option<String> {
     }
 }
 
+fn bootstrap_missing() -> Option<String> {
+    tool_missing(("mmdebstrap", "mmdebstrap"))
+}
+
+fn tool_missing((tool, package): (&str, &str)) -> Option<String> {
+    let there = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
+    let there = there.is_ok_and(|output| output.status.success());
+    (!there).then(|| format!("this needs {tool} (Debian package {package})"))
+}
+
 fn make(suite: Suite, path: &Path) {
     let scratch = path.with_extension("making");
     if scratch.exists() {
@@ -130,7 +150,10 @@ fn make(suite: Suite, path: &Path) {
     eprintln!("making a root with FRR {} …", suite.frr_version());
     let output = Command::new("mmdebstrap")
         .args(["--mode=root", "--variant=essential", "--include=frr"])
-        .args(["--aptopt=APT::Install-Recommends \"false\"", "--aptopt=Acquire::Retries \"3\""])
+        .args([
+            "--aptopt=APT::Install-Recommends \"false\"",
+            "--aptopt=Acquire::Retries \"3\"",
+        ])
         .args(["doc", "man", "locale"].map(|what| format!("--dpkgopt=path-exclude=/usr/share/{what}/*")))
         .arg(suite.name())
         .arg(&scratch)
@@ -187,7 +210,10 @@ impl Namespace {
 
     /// A veth pair from here to there, both ends up.
     pub fn link(&self, here: &str, other: &Self, there: &str) {
-        self.ip(&format!("link add {here} type veth peer name {there} netns {}", other.name));
+        self.ip(&format!(
+            "link add {here} type veth peer name {there} netns {}",
+            other.name
+        ));
         self.ip(&format!("link set {here} up"));
         other.ip(&format!("link set {there} up"));
     }

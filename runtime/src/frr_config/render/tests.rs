@@ -38,7 +38,6 @@ fn one_leaf() {
     let expected = "\
 ! Written by obgp-runtime at each start of the pod; changes made here do not last.
 frr defaults traditional
-service integrated-vtysh-config
 !
 router bgp 4200049263
  bgp router-id 10.0.192.111
@@ -82,7 +81,6 @@ fn everything_at_once() {
     let expected = "\
 ! Written by obgp-runtime at each start of the pod; changes made here do not last.
 frr defaults traditional
-service integrated-vtysh-config
 !
 ! The route reflector may be reachable through the default route only.
 ip nht resolve-via-default
@@ -150,7 +148,10 @@ end
 #[test]
 fn several_leaves_share_the_traffic() {
     let text = frr_conf(&[("10.0.192.1", 65001), ("10.0.192.2", 65001)], &filtered());
-    assert!(text.contains("  maximum-paths 2\n") && !text.contains("multipath-relax"), "{text}");
+    assert!(
+        text.contains("  maximum-paths 2\n") && !text.contains("multipath-relax"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -1,0 +1,146 @@
+//! What frr-config writes, read by the real parsers of FRR 8.4.4 and 10.3: `vtysh -C` knows the commands of all daemons, `bgpd -C`
+//! carries out its own.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use support::frr::{FrrRoot, Namespace, Suite, succeed};
+
+/// Addresses and ASNs of leaf switches.
+const LEAVES: [(&str, &str); 4] = [
+    ("10.0.192.1", "65001"),
+    ("fd00::1", "65001"),
+    ("10.0.192.1,10.0.192.2", "65001,4200000001"),
+    ("10.0.192.1,fd00::1", "65001"),
+];
+const REFLECTORS: [&[&str]; 3] = [
+    &[],
+    &["--evpn-rr-ip=10.255.0.1", "--evpn-rr-asn=65100"],
+    &["--evpn-rr-ip=fd00:ff::1", "--evpn-rr-asn=65100"],
+];
+/// A line of zebra's, which bgpd alone does not know.
+const NOT_BGPD: &str = "ip nht resolve-via-default";
+
+/// The frr.conf for some options, and the same in `output`.
+fn frr_conf(output: &Path, owner: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_obgp-runtime"));
+    command.args(["frr-config", "--asn=4200049263", "--router-id=10.0.192.111"]);
+    command.args(["--frr-owner", owner]).args(arguments);
+    succeed(command.arg("--output-dir").arg(output));
+    fs::read_to_string(output.join("frr.conf")).unwrap()
+}
+
+/// Makes a directory for each choice of leaves and reflector: `all.conf` has what every combination of switches gives, one after
+/// the other (starting a parser takes far longer than parsing), and `frr.conf` what the fullest gives. How many there were.
+fn all_combinations(directory: &Path, scratch: &Path, owner: &str) -> usize {
+    let (password, extra) = (scratch.join("password"), scratch.join("extra"));
+    fs::write(&password, "s3cret!#\"|?x\n").unwrap();
+    let site =
+        "ip prefix-list SITE seq 5 permit any\nrouter bgp 4200049263\n bgp bestpath med missing-as-worst\nexit\n";
+    fs::write(&extra, site).unwrap();
+    let password = format!("--password-file={}", password.display());
+    let extra = format!("--extra-config={}", extra.display());
+    let switches = ["--ipv6", "--bfd", &password, &extra, "--no-outbound-filter"];
+    let fullest = 0b1111;
+    let mut count = 0;
+    for (leaf, (address, asn)) in LEAVES.iter().enumerate() {
+        for (reflector, evpn) in REFLECTORS.iter().enumerate() {
+            let group = directory.join(format!("{leaf}-{reflector}"));
+            fs::create_dir(&group).unwrap();
+            let mut all = String::new();
+            for bits in 0..1 << switches.len() {
+                let leaf = [format!("--peer-ip={address}"), format!("--peer-asn={asn}")];
+                let mut arguments: Vec<&str> = leaf.iter().map(String::as_str).collect();
+                arguments.extend(*evpn);
+                arguments.extend(
+                    switches
+                        .iter()
+                        .enumerate()
+                        .filter(|(bit, _)| bits & 1 << bit != 0)
+                        .map(|(_, switch)| *switch),
+                );
+                let output = if bits == fullest { &group } else { scratch };
+                let text = frr_conf(output, owner, &arguments);
+                let text = text.strip_suffix("end\n").unwrap();
+                all += &format!("! {}\n{text}", arguments.join(" "));
+                count += 1;
+            }
+            fs::write(group.join("all.conf"), all).unwrap();
+        }
+    }
+    count
+}
+
+/// What both parsers of a version complain about in the directories' files.
+fn complaints(root: &FrrRoot, directory: &Path) -> Vec<String> {
+    const SCRIPT: &str = "\
+        for each in /mnt/*/; do \
+            vtysh -C -f $each/all.conf || echo $each vtysh ended with $?; \
+            /usr/lib/frr/bgpd -C -f $each/frr.conf || echo $each bgpd ended with $?; \
+        done 2>&1";
+    // bgpd reads it as FRR's user.
+    succeed(Command::new("chmod").arg("a+rx").arg(directory));
+    let space = Namespace::new("check");
+    let mut inside = root.command(&[(directory, "/mnt")], "sh");
+    inside.args(["-c", SCRIPT]);
+    let mut command = space.command(inside.get_program());
+    let said = succeed(command.args(inside.get_args()));
+    // Each way in which one of the two says that it did not like, or not even find, something.
+    let complaint = |line: &&str| {
+        ["ended with", "on config line", "nknown command", "open"]
+            .iter()
+            .any(|sign| line.contains(sign))
+    };
+    let lines = said.lines().filter(complaint).filter(|line| !line.contains(NOT_BGPD));
+    lines.map(str::to_string).collect()
+}
+
+fn every_combination_is_understood(suite: Suite) {
+    let Some(root) = FrrRoot::get(suite) else { return };
+    let (directory, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let count = all_combinations(directory.path(), scratch.path(), &root.frr_owner());
+    assert_eq!(count, 4 * 3 * 32);
+    let none: [&str; 0] = [];
+    assert_eq!(complaints(&root, directory.path()), none, "FRR {}", suite.frr_version());
+}
+
+#[test]
+fn every_combination_is_understood_by_8_4() {
+    every_combination_is_understood(Suite::Bookworm);
+}
+
+#[test]
+fn every_combination_is_understood_by_10_3() {
+    every_combination_is_understood(Suite::Trixie);
+}
+
+/// The check is able to fail: a mistake in a line of bgpd's, and one in a line of zebra's.
+#[test]
+fn a_mistake_is_noticed() {
+    for suite in Suite::ALL {
+        let Some(root) = FrrRoot::get(suite) else { return };
+        for (right, wrong) in [
+            ("remote-as 65001", "remote-as 4294967296"),
+            ("ip prefix-list", "ip prefix-lists"),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let group = directory.path().join("0");
+            fs::create_dir(&group).unwrap();
+            let text = frr_conf(&group, &root.frr_owner(), &["--peer-ip=10.0.192.1", "--peer-asn=65001"]);
+            assert!(text.contains(right));
+            // In the place of the old one: its owner and mode stay.
+            fs::write(group.join("frr.conf"), text.replace(right, wrong)).unwrap();
+            // A mistake after something right: the reading goes on to the end.
+            let all = format!("{}{}", text.strip_suffix("end\n").unwrap(), text.replace(right, wrong));
+            fs::write(group.join("all.conf"), all).unwrap();
+            let said = complaints(&root, directory.path()).join("\n");
+            assert!(
+                said.contains("vtysh ended with 2") && said.contains("on config line"),
+                "{suite:?} {wrong}: {said}"
+            );
+        }
+    }
+}
