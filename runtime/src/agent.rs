@@ -231,10 +231,7 @@ fn privsep_environment(config: &Path, node_conf: &Path) -> Result<[(&'static str
     let mut helper = String::from("sudo obgp-runtime privsep");
     for path in [config, node_conf] {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"./_-".contains(byte);
-        match path
-            .to_str()
-            .filter(|text| text.as_bytes().iter().all(|byte| plain(byte)))
-        {
+        match path.to_str().filter(|text| text.as_bytes().iter().all(plain)) {
             Some(text) => helper += &format!(" --config-file {text}"),
             None => return Err(AgentError::Path(path.to_path_buf())),
         }

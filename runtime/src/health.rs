@@ -164,7 +164,8 @@ fn mark(path: &std::path::Path, outcome: Result<String, String>) -> Result<Strin
     match outcome {
         Ok(_) if path.is_file() => outcome,
         Ok(reason) => {
-            files::write(path, b"", 0o644, None, files::Until::Seen).map_err(|error| format!("the mark cannot be written: {error}"))?;
+            files::write(path, b"", 0o644, None, files::Until::Seen)
+                .map_err(|error| format!("the mark cannot be written: {error}"))?;
             Ok(reason)
         }
         Err(reason) => match std::fs::remove_file(path) {

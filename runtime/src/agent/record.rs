@@ -47,7 +47,13 @@ impl Record {
 
     pub fn write(&self, directory: &Path) -> Result<(), files::FileError> {
         let content = format!("{} {}\n", self.pid, self.started);
-        files::write(&Self::path(directory), content.as_bytes(), 0o644, None, files::Until::Seen)
+        files::write(
+            &Self::path(directory),
+            content.as_bytes(),
+            0o644,
+            None,
+            files::Until::Seen,
+        )
     }
 
     /// Why there is none, if there is none.
