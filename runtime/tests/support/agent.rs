@@ -31,7 +31,7 @@ impl Venv {
         let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
         fs::create_dir_all(base).unwrap();
         let lock = File::create(base.join("agent.lock")).unwrap();
-        lock.lock().unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
         let path = base.join(format!("agent-7.0.0-py{python}"));
         if !path.exists() {
             let scratch = base.join("agent.making");
@@ -104,7 +104,7 @@ impl Ovsdb {
     fn root() -> PathBuf {
         let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let lock = File::create(base.join("ovs.lock")).unwrap();
-        lock.lock().unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
         let path = base.join("ovs-bookworm");
         if !path.exists() {
             let scratch = base.join("ovs.making");
