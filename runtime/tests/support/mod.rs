@@ -1,6 +1,7 @@
 //! What the tests that need real FRR and network namespaces share.
 #![allow(dead_code)] // Each test binary uses its part.
 
+pub mod agent;
 pub mod frr;
 pub mod site;
 

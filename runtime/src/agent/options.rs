@@ -1,0 +1,319 @@
+//! The agent's configuration file, as far as this program has to understand it.
+//!
+//! The format is oslo.config's: `[section]`, `name = value` or `name: value`, `#` and `;` comments, and lines that begin with a
+//! blank continue the value before them. A value that refers to another one (`$name`) is not resolved.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::files::{self, FileError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{} line {line}: {problem}", path.display())]
+    Line {
+        path: PathBuf,
+        line: usize,
+        problem: &'static str,
+    },
+    #[error("[{section}] {name} = {value:?} in {}: {problem}", path.display())]
+    Value {
+        path: PathBuf,
+        section: &'static str,
+        name: &'static str,
+        value: String,
+        problem: &'static str,
+    },
+}
+
+/// Where an OVSDB server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remote {
+    Unix(PathBuf),
+    /// `tcp:` and `ssl:`.
+    Tcp {
+        host: String,
+        port: u16,
+    },
+}
+
+/// A connection that the agent has when it works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The option that it is from.
+    pub option: &'static str,
+    /// To one of these; empty when the configuration does not say to where (the local Open vSwitch does, or a `$name`).
+    pub remotes: Vec<Remote>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    path: PathBuf,
+    values: BTreeMap<(String, String), String>,
+}
+
+impl Options {
+    pub fn load(path: &Path) -> Result<Self, OptionsError> {
+        Self::parse(&files::read_text(path)?, path)
+    }
+
+    pub fn parse(text: &str, path: &Path) -> Result<Self, OptionsError> {
+        let mut options = Self {
+            path: path.to_path_buf(),
+            values: BTreeMap::new(),
+        };
+        let mut section: Option<String> = None;
+        // The option whose value goes on in the next line if that one is indented.
+        let mut last: Option<(String, String)> = None;
+        for (number, line) in text.lines().enumerate() {
+            let failed = |problem| OptionsError::Line {
+                path: path.to_path_buf(),
+                line: number + 1,
+                problem,
+            };
+            let line = line.trim_end();
+            if line.is_empty() {
+                last = None;
+            } else if line.starts_with(['#', ';']) {
+            } else if line.starts_with([' ', '\t']) {
+                let key = last
+                    .as_ref()
+                    .ok_or_else(|| failed("an indented line continues nothing"))?;
+                let value = options.values.entry(key.clone()).or_default();
+                value.push('\n');
+                value.push_str(line.trim_start());
+            } else if let Some(rest) = line.strip_prefix('[') {
+                let name = rest.strip_suffix(']').filter(|name| !name.is_empty());
+                section = Some(name.ok_or_else(|| failed("a section is [name]"))?.to_string());
+                last = None;
+            } else {
+                let (name, value) = line
+                    .split_once(['=', ':'])
+                    .ok_or_else(|| failed("name = value is expected"))?;
+                let section = section
+                    .clone()
+                    .ok_or_else(|| failed("it is before the first [section]"))?;
+                let key = (section, name.trim_end().to_string());
+                options.values.insert(key.clone(), unquoted(value.trim()).to_string());
+                last = Some(key);
+            }
+        }
+        Ok(options)
+    }
+
+    pub fn get(&self, section: &str, name: &str) -> Option<&str> {
+        let value = self.values.get(&(section.to_string(), name.to_string()));
+        value.map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// The table of the agent's VRF: never one for a bridge.
+    pub fn vrf_table(&self) -> Result<u32, OptionsError> {
+        let name = "bgp_vrf_table_id";
+        match self.get("DEFAULT", name) {
+            None => Ok(crate::rt_tables::DEFAULT_VRF_TABLE),
+            Some(value) => value
+                .parse()
+                .map_err(|_| self.bad("DEFAULT", name, value, "it is no number of a table")),
+        }
+    }
+
+    /// Routes go to a table per bridge with this method alone.
+    pub fn has_bridge_tables(&self) -> bool {
+        self.get("DEFAULT", "exposing_method")
+            .is_none_or(|method| method == "underlay")
+    }
+
+    /// The OVSDB connections that the agent makes with these options.
+    pub fn connections(&self) -> Result<Vec<Expected>, OptionsError> {
+        let northbound = self.get("DEFAULT", "driver") == Some("nb_ovn_bgp_driver");
+        let database = if northbound {
+            "ovn_nb_connection"
+        } else {
+            "ovn_sb_connection"
+        };
+        // Its deprecated place comes second.
+        let section = if self.get("ovn", database).is_some() {
+            "ovn"
+        } else {
+            "DEFAULT"
+        };
+        let mut expected = vec![
+            self.expected(
+                "DEFAULT",
+                "ovsdb_connection",
+                "unix:/usr/local/var/run/openvswitch/db.sock",
+            )?,
+            self.expected(section, database, "")?,
+        ];
+        if self.get("DEFAULT", "exposing_method") == Some("ovn") {
+            let local = "unix:/var/run/ovn/ovnnb_db.sock";
+            expected.push(self.expected("local_ovn_cluster", "ovn_nb_connection", local)?);
+        }
+        Ok(expected)
+    }
+
+    fn expected(&self, section: &'static str, name: &'static str, default: &str) -> Result<Expected, OptionsError> {
+        let value = self.get(section, name).unwrap_or(default);
+        let mut remotes = Vec::new();
+        if !value.contains('$') {
+            for text in value.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+                remotes.push(remote(text).map_err(|problem| self.bad(section, name, value, problem))?);
+            }
+        }
+        Ok(Expected { option: name, remotes })
+    }
+
+    fn bad(&self, section: &'static str, name: &'static str, value: &str, problem: &'static str) -> OptionsError {
+        OptionsError::Value {
+            path: self.path.clone(),
+            section,
+            name,
+            value: value.to_string(),
+            problem,
+        }
+    }
+}
+
+/// oslo.config takes one pair of quotes off.
+fn unquoted(value: &str) -> &str {
+    let inside = |quote| {
+        value
+            .strip_prefix(quote)
+            .and_then(|rest: &str| rest.strip_suffix(quote))
+    };
+    inside('"').or_else(|| inside('\'')).unwrap_or(value)
+}
+
+fn remote(text: &str) -> Result<Remote, &'static str> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return match path.starts_with('/') {
+            true => Ok(Remote::Unix(PathBuf::from(path))),
+            false => Err("unix: is followed by an absolute path"),
+        };
+    }
+    let address = text.strip_prefix("tcp:").or_else(|| text.strip_prefix("ssl:"));
+    let address = address.ok_or("tcp:HOST:PORT, ssl:HOST:PORT or unix:FILE is expected")?;
+    if address.starts_with("//") {
+        // The agent's own check lets it through, and its connection fails much later.
+        return Err("write tcp:HOST:PORT, without slashes");
+    }
+    let parts = match address.strip_prefix('[') {
+        Some(rest) => rest.split_once("]:"),
+        None => address.split_once(':'),
+    };
+    let (host, port) = parts.ok_or("HOST:PORT is expected, an IPv6 address in brackets")?;
+    match port.parse() {
+        Ok(port @ 1..) if !host.is_empty() => Ok(Remote::Tcp {
+            host: host.to_string(),
+            port,
+        }),
+        _ => Err("HOST:PORT is expected, an IPv6 address in brackets"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn options(text: &str) -> Result<Options, String> {
+        Options::parse(text, Path::new("a.conf")).map_err(|error| error.to_string())
+    }
+
+    fn connections(text: &str) -> Result<Vec<Expected>, String> {
+        options(text)?.connections().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_format_is_oslo_configs() {
+        let text = "# comment\n[DEFAULT]\ndriver = nb_ovn_bgp_driver\nbgp_vrf_table_id: 20\n;x = 1\nquoted = \" a b \"\nempty =\n\
+                    list = a,\n  b\n[ovn]\ndriver=other\n";
+        let options = options(text).unwrap();
+        assert_eq!(options.get("DEFAULT", "driver"), Some("nb_ovn_bgp_driver"));
+        assert_eq!(options.get("ovn", "driver"), Some("other"));
+        assert_eq!(options.get("DEFAULT", "quoted"), Some(" a b "));
+        assert_eq!(options.get("DEFAULT", "list"), Some("a,\nb"));
+        assert_eq!(
+            (options.get("DEFAULT", "empty"), options.get("DEFAULT", "x")),
+            (None, None)
+        );
+        assert_eq!(options.vrf_table().unwrap(), 20);
+        assert!(options.has_bridge_tables());
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_place() {
+        for (text, complaint) in [
+            ("a = 1\n", "a.conf line 1: it is before the first [section]"),
+            ("[DEFAULT]\n  x\n", "a.conf line 2: an indented line continues nothing"),
+            ("[DEFAULT\n", "a.conf line 1: a section is [name]"),
+            ("[DEFAULT]\nnonsense\n", "a.conf line 2: name = value is expected"),
+        ] {
+            assert_eq!(options(text).unwrap_err(), complaint);
+        }
+        let options = options("[DEFAULT]\nbgp_vrf_table_id = ten\n").unwrap();
+        assert!(
+            options
+                .vrf_table()
+                .unwrap_err()
+                .to_string()
+                .contains("it is no number of a table")
+        );
+    }
+
+    #[test]
+    fn the_driver_decides_about_the_connections() {
+        let unix = |path: &str| Remote::Unix(PathBuf::from(path));
+        let tcp = |host: &str, port| Remote::Tcp {
+            host: host.into(),
+            port,
+        };
+        let text = "[DEFAULT]\novsdb_connection = unix:/run/openvswitch/db.sock\ndriver = nb_ovn_bgp_driver\nexposing_method = ovn\n\
+                    [ovn]\novn_nb_connection = tcp:10.0.0.1:6641,ssl:[fd00::1]:6641\novn_sb_connection = tcp:10.0.0.1:6642\n";
+        let found = connections(text).unwrap();
+        assert_eq!(found[0].remotes, [unix("/run/openvswitch/db.sock")]);
+        assert_eq!(found[1].option, "ovn_nb_connection");
+        assert_eq!(found[1].remotes, [tcp("10.0.0.1", 6641), tcp("fd00::1", 6641)]);
+        assert_eq!(found[2].remotes, [unix("/var/run/ovn/ovnnb_db.sock")]);
+
+        let found = connections("[DEFAULT]\novn_sb_connection = tcp:10.0.0.1:6642\n").unwrap();
+        assert_eq!(
+            found[0].remotes,
+            [unix("/usr/local/var/run/openvswitch/db.sock")],
+            "the agent's own default"
+        );
+        assert_eq!(
+            (found[1].option, &found[1].remotes[..]),
+            ("ovn_sb_connection", &[tcp("10.0.0.1", 6642)][..])
+        );
+
+        let found = connections("[DEFAULT]\novsdb_connection = unix:$dir/db.sock\n").unwrap();
+        assert_eq!((found.len(), found[0].remotes.len(), found[1].remotes.len()), (2, 0, 0));
+    }
+
+    #[test]
+    fn connections_that_would_fail_late_fail_early() {
+        for (value, complaint) in [
+            ("tcp://10.0.0.1:6641", "without slashes"),
+            ("tcp:10.0.0.1", "HOST:PORT is expected"),
+            ("tcp:10.0.0.1:0", "HOST:PORT is expected"),
+            ("tcp::6641", "HOST:PORT is expected"),
+            ("tcp:fd00::1:6641", "HOST:PORT is expected"),
+            ("unix:db.sock", "an absolute path"),
+            ("10.0.0.1:6641", "tcp:HOST:PORT"),
+        ] {
+            let error = connections(&format!("[DEFAULT]\novsdb_connection = {value}\n")).unwrap_err();
+            assert!(error.contains(complaint), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic(text in r"(\[?[a-z]{0,3}\]?[=: \t#]{0,2}(tcp:|unix:/|\$|x){0,2}\n){0,8}") {
+            let _ = connections(&text);
+        }
+    }
+}

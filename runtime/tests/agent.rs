@@ -1,0 +1,465 @@
+//! `agent` and `health` with real FRR, the real kernel, and the real agent of PyPI on a real OVSDB server.
+
+mod support;
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use support::agent::{Ovsdb, Venv, executable};
+use support::frr::{FrrRoot, Namespace, Node, Suite, succeed};
+
+const STANDARD: &str = "255\tlocal\n254\tmain\n253\tdefault\n0\tunspec\n";
+
+const ENV: &str = "NODE_NAME='worker1'\nNODE_IP='10.0.192.111'\nINTERFACE='br-ex'\nSUBNET='10.0.192.0/24'\nBGP_AS='4200049263'\n\
+                   BGP_ROUTER_ID='10.0.192.111'\nBGP_PEER_IP='10.0.192.1'\nBGP_PEER_AS='65001'\nBGP_PEER_DISCOVERY='route'\n";
+
+/// A pod's directories, and the commands in it.
+struct Pod {
+    directory: tempfile::TempDir,
+    sockets: PathBuf,
+}
+
+impl Pod {
+    fn new(sockets: PathBuf) -> Self {
+        let pod = Self {
+            directory: tempfile::tempdir().unwrap(),
+            sockets,
+        };
+        fs::create_dir(pod.shared()).unwrap();
+        fs::write(pod.path("rt_tables"), STANDARD).unwrap();
+        fs::write(pod.path("agent.conf"), "[DEFAULT]\novsdb_connection = unix:/run/none\n").unwrap();
+        pod
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn shared(&self) -> PathBuf {
+        self.path("shared")
+    }
+
+    fn mark(&self) -> PathBuf {
+        self.shared().join("ready")
+    }
+
+    fn with_place(&self, mut command: Command, words: &[&str]) -> Command {
+        command.args(words).arg("--config").arg(self.path("agent.conf"));
+        command
+            .arg("--shared-dir")
+            .arg(self.shared())
+            .arg("--frr-sockets")
+            .arg(&self.sockets);
+        command
+    }
+
+    fn agent(&self, command: Command, program: &Path, timeout: &str) -> Command {
+        let mut command = self.with_place(command, &["agent", "--timeout", timeout]);
+        command
+            .arg("--rt-tables")
+            .arg(self.path("rt_tables"))
+            .arg("--program")
+            .arg(program);
+        command.env("OBGP_TEST_OUT", self.path("out")).stdin(Stdio::null());
+        command
+    }
+
+    fn env_file(&self) {
+        fs::write(self.shared().join("bgp-config.env"), ENV).unwrap();
+    }
+}
+
+fn runtime() -> &'static str {
+    env!("CARGO_BIN_EXE_obgp-runtime")
+}
+
+/// Something that runs as the agent's Python does, says what it was given, and ends as it is told.
+fn stand_in(pod: &Pod) -> PathBuf {
+    let script = "import json, os, signal, sys, time\n\
+                  signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n\
+                  out = {'args': sys.argv[1:], 'pid': os.getpid(),\n       \
+                  'mask': len(signal.pthread_sigmask(signal.SIG_BLOCK, [])), 'fds': sorted(os.listdir('/proc/self/fd')),\n       \
+                  'env': {k: v for k, v in os.environ.items() if k.startswith('OS_')}}\n\
+                  path = os.environ['OBGP_TEST_OUT']\n\
+                  open(path + '.new', 'w').write(json.dumps(out))\nos.rename(path + '.new', path)\ntime.sleep(100)\n";
+    executable(
+        &pod.path("ovn-bgp-agent"),
+        &format!("#!/usr/bin/env -S python3 -S\n{script}"),
+    )
+}
+
+fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(value) = attempt() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn terminate(child: &mut Child) -> std::process::ExitStatus {
+    succeed(Command::new("kill").arg(child.id().to_string()));
+    child.wait().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// A node with br-ex and FRR.
+struct Server {
+    node: Node,
+    space: Namespace,
+    _config: tempfile::TempDir,
+}
+
+fn frr_config(router: &str) -> tempfile::TempDir {
+    let config = tempfile::tempdir().unwrap();
+    fs::write(
+        config.path().join("daemons"),
+        "zebra=yes\nbgpd=yes\nzebra_options=\"-A 127.0.0.1\"\nbgpd_options=\"-A 127.0.0.1\"\n",
+    )
+    .unwrap();
+    fs::write(config.path().join("frr.conf"), router).unwrap();
+    fs::write(config.path().join("vtysh.conf"), "").unwrap();
+    config
+}
+
+impl Server {
+    fn new(root: &FrrRoot, leaf: &Namespace) -> Self {
+        let space = Namespace::new("server");
+        space.link("eth1", leaf, "eth1");
+        space.bridge("br-ex", "eth1", "10.0.192.111/24");
+        let config = frr_config(
+            "router bgp 4200049263\n bgp router-id 10.0.192.111\n no bgp ebgp-requires-policy\n \
+             neighbor 10.0.192.1 remote-as 65001\n neighbor 10.0.192.1 timers 3 10\n neighbor 10.0.192.1 timers connect 1\nexit\n",
+        );
+        let node = Node::start(root, &space, config.path());
+        Self {
+            node,
+            space,
+            _config: config,
+        }
+    }
+}
+
+/// Arguments, environment, PID, signals, exit code, file descriptors: as if the agent had been started itself.
+fn becomes_the_agent(suite: Suite) {
+    let Some(root) = FrrRoot::get(suite) else { return };
+    let leaf = Namespace::new("leaf");
+    let server = Server::new(&root, &leaf);
+    let pod = Pod::new(server.node.sockets());
+    let program = stand_in(&pod);
+    let mut started = server.space.command(&program);
+    let mut started = started
+        .env("OBGP_TEST_OUT", pod.path("direct"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let direct = wait_for("the program starts", || fs::read_to_string(pod.path("direct")).ok());
+    let direct: serde_json::Value = serde_json::from_str(&direct).unwrap();
+    assert_eq!(terminate(&mut started).code(), Some(7));
+    fs::write(pod.mark(), "").unwrap();
+    // What an earlier agent left in the kernel, when rt_tables is a new one.
+    server.space.ip("route add default dev br-ex scope link table 77");
+    server.space.ip("route add 10.7.0.0/24 dev br-ex table 100");
+    let mut child = pod
+        .agent(server.space.command(runtime()), &program, "30")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let health = |check: &str| {
+        pod.with_place(server.space.command(runtime()), &["health", check])
+            .output()
+            .unwrap()
+    };
+
+    wait_for("the stale mark goes", || {
+        (!pod.mark().exists() && pod.shared().join("agent.pid").exists()).then_some(())
+    });
+    let live = health("live");
+    assert!(
+        live.status.success() && text(&live).contains("waits for frr-init"),
+        "{}",
+        text(&live)
+    );
+    let startup = health("startup");
+    assert_eq!(startup.status.code(), Some(1));
+    assert!(text(&startup).starts_with("not startup: process"), "{}", text(&startup));
+    assert!(!pod.path("out").exists());
+    pod.env_file();
+
+    let out = wait_for("the agent starts", || fs::read_to_string(pod.path("out")).ok());
+    let out: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let (config, node_conf) = (pod.path("agent.conf"), pod.shared().join("node.conf"));
+    let files = [
+        "--config-file",
+        config.to_str().unwrap(),
+        "--config-file",
+        node_conf.to_str().unwrap(),
+    ];
+    assert_eq!(out["args"], serde_json::json!(files));
+    assert_eq!(out["pid"], child.id());
+    assert_eq!(out["mask"], direct["mask"]);
+    let helper = format!("sudo obgp-runtime privsep {}", files.join(" "));
+    for context in ["", "_OVS_VSCTL", "_VTYSH"] {
+        assert_eq!(out["env"][format!("OS_PRIVSEP{context}__HELPER_COMMAND")], helper);
+    }
+    assert_eq!(out["fds"], direct["fds"], "nothing is left open");
+    let conf = fs::read_to_string(&node_conf).unwrap();
+    assert!(
+        conf.contains("[DEFAULT]\nbgp_AS = 4200049263\nbgp_router_id = 10.0.192.111\n"),
+        "{conf}"
+    );
+    assert_eq!(
+        fs::read_to_string(pod.path("rt_tables")).unwrap(),
+        format!("{STANDARD}77 br-ex\n")
+    );
+
+    let live = health("live");
+    assert!(
+        live.status.success() && text(&live).contains("is the agent"),
+        "{}",
+        text(&live)
+    );
+    let ready = health("ready");
+    assert_eq!(
+        text(&ready),
+        "not ready: the agent is not connected to ovsdb_connection and ovn_sb_connection\n"
+    );
+    assert!(!pod.mark().exists());
+    assert_eq!(terminate(&mut child).code(), Some(7));
+    let live = health("live");
+    assert!(
+        !live.status.success() && text(&live).contains("is gone"),
+        "{}",
+        text(&live)
+    );
+
+    // Once more, with a table in the kernel that no name is for, and the file as it was left.
+    server.space.ip("route del default dev br-ex scope link table 77");
+    fs::write(pod.path("rt_tables"), STANDARD).unwrap();
+    fs::remove_file(pod.path("out")).unwrap();
+    let mut child = pod
+        .agent(server.space.command(runtime()), &program, "30")
+        .spawn()
+        .unwrap();
+    wait_for("the agent starts again", || pod.path("out").exists().then_some(()));
+    assert_eq!(
+        fs::read_to_string(pod.path("rt_tables")).unwrap(),
+        format!("{STANDARD}101 br-ex\n")
+    );
+    succeed(Command::new("kill").args(["-KILL", &child.id().to_string()]));
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+}
+
+#[test]
+fn it_becomes_the_agent_8_4() {
+    becomes_the_agent(Suite::Bookworm);
+}
+
+#[test]
+fn it_becomes_the_agent_10_3() {
+    becomes_the_agent(Suite::Trixie);
+}
+
+#[test]
+fn what_is_missing_at_the_deadline_is_told() {
+    let pod = Pod::new(PathBuf::from("/nonexistent"));
+    let program = stand_in(&pod);
+    let run = |timeout| pod.agent(Command::new(runtime()), &program, timeout).output().unwrap();
+    let output = run("1");
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output);
+    assert!(told.contains("waiting (0 s of 1 s): there is no"), "{told}");
+    assert!(
+        told.contains("obgp-runtime: frr-init has not finished after 1 s: there is no"),
+        "{told}"
+    );
+
+    pod.env_file();
+    let told = text(&run("1"));
+    assert!(
+        told.contains("FRR does not answer after 1 s: zebra cannot be reached at /nonexistent/zebra.vty"),
+        "{told}"
+    );
+
+    fs::write(pod.shared().join("bgp-config.env"), ENV.replace("'br-ex'", "$(id)")).unwrap();
+    let told = text(&run("1"));
+    assert!(
+        told.contains("bgp-config.env line 3: the value of INTERFACE is not in single quotes"),
+        "{told}"
+    );
+
+    fs::write(
+        pod.path("agent.conf"),
+        "[DEFAULT]\novsdb_connection = tcp://127.0.0.1:6640\n",
+    )
+    .unwrap();
+    let told = text(&run("86400"));
+    assert!(told.contains("write tcp:HOST:PORT, without slashes"), "{told}");
+    assert!(!pod.path("out").exists());
+}
+
+#[test]
+fn it_can_be_terminated_while_it_waits() {
+    let pod = Pod::new(PathBuf::from("/nonexistent"));
+    let program = stand_in(&pod);
+    // As PID 1, where a signal without a handler does nothing.
+    let as_init = Command::new("unshare").args(["--pid", "--fork", "true"]).output();
+    let as_init = as_init.is_ok_and(|output| output.status.success());
+    for init in [false, true] {
+        if init && !support::available((!as_init).then(|| "PID namespaces need root".to_string())) {
+            continue;
+        }
+        let mut command = Command::new(runtime());
+        if init {
+            command = Command::new("unshare");
+            command.args(["--pid", "--fork", "--mount-proc", runtime()]);
+        }
+        let mut child = pod
+            .agent(command, &program, "60")
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let _ = fs::remove_file(pod.shared().join("agent.pid"));
+        wait_for("it waits", || pod.shared().join("agent.pid").exists().then_some(()));
+        let begin = Instant::now();
+        if init {
+            // The child of unshare.
+            let children = format!("/proc/{0}/task/{0}/children", child.id());
+            let init = fs::read_to_string(children).unwrap();
+            succeed(Command::new("kill").arg(init.trim()));
+            assert_eq!(child.wait().unwrap().code(), Some(143));
+        } else {
+            assert_eq!(terminate(&mut child).code(), Some(143));
+        }
+        assert!(begin.elapsed() < Duration::from_secs(5));
+    }
+}
+
+/// FRR 10 without its mgmtd cannot be configured.
+#[test]
+fn mgmtd_is_waited_for_where_there_is_one() {
+    let Some(root) = FrrRoot::get(Suite::Trixie) else {
+        return;
+    };
+    let leaf = Namespace::new("leaf");
+    let server = Server::new(&root, &leaf);
+    let pod = Pod::new(server.node.sockets());
+    pod.env_file();
+    fs::remove_file(server.node.sockets().join("mgmtd.vty")).unwrap();
+    let output = pod
+        .agent(server.space.command(runtime()), &stand_in(&pod), "1")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output).contains("FRR does not answer after 1 s: mgmtd cannot be reached"),
+        "{}",
+        text(&output)
+    );
+}
+
+/// The agent of PyPI, an OVSDB server, FRR with a leaf: each of them is seen to come and to go.
+#[test]
+fn health_sees_the_real_agent_ovsdb_and_bgp() {
+    let (Some(root), Some(venv)) = (FrrRoot::get(Suite::Trixie), Venv::get()) else {
+        return;
+    };
+    let leaf = Namespace::new("leaf");
+    let server = Server::new(&root, &leaf);
+    leaf.ip("address add 10.0.192.1/24 dev eth1");
+    let mut ovsdb = Ovsdb::start(&server.space);
+    let pod = Pod::new(server.node.sockets());
+    pod.env_file();
+    let conf = format!(
+        // Of the methods the one that needs nothing that this machine's kernel may lack.
+        "[DEFAULT]\ndriver = nb_ovn_bgp_driver\nexposing_method = vrf\novsdb_connection = unix:{}\n[ovn]\n\
+         ovn_nb_connection = tcp:127.0.0.1:{}\n",
+        ovsdb.socket().display(),
+        Ovsdb::PORT
+    );
+    fs::write(pod.path("agent.conf"), conf).unwrap();
+    let program = venv.agent(pod.directory.path());
+    let log = fs::File::create(pod.path("log")).unwrap();
+    let mut child = pod
+        .agent(server.space.command(runtime()), &program, "30")
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let health = |check: &str| {
+        pod.with_place(server.space.command(runtime()), &["health", check, "--json"])
+            .output()
+            .unwrap()
+    };
+    let json = |output: &Output| serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap();
+    let becomes = |check: &str, ok: bool, reason: &str| {
+        let mut last = String::new();
+        let deadline = Instant::now() + Duration::from_secs(90);
+        loop {
+            let output = health(check);
+            let report = json(&output);
+            assert_eq!(output.status.success(), report["ok"] == true);
+            // The mark says what the last check of readiness said.
+            assert!(
+                check != "ready" || pod.mark().exists() == output.status.success(),
+                "{report}"
+            );
+            if report["ok"] == ok && report["reason"].as_str().unwrap().contains(reason) {
+                return report;
+            }
+            if Instant::now() > deadline {
+                panic!("{check} does not become {ok} for {reason:?} but {report}\n{last}");
+            }
+            last = fs::read_to_string(pod.path("log")).unwrap_or_default();
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+
+    let report = becomes("startup", true, "its OVSDB connections are up");
+    assert_eq!(report["pid"], child.id());
+    assert_eq!(
+        report["ovsdb"][1],
+        serde_json::json!({"option": "ovn_nb_connection", "connected": true})
+    );
+    // Its start leads to a first reconciliation.
+    wait_for("the agent works", || {
+        fs::read_to_string(pod.path("log"))
+            .unwrap()
+            .contains("Running reconciliation loop")
+            .then_some(())
+    });
+    let report = becomes("ready", false, "no BGP session is established: 10.0.192.1 is ");
+    assert_eq!(report["bgp"][0]["role"], "leaf");
+
+    let config = frr_config(
+        "router bgp 65001\n bgp router-id 10.0.192.1\n no bgp ebgp-requires-policy\n neighbor 10.0.192.111 remote-as 4200049263\nexit\n",
+    );
+    let leaf_node = Node::start(&root, &leaf, config.path());
+    becomes("ready", true, "the BGP session with 10.0.192.1 is established");
+    let begin = Instant::now();
+    assert!(health("ready").status.success());
+    println!("health ready takes {:?}", begin.elapsed());
+
+    drop(leaf_node);
+    becomes("ready", false, "no BGP session is established");
+    assert!(health("startup").status.success());
+    ovsdb.stop();
+    let report = becomes("startup", false, "the agent is not connected to ovsdb_connection");
+    assert!(health("live").status.success(), "{report}");
+    ovsdb.restart(&server.space);
+    becomes("startup", true, "");
+    terminate(&mut child);
+    becomes("live", false, "is gone");
+}
