@@ -21,6 +21,8 @@ pub mod plan;
 pub mod platform;
 pub mod progress;
 pub mod project;
+pub mod publish;
+pub mod registry;
 pub mod report;
 pub mod smoke;
 pub mod state;

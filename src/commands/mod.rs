@@ -12,6 +12,8 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::{Cli, Command, GlobalArgs, LogFormat};
 use crate::config::file::{BuildFile, ConfigError};
 use crate::config::settings;
+use crate::publish::PublishError;
+use crate::registry::{Overrides, Registries, RegistryError};
 use crate::report::terminal::Terminal;
 
 mod bootstrap;
@@ -21,8 +23,12 @@ mod dockerfile;
 mod doctor;
 mod image;
 mod ingest;
+mod inspect;
 mod lock;
 mod plan;
+mod promote;
+mod prune;
+mod push;
 mod verify;
 
 /// What every command is given. Clones share the terminal and the cancellation.
@@ -37,6 +43,16 @@ pub struct Context {
 impl Context {
     pub fn build_file(&self) -> Result<BuildFile, ConfigError> {
         settings::load(self.global.config.as_deref())
+    }
+
+    /// The registries as build.toml and the flags have them.
+    pub fn registries(&self, file: &BuildFile) -> Registries {
+        let overrides = Overrides {
+            plain_http: self.global.registries.plain_http,
+            // Relative to where the person is, not to build.toml.
+            ca: self.global.registries.registry_ca.as_ref().map(|p| std::path::absolute(p).unwrap_or_else(|_| p.clone())),
+        };
+        Registries::new(&file.registries, &file.root, overrides, self.terminal.line("registry"))
     }
 
     /// Waits for `work` unless the person stops the run first.
@@ -87,12 +103,19 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         let error = error.into();
         if error.chain().any(|cause| cause.is::<Interrupted>()) {
             Failure::Interrupted
-        } else if error.chain().any(|cause| cause.is::<ConfigError>()) {
+        } else if error.chain().any(is_usage) {
             Failure::Usage(error)
         } else {
             Failure::Failed(error)
         }
     }
+}
+
+/// Whether it was asked for wrongly: an unknown distro, a name that cannot be one.
+fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.is::<ConfigError>()
+        || matches!(cause.downcast_ref(), Some(RegistryError::Name { .. }))
+        || matches!(cause.downcast_ref(), Some(PublishError::Destination { .. }))
 }
 
 const EXIT_FAILED: u8 = 1;
@@ -160,6 +183,10 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Build(args) => build::run(context, &args).await,
         Command::Plan(args) => plan::run(context, &args).await,
         Command::Verify(args) => verify::run(context, &args).await,
+        Command::Push(args) => push::run(context, &args).await,
+        Command::Promote(args) => promote::run(context, &args).await,
+        Command::Inspect(args) => inspect::run(context, &args).await,
+        Command::Prune(args) => prune::run(context, &args).await,
         Command::Diff(args) => diff::run(context, &args).await,
         Command::Ingest(args) => ingest::run(context, &args).await,
         Command::Dockerfile(args) => dockerfile::run(context, &args),
