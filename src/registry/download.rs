@@ -28,7 +28,7 @@ struct Download {
 
 impl Repository {
     /// The blob's bytes from `offset` on. From 0, its digest is checked at the end; its size is always.
-    pub(crate) fn download(
+    pub fn download(
         &self,
         blob: &Descriptor,
         offset: u64,

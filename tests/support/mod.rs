@@ -1,6 +1,8 @@
 //! What the tests that need a real engine share: the engines, a small base image, and leaving nothing behind.
 #![allow(dead_code)] // Each test binary uses its part.
 
+pub mod distribution;
+pub mod faults;
 pub mod proxy;
 pub mod registry;
 
