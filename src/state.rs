@@ -184,7 +184,10 @@ mod tests {
         assert!(state.recall("a linux/amd64", &key(&["xy", ""])).is_none());
         assert!(state.recall("a linux/arm64", &key(&["x", "y"])).is_none());
         let digest = remembered().manifest.digest().to_string();
-        assert_eq!(state.recall_manifest(&digest).unwrap().tree.content("etc/x"), Some(b"abc".as_slice()));
+        assert_eq!(
+            state.recall_manifest(&digest).unwrap().tree.content("etc/x"),
+            Some(b"abc".as_slice())
+        );
         assert!(state.recall_manifest(&digest.replace('0', "1")).is_none());
     }
 

@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use distribution::Distribution;
-use futures_util::TryStreamExt;
 use faults::{Asked, Fault, FaultyProxy, uploaded};
+use futures_util::TryStreamExt;
 use obgp_build::progress::{Progress, Silent};
 use obgp_build::publish::{Destination, PublishError, Published, publish};
 use obgp_build::registry::{Access, Overrides, Patience, Registries, RegistryError, RemoteImage, Repository};
@@ -95,11 +95,7 @@ impl Lab {
 }
 
 /// Reads the whole image, every blob of it with its digest checked.
-async fn whole(
-    registries: &Registries,
-    name: &obgp_build::registry::RepositoryName,
-    tag: &str,
-) -> Option<String> {
+async fn whole(registries: &Registries, name: &obgp_build::registry::RepositoryName, tag: &str) -> Option<String> {
     let repository = registries.repository(name, Access::Pull).unwrap();
     repository.tag_digest(tag).await.unwrap()?;
     let image = RemoteImage::open(&repository, tag).await.unwrap();
@@ -113,7 +109,9 @@ async fn whole(
 /// How many bytes came, the digest being right.
 async fn read(repository: &Repository, blob: &Descriptor) -> Result<u64, RegistryError> {
     let pieces = repository.download(blob, 0);
-    pieces.try_fold(0, async |sum, piece| Ok(sum + piece.len() as u64)).await
+    pieces
+        .try_fold(0, async |sum, piece| Ok(sum + piece.len() as u64))
+        .await
 }
 
 fn upload_of_a_layer(asked: &Asked) -> bool {
@@ -159,7 +157,10 @@ async fn connections_that_drop_after_some_bytes_are_made_anew() {
     lab.proxy.fail(3, upload_of_a_layer, Fault::Cut(1 << 20));
     lab.push("t", "t").await.unwrap();
     assert_eq!(lab.complete("t").await, Some(index.digest().to_string()));
-    assert!(!lab.notes.0.lock().unwrap().is_empty(), "the person is told of another try");
+    assert!(
+        !lab.notes.0.lock().unwrap().is_empty(),
+        "the person is told of another try"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,7 +193,8 @@ async fn an_upload_goes_on_where_the_registry_says_it_stands() {
 async fn an_answer_that_is_lost_costs_no_second_upload() {
     let lab = Lab::new().await;
     let index = lab.project.make("t", 4, 4 * MIB);
-    lab.proxy.fail(2, |asked| asked.is("PUT", "/blobs/uploads/"), Fault::LoseAnswer);
+    lab.proxy
+        .fail(2, |asked| asked.is("PUT", "/blobs/uploads/"), Fault::LoseAnswer);
     lab.push("t", "t").await.unwrap();
     let sent = uploaded(&lab.proxy.take());
     assert!(sent < 9 * MIB as u64, "{sent} bytes were sent for 8 MiB");
@@ -207,7 +209,11 @@ async fn too_many_requests_are_tried_again_when_the_registry_says() {
     lab.proxy.fail(1, |asked| asked.is("HEAD", "/blobs/"), wait("2"));
     let started = Instant::now();
     lab.push("t", "t").await.unwrap();
-    assert!(started.elapsed() >= Duration::from_secs(2), "it did not wait: {:?}", started.elapsed());
+    assert!(
+        started.elapsed() >= Duration::from_secs(2),
+        "it did not wait: {:?}",
+        started.elapsed()
+    );
     lab.project.make("u", 6, MIB);
     lab.proxy.fail(1, upload_of_a_layer, wait("1"));
     let started = Instant::now();
@@ -229,9 +235,13 @@ async fn failures_of_the_server_pass_everywhere_and_are_told_when_they_do_not() 
     lab.push("t", "t").await.unwrap();
     assert_eq!(lab.complete("t").await, Some(index.digest().to_string()));
     lab.project.make("t", 8, MIB);
-    lab.proxy.on(|asked| asked.is("PUT", "/manifests/").then(|| Fault::Answer(503, Vec::new())));
+    lab.proxy
+        .on(|asked| asked.is("PUT", "/manifests/").then(|| Fault::Answer(503, Vec::new())));
     let error = lab.push("t", "t").await.unwrap_err().to_string();
-    assert!(error.contains("503") && error.contains("putting the manifest"), "{error}");
+    assert!(
+        error.contains("503") && error.contains("putting the manifest"),
+        "{error}"
+    );
     // The tag is what it was.
     assert_eq!(lab.complete("t").await, Some(index.digest().to_string()));
 }
@@ -269,7 +279,8 @@ async fn what_a_registry_serves_changed_is_refused_and_a_broken_download_goes_on
     let repository = lab.registries().repository(&name, Access::Pull).unwrap();
     let image = RemoteImage::open(&repository, "t").await.unwrap();
     let largest = image.blobs().unwrap().into_iter().max_by_key(|b| b.size()).unwrap();
-    lab.proxy.fail(3, |asked| asked.is("GET", "/blobs/sha256"), Fault::CutAnswer(1 << 20));
+    lab.proxy
+        .fail(3, |asked| asked.is("GET", "/blobs/sha256"), Fault::CutAnswer(1 << 20));
     lab.proxy.take();
     assert_eq!(read(&repository, &largest).await.unwrap(), largest.size());
     let received: u64 = lab
@@ -279,8 +290,13 @@ async fn what_a_registry_serves_changed_is_refused_and_a_broken_download_goes_on
         .map(|a| a.received.load(std::sync::atomic::Ordering::Relaxed))
         .sum();
     // Three times from the beginning would be three MiB more; some of what is cut off was on its way.
-    assert!(received < largest.size() + (2 << 20), "{received} bytes came for {}", largest.size());
-    lab.proxy.fail(1, |asked| asked.is("GET", "/blobs/sha256"), Fault::ChangeAnswer);
+    assert!(
+        received < largest.size() + (2 << 20),
+        "{received} bytes came for {}",
+        largest.size()
+    );
+    lab.proxy
+        .fail(1, |asked| asked.is("GET", "/blobs/sha256"), Fault::ChangeAnswer);
     let error = read(&repository, &largest).await.unwrap_err().to_string();
     assert!(error.contains("was changed"), "{error}");
 }
@@ -325,7 +341,10 @@ async fn two_pushes_of_one_tag_leave_one_image_and_tell_the_other() {
     };
     let (ours, ()) = tokio::join!(lab.push("a", "taken"), other);
     let error = ours.unwrap_err();
-    assert!(matches!(&error, PublishError::TagTaken { new, found, .. } if *new == a && *found == b), "{error}");
+    assert!(
+        matches!(&error, PublishError::TagTaken { new, found, .. } if *new == a && *found == b),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -386,10 +405,15 @@ async fn killed_at_any_point_the_tag_is_the_old_image_or_the_new_one() {
             }
             None
         });
-        let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+        let status = tokio::task::spawn_blocking(move || child.wait().unwrap())
+            .await
+            .unwrap();
         killed += usize::from(!status.success());
         let found = lab.complete("t").await.unwrap();
-        assert!(found == old || found == new, "round {round}: {found} is neither {old} nor {new}");
+        assert!(
+            found == old || found == new,
+            "round {round}: {found} is neither {old} nor {new}"
+        );
         lab.proxy.on(|_| None);
         lab.proxy.take();
         assert!(run(push("new")).await.unwrap().success(), "round {round}");

@@ -99,9 +99,11 @@ pub async fn find_remote(
     registries: &Registries,
     reference: &ImageReference,
 ) -> anyhow::Result<RemoteImage> {
-    let target = reference
-        .target()
-        .ok_or_else(|| ConfigError::Invalid(format!("{reference} names a repository; say which image, with :TAG or @DIGEST")))?;
+    let target = reference.target().ok_or_else(|| {
+        ConfigError::Invalid(format!(
+            "{reference} names a repository; say which image, with :TAG or @DIGEST"
+        ))
+    })?;
     let repository = registries.repository(&reference.repository, Access::Pull)?;
     Ok(context
         .unless_cancelled(RemoteImage::open(&repository, &target))
@@ -163,25 +165,34 @@ async fn finish(
     Ok(opened)
 }
 
-/// All platforms of a layout's image, for a push: what the build remembers of them need not be read again. The blobs'
-/// digests are checked by the registry.
-pub async fn open_to_push(context: &Context, reference: &LayoutReference) -> anyhow::Result<Vec<Opened>> {
+/// The verdicts on all platforms of a layout's image, for a push: what the build remembers of them need not be read again.
+/// The blobs' digests are checked by the registry.
+pub async fn judge_to_push(
+    context: &Context,
+    reference: &LayoutReference,
+    judge: &Judge,
+) -> anyhow::Result<Vec<Verdict>> {
     let image = LayoutImage::open(reference)?;
     let state = State::new(reference.dir.parent().unwrap_or(&reference.dir));
-    let recalled: Option<Vec<Opened>> = image.platforms.iter().map(|(p, m)| recall(&image, &state, *p, m)).collect();
-    match recalled {
-        Some(opened) if !opened.is_empty() => Ok(opened),
-        _ => {
-            context.terminal.line(&reference.to_string()).step("reading the layers");
-            open_layout(context, reference, &[], false).await
+    let mut verdicts = Vec::new();
+    for (platform, manifest) in &image.platforms {
+        match recall(&image, &state, *platform, manifest) {
+            // One tree at a time: they are large.
+            Some(opened) => verdicts.push(judge.verdict(&opened)?),
+            None => {
+                let progress = context.terminal.line(&reference.to_string());
+                progress.step("reading the layers");
+                return judge.verdicts(&open_layout(context, reference, &[], false).await?);
+            }
         }
     }
+    Ok(verdicts)
 }
 
 fn recall(image: &LayoutImage, state: &State, platform: Platform, manifest: &Descriptor) -> Option<Opened> {
     let image_manifest: ImageManifest = image.layout().read_json(manifest).ok()?;
     let config = image.layout().read_json(image_manifest.config()).ok()?;
-    let remembered = state.recall_manifest(&manifest.digest().to_string())?;
+    let remembered = state.recall_manifest(manifest.digest().as_ref())?;
     Some(Opened {
         platform,
         digest: Some(manifest.digest().to_string()),
@@ -288,20 +299,8 @@ impl Judge {
         })
     }
 
-    /// The value with the verdicts on all its platforms. What is not admitted has been told on stdout.
-    pub fn admit<T>(&self, context: &Context, name: &str, value: T, opened: &[Opened]) -> Result<Verified<T>, Failure> {
-        let verdicts = opened
-            .iter()
-            .map(|image| self.verdict(image))
-            .collect::<anyhow::Result<Vec<Verdict>>>()?;
-        Verified::admit(value, verdicts).map_err(|refused| {
-            let result = json!({ "image": name, "passed": false, "platforms": refused.verdicts });
-            let told = context.print(&result, || {
-                let verdicts: Vec<String> = refused.verdicts.iter().map(text::verdict).collect();
-                verdicts.join("\n") + "\nnot published: it breaks its contract\n"
-            });
-            told.err().unwrap_or(Failure::Contract)
-        })
+    pub fn verdicts(&self, opened: &[Opened]) -> anyhow::Result<Vec<Verdict>> {
+        opened.iter().map(|image| self.verdict(image)).collect()
     }
 
     /// Judges an image by what its own labels and files say it is, or by the distro asked for.
@@ -333,6 +332,18 @@ impl Judge {
         };
         Ok(self.contract.check(&under_test, &expectation)?)
     }
+}
+
+/// The value with the verdicts on its platforms. What is not admitted has been told on stdout.
+pub fn admit<T>(context: &Context, name: &str, value: T, verdicts: Vec<Verdict>) -> Result<Verified<T>, Failure> {
+    Verified::admit(value, verdicts).map_err(|refused| {
+        let result = json!({ "image": name, "passed": false, "platforms": refused.verdicts });
+        let told = context.print(&result, || {
+            let verdicts: Vec<String> = refused.verdicts.iter().map(text::verdict).collect();
+            verdicts.join("\n") + "\nnot published: it breaks its contract\n"
+        });
+        told.err().unwrap_or(Failure::Contract)
+    })
 }
 
 pub fn contract_path(file: &BuildFile) -> PathBuf {

@@ -100,7 +100,12 @@ async fn platform(image: &RemoteImage, platform: Platform, content: &Content) ->
         size: manifest.layers().iter().map(|layer| layer.size()).sum(),
         layers: manifest.layers().len(),
         created: config.created().clone(),
-        labels: config.labels_of_config().into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        labels: config
+            .labels_of_config()
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
     })
 }
 
@@ -125,7 +130,10 @@ async fn beside(image: &RemoteImage, subject: &Digest) -> Result<Vec<Beside>, Re
             subject: subject.to_string(),
             kind: Kind::Referrer,
             digest: referrer.digest().to_string(),
-            what: referrer.artifact_type().as_ref().map_or("of no type".into(), ToString::to_string),
+            what: referrer
+                .artifact_type()
+                .as_ref()
+                .map_or("of no type".into(), ToString::to_string),
             annotations: referrer.annotations().clone().unwrap_or_default().into_iter().collect(),
         });
     }
@@ -133,7 +141,10 @@ async fn beside(image: &RemoteImage, subject: &Digest) -> Result<Vec<Beside>, Re
 }
 
 fn text(inspected: &Inspected) -> String {
-    let mut text = format!("{}\n{} {}\n\n", inspected.reference, inspected.digest, inspected.media_type);
+    let mut text = format!(
+        "{}\n{} {}\n\n",
+        inspected.reference, inspected.digest, inspected.media_type
+    );
     let mut rows = table(&["  PLATFORM", "DIGEST", "SIZE", "LAYERS", "CREATED"]);
     for platform in &inspected.platforms {
         rows.add_row(vec![

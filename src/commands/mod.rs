@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::CommandFactory;
 use serde::Serialize;
@@ -12,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::{Cli, Command, GlobalArgs, LogFormat};
 use crate::config::file::{BuildFile, ConfigError};
 use crate::config::settings;
+use crate::progress::Progress;
 use crate::publish::PublishError;
 use crate::registry::{Overrides, Registries, RegistryError};
 use crate::report::terminal::Terminal;
@@ -50,9 +52,19 @@ impl Context {
         let overrides = Overrides {
             plain_http: self.global.registries.plain_http,
             // Relative to where the person is, not to build.toml.
-            ca: self.global.registries.registry_ca.as_ref().map(|p| std::path::absolute(p).unwrap_or_else(|_| p.clone())),
+            ca: self
+                .global
+                .registries
+                .registry_ca
+                .as_ref()
+                .map(|p| std::path::absolute(p).unwrap_or_else(|_| p.clone())),
         };
-        Registries::new(&file.registries, &file.root, overrides, self.terminal.line("registry"))
+        Registries::new(
+            &file.registries,
+            &file.root,
+            overrides,
+            Arc::new(Notes(self.terminal.clone())),
+        )
     }
 
     /// Waits for `work` unless the person stops the run first.
@@ -78,6 +90,18 @@ impl Context {
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             other => other.map_err(|e| Failure::Failed(anyhow::Error::new(e).context("cannot write to stdout"))),
         }
+    }
+}
+
+/// Passes on what must reach the person, and has no line of its own.
+struct Notes(Terminal);
+
+impl Progress for Notes {
+    fn step(&self, _: &str) {}
+    fn bytes(&self, _: u64, _: Option<u64>) {}
+    fn log(&self, _: &str) {}
+    fn note(&self, text: &str) {
+        self.0.say(text);
     }
 }
 

@@ -13,11 +13,9 @@ pub async fn run(context: &Context, args: &PromoteArgs) -> Result<(), Failure> {
     let judge = Judge::for_publishing(context.build_file()?, &args.judge)?;
     let registries = context.registries(&judge.file);
     let image = image::find_remote(context, &registries, &source).await?;
-    let opened = image::open_remote(context, &image, &[], false).await?;
-    let image = judge.admit(context, &args.source, image, &opened)?;
-    drop(opened);
+    let verdicts = judge.verdicts(&image::open_remote(context, &image, &[], false).await?)?;
+    let image = image::admit(context, &args.source, image, verdicts)?;
     let progress = context.terminal.line(&args.source);
-    let published =
-        publish::promote(&image, &destinations, &registries, progress.as_ref(), &context.cancel).await?;
+    let published = publish::promote(&image, &destinations, &registries, progress.as_ref(), &context.cancel).await?;
     print(context, &args.source, &published)
 }

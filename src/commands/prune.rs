@@ -73,7 +73,11 @@ async fn prune(
     before: Option<Timestamp>,
 ) -> Result<Pruned, RegistryError> {
     let tags = repository.tags().await?;
-    let chosen: Vec<String> = tags.iter().filter(|tag| tag.starts_with(&args.prefix)).cloned().collect();
+    let chosen: Vec<String> = tags
+        .iter()
+        .filter(|tag| tag.starts_with(&args.prefix))
+        .cloned()
+        .collect();
     let mut judged: Vec<Judged> = stream::iter(chosen)
         .map(|tag| judge(repository, tag, before))
         .buffered(AT_ONCE)
@@ -148,7 +152,10 @@ async fn remove_companions(repository: &Repository, judged: &[Judged]) -> Result
             continue;
         }
         let base = fallback_tag(&digest);
-        for companion in tags.iter().filter(|tag| **tag == base || tag.starts_with(&format!("{base}."))) {
+        for companion in tags
+            .iter()
+            .filter(|tag| **tag == base || tag.starts_with(&format!("{base}.")))
+        {
             repository.remove_tag(companion).await?;
         }
     }
@@ -158,7 +165,11 @@ async fn remove_companions(repository: &Repository, judged: &[Judged]) -> Result
 fn text(pruned: &Pruned) -> String {
     let mut text = String::new();
     for tag in &pruned.tags {
-        let pushed = tag.pushed.as_deref().map(|p| format!(", pushed {p}")).unwrap_or_default();
+        let pushed = tag
+            .pushed
+            .as_deref()
+            .map(|p| format!(", pushed {p}"))
+            .unwrap_or_default();
         let what = match (tag.kept, pruned.dry_run) {
             (Some(why), _) => format!("stays: {why}"),
             (None, true) => "would be removed".to_string(),

@@ -21,10 +21,8 @@ pub async fn run(context: &Context, args: &PushArgs) -> Result<(), Failure> {
     let destinations = destinations(&args.destinations, reference.tag.as_deref())?;
     let judge = Judge::for_publishing(context.build_file()?, &args.judge)?;
     let image = LayoutImage::open(&reference)?;
-    let opened = image::open_to_push(context, &reference).await?;
-    let index = judge.admit(context, &args.image, image.descriptor.clone(), &opened)?;
-    // Their trees are not needed any more, and large.
-    drop(opened);
+    let verdicts = image::judge_to_push(context, &reference, &judge).await?;
+    let index = image::admit(context, &args.image, image.descriptor.clone(), verdicts)?;
     let registries = context.registries(&judge.file);
     let progress = context.terminal.line(&args.image);
     let published = publish::publish(

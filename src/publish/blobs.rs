@@ -103,10 +103,16 @@ async fn one(
     for (registry, wanting) in missing {
         let holder = (0..sites.len()).find(|&i| has[i] && sites[i].name.registry == registry);
         let holder = holder.map(|i| sites[i].name.path.as_str());
-        let known = mount_from.iter().find(|name| name.registry == registry).map(|name| name.path.as_str());
+        let known = mount_from
+            .iter()
+            .find(|name| name.registry == registry)
+            .map(|name| name.path.as_str());
         let mut lead = None;
         for i in wanting {
-            let from = lead.map(|lead: usize| sites[lead].name.path.as_str()).or(holder).or(known);
+            let from = lead
+                .map(|lead: usize| sites[lead].name.path.as_str())
+                .or(holder)
+                .or(known);
             match (lead, from) {
                 (Some(_), Some(from)) => followers.push((i, from)),
                 (None, Some(from)) if sites[i].repository.mount(blob.digest(), from).await? => {

@@ -15,7 +15,11 @@ pub enum PublishError {
         "{reference} is {has} and the policy in build.toml ([[registries]], immutable) says that it stays; \
          this image is {new}. Push it under another tag"
     )]
-    Immutable { reference: String, has: String, new: String },
+    Immutable {
+        reference: String,
+        has: String,
+        new: String,
+    },
     #[error(
         "{reference} was set to {new}, and read back it is {found}: someone else sets the same tag at the same time. \
          The image itself is complete in the repository; decide which one the tag is for, and push or promote that again"

@@ -147,7 +147,11 @@ impl Shipment {
                 manifests.push(content(child)?);
             }
         }
-        let images = if manifests.is_empty() { std::slice::from_ref(&root) } else { &manifests };
+        let images = if manifests.is_empty() {
+            std::slice::from_ref(&root)
+        } else {
+            &manifests
+        };
         all_verified(images, index.verdicts())?;
         let mut blobs: Vec<Item> = Vec::new();
         let mut mount_from = Vec::new();
@@ -168,7 +172,10 @@ impl Shipment {
             root,
             manifests,
             blobs,
-            artifacts: artifacts.iter().map(|a| (a.manifest.clone(), a.place.clone())).collect(),
+            artifacts: artifacts
+                .iter()
+                .map(|a| (a.manifest.clone(), a.place.clone()))
+                .collect(),
             artifact_blobs: artifacts.iter().flat_map(|a| &a.blobs).map(in_memory).collect(),
             mount_from,
             origin: None,
@@ -199,13 +206,12 @@ fn parse<T: serde::de::DeserializeOwned>(content: &Content) -> Result<T, Publish
 
 /// Every manifest is one that a verdict is about. BuildKit's attestations, of the platform `unknown/unknown`, cannot be run.
 fn all_verified(images: &[Content], verdicts: &[Verdict]) -> Result<(), PublishError> {
-    let is_attestation =
-        |d: &Descriptor| d.platform().as_ref().is_some_and(|p| p.os().to_string() == "unknown");
+    let is_attestation = |d: &Descriptor| d.platform().as_ref().is_some_and(|p| p.os().to_string() == "unknown");
     let judged = |digest: &str| verdicts.iter().any(|v| v.digest() == Some(digest) && v.passed());
     let unverified = images
         .iter()
         .map(|image| &image.descriptor)
-        .find(|d| !is_attestation(d) && !judged(&d.digest().to_string()));
+        .find(|d| !is_attestation(d) && !judged(d.digest().as_ref()));
     match unverified {
         None => Ok(()),
         Some(descriptor) => Err(PublishError::Unverified {
@@ -232,14 +238,26 @@ async fn ship(
     try_join_all(incomplete.iter().map(|site| put_manifests(site, shipment))).await?;
     progress.step("uploading artifacts");
     let record = |site: &Site| record::of(site, shipment, &before, registries);
-    blobs::deliver(&incomplete, &shipment.artifact_blobs, &shipment.mount_from, &meter, progress).await?;
-    let artifacts = try_join_all(sites.iter().map(|site| put_artifacts(site, shipment, record(site), &meter))).await?;
+    blobs::deliver(
+        &incomplete,
+        &shipment.artifact_blobs,
+        &shipment.mount_from,
+        &meter,
+        progress,
+    )
+    .await?;
+    let artifacts = try_join_all(
+        sites
+            .iter()
+            .map(|site| put_artifacts(site, shipment, record(site), &meter)),
+    )
+    .await?;
     progress.step("setting tags");
     let changes = tags::set(&sites, shipment, &before, registries).await?;
     let mut delivered = Vec::new();
     for (destination, tag) in destinations.iter().zip(changes) {
         let of = |s: &&Site| s.name == destination.repository;
-        let counted = incomplete.iter().position(|site| of(site));
+        let counted = incomplete.iter().position(of);
         let at = sites.iter().position(|site| of(&site));
         delivered.push(Delivered {
             reference: destination.to_string(),
@@ -286,7 +304,7 @@ async fn put_manifests(site: &Site, shipment: &Shipment) -> Result<(), PublishEr
 async fn put_missing(site: &Site, manifest: &Content) -> Result<(), PublishError> {
     let digest = manifest.descriptor.digest();
     if !site.repository.has_manifest(digest).await? {
-        site.repository.put_manifest(&digest.to_string(), manifest).await?;
+        site.repository.put_manifest(digest.as_ref(), manifest).await?;
     }
     Ok(())
 }

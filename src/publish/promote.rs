@@ -123,8 +123,11 @@ async fn referrers(repository: &Repository, subject: &Digest) -> Result<Vec<Cont
     let wanted = listed.iter().filter(|referrer| {
         // The record of a push is about this repository.
         *referrer.media_type() == MediaType::ImageManifest
-            && referrer.artifact_type().as_ref().is_none_or(|t| t.as_ref() != RECORD_TYPE)
+            && referrer
+                .artifact_type()
+                .as_ref()
+                .is_none_or(|t| t.as_ref() != RECORD_TYPE)
     });
-    let fetched = wanted.map(|referrer| async move { repository.manifest(&referrer.digest().to_string()).await });
+    let fetched = wanted.map(|referrer| async move { repository.manifest(referrer.digest().as_ref()).await });
     Ok(try_join_all(fetched).await?)
 }

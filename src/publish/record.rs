@@ -24,10 +24,7 @@ pub(super) fn of(
     registries: &Registries,
 ) -> Option<Artifact> {
     let digest = shipment.root.descriptor.digest().to_string();
-    let tag = site
-        .tags
-        .iter()
-        .find(|tag| registries.is_temporary(&site.name, tag))?;
+    let tag = site.tags.iter().find(|tag| registries.is_temporary(&site.name, tag))?;
     let unchanged = before.iter().flatten().all(|has| has.as_deref() == Some(&digest));
     (!unchanged).then(|| artifact(&shipment.root.descriptor, tag, Timestamp::now()))
 }

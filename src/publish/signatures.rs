@@ -76,7 +76,10 @@ mod tests {
             .iter()
             .map(|key| json!({"mediaType": "x/y", "digest": digest, "size": 1, "annotations": {"sig": key}}))
             .collect();
-        content(MediaType::ImageManifest, json!({"schemaVersion": 2, "layers": layers}).to_string())
+        content(
+            MediaType::ImageManifest,
+            json!({"schemaVersion": 2, "layers": layers}).to_string(),
+        )
     }
 
     #[test]

@@ -24,9 +24,11 @@ pub(super) async fn look(
     shipment: &Shipment,
     registries: &Registries,
 ) -> Result<Vec<Vec<Option<String>>>, PublishError> {
-    try_join_all(sites.iter().map(|site| {
-        try_join_all(site.tags.iter().map(|tag| look_at(site, tag, shipment, registries)))
-    }))
+    try_join_all(
+        sites
+            .iter()
+            .map(|site| try_join_all(site.tags.iter().map(|tag| look_at(site, tag, shipment, registries)))),
+    )
     .await
 }
 
@@ -79,7 +81,9 @@ async fn set_one(
     }
     let change = match before {
         Some(before) if before == new => TagChange::Unchanged,
-        Some(before) => TagChange::Moved { from: before.to_string() },
+        Some(before) => TagChange::Moved {
+            from: before.to_string(),
+        },
         None => TagChange::Created,
     };
     if change != TagChange::Unchanged {

@@ -235,7 +235,8 @@ mod tests {
 
     #[test]
     fn a_token_is_preferred_to_a_password_sent_each_time() {
-        let bearer = parse(r#"Basic realm="x", Bearer realm="https://auth.example/token",service="reg",scope="a:b:pull""#);
+        let bearer =
+            parse(r#"Basic realm="x", Bearer realm="https://auth.example/token",service="reg",scope="a:b:pull""#);
         let expected = Challenge::Bearer {
             realm: "https://auth.example/token".parse().unwrap(),
             service: Some("reg".into()),

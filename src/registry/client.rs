@@ -130,8 +130,10 @@ impl Client {
 
     async fn once(&self, call: &Call, scopes: &[String]) -> Result<Response, RegistryError> {
         let url = self.url(&call.target).await?;
-        // The second round is for a challenge or an expired token; a third would be refused for the same reason.
-        for round in 0..2 {
+        // The first round may end with a challenge, the second with a token that has expired; a third token would be no better.
+        let mut rounds = 3;
+        loop {
+            rounds -= 1;
             let header = self.header_for(&url, scopes).await?;
             let request = self
                 .request(&call.method, &url, &call.headers, header.as_ref())
@@ -139,14 +141,13 @@ impl Client {
             let answered = tokio::time::timeout(ANSWER, request.send()).await;
             let response = self.answer(&call.doing, answered)?;
             if response.status() == StatusCode::UNAUTHORIZED {
-                if round == 0 && self.challenged(&response, &url, scopes, header.as_ref()).await? {
+                if rounds > 0 && self.challenged(&response, &url, scopes, header.as_ref()).await? {
                     continue;
                 }
                 return Err(self.denied(&call.doing, response).await);
             }
             return self.judged(&call.doing, response).await;
         }
-        unreachable!("the second round returns")
     }
 
     /// Sends a body that cannot be sent twice. The caller knows how to go on after a failure, a 401 among them.
@@ -249,7 +250,8 @@ impl Client {
             return Err(self.denied(doing, response).await);
         }
         let status = response.status();
-        if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT || status == StatusCode::TOO_MANY_REQUESTS {
+        if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT || status == StatusCode::TOO_MANY_REQUESTS
+        {
             return Err(self.refused(doing, response).await);
         }
         Ok(response)
@@ -294,7 +296,8 @@ impl Client {
                 };
                 let url = |scheme: &str| {
                     let text = format!("{scheme}://{host}");
-                    text.parse::<Url>().map_err(|e| self.protocol("finding it", format!("{text}: {e}")))
+                    text.parse::<Url>()
+                        .map_err(|e| self.protocol("finding it", format!("{text}: {e}")))
                 };
                 let (https, http) = (url("https")?, url("http")?);
                 match self.scheme {
@@ -325,7 +328,9 @@ impl Client {
 
 /// The wait that a failure asks for, if it is longer than ours.
 pub(super) fn obey(error: &RegistryError, wait: Duration) -> Duration {
-    error.retry_after().map_or(wait, |asked| asked.clamp(wait, LONGEST_WAIT))
+    error
+        .retry_after()
+        .map_or(wait, |asked| asked.clamp(wait, LONGEST_WAIT))
 }
 
 /// RFC 9110, 10.2.3: seconds, or a date.

@@ -52,7 +52,10 @@ impl Repository {
         let limit = crate::layout::Limits::default().json_bytes;
         if blob.size() > limit {
             let doing = format!("fetching the blob {}", blob.digest());
-            return Err(self.client.protocol(&doing, format!("its {} bytes are over the limit of {limit}", blob.size())));
+            return Err(self.client.protocol(
+                &doing,
+                format!("its {} bytes are over the limit of {limit}", blob.size()),
+            ));
         }
         let mut whole = Vec::new();
         let mut stream = std::pin::pin!(self.download(blob, 0));
@@ -124,7 +127,10 @@ impl Download {
                 let begins = response.headers().get(CONTENT_RANGE).and_then(|v| v.to_str().ok());
                 let expected = format!("bytes {}-", self.at);
                 if !begins.is_some_and(|range| range.starts_with(&expected)) {
-                    return Err(self.repository.client.protocol(&call.doing, "it sends another range than asked for"));
+                    return Err(self
+                        .repository
+                        .client
+                        .protocol(&call.doing, "it sends another range than asked for"));
                 }
                 self.skip = 0;
             }
@@ -158,4 +164,3 @@ impl Download {
         }
     }
 }
-

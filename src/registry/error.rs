@@ -17,10 +17,7 @@ pub enum RegistryError {
         doing: String,
         reason: String,
     },
-    #[error(
-        "registry {host}, {doing}: access is denied ({said}). {}",
-        if *.logged_in { "The login that docker has for it does not allow this" } else { "Log in first: docker login HOST" }
-    )]
+    #[error("registry {host}, {doing}: access is denied{}. {}", told(said), login_hint(host, *.logged_in))]
     Denied {
         host: String,
         doing: String,
@@ -50,7 +47,9 @@ pub enum RegistryError {
         doing: String,
         reason: String,
     },
-    #[error("registry {host}: what it serves as {expected} has the digest {found}: it was changed on the way, or in the registry")]
+    #[error(
+        "registry {host}: what it serves as {expected} has the digest {found}: it was changed on the way, or in the registry"
+    )]
     WrongDigest {
         host: String,
         expected: String,
@@ -66,7 +65,8 @@ impl RegistryError {
     /// Whether the same may work in a moment: broken connections, overload (408, 429) and failures of the server.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connection { .. } => true,
+            // What has a hint is a matter of settings.
+            Self::Connection { reason, .. } => hint(reason).is_empty(),
             Self::Status { status, .. } => transient(*status),
             Self::Token { status, .. } => status.is_none_or(transient),
             _ => false,
@@ -114,12 +114,23 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
 fn hint(reason: &str) -> &'static str {
     if reason.contains("UnknownIssuer") {
         ". Its certificate is of no authority known here: name it with --registry-ca FILE, or as `ca` in build.toml's [[registries]]"
-    } else if reason.contains("CertificateRequired") || reason.contains("HandshakeFailure") {
+    } else if reason.contains("CertificateRequired")
+        || reason.contains("BadCertificate")
+        || reason.contains("HandshakeFailure")
+    {
         ". It may want a client certificate: `client-cert` and `client-key` in build.toml's [[registries]]"
     } else if reason.contains("InvalidContentType") || reason.contains("corrupt message") {
         ". It does not speak TLS; if plain http is meant, say --plain-http, or `plain-http = true` in build.toml's [[registries]]"
     } else {
         ""
+    }
+}
+
+fn login_hint(host: &str, logged_in: bool) -> String {
+    if logged_in {
+        "The login that docker has for it does not allow this".into()
+    } else {
+        format!("Log in first: docker login {host}")
     }
 }
 
@@ -175,7 +186,15 @@ mod tests {
 
     #[test]
     fn what_may_pass_is_tried_again_and_nothing_else() {
-        for (status, expected) in [(408, true), (429, true), (500, true), (503, true), (400, false), (404, false), (501, false)] {
+        for (status, expected) in [
+            (408, true),
+            (429, true),
+            (500, true),
+            (503, true),
+            (400, false),
+            (404, false),
+            (501, false),
+        ] {
             assert_eq!(transient(StatusCode::from_u16(status).unwrap()), expected, "{status}");
         }
     }

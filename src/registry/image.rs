@@ -37,7 +37,7 @@ impl RemoteImage {
         if layout::is_index(image.root.descriptor.media_type()) {
             let index: ImageIndex = image.parse(&image.root)?;
             for child in index.manifests() {
-                let mut content = repository.manifest(&child.digest().to_string()).await?;
+                let mut content = repository.manifest(child.digest().as_ref()).await?;
                 content.descriptor = child.clone();
                 let platform = child.platform().as_ref();
                 match platform.and_then(|p| layout::known_platform(p.os(), p.architecture())) {
@@ -48,7 +48,8 @@ impl RemoteImage {
         } else {
             let manifest: ImageManifest = image.parse(&image.root)?;
             let config = repository.blob(manifest.config()).await?;
-            let config: ImageConfiguration = serde_json::from_slice(&config).map_err(|e| image.bad(manifest.config(), e))?;
+            let config: ImageConfiguration =
+                serde_json::from_slice(&config).map_err(|e| image.bad(manifest.config(), e))?;
             match layout::known_platform(config.os(), config.architecture()) {
                 Some(platform) => image.platforms.push((platform, image.root.clone())),
                 None => image.others.push(image.root.clone()),
@@ -110,4 +111,3 @@ impl ImageBlobs for BlockingBlobs<'_> {
         Ok(Box::new(SyncIoBridge::new_with_handle(reader, self.handle.clone())))
     }
 }
-

@@ -64,7 +64,8 @@ impl Repository {
         let parsed: Result<ImageIndex, _> = serde_json::from_slice(&index.bytes);
         let parsed = parsed.map_err(|e| {
             let doing = format!("reading the referrers in {}", self.path());
-            self.client.protocol(&doing, format!("{} is no index: {e}", index.descriptor.digest()))
+            self.client
+                .protocol(&doing, format!("{} is no index: {e}", index.descriptor.digest()))
         })?;
         Ok(parsed.manifests().clone())
     }
@@ -122,7 +123,9 @@ impl Repository {
             referrer.bytes.len() as u64,
             digest.clone(),
         );
-        let config_type = manifest.config.and_then(|c| c["mediaType"].as_str().map(str::to_string));
+        let config_type = manifest
+            .config
+            .and_then(|c| c["mediaType"].as_str().map(str::to_string));
         let artifact_type = manifest.artifact_type.or(config_type);
         descriptor.set_artifact_type(artifact_type.map(|t| t.as_str().into()));
         descriptor.set_annotations(manifest.annotations);

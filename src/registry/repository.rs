@@ -108,7 +108,9 @@ impl Repository {
         let rest = match from {
             Some(from) => {
                 let mut query = url::form_urlencoded::Serializer::new(String::new());
-                query.append_pair("mount", &digest.to_string()).append_pair("from", from);
+                query
+                    .append_pair("mount", digest.as_ref())
+                    .append_pair("from", from);
                 format!("blobs/uploads/?{}", query.finish())
             }
             None => "blobs/uploads/".to_string(),
@@ -143,12 +145,15 @@ impl Repository {
 
     /// The `Location` of a response, which may be relative.
     pub(super) fn location(&self, doing: &str, response: &Response) -> Result<Url, RegistryError> {
-        let location = response.headers().get(http::header::LOCATION).and_then(|v| v.to_str().ok());
+        let location = response
+            .headers()
+            .get(http::header::LOCATION)
+            .and_then(|v| v.to_str().ok());
         let location = location.ok_or_else(|| self.client.protocol(doing, "its answer has no Location"))?;
-        response
-            .url()
-            .join(location)
-            .map_err(|e| self.client.protocol(doing, format!("its Location {location:?} is no URL: {e}")))
+        response.url().join(location).map_err(|e| {
+            self.client
+                .protocol(doing, format!("its Location {location:?} is no URL: {e}"))
+        })
     }
 
     /// The manifest that a tag or digest stands for, its bytes checked against the digest asked for.
@@ -164,7 +169,12 @@ impl Repository {
             return Err(self.client.refused(&call.doing, response).await);
         }
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        let content_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default().to_string();
+        let content_type = content_type
+            .unwrap_or_default()
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .to_string();
         let bytes = bounded_body(response, MANIFEST_BYTES).await;
         let bytes = bytes.map_err(|reason| self.client.protocol(&call.doing, reason))?;
         let digest = crate::layout::sha256_digest(&Sha256::digest(&bytes).into());
@@ -183,18 +193,20 @@ impl Repository {
     }
 
     pub async fn manifest(&self, target: &str) -> Result<Content, RegistryError> {
-        self.find_manifest(target).await?.ok_or_else(|| RegistryError::NotFound {
-            repository: self.name(),
-            what: if target.contains(':') {
-                format!("manifest {target}")
-            } else {
-                format!("tag {target}")
-            },
-        })
+        self.find_manifest(target)
+            .await?
+            .ok_or_else(|| RegistryError::NotFound {
+                repository: self.name(),
+                what: if target.contains(':') {
+                    format!("manifest {target}")
+                } else {
+                    format!("tag {target}")
+                },
+            })
     }
 
     pub async fn has_manifest(&self, digest: &Digest) -> Result<bool, RegistryError> {
-        Ok(self.head(&digest.to_string()).await?.is_some())
+        Ok(self.head(digest.as_ref()).await?.is_some())
     }
 
     /// The digest that a tag stands for, without its content where the registry says it.
@@ -205,7 +217,10 @@ impl Repository {
         let said = headers.get("docker-content-digest").and_then(|v| v.to_str().ok());
         match said {
             Some(digest) => Ok(Some(digest.to_string())),
-            None => Ok(self.find_manifest(tag).await?.map(|m| m.descriptor.digest().to_string())),
+            None => Ok(self
+                .find_manifest(tag)
+                .await?
+                .map(|m| m.descriptor.digest().to_string())),
         }
     }
 
@@ -231,7 +246,9 @@ impl Repository {
         call.body = manifest.bytes.clone();
         let response = self.send(&call).await?;
         match response.status() {
-            StatusCode::CREATED | StatusCode::OK | StatusCode::ACCEPTED => Ok(response.headers().contains_key("oci-subject")),
+            StatusCode::CREATED | StatusCode::OK | StatusCode::ACCEPTED => {
+                Ok(response.headers().contains_key("oci-subject"))
+            }
             _ => Err(self.client.refused(&call.doing, response).await),
         }
     }
@@ -254,7 +271,11 @@ impl Repository {
         struct Page {
             tags: Option<Vec<String>>,
         }
-        let mut call = self.call(format!("listing the tags of {}", self.path), Method::GET, "tags/list?n=1000");
+        let mut call = self.call(
+            format!("listing the tags of {}", self.path),
+            Method::GET,
+            "tags/list?n=1000",
+        );
         let mut tags = Vec::new();
         for _ in 0..TAG_PAGES {
             let response = self.send(&call).await?;
@@ -296,6 +317,8 @@ fn media_type(bytes: &[u8], content_type: String) -> MediaType {
     struct Typed {
         media_type: Option<String>,
     }
-    let own = serde_json::from_slice::<Typed>(bytes).ok().and_then(|typed| typed.media_type);
+    let own = serde_json::from_slice::<Typed>(bytes)
+        .ok()
+        .and_then(|typed| typed.media_type);
     own.unwrap_or(content_type).as_str().into()
 }

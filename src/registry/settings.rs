@@ -64,14 +64,20 @@ impl Registries {
 
     /// Whether the tag, once set, must not stand for anything else.
     pub fn is_immutable(&self, name: &RepositoryName, tag: &str) -> bool {
-        self.policy(&name.registry)
-            .is_some_and(|p| p.immutable.iter().any(|pattern| pattern.matches(&format!("{}:{tag}", name.path))))
+        self.policy(&name.registry).is_some_and(|p| {
+            p.immutable
+                .iter()
+                .any(|pattern| pattern.matches(&format!("{}:{tag}", name.path)))
+        })
     }
 
     /// Whether the tag is one that `prune` will remove some day.
     pub fn is_temporary(&self, name: &RepositoryName, tag: &str) -> bool {
-        self.policy(&name.registry)
-            .is_some_and(|p| p.temporary.iter().any(|pattern| pattern.matches(&format!("{}:{tag}", name.path))))
+        self.policy(&name.registry).is_some_and(|p| {
+            p.temporary
+                .iter()
+                .any(|pattern| pattern.matches(&format!("{}:{tag}", name.path)))
+        })
     }
 
     /// The first entry that fits, as with the series of build.toml.
@@ -121,13 +127,21 @@ impl Registries {
             }
         }
         let said = self.overrides.plain_http || policy.is_some_and(|p| p.plain_http);
-        let http = builder.build().map_err(|e| setup("these TLS settings".into(), e.to_string()))?;
+        let http = builder
+            .build()
+            .map_err(|e| setup("these TLS settings".into(), e.to_string()))?;
         let scheme = match (said, is_loopback(host_only(host))) {
             (true, _) => Scheme::PlainHttp,
             (false, true) => Scheme::Either,
             (false, false) => Scheme::Tls,
         };
-        Ok(Client::new(host, http, scheme, self.patience, Arc::clone(&self.progress)))
+        Ok(Client::new(
+            host,
+            http,
+            scheme,
+            self.patience,
+            Arc::clone(&self.progress),
+        ))
     }
 }
 
@@ -157,7 +171,13 @@ mod tests {
 
     #[test]
     fn loopback_is_known_in_each_spelling() {
-        for host in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.1.2.3", "[::1]:5000"] {
+        for host in [
+            "localhost",
+            "localhost:5000",
+            "127.0.0.1:5000",
+            "127.1.2.3",
+            "[::1]:5000",
+        ] {
             assert!(is_loopback(host_only(host)), "{host}");
         }
         for host in ["localhost.example.com:80", "128.0.0.1", "reg:5000"] {

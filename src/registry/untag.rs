@@ -27,7 +27,8 @@ impl Repository {
         let config = content(MediaType::ImageConfig, "{}".to_string());
         if !self.has_blob(&config.descriptor).await? {
             let source = Source::Memory(config.bytes.clone());
-            self.upload(&config.descriptor, &source, None, &Default::default()).await?;
+            self.upload(&config.descriptor, &source, None, &Default::default())
+                .await?;
         }
         // The tag and the time make it one that nothing else stands for.
         let dummy = json!({
@@ -39,7 +40,7 @@ impl Repository {
         });
         let dummy = content(MediaType::ImageManifest, dummy.to_string());
         self.put_manifest(tag, &dummy).await?;
-        self.delete(&dummy.descriptor.digest().to_string()).await?;
+        self.delete(dummy.descriptor.digest().as_ref()).await?;
         Ok(())
     }
 }

@@ -140,19 +140,27 @@ impl Repository {
     async fn begin(&self, blob: &Descriptor) -> Result<Session, RegistryError> {
         match self.mount_or_begin(blob.digest(), None).await? {
             Mounted::Upload(url) => Ok(Session { url, offset: 0 }),
-            Mounted::Done => Err(self.client.protocol("beginning an upload", "it mounts what nobody asked it to mount")),
+            Mounted::Done => Err(self
+                .client
+                .protocol("beginning an upload", "it mounts what nobody asked it to mount")),
         }
     }
 
     /// Where the registry stands with an upload; `None` if it has dropped it.
     async fn standing(&self, left: &Session) -> Result<Option<Session>, RegistryError> {
-        let mut call = self.call(format!("asking how far an upload to {} is", self.path()), Method::GET, "");
+        let mut call = self.call(
+            format!("asking how far an upload to {} is", self.path()),
+            Method::GET,
+            "",
+        );
         call.target = Target::Url(left.url.clone());
         let response = self.send(&call).await?;
         if !response.status().is_success() {
             return Ok(None);
         }
-        let url = self.location(&call.doing, &response).unwrap_or_else(|_| left.url.clone());
+        let url = self
+            .location(&call.doing, &response)
+            .unwrap_or_else(|_| left.url.clone());
         Ok(received(&response).map(|offset| Session { url, offset }))
     }
 
@@ -213,7 +221,7 @@ impl Repository {
         let mut url = session.url.clone();
         let method = match closes {
             Some(blob) => {
-                url.query_pairs_mut().append_pair("digest", &blob.digest().to_string());
+                url.query_pairs_mut().append_pair("digest", blob.digest().as_ref());
                 Method::PUT
             }
             None => Method::PATCH,
@@ -256,9 +264,9 @@ impl Repository {
             reason,
         };
         match source.digest_on_disk().await {
-            Some(Ok(found)) if found != blob.digest().to_string() => {
-                Err(damaged(format!("its content has the digest {found}: the file is damaged")))
-            }
+            Some(Ok(found)) if found != blob.digest().to_string() => Err(damaged(format!(
+                "its content has the digest {found}: the file is damaged"
+            ))),
             Some(Err(e)) => Err(damaged(e.to_string())),
             _ => Ok(()),
         }

@@ -138,7 +138,11 @@ impl Distribution {
         let started = Instant::now();
         while TcpStream::connect(self.address).is_err() {
             let log = || std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-            assert!(started.elapsed() < Duration::from_secs(30), "docker-registry does not start: {}", log());
+            assert!(
+                started.elapsed() < Duration::from_secs(30),
+                "docker-registry does not start: {}",
+                log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -191,7 +191,10 @@ async fn pass(
         _ => u64::MAX,
     };
     let change = matches!(fault, Some(Fault::ChangeAnswer));
-    Ok(Response::from_parts(parts, pour(body, asked.received.clone(), limit, change)))
+    Ok(Response::from_parts(
+        parts,
+        pour(body, asked.received.clone(), limit, change),
+    ))
 }
 
 fn whole(bytes: Bytes) -> Body {

@@ -69,7 +69,9 @@ impl Project {
                 image.config["config"]["Labels"][name] = json!(value);
             }
             let layers = [tar_of(&image.tree), filler_layer(seed * 2 + i as u64, filler)];
-            let digests = layers.each_ref().map(|layer| format!("sha256:{}", hex::encode(Sha256::digest(layer))));
+            let digests = layers
+                .each_ref()
+                .map(|layer| format!("sha256:{}", hex::encode(Sha256::digest(layer))));
             image.config["rootfs"]["diff_ids"] = json!(digests);
             image.config["history"] = json!([{"created_by": "base"}, {"created_by": "agent"}]);
             let layers = layers.map(|layer| layout.write_blob(MediaType::ImageLayer, &layer).unwrap());
