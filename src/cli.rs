@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::platform::Platform;
 use crate::runtime::RuntimeBinary;
 
-/// Build, verify and compare the OVN BGP Agent container images.
+/// Build, verify, compare and publish the OVN BGP Agent container images.
 ///
 /// Without a subcommand it builds.
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ Examples:
   DISTRO=ubuntu_jammy PROJECT_REF=6.0.0 obgp-build    the environment of the old build.sh
   obgp-build plan --project-ref master --json         what would be done, every input resolved
   obgp-build verify oci:dist/oci:7.0.0-ubuntu_noble   the contract, checked without running anything
+  obgp-build push oci:dist/oci:7.0.0-ubuntu_noble quay.io/team/ovn-bgp-agent
+                                                      the verified image under its tag, which is set last
   obgp-build doctor                                   what this machine lacks, and the command that mends it
 
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 the image breaks its contract, 130 interrupted."
@@ -50,6 +52,20 @@ pub struct GlobalArgs {
     /// The form of diagnostic logs on stderr (their level: RUST_LOG)
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+    #[command(flatten)]
+    pub registries: RegistryArgs,
+}
+
+/// How registries are reached; more of it is in build.toml. Logins are docker's (`docker login`).
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Registries")]
+pub struct RegistryArgs {
+    /// Talk to registries without TLS. Those on loopback need no saying
+    #[arg(long, global = true)]
+    pub plain_http: bool,
+    /// Certificates (PEM) to trust for registries, besides the system's
+    #[arg(long, global = true, value_name = "FILE", env = "OBGP_REGISTRY_CA")]
+    pub registry_ca: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -76,6 +92,14 @@ pub enum Command {
     Plan(Box<TargetArgs>),
     /// Check an image against the contract, on its layers, without running it
     Verify(VerifyArgs),
+    /// Publish a verified image: blobs, manifests, index, and the tag last
+    Push(PushArgs),
+    /// Copy a published image by digest, with all that belongs to it, and set tags
+    Promote(PromoteArgs),
+    /// Show what a registry has under a name: platforms, sizes, labels, signatures, referrers
+    Inspect(InspectArgs),
+    /// Remove temporary tags from a repository
+    Prune(PruneArgs),
     /// Compare two images: packages, Python distributions, files, config
     Diff(DiffArgs),
     /// List what is in an image: Debian packages, Python distributions, Rust crates
@@ -180,9 +204,12 @@ pub enum CompressionArg {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   obgp-build verify oci:dist/oci:7.0.0-ubuntu_noble
-  obgp-build verify docker:ovn-bgp-agent:latest --distro ubuntu_noble --json")]
+  obgp-build verify docker:ovn-bgp-agent:latest --distro ubuntu_noble --json
+  obgp-build verify quay.io/team/ovn-bgp-agent:7.0.0-ubuntu_noble
+
+An image in a registry is read from there, every platform, and nothing of it is stored.")]
 pub struct VerifyArgs {
-    /// `oci:DIR[:TAG]` or `docker:NAME`
+    /// `oci:DIR[:TAG]`, `docker:NAME`, or `HOST/PATH:TAG` of a registry
     #[arg(value_name = "IMAGE")]
     pub image: String,
     #[command(flatten)]
@@ -205,10 +232,11 @@ pub struct ExpectArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   obgp-build diff oci:old/oci:7.0.0-ubuntu_noble oci:dist/oci:7.0.0-ubuntu_noble
+  obgp-build diff quay.io/team/ovn-bgp-agent:7.0.0-ubuntu_noble oci:dist/oci:7.0.0-ubuntu_noble
 
 Exits 0 whether or not they differ.")]
 pub struct DiffArgs {
-    /// `oci:DIR[:TAG]` or `docker:NAME`
+    /// `oci:DIR[:TAG]`, `docker:NAME`, or `HOST/PATH:TAG` of a registry
     #[arg(value_name = "IMAGE")]
     pub old: String,
     #[arg(value_name = "IMAGE")]
@@ -216,6 +244,85 @@ pub struct DiffArgs {
     /// Only these platforms [default: those that both have]
     #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
     pub platform: Vec<Platform>,
+}
+
+/// What an image is judged by before it is published.
+#[derive(Clone, Debug, Default, Args)]
+pub struct JudgeArgs {
+    /// The distro it must be [default: what its labels and os-release say]
+    #[arg(long, value_name = "DISTRO")]
+    pub distro: Option<String>,
+    /// The contract [default: images/NAME.toml beside build.toml]
+    #[arg(long, value_name = "FILE")]
+    pub contract: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  obgp-build push oci:dist/oci:7.0.0-ubuntu_noble quay.io/team/ovn-bgp-agent
+  obgp-build push oci:dist/oci:7.0.0-ubuntu_noble localhost:5000/agent:test quay.io/team/agent:7.0.0 --json
+
+The contract is verified first; an image that breaks it is not published. Blobs that a registry has are not sent again,
+so a push that was stopped goes on where it was. Tags that build.toml calls immutable are not overwritten.")]
+pub struct PushArgs {
+    /// `oci:DIR[:TAG]`
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// Where to: `HOST/PATH[:TAG]`; without TAG, that of the layout
+    #[arg(value_name = "REF", required = true)]
+    pub destinations: Vec<String>,
+    #[command(flatten)]
+    pub judge: JudgeArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  obgp-build promote quay.io/team/agent:change_1234_7.0.0-ubuntu_noble quay.io/team/agent:7.0.0-ubuntu_noble
+  obgp-build promote localhost:5000/agent@sha256:… quay.io/team/agent:7.0.0 docker.io/team/agent:7.0.0
+
+The source is resolved to its digest once, and verified by reading its layers. Manifests, blobs, signatures, attestations
+and referrers follow it; within a registry no blob is moved.")]
+pub struct PromoteArgs {
+    /// `HOST/PATH:TAG` or `HOST/PATH@DIGEST`
+    #[arg(value_name = "SRC")]
+    pub source: String,
+    /// Where to: `HOST/PATH[:TAG]`; without TAG, that of SRC
+    #[arg(value_name = "DST", required = true)]
+    pub destinations: Vec<String>,
+    #[command(flatten)]
+    pub judge: JudgeArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  obgp-build inspect quay.io/team/ovn-bgp-agent:7.0.0-ubuntu_noble --json")]
+pub struct InspectArgs {
+    /// `HOST/PATH:TAG` or `HOST/PATH@DIGEST`
+    #[arg(value_name = "REF")]
+    pub reference: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  obgp-build prune quay.io/team/ovn-bgp-agent --prefix change_ --older-than 7d --dry-run
+  obgp-build prune quay.io/team/ovn-bgp-agent --prefix change_1234_
+
+A tag's age is that of its last push, of which pushes to temporary tags (build.toml, [[registries]]) leave a record beside
+the image. A tag of unknown age stays. Only tags are removed: an image that another tag stands for is not touched, and
+what no tag reaches is left to the registry's garbage collection.")]
+pub struct PruneArgs {
+    /// `HOST/PATH`
+    #[arg(value_name = "REPO")]
+    pub repository: String,
+    /// Only tags that begin with this
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub prefix: String,
+    /// Only tags pushed at least so long ago: `7d`, `36h` [default: of any age]
+    #[arg(long, value_name = "AGE")]
+    pub older_than: Option<jiff::Span>,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]

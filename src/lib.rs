@@ -23,6 +23,8 @@ pub mod plan;
 pub mod platform;
 pub mod progress;
 pub mod project;
+pub mod publish;
+pub mod registry;
 pub mod report;
 pub mod runtime;
 pub mod sign;

@@ -104,7 +104,11 @@ const CHECKS: &[Check] = &[
         &["sudo", "-n", "-l"],
         &["(root) NOPASSWD: /usr/local/bin/obgp-runtime privsep *"],
     ),
-    refused("sudo-foreign-context", FOREIGN_CONTEXT, &["obgp-runtime privsep: refused:"]),
+    refused(
+        "sudo-foreign-context",
+        FOREIGN_CONTEXT,
+        &["obgp-runtime privsep: refused:"],
+    ),
 ];
 
 /// sudo allows it, `obgp-runtime privsep` does not.

@@ -53,6 +53,21 @@ pub fn key(parts: &[&str]) -> [u8; 32] {
     hasher.finalize().into()
 }
 
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let small = fs::metadata(path).ok()?.len() <= MAX_BYTES;
+    small.then(|| fs::read(path).ok())?
+}
+
+fn decode(bytes: &[u8]) -> Option<([u8; 32], Remembered)> {
+    let entry: OwnedEntry = postcard::from_bytes(bytes).ok()?;
+    let remembered = Remembered {
+        manifest: serde_json::from_slice(&entry.manifest).ok()?,
+        uncompressed_bytes: entry.uncompressed_bytes,
+        tree: entry.tree,
+    };
+    Some((entry.key, remembered))
+}
+
 /// The memory of one output directory.
 pub struct State {
     dir: PathBuf,
@@ -71,17 +86,21 @@ impl State {
 
     /// What was remembered of `target` under exactly this key.
     pub fn recall(&self, target: &str, key: &[u8; 32]) -> Option<Remembered> {
-        let path = self.path(target);
-        if fs::metadata(&path).ok()?.len() > MAX_BYTES {
-            return None;
-        }
-        let bytes = fs::read(&path).ok()?;
-        let entry: OwnedEntry = postcard::from_bytes(bytes.strip_prefix(FORMAT.as_bytes())?).ok()?;
-        (entry.key == *key).then_some(())?;
-        Some(Remembered {
-            manifest: serde_json::from_slice(&entry.manifest).ok()?,
-            uncompressed_bytes: entry.uncompressed_bytes,
-            tree: entry.tree,
+        let bytes = read(&self.path(target))?;
+        let (found, remembered) = decode(bytes.strip_prefix(FORMAT.as_bytes())?)?;
+        (found == *key).then_some(remembered)
+    }
+
+    /// What was remembered of the image with this manifest, whatever target it was built as.
+    pub fn recall_manifest(&self, digest: &str) -> Option<Remembered> {
+        let files = fs::read_dir(&self.dir).ok()?.flatten().map(|entry| entry.path());
+        files.filter_map(|path| read(&path)).find_map(|bytes| {
+            let bytes = bytes.strip_prefix(FORMAT.as_bytes())?;
+            // The fields before the tree, which is large.
+            let ((_, manifest), _): (([u8; 32], Vec<u8>), _) = postcard::take_from_bytes(bytes).ok()?;
+            let manifest: oci_spec::image::Descriptor = serde_json::from_slice(&manifest).ok()?;
+            (manifest.digest().to_string() == digest).then_some(())?;
+            decode(bytes)?.1.into()
         })
     }
 
@@ -164,6 +183,12 @@ mod tests {
         assert_eq!(back.manifest, remembered().manifest);
         assert!(state.recall("a linux/amd64", &key(&["xy", ""])).is_none());
         assert!(state.recall("a linux/arm64", &key(&["x", "y"])).is_none());
+        let digest = remembered().manifest.digest().to_string();
+        assert_eq!(
+            state.recall_manifest(&digest).unwrap().tree.content("etc/x"),
+            Some(b"abc".as_slice())
+        );
+        assert!(state.recall_manifest(&digest.replace('0', "1")).is_none());
     }
 
     #[test]

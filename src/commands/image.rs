@@ -1,28 +1,33 @@
-//! Images as commands name them, `oci:DIR[:TAG]` or `docker:NAME`, read into trees and judged.
+//! Images as commands name them, `oci:DIR[:TAG]`, `docker:NAME` or `HOST/PATH:TAG`, read into trees and judged.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
-use oci_spec::image::ImageConfiguration;
-use tokio::task::spawn_blocking;
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
+use serde_json::json;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::io::SyncIoBridge;
 
-use super::Context;
-use crate::cli::ExpectArgs;
+use super::{Context, Failure};
+use crate::cli::{ExpectArgs, JudgeArgs};
 use crate::config::file::{BuildFile, ConfigError, Distro, Family};
 use crate::config::settings::find_distro;
 use crate::engine::Engine;
-use crate::layout::{self, LayoutImage, LayoutReference, ReadOptions, Tree};
+use crate::layout::{self, LayoutImage, LayoutReference, ReadImage, ReadOptions, Tree};
 use crate::lock;
 use crate::platform::Platform;
-use crate::verify::{self, Contract, Expectation, ImageUnderTest, Verdict};
+use crate::registry::{Access, ImageReference, Registries, RemoteImage};
+use crate::report::text;
+use crate::state::State;
+use crate::verify::{self, Contract, Expectation, ImageUnderTest, Verdict, Verified};
 
 #[derive(Clone, Debug)]
 pub enum ImageName {
     Layout(LayoutReference),
     Engine(String),
+    Registry(ImageReference),
 }
 
 impl FromStr for ImageName {
@@ -35,9 +40,12 @@ impl FromStr for ImageName {
                 Ok(ImageName::Layout(reference))
             }
             Some(("docker", rest)) if !rest.is_empty() => Ok(ImageName::Engine(rest.to_string())),
-            _ => Err(ConfigError::Invalid(format!(
-                "{text:?} does not say where the image is: oci:DIR[:TAG] for a layout, docker:NAME for an engine"
-            ))),
+            _ => text.parse().map(ImageName::Registry).map_err(|_| {
+                ConfigError::Invalid(format!(
+                    "{text:?} does not say where the image is: oci:DIR[:TAG] for a layout, docker:NAME for an engine, \
+                     HOST/PATH:TAG for a registry"
+                ))
+            }),
         }
     }
 }
@@ -54,6 +62,19 @@ pub struct Opened {
     pub uncompressed: u64,
 }
 
+impl Opened {
+    fn new(platform: Platform, digest: String, read: ReadImage) -> Self {
+        Opened {
+            platform,
+            digest: Some(digest),
+            compressed: read.image_manifest.layers().iter().map(|l| l.size()).sum(),
+            uncompressed: read.uncompressed_size,
+            config: read.config,
+            tree: read.tree,
+        }
+    }
+}
+
 /// Reads the platforms asked for, or all there are, each on its own core.
 pub async fn open(
     context: &Context,
@@ -64,7 +85,122 @@ pub async fn open(
     match name {
         ImageName::Layout(reference) => open_layout(context, reference, platforms, hash_files).await,
         ImageName::Engine(image) => open_engine(context, image, platforms, hash_files).await,
+        ImageName::Registry(reference) => {
+            let registries = context.registries(&context.build_file()?);
+            let image = find_remote(context, &registries, reference).await?;
+            open_remote(context, &image, platforms, hash_files).await
+        }
     }
+}
+
+/// What a reference stands for in its registry: all manifests, no layers.
+pub async fn find_remote(
+    context: &Context,
+    registries: &Registries,
+    reference: &ImageReference,
+) -> anyhow::Result<RemoteImage> {
+    let target = reference.target().ok_or_else(|| {
+        ConfigError::Invalid(format!(
+            "{reference} names a repository; say which image, with :TAG or @DIGEST"
+        ))
+    })?;
+    let repository = registries.repository(&reference.repository, Access::Pull)?;
+    Ok(context
+        .unless_cancelled(RemoteImage::open(&repository, &target))
+        .await??)
+}
+
+/// Reads platforms of an image in a registry, the layers streamed through.
+pub async fn open_remote(
+    context: &Context,
+    image: &RemoteImage,
+    platforms: &[Platform],
+    hash_files: bool,
+) -> anyhow::Result<Vec<Opened>> {
+    must_have(platforms, image.platforms.iter().map(|(p, _)| *p))?;
+    let progress = context.terminal.line(&image.repository.name());
+    progress.step("reading the layers");
+    let image = Arc::new(image.clone());
+    let mut tasks = Vec::new();
+    for (i, (platform, _)) in image.platforms.iter().enumerate() {
+        if !platforms.is_empty() && !platforms.contains(platform) {
+            continue;
+        }
+        let image = Arc::clone(&image);
+        let handle = tokio::runtime::Handle::current();
+        tasks.push(spawn_blocking(move || {
+            let options = ReadOptions {
+                keep: &verify::keeps,
+                hash_files,
+                ..ReadOptions::default()
+            };
+            let (platform, content) = &image.platforms[i];
+            let read = layout::read_image(&image.blocking(handle), &content.descriptor, &options)?;
+            Ok::<_, layout::ReadError>(Opened::new(*platform, content.descriptor.digest().to_string(), read))
+        }));
+    }
+    finish(context, tasks).await
+}
+
+fn must_have(asked: &[Platform], has: impl Iterator<Item = Platform>) -> anyhow::Result<()> {
+    let has: Vec<Platform> = has.collect();
+    if let Some(missing) = asked.iter().find(|p| !has.contains(p)) {
+        let has: Vec<String> = has.iter().map(Platform::to_string).collect();
+        bail!("the image has no {missing}; it has {}", has.join(", "));
+    }
+    Ok(())
+}
+
+async fn finish(
+    context: &Context,
+    tasks: Vec<JoinHandle<Result<Opened, layout::ReadError>>>,
+) -> anyhow::Result<Vec<Opened>> {
+    let mut opened = Vec::new();
+    for task in tasks {
+        opened.push(context.unless_cancelled(task).await???);
+    }
+    if opened.is_empty() {
+        bail!("the image has no linux/amd64 or linux/arm64 manifest");
+    }
+    Ok(opened)
+}
+
+/// The verdicts on all platforms of a layout's image, for a push: what the build remembers of them need not be read again.
+/// The blobs' digests are checked by the registry.
+pub async fn judge_to_push(
+    context: &Context,
+    reference: &LayoutReference,
+    judge: &Judge,
+) -> anyhow::Result<Vec<Verdict>> {
+    let image = LayoutImage::open(reference)?;
+    let state = State::new(reference.dir.parent().unwrap_or(&reference.dir));
+    let mut verdicts = Vec::new();
+    for (platform, manifest) in &image.platforms {
+        match recall(&image, &state, *platform, manifest) {
+            // One tree at a time: they are large.
+            Some(opened) => verdicts.push(judge.verdict(&opened)?),
+            None => {
+                let progress = context.terminal.line(&reference.to_string());
+                progress.step("reading the layers");
+                return judge.verdicts(&open_layout(context, reference, &[], false).await?);
+            }
+        }
+    }
+    Ok(verdicts)
+}
+
+fn recall(image: &LayoutImage, state: &State, platform: Platform, manifest: &Descriptor) -> Option<Opened> {
+    let image_manifest: ImageManifest = image.layout().read_json(manifest).ok()?;
+    let config = image.layout().read_json(image_manifest.config()).ok()?;
+    let remembered = state.recall_manifest(manifest.digest().as_ref())?;
+    Some(Opened {
+        platform,
+        digest: Some(manifest.digest().to_string()),
+        config,
+        tree: remembered.tree,
+        compressed: image_manifest.layers().iter().map(|l| l.size()).sum(),
+        uncompressed: remembered.uncompressed_bytes,
+    })
 }
 
 async fn open_layout(
@@ -74,13 +210,7 @@ async fn open_layout(
     hash_files: bool,
 ) -> anyhow::Result<Vec<Opened>> {
     let image = Arc::new(LayoutImage::open(reference)?);
-    if let Some(missing) = platforms
-        .iter()
-        .find(|p| !image.platforms.iter().any(|(has, _)| has == *p))
-    {
-        let has: Vec<String> = image.platforms.iter().map(|(p, _)| p.to_string()).collect();
-        bail!("the image has no {missing}; it has {}", has.join(", "));
-    }
+    must_have(platforms, image.platforms.iter().map(|(p, _)| *p))?;
     let wanted = image
         .platforms
         .iter()
@@ -96,24 +226,10 @@ async fn open_layout(
                 ..ReadOptions::default()
             };
             let read = image.read_tree(&manifest, &options)?;
-            Ok::<_, layout::ReadError>(Opened {
-                platform,
-                digest: Some(manifest.digest().to_string()),
-                compressed: read.image_manifest.layers().iter().map(|l| l.size()).sum(),
-                uncompressed: read.uncompressed_size,
-                config: read.config,
-                tree: read.tree,
-            })
+            Ok::<_, layout::ReadError>(Opened::new(platform, manifest.digest().to_string(), read))
         }));
     }
-    let mut opened = Vec::new();
-    for task in tasks {
-        opened.push(context.unless_cancelled(task).await???);
-    }
-    if opened.is_empty() {
-        bail!("the image has no linux/amd64 or linux/arm64 manifest");
-    }
-    Ok(opened)
+    finish(context, tasks).await
 }
 
 async fn open_engine(
@@ -164,6 +280,14 @@ pub struct Judge {
 
 impl Judge {
     pub fn new(file: BuildFile, args: &ExpectArgs) -> anyhow::Result<Self> {
+        let args = JudgeArgs {
+            distro: args.distro.clone(),
+            contract: args.contract.clone(),
+        };
+        Self::for_publishing(file, &args)
+    }
+
+    pub fn for_publishing(file: BuildFile, args: &JudgeArgs) -> anyhow::Result<Self> {
         if let Some(name) = &args.distro {
             find_distro(&file, name)?;
         }
@@ -173,6 +297,10 @@ impl Judge {
             contract,
             distro: args.distro.clone(),
         })
+    }
+
+    pub fn verdicts(&self, opened: &[Opened]) -> anyhow::Result<Vec<Verdict>> {
+        opened.iter().map(|image| self.verdict(image)).collect()
     }
 
     /// Judges an image by what its own labels and files say it is, or by the distro asked for.
@@ -204,6 +332,18 @@ impl Judge {
         };
         Ok(self.contract.check(&under_test, &expectation)?)
     }
+}
+
+/// The value with the verdicts on its platforms. What is not admitted has been told on stdout.
+pub fn admit<T>(context: &Context, name: &str, value: T, verdicts: Vec<Verdict>) -> Result<Verified<T>, Failure> {
+    Verified::admit(value, verdicts).map_err(|refused| {
+        let result = json!({ "image": name, "passed": false, "platforms": refused.verdicts });
+        let told = context.print(&result, || {
+            let verdicts: Vec<String> = refused.verdicts.iter().map(text::verdict).collect();
+            verdicts.join("\n") + "\nnot published: it breaks its contract\n"
+        });
+        told.err().unwrap_or(Failure::Contract)
+    })
 }
 
 pub fn contract_path(file: &BuildFile) -> PathBuf {

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::CommandFactory;
 use serde::Serialize;
@@ -12,6 +13,9 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::{Cli, Command, GlobalArgs, LogFormat};
 use crate::config::file::{BuildFile, ConfigError};
 use crate::config::settings;
+use crate::progress::Progress;
+use crate::publish::PublishError;
+use crate::registry::{Overrides, Registries, RegistryError};
 use crate::report::terminal::Terminal;
 
 mod bootstrap;
@@ -21,8 +25,12 @@ mod dockerfile;
 mod doctor;
 mod image;
 mod ingest;
+mod inspect;
 mod lock;
 mod plan;
+mod promote;
+mod prune;
+mod push;
 mod sbom;
 mod verify;
 
@@ -38,6 +46,26 @@ pub struct Context {
 impl Context {
     pub fn build_file(&self) -> Result<BuildFile, ConfigError> {
         settings::load(self.global.config.as_deref())
+    }
+
+    /// The registries as build.toml and the flags have them.
+    pub fn registries(&self, file: &BuildFile) -> Registries {
+        let overrides = Overrides {
+            plain_http: self.global.registries.plain_http,
+            // Relative to where the person is, not to build.toml.
+            ca: self
+                .global
+                .registries
+                .registry_ca
+                .as_ref()
+                .map(|p| std::path::absolute(p).unwrap_or_else(|_| p.clone())),
+        };
+        Registries::new(
+            &file.registries,
+            &file.root,
+            overrides,
+            Arc::new(Notes(self.terminal.clone())),
+        )
     }
 
     /// Waits for `work` unless the person stops the run first.
@@ -66,6 +94,18 @@ impl Context {
     }
 }
 
+/// Passes on what must reach the person, and has no line of its own.
+struct Notes(Terminal);
+
+impl Progress for Notes {
+    fn step(&self, _: &str) {}
+    fn bytes(&self, _: u64, _: Option<u64>) {}
+    fn log(&self, _: &str) {}
+    fn note(&self, text: &str) {
+        self.0.say(text);
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
 pub struct Interrupted;
@@ -88,12 +128,19 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         let error = error.into();
         if error.chain().any(|cause| cause.is::<Interrupted>()) {
             Failure::Interrupted
-        } else if error.chain().any(|cause| cause.is::<ConfigError>()) {
+        } else if error.chain().any(is_usage) {
             Failure::Usage(error)
         } else {
             Failure::Failed(error)
         }
     }
+}
+
+/// Whether it was asked for wrongly: an unknown distro, a name that cannot be one.
+fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.is::<ConfigError>()
+        || matches!(cause.downcast_ref(), Some(RegistryError::Name { .. }))
+        || matches!(cause.downcast_ref(), Some(PublishError::Destination { .. }))
 }
 
 const EXIT_FAILED: u8 = 1;
@@ -161,6 +208,10 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Build(args) => build::run(context, &args).await,
         Command::Plan(args) => plan::run(context, &args).await,
         Command::Verify(args) => verify::run(context, &args).await,
+        Command::Push(args) => push::run(context, &args).await,
+        Command::Promote(args) => promote::run(context, &args).await,
+        Command::Inspect(args) => inspect::run(context, &args).await,
+        Command::Prune(args) => prune::run(context, &args).await,
         Command::Diff(args) => diff::run(context, &args).await,
         Command::Sbom(args) => sbom::run(context, &args).await,
         Command::Ingest(args) => ingest::run(context, &args).await,

@@ -12,10 +12,7 @@ pub async fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     let name: ImageName = args.image.parse()?;
     let judge = Judge::new(context.build_file()?, &args.expect)?;
     let opened = image::open(context, &name, &args.expect.platform, false).await?;
-    let verdicts = opened
-        .iter()
-        .map(|image| judge.verdict(image))
-        .collect::<anyhow::Result<Vec<Verdict>>>()?;
+    let verdicts = judge.verdicts(&opened)?;
     let passed = verdicts.iter().all(Verdict::passed);
     context.print(
         &json!({ "image": args.image, "passed": passed, "platforms": verdicts }),

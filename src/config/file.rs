@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::registries::RegistryPolicy;
 use crate::platform::Platform;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -15,6 +16,8 @@ pub struct BuildFile {
     pub user: Identity,
     pub runtime: Runtime,
     pub distros: BTreeMap<String, Distro>,
+    #[serde(default)]
+    pub registries: Vec<RegistryPolicy>,
     /// The directory that the file stands in: `images/` and `dockerfiles/` are found from here.
     #[serde(skip)]
     pub root: PathBuf,

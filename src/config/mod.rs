@@ -1,6 +1,7 @@
 //! Configuration: `build.toml`, the environment and flags become one typed [`Settings`], once, at the edge.
 
 pub mod file;
+pub mod registries;
 pub mod settings;
 
 pub use file::{BuildFile, Distro, Family, Identity};

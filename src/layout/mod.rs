@@ -32,6 +32,8 @@ pub use index::write_index;
 pub use ingest::{IngestError, IngestOptions, Ingested, LayerInfo, ingest, read_export};
 pub use layer::ReadOptions;
 pub use limits::Limits;
-pub use read::{LayoutImage, LayoutReference, ReadError, ReadImage};
+pub use read::{
+    ImageBlobs, LayoutImage, LayoutReference, ReadError, ReadImage, is_index, is_manifest, known_platform, read_image,
+};
 pub use store::{BlobWriter, Layout, StoreError, canonical_json, sha256_digest};
 pub use tree::Tree;

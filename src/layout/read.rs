@@ -1,6 +1,6 @@
 //! An image in a layout becomes the tree a runtime would see, every digest on the way being checked.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -53,6 +53,35 @@ pub enum ReadError {
     NotAnImage { digest: String, media_type: String },
     #[error("the manifest lists {layers} layers and the configuration {diff_ids} diff IDs")]
     LayerCount { layers: usize, diff_ids: usize },
+    #[error("{digest} is not the JSON document it should be: {source}")]
+    Json { digest: String, source: serde_json::Error },
+    /// The blobs are somewhere else than in a layout.
+    #[error(transparent)]
+    Elsewhere(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl ReadError {
+    pub fn elsewhere(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Elsewhere(Box::new(error))
+    }
+}
+
+/// Where an image's blobs are.
+pub trait ImageBlobs {
+    /// A small blob, checked against its descriptor.
+    fn read_blob(&self, blob: &Descriptor) -> Result<Vec<u8>, ReadError>;
+    /// A layer. Who reads it checks the digest.
+    fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + '_>, ReadError>;
+}
+
+impl ImageBlobs for Layout {
+    fn read_blob(&self, blob: &Descriptor) -> Result<Vec<u8>, ReadError> {
+        Ok(Layout::read_blob(self, blob)?)
+    }
+
+    fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + '_>, ReadError> {
+        Ok(Box::new(Layout::open_blob(self, blob)?))
+    }
 }
 
 /// `DIR[:TAG]`, what follows `oci:` in an image's name.
@@ -75,6 +104,16 @@ impl FromStr for LayoutReference {
             dir: dir.into(),
             tag: tag.map(str::to_string),
         })
+    }
+}
+
+impl std::fmt::Display for LayoutReference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "oci:{}", self.dir.display())?;
+        match &self.tag {
+            Some(tag) => write!(f, ":{tag}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -111,10 +150,8 @@ impl LayoutImage {
             annotations: Default::default(),
         };
         match descriptor.media_type() {
-            MediaType::ImageIndex => image.read_index(&descriptor)?,
-            MediaType::Other(other) if other == DOCKER_INDEX => image.read_index(&descriptor)?,
-            MediaType::ImageManifest => image.read_manifest(&descriptor)?,
-            MediaType::Other(other) if other == DOCKER_MANIFEST => image.read_manifest(&descriptor)?,
+            index if is_index(index) => image.read_index(&descriptor)?,
+            manifest if is_manifest(manifest) => image.read_manifest(&descriptor)?,
             other => {
                 return Err(ReadError::NotAnImage {
                     digest: descriptor.digest().to_string(),
@@ -150,92 +187,120 @@ impl LayoutImage {
         Ok(())
     }
 
-    /// Reads one of the image's manifests with all its layers: one pass over each blob that checks its digest, the
-    /// diff ID, and lists its files.
+    /// Reads one of the image's manifests with all its layers.
     pub fn read_tree(&self, manifest: &Descriptor, options: &ReadOptions<'_>) -> Result<ReadImage, ReadError> {
-        let image_manifest: ImageManifest = self.layout.read_json(manifest)?;
-        let config: ImageConfiguration = self.layout.read_json(image_manifest.config())?;
-        let (layers, diff_ids) = (image_manifest.layers(), config.rootfs().diff_ids());
-        if layers.len() != diff_ids.len() {
-            return Err(ReadError::LayerCount {
-                layers: layers.len(),
-                diff_ids: diff_ids.len(),
-            });
-        }
-        let mut merged = Merged::default();
-        let kept = KeptBytes::default();
-        let mut options = *options;
-        let mut uncompressed_size = 0;
-        for (i, (blob, diff_id)) in layers.iter().zip(diff_ids).enumerate() {
-            uncompressed_size += self.read_layer(i, blob, diff_id, &mut options, &kept, &mut merged)?;
-        }
-        Ok(ReadImage {
-            image_manifest,
-            config,
-            tree: merged.tree,
-            uncompressed_size,
-        })
-    }
-
-    /// Returns the layer's uncompressed size.
-    fn read_layer(
-        &self,
-        i: usize,
-        blob: &Descriptor,
-        diff_id: &str,
-        options: &mut ReadOptions<'_>,
-        kept: &KeptBytes,
-        merged: &mut Merged,
-    ) -> Result<u64, ReadError> {
-        let (number, digest) = (i + 1, blob.digest().to_string());
-        let packing = match blob.media_type() {
-            MediaType::ImageLayer => Packing::None,
-            MediaType::ImageLayerGzip => Packing::Gzip,
-            MediaType::ImageLayerZstd => Packing::Zstd,
-            MediaType::Other(other) if other == DOCKER_GZIP => Packing::Gzip,
-            MediaType::Other(other) if other == DOCKER_TAR => Packing::None,
-            other => {
-                let media_type = other.to_string();
-                return Err(ReadError::UnknownLayer {
-                    number,
-                    digest,
-                    media_type,
-                });
-            }
-        };
-        let file = self.layout.open_blob(blob)?;
-        let (layer, packed) = match packing {
-            Packing::None => read_packed(io::BufReader::new(file), packing, &mut Discard, options, kept),
-            _ => read_packed(file, packing, &mut Discard, options, kept),
-        }
-        .map_err(|source| ReadError::Layer {
-            number,
-            digest: digest.clone(),
-            source,
-        })?;
-        let checks = [
-            ("digest", packed.unwrap_or(layer.diff_id), digest.as_str()),
-            ("diff ID", layer.diff_id, diff_id),
-        ];
-        for (what, found, expected) in checks {
-            if parse_digest(expected) != Some(found) {
-                return Err(ReadError::WrongDigest {
-                    number,
-                    digest: digest.clone(),
-                    what,
-                    found: hex::encode(found),
-                    expected: expected.to_string(),
-                });
-            }
-        }
-        options.limits = layer.limits_left;
-        merged
-            .apply(layer.entries, i)
-            .map_err(|source| ReadError::Merge { number, digest, source })?;
-        Ok(layer.uncompressed_size)
+        read_image(&self.layout, manifest, options)
     }
 }
 
-fn known_platform(os: &Os, architecture: &Arch) -> Option<Platform> {
+/// Reads a manifest with all its layers: one pass over each blob that checks its digest, the diff ID, and lists its files.
+pub fn read_image(
+    blobs: &impl ImageBlobs,
+    manifest: &Descriptor,
+    options: &ReadOptions<'_>,
+) -> Result<ReadImage, ReadError> {
+    let image_manifest: ImageManifest = read_document(blobs, manifest)?;
+    let config: ImageConfiguration = read_document(blobs, image_manifest.config())?;
+    let (layers, diff_ids) = (image_manifest.layers(), config.rootfs().diff_ids());
+    if layers.len() != diff_ids.len() {
+        return Err(ReadError::LayerCount {
+            layers: layers.len(),
+            diff_ids: diff_ids.len(),
+        });
+    }
+    let mut merged = Merged::default();
+    let kept = KeptBytes::default();
+    let mut options = *options;
+    let mut uncompressed_size = 0;
+    for (i, (blob, diff_id)) in layers.iter().zip(diff_ids).enumerate() {
+        uncompressed_size += read_layer(blobs, i, blob, diff_id, &mut options, &kept, &mut merged)?;
+    }
+    Ok(ReadImage {
+        image_manifest,
+        config,
+        tree: merged.tree,
+        uncompressed_size,
+    })
+}
+
+/// Returns the layer's uncompressed size.
+fn read_layer(
+    blobs: &impl ImageBlobs,
+    i: usize,
+    blob: &Descriptor,
+    diff_id: &str,
+    options: &mut ReadOptions<'_>,
+    kept: &KeptBytes,
+    merged: &mut Merged,
+) -> Result<u64, ReadError> {
+    let (number, digest) = (i + 1, blob.digest().to_string());
+    let packing = match blob.media_type() {
+        MediaType::ImageLayer => Packing::None,
+        MediaType::ImageLayerGzip => Packing::Gzip,
+        MediaType::ImageLayerZstd => Packing::Zstd,
+        MediaType::Other(other) if other == DOCKER_GZIP => Packing::Gzip,
+        MediaType::Other(other) if other == DOCKER_TAR => Packing::None,
+        other => {
+            let media_type = other.to_string();
+            return Err(ReadError::UnknownLayer {
+                number,
+                digest,
+                media_type,
+            });
+        }
+    };
+    let file = blobs.open_blob(blob)?;
+    let (layer, packed) = match packing {
+        Packing::None => read_packed(io::BufReader::new(file), packing, &mut Discard, options, kept),
+        _ => read_packed(file, packing, &mut Discard, options, kept),
+    }
+    .map_err(|source| ReadError::Layer {
+        number,
+        digest: digest.clone(),
+        source,
+    })?;
+    let checks = [
+        ("digest", packed.unwrap_or(layer.diff_id), digest.as_str()),
+        ("diff ID", layer.diff_id, diff_id),
+    ];
+    for (what, found, expected) in checks {
+        if parse_digest(expected) != Some(found) {
+            return Err(ReadError::WrongDigest {
+                number,
+                digest: digest.clone(),
+                what,
+                found: hex::encode(found),
+                expected: expected.to_string(),
+            });
+        }
+    }
+    options.limits = layer.limits_left;
+    merged
+        .apply(layer.entries, i)
+        .map_err(|source| ReadError::Merge { number, digest, source })?;
+    Ok(layer.uncompressed_size)
+}
+
+fn read_document<T: serde::de::DeserializeOwned>(
+    blobs: &impl ImageBlobs,
+    descriptor: &Descriptor,
+) -> Result<T, ReadError> {
+    let bytes = blobs.read_blob(descriptor)?;
+    serde_json::from_slice(&bytes).map_err(|source| ReadError::Json {
+        digest: descriptor.digest().to_string(),
+        source,
+    })
+}
+
+pub fn is_index(media_type: &MediaType) -> bool {
+    matches!(media_type, MediaType::ImageIndex) || media_type.as_ref() == DOCKER_INDEX
+}
+
+pub fn is_manifest(media_type: &MediaType) -> bool {
+    matches!(media_type, MediaType::ImageManifest) || media_type.as_ref() == DOCKER_MANIFEST
+}
+
+/// The platform, if it is one of this tool's.
+pub fn known_platform(os: &Os, architecture: &Arch) -> Option<Platform> {
     format!("{os}/{architecture}").parse().ok()
 }

@@ -3,6 +3,8 @@
 
 pub mod cosign;
 pub mod debian;
+pub mod distribution;
+pub mod faults;
 pub mod proxy;
 pub mod registry;
 

@@ -1,0 +1,21 @@
+//! `obgp-build promote SRC DST…`: find the digest, judge what it stands for, copy it.
+
+use super::image::{self, Judge};
+use super::push::{destinations, print};
+use super::{Context, Failure};
+use crate::cli::PromoteArgs;
+use crate::publish;
+use crate::registry::ImageReference;
+
+pub async fn run(context: &Context, args: &PromoteArgs) -> Result<(), Failure> {
+    let source: ImageReference = args.source.parse()?;
+    let destinations = destinations(&args.destinations, source.tag.as_deref())?;
+    let judge = Judge::for_publishing(context.build_file()?, &args.judge)?;
+    let registries = context.registries(&judge.file);
+    let image = image::find_remote(context, &registries, &source).await?;
+    let verdicts = judge.verdicts(&image::open_remote(context, &image, &[], false).await?)?;
+    let image = image::admit(context, &args.source, image, verdicts)?;
+    let progress = context.terminal.line(&args.source);
+    let published = publish::promote(&image, &destinations, &registries, progress.as_ref(), &context.cancel).await?;
+    print(context, &args.source, &published)
+}

@@ -1,0 +1,93 @@
+//! The record of a push: when a temporary tag was set. Registries do not tell, and an image's own dates are those of its
+//! sources. It is a referrer with annotations only, which `prune` reads.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use oci_spec::image::{Descriptor, MediaType};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::{Shipment, Site};
+use crate::artifact::{Artifact, Content, Place};
+use crate::registry::Registries;
+
+pub const RECORD_TYPE: &str = "application/vnd.obgp-build.push.v1";
+const TAG: &str = "dev.obgp-build.push.tag";
+const TIME: &str = "org.opencontainers.image.created";
+
+/// The record for a site whose temporary tags will change.
+pub(super) fn of(
+    site: &Site,
+    shipment: &Shipment,
+    before: &[Vec<Option<String>>],
+    registries: &Registries,
+) -> Option<Artifact> {
+    let digest = shipment.root.descriptor.digest().to_string();
+    let tag = site.tags.iter().find(|tag| registries.is_temporary(&site.name, tag))?;
+    let unchanged = before.iter().flatten().all(|has| has.as_deref() == Some(&digest));
+    (!unchanged).then(|| artifact(&shipment.root.descriptor, tag, Timestamp::now()))
+}
+
+fn artifact(subject: &Descriptor, tag: &str, now: Timestamp) -> Artifact {
+    let content = |media_type: MediaType, bytes: Vec<u8>| Content {
+        descriptor: Descriptor::new(
+            media_type,
+            bytes.len() as u64,
+            crate::layout::sha256_digest(&Sha256::digest(&bytes).into()),
+        ),
+        bytes: bytes.into(),
+    };
+    let empty = content(MediaType::EmptyJSON, b"{}".to_vec());
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MediaType::ImageManifest.to_string(),
+        "artifactType": RECORD_TYPE,
+        "config": empty.descriptor,
+        "layers": [empty.descriptor],
+        "subject": {
+            "mediaType": subject.media_type(),
+            "digest": subject.digest(),
+            "size": subject.size(),
+        },
+        "annotations": { TAG: tag, TIME: now.to_string() },
+    });
+    Artifact {
+        manifest: content(MediaType::ImageManifest, manifest.to_string().into_bytes()),
+        blobs: vec![empty],
+        place: Place::Referrer,
+    }
+}
+
+/// When the tag was pushed last, by its image's referrers: the records, and whatever else was attached and says when.
+pub fn pushed_at(referrers: &[Descriptor]) -> Option<Timestamp> {
+    referrers
+        .iter()
+        .filter_map(|referrer| time(referrer.annotations().as_ref()?))
+        .max()
+}
+
+fn time(annotations: &HashMap<String, String>) -> Option<Timestamp> {
+    annotations.get(TIME)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_record_counts() {
+        let digest = crate::layout::sha256_digest(&[7; 32]);
+        let subject = Descriptor::new(MediaType::ImageIndex, 9, digest);
+        let referrer = |second| {
+            let made = artifact(&subject, "change_1_x", Timestamp::from_second(second).unwrap());
+            let manifest: serde_json::Value = serde_json::from_slice(&made.manifest.bytes).unwrap();
+            let mut descriptor = made.manifest.descriptor;
+            descriptor.set_annotations(serde_json::from_value(manifest["annotations"].clone()).unwrap());
+            descriptor
+        };
+        let all = [referrer(5), referrer(9), subject.clone(), referrer(7)];
+        assert_eq!(pushed_at(&all), Some(Timestamp::from_second(9).unwrap()));
+        assert_eq!(pushed_at(&[subject]), None);
+    }
+}

@@ -1,0 +1,399 @@
+//! One registry's HTTP: a request becomes a response, whatever it takes: the scheme, the login, and another try for what
+//! may pass.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime};
+
+use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method};
+use reqwest::{Body, Response, StatusCode};
+use tokio::sync::OnceCell;
+use url::Url;
+
+use super::auth::Auth;
+use super::error::{RegistryError, said};
+use super::settings::Scheme;
+use crate::progress::SharedProgress;
+
+/// How long the beginning of an answer may take, and each further piece of it.
+pub(super) const ANSWER: Duration = Duration::from_secs(60);
+/// The longest that a registry's `Retry-After` is obeyed.
+const LONGEST_WAIT: Duration = Duration::from_secs(120);
+const ERROR_BODY: usize = 64 << 10;
+
+/// How often, and at which distances, something is tried again that may pass. Distances double, with jitter.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    pub tries: usize,
+    pub first: Duration,
+    pub longest: Duration,
+}
+
+impl Default for Patience {
+    /// Some 30 seconds: a registry that restarts is back by then.
+    fn default() -> Self {
+        Self {
+            tries: 7,
+            first: Duration::from_millis(250),
+            longest: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Patience {
+    fn builder(self) -> ExponentialBuilder {
+        ExponentialBuilder::default()
+            .with_min_delay(self.first)
+            .with_max_delay(self.longest)
+            .with_max_times(self.tries.saturating_sub(1))
+            .with_jitter()
+    }
+
+    /// The waits between tries; what ends when patience does.
+    pub(super) fn waits(self) -> impl Iterator<Item = Duration> {
+        self.builder().build()
+    }
+}
+
+/// What is asked of a registry. The body can be sent again.
+pub(super) struct Call {
+    /// For errors: `asking for the blob sha256:… of a/b`.
+    pub doing: String,
+    pub method: Method,
+    pub target: Target,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+pub(super) enum Target {
+    /// What follows the registry's host: `/v2/a/b/manifests/tag`.
+    Path(String),
+    /// What the registry itself named.
+    Url(Url),
+}
+
+/// A body that can be sent once, of a known length.
+pub(super) struct Stream {
+    pub body: Body,
+    pub length: u64,
+}
+
+pub(super) struct Client {
+    host: String,
+    http: reqwest::Client,
+    scheme: Scheme,
+    base: OnceCell<Url>,
+    auth: Auth,
+    pub(super) patience: Patience,
+    progress: SharedProgress,
+}
+
+impl Client {
+    pub fn new(
+        host: &str,
+        http: reqwest::Client,
+        scheme: Scheme,
+        patience: Patience,
+        progress: SharedProgress,
+    ) -> Self {
+        Self {
+            host: host.to_string(),
+            auth: Auth::new(host, http.clone()),
+            http,
+            scheme,
+            base: OnceCell::new(),
+            patience,
+            progress,
+        }
+    }
+
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Sends it until there is an answer that is not a passing failure. Other failures are answers: see [`Self::refused`].
+    pub async fn send(&self, call: &Call, scopes: &[String]) -> Result<Response, RegistryError> {
+        (|| self.once(call, scopes))
+            .retry(self.patience.builder())
+            .when(RegistryError::is_transient)
+            .adjust(|error, wait| wait.map(|wait| obey(error, wait)))
+            .notify(|error, wait| self.tell(error, wait))
+            .await
+    }
+
+    pub fn tell(&self, error: &RegistryError, wait: Duration) {
+        let seconds = wait.as_secs_f32();
+        self.progress.note(&format!("{error}; trying again in {seconds:.1} s"));
+    }
+
+    async fn once(&self, call: &Call, scopes: &[String]) -> Result<Response, RegistryError> {
+        let url = self.url(&call.target).await?;
+        // The first round may end with a challenge, the second with a token that has expired; a third token would be no better.
+        let mut rounds = 3;
+        loop {
+            rounds -= 1;
+            let header = self.header_for(&url, scopes).await?;
+            let request = self
+                .request(&call.method, &url, &call.headers, header.as_ref())
+                .body(call.body.clone());
+            let answered = tokio::time::timeout(ANSWER, request.send()).await;
+            let response = self.answer(&call.doing, answered)?;
+            if response.status() == StatusCode::UNAUTHORIZED {
+                if rounds > 0 && self.challenged(&response, &url, scopes, header.as_ref()).await? {
+                    continue;
+                }
+                return Err(self.denied(&call.doing, response).await);
+            }
+            return self.judged(&call.doing, response).await;
+        }
+    }
+
+    /// Sends a body that cannot be sent twice. The caller knows how to go on after a failure, a 401 among them.
+    pub async fn send_stream(
+        &self,
+        call: &Call,
+        stream: Stream,
+        scopes: &[String],
+        stalled: impl Future<Output = ()>,
+    ) -> Result<Response, RegistryError> {
+        let url = self.url(&call.target).await?;
+        let header = self.header_for(&url, scopes).await?;
+        let mut headers = call.headers.clone();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(stream.length));
+        let request = self
+            .request(&call.method, &url, &headers, header.as_ref())
+            .body(stream.body);
+        let response = tokio::select! {
+            answered = request.send() => answered.map_err(|e| RegistryError::connection(&self.host, &call.doing, &e))?,
+            () = stalled => return Err(self.silent(&call.doing)),
+        };
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.challenged(&response, &url, scopes, header.as_ref()).await?;
+            return Err(self.denied(&call.doing, response).await);
+        }
+        self.judged(&call.doing, response).await
+    }
+
+    fn answer(
+        &self,
+        doing: &str,
+        answered: Result<reqwest::Result<Response>, tokio::time::error::Elapsed>,
+    ) -> Result<Response, RegistryError> {
+        match answered {
+            Ok(answered) => answered.map_err(|e| RegistryError::connection(&self.host, doing, &e)),
+            Err(_) => Err(self.silent(doing)),
+        }
+    }
+
+    fn silent(&self, doing: &str) -> RegistryError {
+        RegistryError::Connection {
+            host: self.host.clone(),
+            doing: doing.to_string(),
+            reason: format!("nothing moved for {} s", ANSWER.as_secs()),
+        }
+    }
+
+    fn request(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+        authorization: Option<&HeaderValue>,
+    ) -> reqwest::RequestBuilder {
+        let request = self.http.request(method.clone(), url.clone()).headers(headers.clone());
+        match authorization {
+            Some(header) => request.header(AUTHORIZATION, header),
+            None => request,
+        }
+    }
+
+    /// Uploads may go to another host (a storage service), which must not see the login.
+    async fn header_for(&self, url: &Url, scopes: &[String]) -> Result<Option<HeaderValue>, RegistryError> {
+        let base = self.base().await?;
+        if url.origin() != base.origin() {
+            return Ok(None);
+        }
+        self.auth.header(scopes).await
+    }
+
+    async fn challenged(
+        &self,
+        response: &Response,
+        url: &Url,
+        scopes: &[String],
+        used: Option<&HeaderValue>,
+    ) -> Result<bool, RegistryError> {
+        if url.origin() != self.base().await?.origin() {
+            return Ok(false);
+        }
+        let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
+        let challenges: Vec<&str> = challenges.filter_map(|value| value.to_str().ok()).collect();
+        self.auth
+            .challenged(scopes, used, &challenges, url.scheme() == "http")
+            .await
+    }
+
+    async fn denied(&self, doing: &str, response: Response) -> RegistryError {
+        RegistryError::Denied {
+            host: self.host.clone(),
+            doing: doing.to_string(),
+            said: describe(response).await,
+            logged_in: self.auth.has_login().await,
+        }
+    }
+
+    /// Passing failures are errors, all else is for the caller.
+    async fn judged(&self, doing: &str, response: Response) -> Result<Response, RegistryError> {
+        if response.status() == StatusCode::FORBIDDEN {
+            return Err(self.denied(doing, response).await);
+        }
+        let status = response.status();
+        if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT || status == StatusCode::TOO_MANY_REQUESTS
+        {
+            return Err(self.refused(doing, response).await);
+        }
+        Ok(response)
+    }
+
+    /// An answer that is not among those hoped for, as an error with what the registry said.
+    pub async fn refused(&self, doing: &str, response: Response) -> RegistryError {
+        RegistryError::Status {
+            host: self.host.clone(),
+            doing: doing.to_string(),
+            status: response.status(),
+            retry_after: retry_after(response.headers()),
+            said: describe(response).await,
+        }
+    }
+
+    pub fn protocol(&self, doing: &str, reason: impl Into<String>) -> RegistryError {
+        RegistryError::Protocol {
+            host: self.host.clone(),
+            doing: doing.to_string(),
+            reason: reason.into(),
+        }
+    }
+
+    async fn url(&self, target: &Target) -> Result<Url, RegistryError> {
+        match target {
+            Target::Url(url) => Ok(url.clone()),
+            Target::Path(path) => {
+                let base = self.base().await?;
+                base.join(path).map_err(|e| self.protocol(path, e.to_string()))
+            }
+        }
+    }
+
+    /// `https://HOST`, or `http://HOST` where that is allowed and spoken.
+    async fn base(&self) -> Result<&Url, RegistryError> {
+        self.base
+            .get_or_try_init(|| async {
+                let host = match self.host.as_str() {
+                    "docker.io" | "index.docker.io" => "registry-1.docker.io",
+                    other => other,
+                };
+                let url = |scheme: &str| {
+                    let text = format!("{scheme}://{host}");
+                    text.parse::<Url>()
+                        .map_err(|e| self.protocol("finding it", format!("{text}: {e}")))
+                };
+                let (https, http) = (url("https")?, url("http")?);
+                match self.scheme {
+                    Scheme::Tls => Ok(https),
+                    Scheme::PlainHttp => Ok(http),
+                    Scheme::Either => self.try_tls_first(https, http).await,
+                }
+            })
+            .await
+    }
+
+    async fn try_tls_first(&self, https: Url, http: Url) -> Result<Url, RegistryError> {
+        let doing = "finding out whether it speaks TLS";
+        let ask = async |url: &Url| {
+            let answered = tokio::time::timeout(ANSWER, self.http.get(format!("{url}v2/")).send()).await;
+            self.answer(doing, answered)
+        };
+        let Err(error) = ask(&https).await else {
+            return Ok(https);
+        };
+        match ask(&http).await {
+            // A TLS port answers plain requests with a complaint, and is not to be talked to in plain.
+            Ok(response) if response.status() != StatusCode::BAD_REQUEST => Ok(http),
+            _ => Err(error),
+        }
+    }
+}
+
+/// The wait that a failure asks for, if it is longer than ours.
+pub(super) fn obey(error: &RegistryError, wait: Duration) -> Duration {
+    error
+        .retry_after()
+        .map_or(wait, |asked| asked.clamp(wait, LONGEST_WAIT))
+}
+
+/// RFC 9110, 10.2.3: seconds, or a date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    date.duration_since(SystemTime::now()).ok()
+}
+
+async fn describe(response: Response) -> String {
+    let body = bounded_body(response, ERROR_BODY).await.unwrap_or_default();
+    said(&body)
+}
+
+/// A whole body of at most `limit` bytes; the error says what is wrong with it.
+pub(super) async fn bounded_body(mut response: Response, limit: usize) -> Result<Vec<u8>, String> {
+    let mut pieces: VecDeque<Bytes> = VecDeque::new();
+    let mut length = 0;
+    loop {
+        let next = tokio::time::timeout(ANSWER, response.chunk()).await;
+        match next.map_err(|_| "it stopped in the middle".to_string())? {
+            Ok(Some(piece)) => {
+                length += piece.len();
+                if length > limit {
+                    return Err(format!("it is longer than {limit} bytes"));
+                }
+                pieces.push_back(piece);
+            }
+            Ok(None) => return Ok(Vec::from(pieces).concat()),
+            Err(e) => return Err(format!("the connection broke: {e}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_as_long_as_the_registry_asks_within_reason() {
+        let error = |seconds| RegistryError::Status {
+            host: "h".into(),
+            doing: "d".into(),
+            status: StatusCode::TOO_MANY_REQUESTS,
+            said: String::new(),
+            retry_after: Some(Duration::from_secs(seconds)),
+        };
+        assert_eq!(obey(&error(3), Duration::from_secs(1)), Duration::from_secs(3));
+        assert_eq!(obey(&error(0), Duration::from_secs(1)), Duration::from_secs(1));
+        assert_eq!(obey(&error(86_400), Duration::from_secs(1)), LONGEST_WAIT);
+        let headers = |text: &str| HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(text).unwrap())]);
+        assert_eq!(retry_after(&headers("7")), Some(Duration::from_secs(7)));
+        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
+        assert!(retry_after(&headers(&date)).is_some_and(|wait| wait > Duration::from_secs(50)));
+    }
+
+    #[test]
+    fn patience_ends_and_waits_grow() {
+        let waits: Vec<Duration> = Patience::default().waits().collect();
+        assert_eq!(waits.len(), 6);
+        assert!(waits[0] < waits[5] && waits.iter().sum::<Duration>() > Duration::from_secs(10));
+    }
+}

@@ -1,0 +1,113 @@
+//! An image in a registry: its index and manifests in memory, its layers streamed through, nothing stored.
+
+use std::io::Read;
+
+use futures_util::TryStreamExt;
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use tokio::runtime::Handle;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::error::RegistryError;
+use super::repository::Repository;
+use crate::artifact::Content;
+use crate::layout::{self, ImageBlobs, ReadError};
+use crate::platform::Platform;
+
+/// What a tag or digest stands for, with all its manifests.
+#[derive(Clone)]
+pub struct RemoteImage {
+    pub repository: Repository,
+    /// The index, or the only manifest.
+    pub root: Content,
+    /// Manifests of the platforms that this tool knows, in the index's order.
+    pub platforms: Vec<(Platform, Content)>,
+    /// The index's other manifests, such as BuildKit's attestations.
+    pub others: Vec<Content>,
+}
+
+impl RemoteImage {
+    pub async fn open(repository: &Repository, target: &str) -> Result<Self, RegistryError> {
+        let root = repository.manifest(target).await?;
+        let mut image = Self {
+            repository: repository.clone(),
+            platforms: Vec::new(),
+            others: Vec::new(),
+            root,
+        };
+        if layout::is_index(image.root.descriptor.media_type()) {
+            let index: ImageIndex = image.parse(&image.root)?;
+            for child in index.manifests() {
+                let mut content = repository.manifest(child.digest().as_ref()).await?;
+                content.descriptor = child.clone();
+                let platform = child.platform().as_ref();
+                match platform.and_then(|p| layout::known_platform(p.os(), p.architecture())) {
+                    Some(platform) => image.platforms.push((platform, content)),
+                    None => image.others.push(content),
+                }
+            }
+        } else {
+            let manifest: ImageManifest = image.parse(&image.root)?;
+            let config = repository.blob(manifest.config()).await?;
+            let config: ImageConfiguration =
+                serde_json::from_slice(&config).map_err(|e| image.bad(manifest.config(), e))?;
+            match layout::known_platform(config.os(), config.architecture()) {
+                Some(platform) => image.platforms.push((platform, image.root.clone())),
+                None => image.others.push(image.root.clone()),
+            }
+        }
+        Ok(image)
+    }
+
+    /// Configurations and layers of all its manifests, each once.
+    pub fn blobs(&self) -> Result<Vec<Descriptor>, RegistryError> {
+        let mut blobs: Vec<Descriptor> = Vec::new();
+        for content in self.platforms.iter().map(|(_, content)| content).chain(&self.others) {
+            let manifest: ImageManifest = self.parse(content)?;
+            for blob in manifest.layers().iter().chain([manifest.config()]) {
+                if !blobs.iter().any(|known| known.digest() == blob.digest()) {
+                    blobs.push(blob.clone());
+                }
+            }
+        }
+        Ok(blobs)
+    }
+
+    pub fn parse<T: serde::de::DeserializeOwned>(&self, content: &Content) -> Result<T, RegistryError> {
+        serde_json::from_slice(&content.bytes).map_err(|e| self.bad(&content.descriptor, e))
+    }
+
+    fn bad(&self, what: &Descriptor, error: serde_json::Error) -> RegistryError {
+        RegistryError::Protocol {
+            host: self.repository.host().to_string(),
+            doing: format!("reading {} of {}", what.digest(), self.repository.path()),
+            reason: format!("not the JSON document it should be: {error}"),
+        }
+    }
+
+    /// For [`layout::read_image`], from a thread that may block.
+    pub fn blocking(&self, handle: Handle) -> BlockingBlobs<'_> {
+        BlockingBlobs { image: self, handle }
+    }
+}
+
+pub struct BlockingBlobs<'a> {
+    image: &'a RemoteImage,
+    handle: Handle,
+}
+
+impl ImageBlobs for BlockingBlobs<'_> {
+    fn read_blob(&self, blob: &Descriptor) -> Result<Vec<u8>, ReadError> {
+        let known = self.image.platforms.iter().map(|(_, content)| content);
+        if let Some(content) = known.into_iter().find(|c| c.descriptor.digest() == blob.digest()) {
+            return Ok(content.bytes.to_vec());
+        }
+        let fetched = self.handle.block_on(self.image.repository.blob(blob));
+        Ok(fetched.map_err(ReadError::elsewhere)?.to_vec())
+    }
+
+    fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + '_>, ReadError> {
+        let stream = self.image.repository.download(blob, 0).map_err(std::io::Error::other);
+        let reader = StreamReader::new(Box::pin(stream));
+        Ok(Box::new(SyncIoBridge::new_with_handle(reader, self.handle.clone())))
+    }
+}

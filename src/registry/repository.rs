@@ -1,0 +1,322 @@
+//! One repository: its blobs and manifests by digest, its tags.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, LINK};
+use http::{HeaderMap, HeaderValue, Method};
+use oci_spec::image::{Descriptor, Digest, MediaType};
+use reqwest::{Response, StatusCode};
+use sha2::{Digest as _, Sha256};
+use url::Url;
+
+use super::client::{Call, Client, Target, bounded_body};
+use super::error::RegistryError;
+use crate::artifact::Content;
+
+/// distribution-spec: registries have to take manifests of 4 MiB; nobody makes larger ones.
+const MANIFEST_BYTES: usize = 4 << 20;
+/// Tags of one repository; a registry that goes on for ever is broken.
+const TAG_PAGES: usize = 10_000;
+
+const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+
+/// What a token has to allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Pull,
+    Push,
+    Delete,
+}
+
+impl Access {
+    fn scope(self, path: &str) -> String {
+        let actions = match self {
+            Self::Pull => "pull",
+            Self::Push => "pull,push",
+            Self::Delete => "pull,push,delete",
+        };
+        format!("repository:{path}:{actions}")
+    }
+}
+
+#[derive(Clone)]
+pub struct Repository {
+    pub(super) client: Arc<Client>,
+    path: String,
+    pub(super) scopes: Vec<String>,
+}
+
+/// How a mount ended.
+pub(super) enum Mounted {
+    Done,
+    /// The registry wants the bytes, here.
+    Upload(Url),
+}
+
+impl Repository {
+    pub(super) fn new(client: Arc<Client>, path: &str, access: Access) -> Self {
+        Self {
+            scopes: vec![access.scope(path)],
+            path: path.to_string(),
+            client,
+        }
+    }
+
+    pub fn host(&self) -> &str {
+        self.client.host()
+    }
+
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.client.host(), self.path)
+    }
+
+    pub(super) fn call(&self, doing: String, method: Method, rest: &str) -> Call {
+        Call {
+            doing,
+            method,
+            target: Target::Path(format!("/v2/{}/{rest}", self.path)),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    pub(super) async fn send(&self, call: &Call) -> Result<Response, RegistryError> {
+        self.client.send(call, &self.scopes).await
+    }
+
+    pub async fn has_blob(&self, blob: &Descriptor) -> Result<bool, RegistryError> {
+        let digest = blob.digest();
+        let doing = format!("asking {} for the blob {digest}", self.path);
+        let call = self.call(doing, Method::HEAD, &format!("blobs/{digest}"));
+        let response = self.send(&call).await?;
+        match response.status() {
+            StatusCode::OK => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => Err(self.client.refused(&call.doing, response).await),
+        }
+    }
+
+    /// Takes the blob over from another repository of the registry, or begins an upload.
+    pub(super) async fn mount_or_begin(&self, digest: &Digest, from: Option<&str>) -> Result<Mounted, RegistryError> {
+        let doing = format!("beginning the upload of the blob {digest} to {}", self.path);
+        let rest = match from {
+            Some(from) => {
+                let mut query = url::form_urlencoded::Serializer::new(String::new());
+                query.append_pair("mount", digest.as_ref()).append_pair("from", from);
+                format!("blobs/uploads/?{}", query.finish())
+            }
+            None => "blobs/uploads/".to_string(),
+        };
+        let call = self.call(doing, Method::POST, &rest);
+        let mut scopes = self.scopes.clone();
+        scopes.extend(from.map(|from| Access::Pull.scope(from)));
+        let response = self.client.send(&call, &scopes).await?;
+        match response.status() {
+            StatusCode::CREATED => Ok(Mounted::Done),
+            StatusCode::ACCEPTED => Ok(Mounted::Upload(self.location(&call.doing, &response)?)),
+            _ => Err(self.client.refused(&call.doing, response).await),
+        }
+    }
+
+    /// Takes the blob over from `from`; `false` where the registry does not.
+    pub async fn mount(&self, digest: &Digest, from: &str) -> Result<bool, RegistryError> {
+        match self.mount_or_begin(digest, Some(from)).await {
+            Ok(Mounted::Done) => Ok(true),
+            Ok(Mounted::Upload(url)) => {
+                // Not needed: the upload has its own way of beginning. Registries also forget these by themselves.
+                let mut call = self.call("ending an upload".into(), Method::DELETE, "");
+                call.target = Target::Url(url);
+                let _ = self.send(&call).await;
+                Ok(false)
+            }
+            // A login that must not read the other repository is no reason not to upload.
+            Err(RegistryError::Denied { .. } | RegistryError::Token { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The `Location` of a response, which may be relative.
+    pub(super) fn location(&self, doing: &str, response: &Response) -> Result<Url, RegistryError> {
+        let location = response
+            .headers()
+            .get(http::header::LOCATION)
+            .and_then(|v| v.to_str().ok());
+        let location = location.ok_or_else(|| self.client.protocol(doing, "its answer has no Location"))?;
+        response.url().join(location).map_err(|e| {
+            self.client
+                .protocol(doing, format!("its Location {location:?} is no URL: {e}"))
+        })
+    }
+
+    /// The manifest that a tag or digest stands for, its bytes checked against the digest asked for.
+    pub async fn find_manifest(&self, target: &str) -> Result<Option<Content>, RegistryError> {
+        let doing = format!("fetching the manifest {target} of {}", self.path);
+        let mut call = self.call(doing, Method::GET, &format!("manifests/{target}"));
+        call.headers.insert(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
+        let response = self.send(&call).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        if response.status() != StatusCode::OK {
+            return Err(self.client.refused(&call.doing, response).await);
+        }
+        let content_type = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        let content_type = content_type
+            .unwrap_or_default()
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .to_string();
+        let bytes = bounded_body(response, MANIFEST_BYTES).await;
+        let bytes = bytes.map_err(|reason| self.client.protocol(&call.doing, reason))?;
+        let digest = crate::layout::sha256_digest(&Sha256::digest(&bytes).into());
+        if target.contains(':') && target != digest.to_string() {
+            return Err(RegistryError::WrongDigest {
+                host: self.host().to_string(),
+                expected: target.to_string(),
+                found: digest.to_string(),
+            });
+        }
+        let media_type = media_type(&bytes, content_type);
+        Ok(Some(Content {
+            descriptor: Descriptor::new(media_type, bytes.len() as u64, digest),
+            bytes: bytes.into(),
+        }))
+    }
+
+    pub async fn manifest(&self, target: &str) -> Result<Content, RegistryError> {
+        self.find_manifest(target)
+            .await?
+            .ok_or_else(|| RegistryError::NotFound {
+                repository: self.name(),
+                what: if target.contains(':') {
+                    format!("manifest {target}")
+                } else {
+                    format!("tag {target}")
+                },
+            })
+    }
+
+    pub async fn has_manifest(&self, digest: &Digest) -> Result<bool, RegistryError> {
+        Ok(self.head(digest.as_ref()).await?.is_some())
+    }
+
+    /// The digest that a tag stands for, without its content where the registry says it.
+    pub async fn tag_digest(&self, tag: &str) -> Result<Option<String>, RegistryError> {
+        let Some(headers) = self.head(tag).await? else {
+            return Ok(None);
+        };
+        let said = headers.get("docker-content-digest").and_then(|v| v.to_str().ok());
+        match said {
+            Some(digest) => Ok(Some(digest.to_string())),
+            None => Ok(self
+                .find_manifest(tag)
+                .await?
+                .map(|m| m.descriptor.digest().to_string())),
+        }
+    }
+
+    pub(super) async fn head(&self, target: &str) -> Result<Option<HeaderMap>, RegistryError> {
+        let doing = format!("asking {} for the manifest {target}", self.path);
+        let mut call = self.call(doing, Method::HEAD, &format!("manifests/{target}"));
+        call.headers.insert(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
+        let response = self.send(&call).await?;
+        match response.status() {
+            StatusCode::OK => Ok(Some(response.headers().clone())),
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => Err(self.client.refused(&call.doing, response).await),
+        }
+    }
+
+    /// Puts a manifest under a digest or a tag. Says whether the registry took note of its subject (distribution-spec 1.1).
+    pub async fn put_manifest(&self, target: &str, manifest: &Content) -> Result<bool, RegistryError> {
+        let doing = format!("putting the manifest {target} into {}", self.path);
+        let mut call = self.call(doing, Method::PUT, &format!("manifests/{target}"));
+        let media_type = HeaderValue::try_from(manifest.descriptor.media_type().to_string());
+        let media_type = media_type.map_err(|_| self.client.protocol(&call.doing, "its media type is no header"))?;
+        call.headers.insert(CONTENT_TYPE, media_type);
+        call.body = manifest.bytes.clone();
+        let response = self.send(&call).await?;
+        match response.status() {
+            StatusCode::CREATED | StatusCode::OK | StatusCode::ACCEPTED => {
+                Ok(response.headers().contains_key("oci-subject"))
+            }
+            _ => Err(self.client.refused(&call.doing, response).await),
+        }
+    }
+
+    /// Deletes a manifest by its digest, or a tag; `false` where the registry does not do the latter.
+    pub async fn delete(&self, target: &str) -> Result<bool, RegistryError> {
+        let doing = format!("deleting the manifest {target} of {}", self.path);
+        let call = self.call(doing, Method::DELETE, &format!("manifests/{target}"));
+        let response = self.send(&call).await?;
+        match response.status() {
+            StatusCode::ACCEPTED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(true),
+            StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED if !target.contains(':') => Ok(false),
+            _ => Err(self.client.refused(&call.doing, response).await),
+        }
+    }
+
+    /// All tags, page by page.
+    pub async fn tags(&self) -> Result<Vec<String>, RegistryError> {
+        #[derive(serde::Deserialize)]
+        struct Page {
+            tags: Option<Vec<String>>,
+        }
+        let mut call = self.call(
+            format!("listing the tags of {}", self.path),
+            Method::GET,
+            "tags/list?n=1000",
+        );
+        let mut tags = Vec::new();
+        for _ in 0..TAG_PAGES {
+            let response = self.send(&call).await?;
+            if response.status() != StatusCode::OK {
+                if response.status() == StatusCode::NOT_FOUND {
+                    return Err(RegistryError::NotFound {
+                        repository: self.host().to_string(),
+                        what: format!("repository {}", self.path),
+                    });
+                }
+                return Err(self.client.refused(&call.doing, response).await);
+            }
+            let next = next_page(&response);
+            let body = bounded_body(response, MANIFEST_BYTES).await;
+            let body = body.map_err(|reason| self.client.protocol(&call.doing, reason))?;
+            let page: Page =
+                serde_json::from_slice(&body).map_err(|e| self.client.protocol(&call.doing, e.to_string()))?;
+            tags.extend(page.tags.unwrap_or_default());
+            match next {
+                Some(url) => call.target = Target::Url(url),
+                None => return Ok(tags),
+            }
+        }
+        Err(self.client.protocol(&call.doing, "the list does not end"))
+    }
+}
+
+/// RFC 8288 `Link: <URL>; rel="next"`.
+pub(super) fn next_page(response: &Response) -> Option<Url> {
+    let link = response.headers().get(LINK)?.to_str().ok()?;
+    let (url, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+    parameters.contains("next").then(|| response.url().join(url).ok())?
+}
+
+/// What the document says it is, else what the registry says.
+fn media_type(bytes: &[u8], content_type: String) -> MediaType {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        media_type: Option<String>,
+    }
+    let own = serde_json::from_slice::<Typed>(bytes)
+        .ok()
+        .and_then(|typed| typed.media_type);
+    own.unwrap_or(content_type).as_str().into()
+}

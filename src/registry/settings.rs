@@ -1,0 +1,187 @@
+//! `[[registries]]` of build.toml and the flags become a client per registry.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::client::{Client, Patience};
+use super::error::RegistryError;
+use super::name::RepositoryName;
+use super::repository::{Access, Repository};
+use crate::config::registries::RegistryPolicy;
+use crate::progress::SharedProgress;
+
+/// What flags say for every registry of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    pub plain_http: bool,
+    pub ca: Option<PathBuf>,
+}
+
+/// Hands out repositories; those of one registry share its connections and tokens.
+pub struct Registries {
+    policies: Vec<RegistryPolicy>,
+    root: PathBuf,
+    overrides: Overrides,
+    patience: Patience,
+    /// Learns of what is tried again.
+    progress: SharedProgress,
+    clients: Mutex<HashMap<String, Arc<Client>>>,
+}
+
+impl Registries {
+    /// `root` is the directory that relative paths of the policies start from.
+    pub fn new(policies: &[RegistryPolicy], root: &Path, overrides: Overrides, progress: SharedProgress) -> Self {
+        Self {
+            policies: policies.to_vec(),
+            root: root.to_path_buf(),
+            overrides,
+            patience: Patience::default(),
+            progress,
+            clients: Mutex::default(),
+        }
+    }
+
+    /// How long failures are put up with, instead of the default.
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    pub fn repository(&self, name: &RepositoryName, access: Access) -> Result<Repository, RegistryError> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = match clients.get(&name.registry) {
+            Some(client) => Arc::clone(client),
+            None => {
+                let client = Arc::new(self.connect(&name.registry)?);
+                clients.insert(name.registry.clone(), Arc::clone(&client));
+                client
+            }
+        };
+        Ok(Repository::new(client, &name.path, access))
+    }
+
+    /// Whether the tag, once set, must not stand for anything else.
+    pub fn is_immutable(&self, name: &RepositoryName, tag: &str) -> bool {
+        self.policy(&name.registry).is_some_and(|p| {
+            p.immutable
+                .iter()
+                .any(|pattern| pattern.matches(&format!("{}:{tag}", name.path)))
+        })
+    }
+
+    /// Whether the tag is one that `prune` will remove some day.
+    pub fn is_temporary(&self, name: &RepositoryName, tag: &str) -> bool {
+        self.policy(&name.registry).is_some_and(|p| {
+            p.temporary
+                .iter()
+                .any(|pattern| pattern.matches(&format!("{}:{tag}", name.path)))
+        })
+    }
+
+    /// The first entry that fits, as with the series of build.toml.
+    fn policy(&self, host: &str) -> Option<&RegistryPolicy> {
+        self.policies.iter().find(|policy| policy.host.matches(host))
+    }
+
+    fn connect(&self, host: &str) -> Result<Client, RegistryError> {
+        let policy = self.policy(host);
+        let setup = |what: String, reason: String| RegistryError::Setup {
+            host: host.to_string(),
+            what,
+            reason,
+        };
+        let read = |path: &Path| {
+            std::fs::read(self.root.join(path)).map_err(|e| setup(path.display().to_string(), e.to_string()))
+        };
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("obgp-build/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(std::time::Duration::from_secs(15));
+        if is_loopback(host_only(host)) {
+            // What a proxy calls loopback is itself; other clients of registries skip it too.
+            builder = builder.no_proxy();
+        }
+        let ca = self.overrides.ca.as_ref().or(policy.and_then(|p| p.ca.as_ref()));
+        if let Some(path) = ca {
+            let certificates = reqwest::Certificate::from_pem_bundle(&read(path)?)
+                .map_err(|e| setup(path.display().to_string(), e.to_string()))?;
+            if certificates.is_empty() {
+                return Err(setup(path.display().to_string(), "it holds no PEM certificate".into()));
+            }
+            builder = builder.tls_certs_merge(certificates);
+        }
+        match policy.map(|p| (&p.client_cert, &p.client_key)) {
+            Some((Some(cert), Some(key))) => {
+                let mut pem = read(cert)?;
+                pem.push(b'\n');
+                pem.extend(read(key)?);
+                let identity = reqwest::Identity::from_pem(&pem)
+                    .map_err(|e| setup(format!("{} with {}", cert.display(), key.display()), e.to_string()))?;
+                builder = builder.identity(identity);
+            }
+            Some((None, None)) | None => {}
+            Some(_) => {
+                let reason = "client-cert and client-key belong together".to_string();
+                return Err(setup("the client certificate".into(), reason));
+            }
+        }
+        let said = self.overrides.plain_http || policy.is_some_and(|p| p.plain_http);
+        let http = builder
+            .build()
+            .map_err(|e| setup("these TLS settings".into(), e.to_string()))?;
+        let scheme = match (said, is_loopback(host_only(host))) {
+            (true, _) => Scheme::PlainHttp,
+            (false, true) => Scheme::Either,
+            (false, false) => Scheme::Tls,
+        };
+        Ok(Client::new(
+            host,
+            http,
+            scheme,
+            self.patience,
+            Arc::clone(&self.progress),
+        ))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Tls,
+    PlainHttp,
+    /// TLS if it speaks that, else plain: on loopback nobody listens in between.
+    Either,
+}
+
+fn host_only(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+pub(super) fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_known_in_each_spelling() {
+        for host in [
+            "localhost",
+            "localhost:5000",
+            "127.0.0.1:5000",
+            "127.1.2.3",
+            "[::1]:5000",
+        ] {
+            assert!(is_loopback(host_only(host)), "{host}");
+        }
+        for host in ["localhost.example.com:80", "128.0.0.1", "reg:5000"] {
+            assert!(!is_loopback(host_only(host)), "{host}");
+        }
+    }
+}

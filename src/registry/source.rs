@@ -1,0 +1,128 @@
+//! Where a blob's bytes come from when they are to be uploaded: read once, in pieces, for as many uploads as want them.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::pin::pin;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use oci_spec::image::Descriptor;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+
+use super::repository::Repository;
+
+/// How much is read, and handed on, at a time; and how many pieces wait for a slow upload. Together they bound the memory
+/// that an upload takes.
+const PIECE: usize = 128 << 10;
+const WAITING: usize = 4;
+
+#[derive(Clone)]
+pub enum Source {
+    /// A blob of a layout.
+    File(PathBuf),
+    Memory(Bytes),
+    /// A blob of another registry. Its digest is checked on the way.
+    Remote(Repository),
+}
+
+/// A blob's bytes, coming in. Dropping it ends its part of the reading.
+pub(crate) type Pieces = mpsc::Receiver<Result<Bytes, String>>;
+
+impl Source {
+    /// Reads the blob from `offset` on, once, for `readers` uploads that go on side by side. One that stops is left behind;
+    /// the slowest sets the pace.
+    pub(crate) fn open(&self, blob: &Descriptor, offset: u64, readers: usize) -> Vec<Pieces> {
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..readers).map(|_| mpsc::channel(WAITING)).unzip();
+        let tee = Tee(senders);
+        match self {
+            Source::File(path) => {
+                let path = path.clone();
+                tokio::task::spawn_blocking(move || tee.file(path, offset));
+            }
+            Source::Memory(bytes) => {
+                let rest = bytes.slice((offset as usize).min(bytes.len())..);
+                tokio::spawn(async move {
+                    let mut tee = tee;
+                    tee.send(Ok(rest)).await;
+                });
+            }
+            Source::Remote(repository) => {
+                let stream = repository.download(blob, offset);
+                tokio::spawn(async move {
+                    let mut tee = tee;
+                    let mut stream = pin!(stream);
+                    while let Some(piece) = stream.next().await {
+                        if !tee.send(piece.map_err(|e| e.to_string())).await {
+                            return;
+                        }
+                    }
+                });
+            }
+        }
+        receivers
+    }
+
+    /// The digest of what is on the disk, where that is the source: to tell a damaged blob from a damaged transfer.
+    pub(super) async fn digest_on_disk(&self) -> Option<io::Result<String>> {
+        let Source::File(path) = self else {
+            return None;
+        };
+        let path = path.clone();
+        let hashed = tokio::task::spawn_blocking(move || {
+            let mut file = File::open(path)?;
+            let (mut sha, mut buffer) = (Sha256::new(), vec![0; PIECE]);
+            loop {
+                match file.read(&mut buffer)? {
+                    0 => return Ok(format!("sha256:{}", hex::encode(sha.finalize()))),
+                    n => sha.update(&buffer[..n]),
+                }
+            }
+        });
+        hashed.await.ok()
+    }
+}
+
+struct Tee(Vec<mpsc::Sender<Result<Bytes, String>>>);
+
+impl Tee {
+    /// To all that still listen; `false` when nobody does.
+    async fn send(&mut self, piece: Result<Bytes, String>) -> bool {
+        let mut listening = Vec::with_capacity(self.0.len());
+        for sender in self.0.drain(..) {
+            if sender.send(piece.clone()).await.is_ok() {
+                listening.push(sender);
+            }
+        }
+        self.0 = listening;
+        !self.0.is_empty()
+    }
+
+    fn file(mut self, path: PathBuf, offset: u64) {
+        let mut blocking_send = |piece: Result<Bytes, String>| {
+            self.0.retain(|sender| sender.blocking_send(piece.clone()).is_ok());
+            !self.0.is_empty()
+        };
+        let opened = File::open(&path).and_then(|mut file| file.seek(SeekFrom::Start(offset)).map(|_| file));
+        let mut file = match opened {
+            Ok(file) => file,
+            Err(e) => {
+                blocking_send(Err(format!("{}: {e}", path.display())));
+                return;
+            }
+        };
+        loop {
+            let mut piece = Vec::with_capacity(PIECE);
+            match (&mut file).take(PIECE as u64).read_to_end(&mut piece) {
+                Ok(0) => return,
+                Ok(_) if blocking_send(Ok(piece.into())) => {}
+                Ok(_) => return,
+                Err(e) => {
+                    blocking_send(Err(format!("{}: {e}", path.display())));
+                    return;
+                }
+            }
+        }
+    }
+}

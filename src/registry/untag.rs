@@ -1,0 +1,46 @@
+//! A tag is removed and its image is not: other tags may stand for it.
+
+use oci_spec::image::{Descriptor, MediaType};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::error::RegistryError;
+use super::repository::Repository;
+use super::source::Source;
+use crate::artifact::Content;
+
+impl Repository {
+    /// Removes a tag. Registries before distribution-spec 1.1 delete manifests by digest only, with every tag that stands
+    /// for them; there the tag is moved to a manifest of its own first, and that one is deleted.
+    pub async fn remove_tag(&self, tag: &str) -> Result<(), RegistryError> {
+        if self.delete(tag).await? {
+            return Ok(());
+        }
+        let content = |media_type: MediaType, text: String| Content {
+            descriptor: Descriptor::new(
+                media_type,
+                text.len() as u64,
+                crate::layout::sha256_digest(&Sha256::digest(&text).into()),
+            ),
+            bytes: text.into(),
+        };
+        let config = content(MediaType::ImageConfig, "{}".to_string());
+        if !self.has_blob(&config.descriptor).await? {
+            let source = Source::Memory(config.bytes.clone());
+            self.upload(&config.descriptor, &source, None, &Default::default())
+                .await?;
+        }
+        // The tag and the time make it one that nothing else stands for.
+        let dummy = json!({
+            "schemaVersion": 2,
+            "mediaType": MediaType::ImageManifest.to_string(),
+            "config": config.descriptor,
+            "layers": [],
+            "annotations": { "dev.obgp-build.removing": format!("{tag} {}", jiff::Timestamp::now()) },
+        });
+        let dummy = content(MediaType::ImageManifest, dummy.to_string());
+        self.put_manifest(tag, &dummy).await?;
+        self.delete(dummy.descriptor.digest().as_ref()).await?;
+        Ok(())
+    }
+}

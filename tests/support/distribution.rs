@@ -1,0 +1,163 @@
+//! A real registry: docker-registry out of Debian's package, on loopback, that can be killed and started again.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub const USER: &str = "me";
+pub const PASSWORD: &str = "correct-horse";
+/// bcrypt of [`PASSWORD`], which is the only form that the registry takes.
+const HTPASSWD: &str = "me:$2y$05$abcdefghijklmnopqrstuuZ0Fx87Pb/Aqb0E90lfvCwzXnaFKUHpS\n";
+
+/// Downloaded once per target directory; nothing is installed.
+fn program() -> PathBuf {
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("docker-registry");
+    if kept.exists() {
+        return kept;
+    }
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let script = "apt-get download -q docker-registry && dpkg-deb -x docker-registry_*.deb .";
+    let output = Command::new("sh")
+        .args(["-ec", script])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "cannot get Debian's docker-registry ({script}): {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    std::fs::rename(dir.path().join("usr/bin/docker-registry"), &kept).unwrap();
+    kept
+}
+
+/// Who may come in.
+#[derive(Default)]
+pub enum Login {
+    #[default]
+    Nobody,
+    /// [`USER`] with [`PASSWORD`].
+    Basic,
+    /// Tokens of this realm, signed by the key of this certificate.
+    Token { realm: String, certificate: PathBuf },
+}
+
+/// Certificate and key of the registry, and the authority that its clients' certificates are of.
+pub struct Tls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub client_ca: Option<PathBuf>,
+}
+
+pub struct Distribution {
+    dir: tempfile::TempDir,
+    address: SocketAddr,
+    child: Option<Child>,
+}
+
+impl Distribution {
+    pub fn start() -> Self {
+        Self::start_with(Login::Nobody, None)
+    }
+
+    pub fn start_with(login: Login, tls: Option<Tls>) -> Self {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        // Free now; whoever takes it in between makes the start fail, which says so.
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let data = dir.path().join("data");
+        let mut config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n",
+            data.display()
+        );
+        // The same secret after a restart, so that uploads can go on.
+        config += &format!("http:\n  addr: {address}\n  secret: constant\n");
+        if let Some(tls) = tls {
+            config += &format!(
+                "  tls:\n    certificate: {}\n    key: {}\n",
+                tls.certificate.display(),
+                tls.key.display()
+            );
+            if let Some(ca) = tls.client_ca {
+                config += &format!("    clientcas: [{}]\n", ca.display());
+            }
+        }
+        match login {
+            Login::Nobody => {}
+            Login::Basic => {
+                let htpasswd = dir.path().join("htpasswd");
+                std::fs::write(&htpasswd, HTPASSWD).unwrap();
+                config += &format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", htpasswd.display());
+            }
+            Login::Token { realm, certificate } => {
+                config += &format!(
+                    "auth: {{token: {{realm: \"{realm}\", service: registry, issuer: tests, rootcertbundle: {}}}}}\n",
+                    certificate.display()
+                );
+            }
+        }
+        std::fs::write(dir.path().join("config.yml"), config).unwrap();
+        let mut registry = Self {
+            dir,
+            address,
+            child: None,
+        };
+        registry.restart();
+        registry
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `127.0.0.1:PORT`
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// SIGKILL: whatever it had in its hands is lost.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub fn restart(&mut self) {
+        self.kill();
+        let log = std::fs::File::create(self.dir.path().join("log")).unwrap();
+        let child = Command::new(program())
+            .arg("serve")
+            .arg(self.dir.path().join("config.yml"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let started = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            let log = || std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            assert!(
+                started.elapsed() < Duration::from_secs(30),
+                "docker-registry does not start: {}",
+                log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A blob's file, to damage it.
+    pub fn blob_file(&self, digest: &str) -> PathBuf {
+        let hex = digest.trim_start_matches("sha256:");
+        self.dir
+            .path()
+            .join(format!("data/docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]))
+    }
+}
+
+impl Drop for Distribution {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
