@@ -9,6 +9,7 @@ use obgp_build::buildkit::context::Context;
 use obgp_build::plan::{EnginePlan, ImagePlan, LockPlan, Target};
 use obgp_build::project::Source;
 use obgp_build::report::result::{BaseReport, Built};
+use obgp_build::runtime::RuntimePlan;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -59,6 +60,10 @@ fn plan(source: Source, runtime: &[(&str, &str)]) -> ImagePlan {
             engine_tag: "x-amd64".into(),
             base: base_plan("docker.io/library/debian:bookworm-slim"),
             emulated: false,
+            runtime: RuntimePlan::Compiled {
+                base: base_plan("docker.io/library/debian:trixie-slim"),
+                sources_digest: format!("sha256:{}", "4".repeat(64)),
+            },
         }],
     }
 }
