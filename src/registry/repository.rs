@@ -108,9 +108,7 @@ impl Repository {
         let rest = match from {
             Some(from) => {
                 let mut query = url::form_urlencoded::Serializer::new(String::new());
-                query
-                    .append_pair("mount", digest.as_ref())
-                    .append_pair("from", from);
+                query.append_pair("mount", digest.as_ref()).append_pair("from", from);
                 format!("blobs/uploads/?{}", query.finish())
             }
             None => "blobs/uploads/".to_string(),
