@@ -73,6 +73,12 @@ impl Lab {
         fs::write(config.path().join("frr.conf"), BEFORE).unwrap();
         fs::write(config.path().join("vtysh.conf"), "").unwrap();
         let node = Node::start(root, &space, config.path());
+        // Up is when there is a `router bgp`; the lines in it are still on their way.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !node.vtysh(&["show running-config"]).contains("neighbor 10.9.0.2") {
+            assert!(Instant::now() < deadline, "{}", node.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
         Self {
             node,
             _space: space,
