@@ -19,6 +19,26 @@ pub mod sbom;
 pub mod spdx;
 pub mod statement;
 
+use crate::sign::Attestation;
+
 pub use license::License;
 pub use sbom::{ImageForSbom, Sbom, SbomError};
 pub use statement::{Statement, Subject};
+
+/// The statements that `subject`, a manifest of the repository, has this SBOM: SPDX and CycloneDX.
+pub fn sbom_statements(
+    repository: &str,
+    subject: &oci_spec::image::Descriptor,
+    sbom: &Sbom,
+) -> serde_json::Result<Vec<Attestation>> {
+    let about = || Subject::new(repository, subject.digest());
+    let attestation = |predicate_type: &str, statement| Attestation {
+        subject: subject.clone(),
+        predicate_type: predicate_type.to_string(),
+        statement,
+    };
+    Ok(vec![
+        attestation(spdx::PREDICATE_TYPE, spdx::statement(about(), sbom)?),
+        attestation(cyclonedx::PREDICATE_TYPE, cyclonedx::statement(about(), sbom)?),
+    ])
+}

@@ -31,6 +31,7 @@
 //!
 //! [`Artifact`]: crate::artifact::Artifact
 
+mod artifacts;
 mod attest;
 mod bundle;
 mod cosign_key;
@@ -43,6 +44,7 @@ mod simple;
 mod source;
 mod tag;
 
+pub use artifacts::{Attestation, attestations, signatures};
 pub use attest::{attest_bundle, attest_tag, verify_attestation_bundle, verify_attestation_tag};
 pub use bundle::{bundle, may_be_bundle, verify_bundle};
 pub use dsse::Statement;

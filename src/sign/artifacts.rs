@@ -1,0 +1,39 @@
+//! Everything that one key says about an image, in the layouts of cosign 2 and cosign 3 both: neither reads all of the other's.
+
+use oci_spec::image::Descriptor;
+
+use super::{Key, SignError, attest_bundle, attest_tag, bundle, simple_signing};
+use crate::artifact::Artifact;
+
+/// A statement about a manifest, not signed yet.
+#[derive(Clone, Debug)]
+pub struct Attestation {
+    pub subject: Descriptor,
+    pub predicate_type: String,
+    /// The in-toto statement's bytes.
+    pub statement: Vec<u8>,
+}
+
+/// The signatures of `subjects` (an index and the manifests that it names), as found in `repository` (`host/path`).
+pub fn signatures(key: &Key, repository: &str, subjects: &[Descriptor]) -> Result<Vec<Artifact>, SignError> {
+    let mut artifacts = Vec::new();
+    for subject in subjects {
+        artifacts.push(simple_signing(key, repository, subject.digest(), None)?);
+        artifacts.push(bundle(key, subject)?);
+    }
+    Ok(artifacts)
+}
+
+pub fn attestations(key: &Key, attestations: &[Attestation]) -> Result<Vec<Artifact>, SignError> {
+    let mut artifacts = Vec::new();
+    for Attestation {
+        subject,
+        predicate_type,
+        statement,
+    } in attestations
+    {
+        artifacts.push(attest_tag(key, statement, predicate_type, subject.digest(), None)?);
+        artifacts.push(attest_bundle(key, statement, predicate_type, subject)?);
+    }
+    Ok(artifacts)
+}
