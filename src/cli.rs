@@ -94,6 +94,10 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Publish a verified image: blobs, manifests, index, and the tag last
     Push(PushArgs),
+    /// Sign an image in a registry: its index and each platform
+    Sign(SignArgs),
+    /// Attest an image in a registry: its SBOMs, or a predicate of your own
+    Attest(AttestArgs),
     /// Copy a published image by digest, with all that belongs to it, and set tags
     Promote(PromoteArgs),
     /// Show what a registry has under a name: platforms, sizes, labels, signatures, referrers
@@ -190,9 +194,43 @@ pub struct BuildOptions {
     /// Compression of the layers
     #[arg(long, value_enum, default_value_t = CompressionArg::Gzip)]
     pub compression: CompressionArg,
-    /// Push what passed [not in this version]
+    /// Push what passed, under the image's name
     #[arg(long, env = "PUSH", num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = clap::builder::BoolishValueParser::new(), hide_default_value = true, action = clap::ArgAction::Set)]
     pub push: bool,
+    /// A further tag for what is pushed; repeatable
+    #[arg(long, value_name = "TAG", requires = "push")]
+    pub extra_tag: Vec<String>,
+    /// A label of the image, over build.toml's; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    pub label: Vec<(String, String)>,
+    /// Who builds, a URI, as the provenance has it
+    #[arg(
+        long,
+        value_name = "URI",
+        default_value = "https://opendev.org/openstack/openstack-helm-images/obgp-build"
+    )]
+    pub builder_id: String,
+    #[command(flatten)]
+    pub publish: PublishArgs,
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
+        _ => Err("a label is KEY=VALUE".to_string()),
+    }
+}
+
+/// What goes beside an image that is published, and who is told.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Publishing")]
+pub struct PublishArgs {
+    /// Sign the image and attest its SBOMs: a key of cosign's or PKCS#8 (PEM), FILE or env://VAR. Password: COSIGN_PASSWORD
+    #[arg(long, value_name = "KEY")]
+    pub sign: Option<String>,
+    /// Write the list of what was pushed, for zuul_return
+    #[arg(long, value_name = "FILE")]
+    pub zuul_artifacts: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -214,6 +252,12 @@ pub struct VerifyArgs {
     pub image: String,
     #[command(flatten)]
     pub expect: ExpectArgs,
+    /// Verify signatures and attestations too, by this public key (PEM): FILE or env://VAR
+    #[arg(long, value_name = "PUB")]
+    pub key: Option<String>,
+    /// Signatures alone: contents and attestations are not read
+    #[arg(long, requires = "key")]
+    pub signatures_only: bool,
 }
 
 #[derive(Debug, Args)]
@@ -273,6 +317,45 @@ pub struct PushArgs {
     pub destinations: Vec<String>,
     #[command(flatten)]
     pub judge: JudgeArgs,
+    #[command(flatten)]
+    pub publish: PublishArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  COSIGN_PASSWORD=… obgp-build sign quay.io/team/agent@sha256:… --key cosign.key
+  obgp-build sign quay.io/team/agent:7.0.0-ubuntu_noble --key env://SIGNING_KEY
+
+The index and every manifest that it names are signed, as cosign 2 (tag sha256-….sig) and cosign 3 (bundle, a referrer) look
+for it. Contents are not looked at: push and promote do that. Signing again changes nothing.")]
+pub struct SignArgs {
+    /// `HOST/PATH@DIGEST` or `HOST/PATH:TAG`
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// A key of cosign's or PKCS#8 (PEM): FILE or env://VAR. Password: COSIGN_PASSWORD
+    #[arg(long, value_name = "KEY")]
+    pub key: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  obgp-build attest quay.io/team/agent:7.0.0-ubuntu_noble --key cosign.key
+  obgp-build attest quay.io/team/agent@sha256:… --key cosign.key --predicate scan.json --type https://example.org/scan/v1
+
+Without --predicate: the SBOM of each platform, SPDX and CycloneDX, read from its layers. `cosign verify-attestation` reads them.")]
+pub struct AttestArgs {
+    /// `HOST/PATH@DIGEST` or `HOST/PATH:TAG`
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// A key of cosign's or PKCS#8 (PEM): FILE or env://VAR. Password: COSIGN_PASSWORD
+    #[arg(long, value_name = "KEY")]
+    pub key: String,
+    /// A predicate about the index (JSON) instead of the SBOMs
+    #[arg(long, value_name = "FILE", requires = "predicate_type")]
+    pub predicate: Option<PathBuf>,
+    /// The predicate's type, a URI
+    #[arg(long = "type", value_name = "URI", requires = "predicate")]
+    pub predicate_type: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -291,6 +374,9 @@ pub struct PromoteArgs {
     pub destinations: Vec<String>,
     #[command(flatten)]
     pub judge: JudgeArgs,
+    /// First verify the signatures by this public key: FILE or env://VAR
+    #[arg(long, value_name = "PUB")]
+    pub key: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 
 pub mod artifact;
 pub mod attest;
+pub mod authenticity;
 pub mod base;
 pub mod buildkit;
 pub mod cli;

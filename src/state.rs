@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 use crate::layout::tree::Tree;
 
 /// Changes with the shape of [`Entry`], and with what [`verify::keeps`](crate::verify::keeps) has trees keep.
-const FORMAT: &str = concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), " 3\n");
+const FORMAT: &str = concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), " 4\n");
 
 /// Neither a tree of the largest image allowed nor a damaged file takes more.
 const MAX_BYTES: u64 = 256 << 20;
@@ -24,6 +24,7 @@ struct Entry<'a> {
     key: &'a [u8; 32],
     manifest: Vec<u8>,
     uncompressed_bytes: u64,
+    built: (i64, i64),
     tree: &'a Tree,
 }
 
@@ -33,6 +34,7 @@ struct OwnedEntry {
     key: [u8; 32],
     manifest: Vec<u8>,
     uncompressed_bytes: u64,
+    built: (i64, i64),
     tree: Tree,
 }
 
@@ -40,6 +42,8 @@ struct OwnedEntry {
 pub struct Remembered {
     pub manifest: oci_spec::image::Descriptor,
     pub uncompressed_bytes: u64,
+    /// When its build began and ended, in seconds since 1970.
+    pub built: (i64, i64),
     pub tree: Tree,
 }
 
@@ -63,6 +67,7 @@ fn decode(bytes: &[u8]) -> Option<([u8; 32], Remembered)> {
     let remembered = Remembered {
         manifest: serde_json::from_slice(&entry.manifest).ok()?,
         uncompressed_bytes: entry.uncompressed_bytes,
+        built: entry.built,
         tree: entry.tree,
     };
     Some((entry.key, remembered))
@@ -111,6 +116,7 @@ impl State {
             key: &key,
             manifest: serde_json::to_vec(&image.manifest)?,
             uncompressed_bytes: image.uncompressed_bytes,
+            built: image.built,
             tree: &image.tree,
         };
         let mut file = NamedTempFile::new_in(&self.dir)?;
@@ -167,6 +173,7 @@ mod tests {
         Remembered {
             manifest,
             uncompressed_bytes: 7,
+            built: (1, 2),
             tree,
         }
     }

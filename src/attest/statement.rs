@@ -14,11 +14,11 @@ const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 /// `_type` goes first, as readers who look at the bytes expect it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Statement<P> {
+pub struct Statement<'a, P> {
     #[serde(rename = "_type")]
     statement_type: &'static str,
     subject: [Subject; 1],
-    predicate_type: &'static str,
+    predicate_type: &'a str,
     predicate: P,
 }
 
@@ -41,8 +41,8 @@ impl Subject {
     }
 }
 
-impl<P: Serialize> Statement<P> {
-    pub fn new(subject: Subject, predicate_type: &'static str, predicate: P) -> Self {
+impl<'a, P: Serialize> Statement<'a, P> {
+    pub fn new(subject: Subject, predicate_type: &'a str, predicate: P) -> Self {
         Statement {
             statement_type: STATEMENT_TYPE,
             subject: [subject],

@@ -1,8 +1,6 @@
 //! `obgp-build [build]`: bases, then every target side by side, then one index per image.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +15,9 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::io::SyncIoBridge;
 
 use super::image::{contract_path, layout_dir};
+use super::publishing::{self, PendingKey, tell_zuul};
 use super::{Context, Failure};
+use crate::attest::{ImageForSbom, Subject, provenance};
 use crate::base;
 use crate::base::resolve::{self, BaseImage, BasePlan};
 use crate::buildkit::{self, SecretBytes, SolveRequest, Solved};
@@ -27,10 +27,13 @@ use crate::context::DOCKERFILE;
 use crate::engine::{Engine, EngineImage};
 use crate::host::Host;
 use crate::layout::{self, Compression, IngestOptions, Layout, ReadOptions, Tree};
-use crate::plan::{self, ImagePlan, Surroundings, Target};
+use crate::plan::{self, EnginePlan, ImagePlan, Surroundings, Target};
 use crate::progress::{Progress, SharedProgress};
+use crate::publish::{self, Destination, Published};
+use crate::registry::{ImageReference, RepositoryName};
 use crate::report::result::{BaseReport, BuildReport, Built, ImageReport, Outcome, PlatformReport};
 use crate::report::{html, text};
+use crate::sign::{Attestation, Key};
 use crate::smoke;
 use crate::state::{self, Remembered, State};
 use crate::verify::{self, Contract, Expectation, ImageUnderTest, Verdict, Verified};
@@ -41,14 +44,15 @@ const ATTEMPTS: u32 = 3;
 pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
     let (started, instant) = (Timestamp::now(), Instant::now());
     let options = args.options.clone();
-    if options.push {
+    if options.publish.sign.is_some() && !options.push {
         return Err(Failure::Usage(anyhow!(
-            "this version builds and verifies, it does not push yet; push what it leaves in {} with \
-             `skopeo copy --all oci:DIR:TAG docker://NAME`",
-            layout_dir(&options.output).display()
+            "--sign signs what is pushed: add --push, or sign later with `obgp-build sign`"
         )));
     }
-    let settings = Settings::new(context.build_file()?, &args.target)?;
+    let key = PendingKey::load(options.publish.sign.as_deref());
+    let mut file = context.build_file()?;
+    file.image.labels.extend(options.label.iter().cloned());
+    let settings = Settings::new(file, &args.target)?;
     let contract = Contract::load(&contract_path(&settings.file))?;
     let engine = context.unless_cancelled(Engine::from_env()).await??;
     let host = Host::from_env();
@@ -64,6 +68,7 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
             .await??
     };
     let layout = Layout::open_or_create(layout_dir(&options.output))?;
+    let key = key.ready().await?;
     let jobs = options.jobs.map_or_else(default_jobs, usize::from);
     let builder = Arc::new(Builder {
         host,
@@ -74,14 +79,18 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
         context: context.clone(),
         layout,
         engine,
+        engine_plan: plan.engine,
         contract,
         options,
         settings,
+        key,
     });
     let images = builder.build_all(plan.images).await?;
+    let published: Vec<Published> = images.iter().filter_map(|image| image.published.clone()).collect();
+    tell_zuul(&builder.options.publish, &published)?;
     let report = BuildReport {
         version: env!("CARGO_PKG_VERSION"),
-        engine: format!("{} at {}", plan.engine.version, plan.engine.endpoint),
+        engine: format!("{} at {}", builder.engine_plan.version, builder.engine_plan.endpoint),
         started: started.to_string(),
         seconds: instant.elapsed().as_secs_f64(),
         images,
@@ -92,7 +101,7 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
     match report.outcome() {
         Outcome::Done => Ok(()),
         Outcome::BreaksContract => Err(Failure::Contract),
-        Outcome::Failed => Err(anyhow!("not every image was built, see above").into()),
+        Outcome::Failed => Err(anyhow!("not everything was done, see above").into()),
     }
 }
 
@@ -107,6 +116,9 @@ struct Builder {
     options: BuildOptions,
     contract: Contract,
     engine: Engine,
+    engine_plan: EnginePlan,
+    /// What is pushed is signed with it.
+    key: Option<Arc<Key>>,
     host: Host,
     /// Where bootstrapped bases are kept.
     cache: PathBuf,
@@ -151,6 +163,15 @@ impl PendingBases {
 struct Finished {
     manifest: Descriptor,
     built: Built,
+    /// Empty if nothing is signed.
+    attestations: Vec<Attestation>,
+}
+
+/// A tagged image that may be published.
+struct Ready {
+    index: Verified<Descriptor>,
+    manifests: Vec<Descriptor>,
+    attestations: Vec<Attestation>,
 }
 
 impl Builder {
@@ -188,7 +209,18 @@ impl Builder {
             let targets = (0..image.targets.len())
                 .filter_map(|t| results.remove(&(i, t)))
                 .collect();
-            reports.push(self.finish_image(image, targets)?);
+            let (mut report, ready) = self.finish_image(image, targets)?;
+            if let Some(ready) = ready.filter(|_| self.options.push) {
+                match self.publish(image, ready).await {
+                    Ok(published) => report.published = Some(published),
+                    Err(_) if self.context.cancel.is_cancelled() => return Err(Failure::Interrupted),
+                    Err(error) => {
+                        report.outcome = Outcome::Failed;
+                        report.error = Some(super::render(&error));
+                    }
+                }
+            }
+            reports.push(report);
         }
         Ok(reports)
     }
@@ -236,6 +268,7 @@ impl Builder {
         bases: PendingBases,
     ) -> anyhow::Result<Finished> {
         let bases = bases.ready().await.map_err(|e| anyhow!(e))?;
+        let started = Timestamp::now().as_second();
         let progress = self
             .context
             .terminal
@@ -250,19 +283,25 @@ impl Builder {
             .await?
             .ok_or_else(|| anyhow!("the engine has lost the image it just built: {}", solved.image_id))?;
         let (remembered, unchanged) = self
-            .ingest(image, target, &bases.image, &engine_image, &progress)
+            .ingest(image, target, &bases.image, &engine_image, started, &progress)
             .await?;
         progress.step("verifying");
         let Remembered {
             manifest,
             uncompressed_bytes,
+            built: times,
             tree,
         } = remembered;
         let files = tree.len();
-        let (verdict, compressed_bytes) = {
+        let (verdict, compressed_bytes, mut attestations) = {
             let (builder, image, manifest) = (Arc::clone(&self), Arc::clone(image), manifest.clone());
             let platform = target.platform;
-            spawn_blocking(move || builder.judge(&image, platform, &manifest, &tree, uncompressed_bytes)).await??
+            spawn_blocking(move || {
+                let (verdict, compressed) = builder.judge(&image, platform, &manifest, &tree, uncompressed_bytes)?;
+                let sboms = builder.sboms(&image, platform, &manifest, &tree)?;
+                Ok::<_, anyhow::Error>((verdict, compressed, sboms))
+            })
+            .await??
         };
         let smoke = if self.options.smoke {
             let identity = &self.settings.file.user;
@@ -283,24 +322,33 @@ impl Builder {
         } else {
             "breaks its contract"
         });
-        Ok(Finished {
-            built: Built {
-                digest: manifest.digest().to_string(),
-                engine_image: target.engine_tag.clone(),
-                base: BaseReport {
-                    name: bases.image.name,
-                    digest: bases.image.digest,
-                },
-                steps: solved.steps,
-                cached_steps: solved.cached_steps,
-                unchanged,
-                compressed_bytes,
-                uncompressed_bytes,
-                files,
-                verdict,
-                smoke,
+        let built = Built {
+            digest: manifest.digest().to_string(),
+            engine_image: target.engine_tag.clone(),
+            base: BaseReport {
+                name: bases.image.name,
+                digest: bases.image.digest,
             },
+            steps: solved.steps,
+            cached_steps: solved.cached_steps,
+            unchanged,
+            compressed_bytes,
+            uncompressed_bytes,
+            files,
+            verdict,
+            smoke,
+        };
+        if self.key.is_some() {
+            let build_base = BaseReport {
+                name: bases.build.name,
+                digest: bases.build.digest,
+            };
+            attestations.push(self.provenance(image, target, &manifest, &built, &build_base, times)?);
+        }
+        Ok(Finished {
+            built,
             manifest,
+            attestations,
         })
     }
 
@@ -361,6 +409,7 @@ impl Builder {
         target: &Target,
         base: &BaseImage,
         engine_image: &EngineImage,
+        started: i64,
         progress: &SharedProgress,
     ) -> anyhow::Result<(Remembered, bool)> {
         let name = format!("{}-{}", image.tag, target.platform.slug());
@@ -402,6 +451,7 @@ impl Builder {
             let remembered = Remembered {
                 manifest: ingested.manifest,
                 uncompressed_bytes: ingested.layers.iter().map(|l| l.uncompressed_size).sum(),
+                built: (started, Timestamp::now().as_second()),
                 tree: ingested.tree,
             };
             // A cache that cannot be written costs the next run an export, not this one its image.
@@ -451,18 +501,107 @@ impl Builder {
         Ok((self.contract.check(&under_test, &expectation)?, compressed))
     }
 
+    fn repository(&self, image: &ImagePlan) -> anyhow::Result<RepositoryName> {
+        Ok(image.name.parse::<ImageReference>()?.repository)
+    }
+
+    fn sboms(
+        &self,
+        image: &ImagePlan,
+        platform: crate::platform::Platform,
+        manifest: &Descriptor,
+        tree: &Tree,
+    ) -> anyhow::Result<Vec<Attestation>> {
+        if self.key.is_none() {
+            return Ok(Vec::new());
+        }
+        let image_manifest: oci_spec::image::ImageManifest = self.layout.read_json(manifest)?;
+        let about = ImageForSbom {
+            platform,
+            tree,
+            config: &self.layout.read_json(image_manifest.config())?,
+            digest: Some(manifest.digest().as_ref()),
+        };
+        publishing::sboms(&self.repository(image)?.to_string(), manifest, &about)
+    }
+
+    fn provenance(
+        &self,
+        image: &ImagePlan,
+        target: &Target,
+        manifest: &Descriptor,
+        built: &Built,
+        build_base: &BaseReport,
+        (started, finished): (i64, i64),
+    ) -> anyhow::Result<Attestation> {
+        let run = provenance::Run {
+            project: &self.settings.file.project.name,
+            builder_id: &self.options.builder_id,
+            // One that changes with every run would make another attestation of an image that did not change.
+            invocation_id: None,
+            engine: &self.engine_plan,
+            flags: provenance::Flags {
+                no_cache: self.options.no_cache,
+                locked: self.settings.locked,
+                compression: match self.options.compression {
+                    CompressionArg::Gzip => "gzip",
+                    CompressionArg::Zstd => "zstd",
+                },
+                base: self.settings.base.as_deref(),
+            },
+            build_base: Some(build_base),
+            started: Timestamp::from_second(started)?,
+            finished: Timestamp::from_second(finished)?,
+        };
+        let subject = Subject::new(&self.repository(image)?.to_string(), manifest.digest());
+        Ok(Attestation {
+            statement: provenance::statement(subject, image, target, built, &run)?,
+            predicate_type: provenance::PREDICATE_TYPE.to_string(),
+            subject: manifest.clone(),
+        })
+    }
+
+    /// The image under its name, and under the further tags.
+    async fn publish(&self, image: &ImagePlan, ready: Ready) -> anyhow::Result<Published> {
+        let repository = self.repository(image)?;
+        let tags = std::iter::once(&image.tag).chain(&self.options.extra_tag);
+        let destinations: Vec<Destination> = tags
+            .map(|tag| Destination {
+                repository: repository.clone(),
+                tag: tag.clone(),
+            })
+            .collect();
+        let mut subjects = vec![Descriptor::clone(&ready.index)];
+        subjects.extend(ready.manifests);
+        let artifacts = publishing::artifacts(self.key.clone(), &repository, subjects, ready.attestations).await?;
+        let registries = self.context.registries(&self.settings.file);
+        let progress = self.context.terminal.line(&image.name);
+        Ok(publish::publish(
+            &self.layout,
+            &ready.index,
+            &destinations,
+            &artifacts,
+            &registries,
+            progress.as_ref(),
+            &self.context.cancel,
+        )
+        .await?)
+    }
+
     /// Sets the image's tag in the layout if every platform was built and keeps the contract.
     fn finish_image(
         &self,
         image: &ImagePlan,
         targets: Vec<(f64, anyhow::Result<Finished>)>,
-    ) -> Result<ImageReport, Failure> {
+    ) -> Result<(ImageReport, Option<Ready>), Failure> {
         let mut platforms = Vec::new();
         let mut manifests = Vec::new();
+        let mut attestations = Vec::new();
         for (target, (seconds, result)) in image.targets.iter().zip(targets) {
             let (error, built) = match result {
                 Ok(finished) => {
                     manifests.push(finished.manifest);
+                    attestations.extend(finished.attestations);
                     (None, Some(finished.built))
                 }
                 Err(error) => (Some(super::render(&error)), None),
@@ -478,29 +617,34 @@ impl Builder {
         let complete = built.len() == platforms.len();
         let smoked = built.iter().all(|b| b.smoke.iter().all(|s| s.passed));
         let verdicts = built.iter().map(|b| b.verdict.clone()).collect();
-        let (outcome, tagged) = match Verified::admit(manifests, verdicts) {
+        let (outcome, ready) = match Verified::admit(manifests, verdicts) {
             _ if !complete => (Outcome::Failed, None),
-            Ok(manifests) if smoked => (Outcome::Done, Some(self.tag(image, &manifests)?)),
+            Ok(manifests) if smoked => {
+                let index = layout::write_index(&self.layout, &manifests, &image.labels)?;
+                self.layout.set_tag(&image.tag, &index)?;
+                let ready = Ready {
+                    manifests: manifests.to_vec(),
+                    index: manifests.map(|_| index),
+                    attestations,
+                };
+                (Outcome::Done, Some(ready))
+            }
             _ => (Outcome::BreaksContract, None),
         };
-        Ok(ImageReport {
+        let layout = format!("oci:{}:{}", layout_dir(&self.options.output).display(), image.tag);
+        let report = ImageReport {
             name: image.name.clone(),
             distro: image.distro.clone(),
             reference: image.reference.clone(),
             source: image.source.clone(),
             outcome,
-            layout: tagged
-                .as_ref()
-                .map(|_| format!("oci:{}:{}", layout_dir(&self.options.output).display(), image.tag)),
-            digest: tagged,
+            layout: ready.as_ref().map(|_| layout),
+            digest: ready.as_ref().map(|ready| ready.index.digest().to_string()),
+            published: None,
+            error: None,
             platforms,
-        })
-    }
-
-    fn tag(&self, image: &ImagePlan, manifests: &Verified<Vec<Descriptor>>) -> Result<String, Failure> {
-        let index = layout::write_index(&self.layout, manifests, &image.labels)?;
-        self.layout.set_tag(&image.tag, &index)?;
-        Ok(index.digest().to_string())
+        };
+        Ok((report, ready))
     }
 }
 
@@ -520,14 +664,7 @@ fn write_reports(output: &Path, report: &BuildReport) -> anyhow::Result<PathBuf>
     let mut last = PathBuf::new();
     for (name, content) in [("report.json", json), ("report.html", page)] {
         last = output.join(name);
-        let write = || {
-            let mut file = tempfile::NamedTempFile::new_in(output)?;
-            file.write_all(content.as_bytes())?;
-            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-            file.persist(&last).map_err(|e| e.error)?;
-            Ok::<_, std::io::Error>(())
-        };
-        write().with_context(|| format!("writing {}", last.display()))?;
+        super::write_atomically(&last, content.as_bytes())?;
     }
     Ok(last)
 }

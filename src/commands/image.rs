@@ -189,6 +189,24 @@ pub async fn judge_to_push(
     Ok(verdicts)
 }
 
+/// One platform of a layout's image, as the build remembers it or read from its layers.
+pub async fn recall_or_read(
+    context: &Context,
+    reference: &LayoutReference,
+    platform: Platform,
+) -> anyhow::Result<Opened> {
+    let image = LayoutImage::open(reference)?;
+    let state = State::new(reference.dir.parent().unwrap_or(&reference.dir));
+    let manifest = image.platforms.iter().find(|(p, _)| *p == platform);
+    if let Some(opened) = manifest.and_then(|(_, manifest)| recall(&image, &state, platform, manifest)) {
+        return Ok(opened);
+    }
+    let read = open_layout(context, reference, &[platform], false).await?;
+    read.into_iter()
+        .next()
+        .ok_or_else(|| anyhow!("{reference} has no {platform}"))
+}
+
 fn recall(image: &LayoutImage, state: &State, platform: Platform, manifest: &Descriptor) -> Option<Opened> {
     let image_manifest: ImageManifest = image.layout().read_json(manifest).ok()?;
     let config = image.layout().read_json(image_manifest.config()).ok()?;
@@ -332,6 +350,16 @@ impl Judge {
         };
         Ok(self.contract.check(&under_test, &expectation)?)
     }
+}
+
+/// The index of a published image and the manifests that it names.
+pub fn manifests(image: &RemoteImage) -> Vec<Descriptor> {
+    let root = &image.root.descriptor;
+    let named = image.platforms.iter().map(|(_, content)| content).chain(&image.others);
+    let named = named
+        .map(|content| &content.descriptor)
+        .filter(|d| d.digest() != root.digest());
+    std::iter::once(root).chain(named).cloned().collect()
 }
 
 /// The value with the verdicts on its platforms. What is not admitted has been told on stdout.

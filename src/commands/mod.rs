@@ -2,9 +2,12 @@
 //! place where an error becomes words and an exit code.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::CommandFactory;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +21,7 @@ use crate::publish::PublishError;
 use crate::registry::{Overrides, Registries, RegistryError};
 use crate::report::terminal::Terminal;
 
+mod attest;
 mod bootstrap;
 mod build;
 mod diff;
@@ -30,8 +34,10 @@ mod lock;
 mod plan;
 mod promote;
 mod prune;
+mod publishing;
 mod push;
 mod sbom;
+mod sign;
 mod verify;
 
 /// What every command is given. Clones share the terminal and the cancellation.
@@ -209,6 +215,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Plan(args) => plan::run(context, &args).await,
         Command::Verify(args) => verify::run(context, &args).await,
         Command::Push(args) => push::run(context, &args).await,
+        Command::Sign(args) => sign::run(context, &args).await,
+        Command::Attest(args) => attest::run(context, &args).await,
         Command::Promote(args) => promote::run(context, &args).await,
         Command::Inspect(args) => inspect::run(context, &args).await,
         Command::Prune(args) => prune::run(context, &args).await,
@@ -224,6 +232,19 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// A file with mode 0644, whole or not at all.
+fn write_atomically(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
+        file.write_all(content)?;
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        file.persist(path).map_err(|e| e.error)?;
+        Ok::<_, std::io::Error>(())
+    };
+    write().with_context(|| format!("writing {}", path.display()))
 }
 
 /// Cancels on the first signal; ends the process on the second, for whoever cannot wait.

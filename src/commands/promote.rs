@@ -1,8 +1,10 @@
 //! `obgp-build promote SRC DST…`: find the digest, judge what it stands for, copy it.
 
 use super::image::{self, Judge};
+use super::publishing::public_key;
 use super::push::{destinations, print};
 use super::{Context, Failure};
+use crate::authenticity::{Depth, authenticate};
 use crate::cli::PromoteArgs;
 use crate::publish;
 use crate::registry::ImageReference;
@@ -13,6 +15,9 @@ pub async fn run(context: &Context, args: &PromoteArgs) -> Result<(), Failure> {
     let judge = Judge::for_publishing(context.build_file()?, &args.judge)?;
     let registries = context.registries(&judge.file);
     let image = image::find_remote(context, &registries, &source).await?;
+    if let Some(key) = &args.key {
+        authenticate(&image, &public_key(key)?, Depth::Signatures).await?;
+    }
     let verdicts = judge.verdicts(&image::open_remote(context, &image, &[], false).await?)?;
     let image = image::admit(context, &args.source, image, verdicts)?;
     let progress = context.terminal.line(&args.source);

@@ -6,12 +6,16 @@ use indicatif::HumanBytes;
 use serde_json::json;
 
 use super::image::{self, ImageName, Judge};
+use super::publishing::{PendingKey, artifacts, sboms, subjects, tell_zuul};
 use super::{Context, Failure};
+use crate::attest::ImageForSbom;
 use crate::cli::PushArgs;
 use crate::config::file::ConfigError;
-use crate::layout::LayoutImage;
-use crate::publish::{self, Delivered, Destination, Published, TagChange};
+use crate::layout::{LayoutImage, LayoutReference};
+use crate::publish::{self, Destination, Published};
 use crate::registry::ImageReference;
+use crate::report::text;
+use crate::sign::Attestation;
 
 pub async fn run(context: &Context, args: &PushArgs) -> Result<(), Failure> {
     let ImageName::Layout(reference) = args.image.parse()? else {
@@ -19,23 +23,54 @@ pub async fn run(context: &Context, args: &PushArgs) -> Result<(), Failure> {
         return Err(ConfigError::Invalid(text.into()).into());
     };
     let destinations = destinations(&args.destinations, reference.tag.as_deref())?;
+    let key = PendingKey::load(args.publish.sign.as_deref());
     let judge = Judge::for_publishing(context.build_file()?, &args.judge)?;
     let image = LayoutImage::open(&reference)?;
     let verdicts = image::judge_to_push(context, &reference, &judge).await?;
     let index = image::admit(context, &args.image, image.descriptor.clone(), verdicts)?;
     let registries = context.registries(&judge.file);
     let progress = context.terminal.line(&args.image);
+    let artifacts = match key.ready().await? {
+        Some(key) => {
+            let repository = &destinations[0].repository;
+            let attestations = sboms_of(context, &reference, &repository.to_string()).await?;
+            artifacts(Some(key), repository, subjects(image.layout(), &index)?, attestations).await?
+        }
+        None => Vec::new(),
+    };
     let published = publish::publish(
         image.layout(),
         &index,
         &destinations,
-        &[],
+        &artifacts,
         &registries,
         progress.as_ref(),
         &context.cancel,
     )
     .await?;
+    tell_zuul(&args.publish, std::slice::from_ref(&published))?;
     print(context, &args.image, &published)
+}
+
+/// Each platform's SBOMs: from what the build remembers, else from the layers.
+async fn sboms_of(
+    context: &Context,
+    reference: &LayoutReference,
+    repository: &str,
+) -> anyhow::Result<Vec<Attestation>> {
+    let image = LayoutImage::open(reference)?;
+    let mut attestations = Vec::new();
+    for (platform, manifest) in &image.platforms {
+        let opened = image::recall_or_read(context, reference, *platform).await?;
+        let about = ImageForSbom {
+            platform: *platform,
+            tree: &opened.tree,
+            config: &opened.config,
+            digest: opened.digest.as_deref(),
+        };
+        attestations.extend(sboms(repository, manifest, &about)?);
+    }
+    Ok(attestations)
 }
 
 /// Destinations as the person wrote them; without a tag, they get this one.
@@ -54,34 +89,14 @@ pub fn print(context: &Context, image: &str, published: &Published) -> Result<()
         "destinations": published.destinations,
         "bytes_sent": published.bytes_sent,
     });
-    context.print(&result, || text(published))
+    context.print(&result, || summary(published))
 }
 
-fn text(published: &Published) -> String {
+fn summary(published: &Published) -> String {
     let mut text = format!("{}\n", published.digest);
     for delivered in &published.destinations {
-        let _ = writeln!(text, "  {} {}", delivered.reference, summary(delivered));
+        let _ = writeln!(text, "  {} {}", delivered.reference, text::delivered(delivered));
     }
     let _ = writeln!(text, "{} sent", HumanBytes(published.bytes_sent));
     text
-}
-
-fn summary(delivered: &Delivered) -> String {
-    let mut parts = vec![match &delivered.tag {
-        TagChange::Created => "created".to_string(),
-        TagChange::Moved { from } => format!("moved from {from}"),
-        TagChange::Unchanged => "unchanged".to_string(),
-    }];
-    let blobs = &delivered.blobs;
-    for (count, what) in [
-        (blobs.uploaded, "blobs uploaded"),
-        (blobs.mounted, "mounted"),
-        (blobs.present, "already there"),
-        (delivered.artifacts, "signatures and attestations"),
-    ] {
-        if count > 0 {
-            parts.push(format!("{count} {what}"));
-        }
-    }
-    parts.join(", ")
 }

@@ -1,13 +1,12 @@
 //! `obgp-build sbom IMAGE`.
 
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 
 use super::image::{self, ImageName, Opened};
-use super::{Context, Failure};
+use super::{Context, Failure, write_atomically};
 use crate::attest::{ImageForSbom, Sbom, cyclonedx, spdx};
 use crate::cli::{SbomArgs, SbomFormat};
 
@@ -38,8 +37,8 @@ pub async fn run(context: &Context, args: &SbomArgs) -> Result<(), Failure> {
         }
         let document = document(&sbom, args.format)?;
         match (&args.output, directory) {
-            (_, Some(directory)) => write(&directory.join(file_name(image, &sbom, args.format)), &document)?,
-            (Some(path), None) if path != Path::new("-") => write(path, &document)?,
+            (_, Some(directory)) => write_atomically(&directory.join(file_name(image, &sbom, args.format)), &document)?,
+            (Some(path), None) if path != Path::new("-") => write_atomically(path, &document)?,
             _ => print(&document)?,
         }
     }
@@ -68,18 +67,6 @@ fn file_name(image: &Opened, sbom: &Sbom, format: SbomFormat) -> PathBuf {
         name => name,
     };
     format!("{name}.{ending}.json").into()
-}
-
-fn write(path: &Path, document: &[u8]) -> anyhow::Result<()> {
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
-        file.write_all(document)?;
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok::<_, std::io::Error>(())
-    };
-    write().with_context(|| format!("writing {}", path.display()))
 }
 
 fn print(document: &[u8]) -> anyhow::Result<()> {

@@ -1,22 +1,72 @@
 //! `obgp-build verify IMAGE`.
 
+use anyhow::anyhow;
 use serde_json::json;
 
-use super::image::{self, ImageName, Judge};
+use super::image::{self, ImageName, Judge, Opened, find_remote};
+use super::publishing::public_key;
 use super::{Context, Failure};
+use crate::authenticity::{Authentic, Depth, authenticate};
 use crate::cli::VerifyArgs;
 use crate::report::text;
 use crate::verify::Verdict;
 
 pub async fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     let name: ImageName = args.image.parse()?;
+    let Some(key) = &args.key else {
+        let opened = image::open(context, &name, &args.expect.platform, false).await?;
+        return judge(context, args, opened, None);
+    };
+    let ImageName::Registry(reference) = &name else {
+        return Err(Failure::Usage(anyhow!(
+            "--key verifies what lies beside an image in a registry; {} is not in one",
+            args.image
+        )));
+    };
+    let key = public_key(key)?;
+    let registries = context.registries(&context.build_file()?);
+    let remote = find_remote(context, &registries, reference).await?;
+    let depth = match args.signatures_only {
+        true => Depth::Signatures,
+        false => Depth::Attestations,
+    };
+    // First: nothing that is not signed needs to be read.
+    let authentic = context.unless_cancelled(authenticate(&remote, &key, depth)).await??;
+    if args.signatures_only {
+        let result = json!({ "image": args.image, "passed": true, "authentic": authentic });
+        return context.print(&result, || signed(&authentic));
+    }
+    let opened = image::open_remote(context, &remote, &args.expect.platform, false).await?;
+    judge(context, args, opened, Some(&authentic))
+}
+
+fn judge(
+    context: &Context,
+    args: &VerifyArgs,
+    opened: Vec<Opened>,
+    authentic: Option<&[Authentic]>,
+) -> Result<(), Failure> {
     let judge = Judge::new(context.build_file()?, &args.expect)?;
-    let opened = image::open(context, &name, &args.expect.platform, false).await?;
     let verdicts = judge.verdicts(&opened)?;
     let passed = verdicts.iter().all(Verdict::passed);
-    context.print(
-        &json!({ "image": args.image, "passed": passed, "platforms": verdicts }),
-        || verdicts.iter().map(text::verdict).collect::<Vec<_>>().join("\n"),
-    )?;
+    let mut result = json!({ "image": args.image, "passed": passed, "platforms": verdicts });
+    if let Some(authentic) = authentic {
+        result["authentic"] = json!(authentic);
+    }
+    context.print(&result, || {
+        let contents = verdicts.iter().map(text::verdict).collect::<Vec<_>>().join("\n");
+        contents + &authentic.map(signed).unwrap_or_default()
+    })?;
     if passed { Ok(()) } else { Err(Failure::Contract) }
+}
+
+fn signed(authentic: &[Authentic]) -> String {
+    let line = |a: &Authentic| {
+        let mut line = format!("{} signed: {}", a.digest, a.signatures.join(", "));
+        if !a.attestations.is_empty() {
+            line += &format!("; attested: {}", a.attestations.join(", "));
+        }
+        line + "\n"
+    };
+    authentic.iter().map(line).collect()
 }

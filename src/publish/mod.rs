@@ -4,6 +4,7 @@
 //! brought there is found by the next one, which sends the rest. With several destinations a blob is read once, and no
 //! tag is set before all of them have everything.
 
+mod attach;
 mod blobs;
 mod error;
 mod promote;
@@ -24,6 +25,7 @@ use crate::progress::Progress;
 use crate::registry::{Access, ImageReference, Meter, Registries, Repository, RepositoryName, Source};
 use crate::verify::{Verdict, Verified};
 
+pub use attach::attach;
 pub use blobs::Counts;
 pub use error::PublishError;
 pub use promote::promote;

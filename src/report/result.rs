@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::platform::Platform;
 use crate::project::Source;
+use crate::publish::Published;
 use crate::smoke::SmokeResult;
 use crate::verify::Verdict;
 
@@ -24,7 +25,7 @@ pub struct BuildReport {
 pub enum Outcome {
     /// Built and verified; its tag in the layout is set.
     Done,
-    /// A target could not be built.
+    /// A target could not be built, or the image not be pushed.
     Failed,
     /// Built, but a platform breaks the contract or fails its smoke test: the tag was not set.
     BreaksContract,
@@ -44,6 +45,12 @@ pub struct ImageReport {
     /// Of the image index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// Where it was pushed to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub published: Option<Published>,
+    /// Why it could not be pushed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     pub platforms: Vec<PlatformReport>,
 }
 

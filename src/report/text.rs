@@ -8,6 +8,7 @@ use indicatif::HumanBytes;
 
 use super::result::{BuildReport, Built, ImageReport, Outcome};
 use super::terminal::duration;
+use crate::publish::{Delivered, TagChange};
 use crate::verify::Verdict;
 
 /// One broken thing often breaks a rule in every file: a terminal is for the first few.
@@ -111,7 +112,14 @@ fn image_text(image: &ImageReport) -> String {
     }
     match (&image.layout, &image.digest) {
         (Some(layout), Some(digest)) => {
-            let _ = writeln!(text, "  {layout}\n  {digest}\n");
+            let _ = writeln!(text, "  {layout}\n  {digest}");
+            for delivered in image.published.iter().flat_map(|p| &p.destinations) {
+                let _ = writeln!(text, "  {} {}", delivered.reference, self::delivered(delivered));
+            }
+            if let Some(error) = &image.error {
+                let _ = writeln!(text, "\n{}\n{error}", style("not pushed:").red().bold());
+            }
+            text += "\n";
         }
         _ => {
             let _ = writeln!(
@@ -126,6 +134,27 @@ fn image_text(image: &ImageReport) -> String {
         }
     }
     text
+}
+
+/// What became of a tag, and what it took.
+pub fn delivered(delivered: &Delivered) -> String {
+    let mut parts = vec![match &delivered.tag {
+        TagChange::Created => "created".to_string(),
+        TagChange::Moved { from } => format!("moved from {from}"),
+        TagChange::Unchanged => "unchanged".to_string(),
+    }];
+    let blobs = &delivered.blobs;
+    for (count, what) in [
+        (blobs.uploaded, "blobs uploaded"),
+        (blobs.mounted, "mounted"),
+        (blobs.present, "already there"),
+        (delivered.artifacts, "signatures and attestations"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    parts.join(", ")
 }
 
 fn steps(built: &Built) -> String {

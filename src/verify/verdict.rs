@@ -106,6 +106,14 @@ impl<T> Verified<T> {
         &self.verdicts
     }
 
+    /// What stands for the same image, as an index does for its manifests.
+    pub fn map<U>(self, to: impl FnOnce(T) -> U) -> Verified<U> {
+        Verified {
+            value: to(self.value),
+            verdicts: self.verdicts,
+        }
+    }
+
     pub fn into_inner(self) -> T {
         self.value
     }

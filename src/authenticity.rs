@@ -1,0 +1,163 @@
+//! A published image and a public key -> which of its manifests are signed by that key, and what is attested of them; or why
+//! the image is not to be trusted.
+
+use futures_util::future::try_join_all;
+use oci_spec::image::{Descriptor, ImageManifest};
+use serde::Serialize;
+
+use crate::artifact::{Artifact, Content, Place};
+use crate::registry::{RegistryError, RemoteImage, Repository};
+use crate::sign::{self, PublicKey, VerifyError};
+
+/// Manifests with more referrers are not looked through to the end.
+const REFERRERS: usize = 200;
+
+/// What was found of one manifest. Its JSON is user interface.
+#[derive(Clone, Debug, Serialize)]
+pub struct Authentic {
+    pub digest: String,
+    /// `simple-signing` (cosign 2) and `bundle` (cosign 3).
+    pub signatures: Vec<&'static str>,
+    /// Predicate types of good attestations.
+    pub attestations: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AuthenticityError {
+    #[error("{digest} in {repository} has no signature at all; `obgp-build sign` or `cosign sign` makes one")]
+    NotSigned { repository: String, digest: String },
+    #[error("{digest} in {repository} has no good signature by this key: {}", reasons.join("; "))]
+    NotByThisKey {
+        repository: String,
+        digest: String,
+        reasons: Vec<String>,
+    },
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// How much is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    Signatures,
+    Attestations,
+}
+
+/// The index and each of the platforms' manifests must be signed by `key`; attestations by other keys count as none.
+pub async fn authenticate(
+    image: &RemoteImage,
+    key: &PublicKey,
+    depth: Depth,
+) -> Result<Vec<Authentic>, AuthenticityError> {
+    let mut subjects = vec![&image.root.descriptor];
+    for (_, content) in &image.platforms {
+        if content.descriptor.digest() != image.root.descriptor.digest() {
+            subjects.push(&content.descriptor);
+        }
+    }
+    try_join_all(subjects.into_iter().map(|subject| look_at(image, subject, key, depth))).await
+}
+
+async fn look_at(
+    image: &RemoteImage,
+    subject: &Descriptor,
+    key: &PublicKey,
+    depth: Depth,
+) -> Result<Authentic, AuthenticityError> {
+    let repository = &image.repository;
+    let mut found = Authentic {
+        digest: subject.digest().to_string(),
+        signatures: Vec::new(),
+        attestations: Vec::new(),
+    };
+    let mut reasons: Vec<VerifyError> = Vec::new();
+    if let Ok(tag) = sign::signature_tag(subject.digest())
+        && let Some(artifact) = tagged(repository, &tag).await?
+    {
+        // Which repository it was signed for is not asked: a promotion takes signatures along.
+        match sign::verify_simple_signing(&artifact, key, subject.digest(), None) {
+            Ok(_) => found.signatures.push("simple-signing"),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    if depth == Depth::Attestations || found.signatures.is_empty() {
+        bundles(repository, subject, key, &mut found, &mut reasons).await?;
+    }
+    if depth == Depth::Attestations
+        && let Ok(tag) = sign::attestation_tag(subject.digest())
+        && let Some(artifact) = tagged(repository, &tag).await?
+    {
+        match sign::verify_attestation_tag(&artifact, key, subject.digest()) {
+            Ok(statements) => found
+                .attestations
+                .extend(statements.into_iter().map(|s| s.predicate_type)),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    found.attestations.sort();
+    found.attestations.dedup();
+    if !found.signatures.is_empty() {
+        return Ok(found);
+    }
+    let (repository, digest) = (repository.name(), found.digest);
+    Err(match reasons.is_empty() {
+        true => AuthenticityError::NotSigned { repository, digest },
+        false => AuthenticityError::NotByThisKey {
+            repository,
+            digest,
+            reasons: reasons.iter().map(VerifyError::to_string).collect(),
+        },
+    })
+}
+
+/// Signatures and attestations among the referrers.
+async fn bundles(
+    repository: &Repository,
+    subject: &Descriptor,
+    key: &PublicKey,
+    found: &mut Authentic,
+    reasons: &mut Vec<VerifyError>,
+) -> Result<(), AuthenticityError> {
+    let referrers = repository.referrers(subject.digest()).await?;
+    let wanted = referrers.iter().filter(|r| sign::may_be_bundle(r)).take(REFERRERS);
+    let fetched = try_join_all(wanted.map(|referrer| async move {
+        let manifest = repository.manifest(referrer.digest().as_ref()).await?;
+        with_blobs(repository, manifest, Place::Referrer).await
+    }));
+    for artifact in fetched.await? {
+        match sign::verify_bundle(&artifact, key, subject) {
+            Ok(_) => found.signatures.push("bundle"),
+            Err(reason) => match sign::verify_attestation_bundle(&artifact, key, subject) {
+                Ok(statement) => found.attestations.push(statement.predicate_type),
+                Err(_) => reasons.push(reason),
+            },
+        }
+    }
+    found.signatures.dedup();
+    Ok(())
+}
+
+async fn tagged(repository: &Repository, tag: &str) -> Result<Option<Artifact>, RegistryError> {
+    match repository.find_manifest(tag).await? {
+        Some(manifest) => Ok(Some(
+            with_blobs(repository, manifest, Place::Tag(tag.to_string())).await?,
+        )),
+        None => Ok(None),
+    }
+}
+
+/// The artifact with its layers; sizes over what a signature may have are left for the verification to refuse.
+async fn with_blobs(repository: &Repository, manifest: Content, place: Place) -> Result<Artifact, RegistryError> {
+    let parsed: Option<ImageManifest> = serde_json::from_slice(&manifest.bytes).ok();
+    let layers: Vec<Descriptor> = parsed.map(|m| m.layers().clone()).unwrap_or_default();
+    let wanted = layers
+        .into_iter()
+        .take(sign::LAYERS_LIMIT)
+        .filter(|layer| layer.size() <= sign::ENVELOPE_LIMIT);
+    let blobs = try_join_all(wanted.map(|descriptor| async move {
+        let bytes = repository.blob(&descriptor).await?;
+        Ok::<_, RegistryError>(Content { descriptor, bytes })
+    }))
+    .await?;
+    Ok(Artifact { manifest, blobs, place })
+}

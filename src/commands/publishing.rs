@@ -1,0 +1,105 @@
+//! What `build --push`, `push`, `sign` and `attest` share: the key, what is signed with it, and what Zuul is told.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use oci_spec::image::{Descriptor, ImageIndex};
+use serde_json::json;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::artifact::Artifact;
+use crate::attest::{self, ImageForSbom, Sbom};
+use crate::cli::PublishArgs;
+use crate::layout::{self, Layout};
+use crate::publish::Published;
+use crate::registry::RepositoryName;
+use crate::sign::{self, Attestation, Key, KeyError, KeySource, Password, PublicKey};
+
+/// A key that is being read: an encrypted one takes a moment, and its password 64 MiB.
+pub struct PendingKey(Option<JoinHandle<Result<Key, KeyError>>>);
+
+impl PendingKey {
+    /// Begins at once, so that it is ready when something is to be signed.
+    pub fn load(name: Option<&str>) -> Self {
+        let source = name.map(|name| {
+            let Ok(source) = name.parse::<KeySource>();
+            source
+        });
+        PendingKey(source.map(|source| spawn_blocking(move || Key::load(&source, Password::from_env().as_ref()))))
+    }
+
+    pub async fn ready(self) -> anyhow::Result<Option<Arc<Key>>> {
+        match self.0 {
+            Some(task) => Ok(Some(Arc::new(task.await??))),
+            None => Ok(None),
+        }
+    }
+}
+
+/// A public key by its name: FILE or `env://VAR`.
+pub fn public_key(name: &str) -> Result<PublicKey, KeyError> {
+    let Ok(source) = name.parse::<KeySource>();
+    PublicKey::load(&source)
+}
+
+/// An index of a layout and the manifests that it names.
+pub fn subjects(layout: &Layout, root: &Descriptor) -> anyhow::Result<Vec<Descriptor>> {
+    let mut subjects = vec![root.clone()];
+    if layout::is_index(root.media_type()) {
+        let index: ImageIndex = layout.read_json(root)?;
+        subjects.extend(index.manifests().iter().cloned());
+    }
+    Ok(subjects)
+}
+
+/// Signatures of all `subjects`, and the attestations, for a repository; nothing without a key.
+pub async fn artifacts(
+    key: Option<Arc<Key>>,
+    repository: &RepositoryName,
+    subjects: Vec<Descriptor>,
+    attestations: Vec<Attestation>,
+) -> anyhow::Result<Vec<Artifact>> {
+    let Some(key) = key else { return Ok(Vec::new()) };
+    let repository = repository.to_string();
+    let signed = spawn_blocking(move || {
+        let mut artifacts = sign::attestations(&key, &attestations)?;
+        // Last: what is signed is complete.
+        artifacts.extend(sign::signatures(&key, &repository, &subjects)?);
+        Ok::<_, sign::SignError>(artifacts)
+    });
+    Ok(signed.await??)
+}
+
+/// The SBOM statements of one platform's image.
+pub fn sboms(repository: &str, manifest: &Descriptor, image: &ImageForSbom<'_>) -> anyhow::Result<Vec<Attestation>> {
+    let sbom = Sbom::of(image).with_context(|| format!("the SBOM of {}", image.platform))?;
+    for gap in &sbom.gaps {
+        tracing::warn!(platform = %image.platform, "the SBOM is not complete: {gap}");
+    }
+    Ok(attest::sbom_statements(repository, manifest, &sbom)?)
+}
+
+/// The list that a Zuul job returns as `zuul.artifacts`, one entry for each tag. Nothing is written if nobody asked.
+pub fn tell_zuul(args: &PublishArgs, published: &[Published]) -> anyhow::Result<()> {
+    let Some(path) = &args.zuul_artifacts else {
+        return Ok(());
+    };
+    let entries: Vec<_> = published
+        .iter()
+        .flat_map(|image| image.destinations.iter().map(move |d| (&image.digest, &d.reference)))
+        .map(|(digest, reference)| {
+            let (repository, tag) = reference.rsplit_once(':').unwrap_or((reference, ""));
+            json!({
+                "name": reference,
+                "url": format!("docker://{reference}"),
+                "metadata": {
+                    "type": "container_image",
+                    "repository": repository,
+                    "tag": tag,
+                    "digest": digest,
+                },
+            })
+        })
+        .collect();
+    super::write_atomically(path, (serde_json::to_string_pretty(&entries)? + "\n").as_bytes())
+}
