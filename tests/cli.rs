@@ -84,9 +84,11 @@ fn the_environment_of_the_old_script_counts_and_a_flag_beats_it() {
 }
 
 #[test]
-fn push_is_refused_and_says_what_to_do() {
-    insta::assert_snapshot!(outcome(obgp_build().env("PUSH", "true")));
-    assert!(!outcome(obgp_build().env("PUSH", "false")).contains("push"));
+fn a_key_signs_what_is_pushed_and_nothing_else() {
+    insta::assert_snapshot!(outcome(obgp_build().args(["--sign", "cosign.key"])));
+    // PUSH=true is --push: this gets as far as the key.
+    let pushed = outcome(obgp_build().args(["--sign", "/nonexistent.key"]).env("PUSH", "true"));
+    assert!(pushed.contains("/nonexistent"), "{pushed}");
 }
 
 #[test]
