@@ -37,11 +37,10 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         return vtysh::main(&arguments);
     }
     // The border to root reads its arguments itself; clap sees no more of it than a question for help.
-    if let [_, name, rest @ ..] = arguments.as_slice()
-        && name == "privsep"
-        && !matches!(rest, [help] if help == "--help")
-    {
-        return privsep::main(rest);
+    match arguments.as_slice() {
+        [_, name, help] if name == "privsep" && help == "--help" => {}
+        [_, name, rest @ ..] if name == "privsep" => return privsep::main(rest),
+        _ => {}
     }
     let result = match Cli::parse_from(arguments).command {
         Command::FrrInit(args) => frr_init::run(&args),

@@ -8,6 +8,7 @@
 //! from the first that it does not. `agent` removes it at its start.
 
 mod bgp;
+mod sock_diag;
 mod sockets;
 
 use std::path::PathBuf;

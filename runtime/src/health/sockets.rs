@@ -9,13 +9,9 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 
-use netlink_packet_core::Emitable;
-use netlink_packet_sock_diag::SockDiagMessage;
-use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
-use netlink_packet_sock_diag::inet::{self, InetRequest, SocketId};
-use netlink_packet_sock_diag::unix::{self, ShowFlags, UnixRequest};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
+use super::sock_diag::SockDiag;
 use crate::agent::options::{Expected, Remote};
 use crate::netlink::dump;
 
@@ -36,21 +32,19 @@ pub fn peers(pid: u32) -> io::Result<Vec<Peer>> {
     let own = inodes(pid)?;
     let mut peers = Vec::new();
 
-    let request = UnixRequest {
-        state_flags: unix::StateFlags::ESTABLISHED,
-        inode: 0,
-        show_flags: ShowFlags::VFS | ShowFlags::PEER,
-        cookie: [0xff; 8],
-    };
     let sockets = dump(
         NETLINK_SOCK_DIAG,
-        SockDiagMessage::UnixRequest(request),
+        SockDiag::UnixRequest,
         false,
         |message| match message {
-            SockDiagMessage::UnixResponse(socket) if socket.header.kind == STREAM => {
-                let end = socket.peer().filter(|_| own.contains(&socket.header.inode));
-                let file = socket.nlas.iter().find_map(file_of);
-                (end.is_some() || file.is_some()).then_some((socket.header.inode, end, file))
+            SockDiag::Unix {
+                kind: STREAM,
+                inode,
+                peer,
+                file,
+            } => {
+                let end = peer.filter(|_| own.contains(&inode));
+                (end.is_some() || file.is_some()).then_some((inode, end, file))
             }
             _ => None,
         },
@@ -65,29 +59,13 @@ pub fn peers(pid: u32) -> io::Result<Vec<Peer>> {
             .map(|&inode| Peer::Unix { inode }),
     );
 
-    for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-        let request = InetRequest {
-            family,
-            protocol: IPPROTO_TCP,
-            extensions: inet::ExtensionFlags::empty(),
-            states: inet::StateFlags::ESTABLISHED,
-            socket_id,
-        };
-        let connected = dump(
-            NETLINK_SOCK_DIAG,
-            SockDiagMessage::InetRequest(request),
-            false,
-            |message| match message {
-                SockDiagMessage::InetResponse(socket) if own.contains(&socket.header.inode) => {
-                    let id = &socket.header.socket_id;
-                    Some(Peer::Tcp(SocketAddr::new(
-                        id.destination_address.to_canonical(),
-                        id.destination_port,
-                    )))
-                }
-                _ => None,
-            },
-        );
+    for request in [SockDiag::Tcp4Request, SockDiag::Tcp6Request] {
+        let connected = dump(NETLINK_SOCK_DIAG, request, false, |message| match message {
+            SockDiag::Tcp { inode, remote } if own.contains(&inode) => {
+                Some(Peer::Tcp(SocketAddr::new(remote.ip().to_canonical(), remote.port())))
+            }
+            _ => None,
+        });
         match connected {
             Ok(connected) => peers.extend(connected),
             // A kernel without IPv6, or without the module: no such connections.
@@ -96,18 +74,6 @@ pub fn peers(pid: u32) -> io::Result<Vec<Peer>> {
         }
     }
     Ok(peers)
-}
-
-/// The inode of the file that a server's socket is bound to.
-fn file_of(attribute: &unix::nlas::Nla) -> Option<u32> {
-    let unix::nlas::Nla::Vfs(file) = attribute else {
-        return None;
-    };
-    // The crate reads the kernel's struct (inode, device) and keeps its fields to itself.
-    let mut bytes = [0; 8];
-    file.emit(&mut bytes);
-    let [a, b, c, d, ..] = bytes;
-    Some(u32::from_ne_bytes([a, b, c, d]))
 }
 
 /// The sockets that a process has open.
