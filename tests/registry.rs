@@ -556,6 +556,53 @@ async fn own_authority_and_client_certificate() {
     assert_eq!(tool.json(&["verify", &to]).await["passed"], true);
 }
 
+/// zuul-jobs' buildset registry serves such a certificate.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_may_be_its_own_authority_if_it_is_named() {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let make = |name: &str, host: &str| {
+        let mut params = CertificateParams::new(vec![host.to_string()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let (certificate, secret) = (
+            dir.path().join(format!("{name}.pem")),
+            dir.path().join(format!("{name}.key")),
+        );
+        std::fs::write(&certificate, params.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(&secret, key.serialize_pem()).unwrap();
+        let tls = Tls {
+            certificate: certificate.clone(),
+            key: secret,
+            client_ca: None,
+        };
+        (certificate, Distribution::start_with(Login::Nobody, Some(tls)))
+    };
+    let tool = Tool::new("");
+    tool.project.make("t", 18, MIB);
+    let image = tool.image("t");
+    let (certificate, registry) = make("own", "127.0.0.1");
+    let (elsewhere, misnamed) = make("elsewhere", "registry.example");
+    let to = |registry: &Distribution| format!("{}/a/b:t", registry.host());
+    let started = std::time::Instant::now();
+    let ca = |path: &Path| path.to_str().unwrap().to_string();
+    for (registry, ca) in [(&registry, ca(&elsewhere)), (&misnamed, ca(&elsewhere))] {
+        let said = tool
+            .failure(1, &["push", &image, &to(registry), "--registry-ca", &ca])
+            .await;
+        assert!(said.contains("--registry-ca"), "{said}");
+        assert!(!said.contains("trying again"), "{said}");
+    }
+    let said = tool.failure(1, &["push", &image, &to(&registry)]).await;
+    assert!(said.contains("--registry-ca"), "{said}");
+    // Patience would take half a minute each time.
+    assert!(started.elapsed() < std::time::Duration::from_secs(15));
+    tool.json(&["push", &image, &to(&registry), "--registry-ca", &ca(&certificate)])
+        .await;
+    let configured = Tool::new(&format!("[[registries]]\nhost = \"127.0.0.1:*\"\nca = {certificate:?}"));
+    assert_eq!(configured.json(&["verify", &to(&registry)]).await["passed"], true);
+}
+
 /// An authority, and what it signed for a server on loopback and for a client.
 fn certificates(dir: &Path) -> impl Fn(&str) -> PathBuf + use<> {
     use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
