@@ -53,6 +53,24 @@ pub fn file_name(file: &BuildFile, reference: &str, python: &str) -> Result<Stri
     Ok(format!("{of}-py{python}.txt"))
 }
 
+/// Names and contents of all locks of the image, in the names' order. Which of them an image has to keep to is known only
+/// when it has been read; none of it is another when these are the same.
+pub fn all(file: &BuildFile) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let entries = match fs::read_dir(directory(file, "locks")) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut locks = entries
+        .map(|entry| {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok((name, fs::read(path)?))
+        })
+        .collect::<io::Result<Vec<_>>>()?;
+    locks.sort();
+    Ok(locks)
+}
+
 /// Reads the lock of `reference` for `python`.
 pub fn find(file: &BuildFile, reference: &str, python: &str) -> Result<LockFile, LockError> {
     let name = file_name(file, reference, python)?;

@@ -244,6 +244,75 @@ async fn several_registries_get_a_blob_that_is_read_once() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_judged_is_not_read_again_until_what_it_was_judged_by_changes() {
+    let tool = Tool::new("");
+    tool.project.make("t", 19, 8 * MIB);
+    // Where a build keeps what it remembers.
+    let state = tool.project.path().join("dist/.obgp-build");
+    std::fs::create_dir(&state).unwrap();
+    let registry = Distribution::start();
+    let (image, to) = (tool.image("t"), format!("{}/a/b:t", registry.host()));
+    let push = || {
+        let mut command = tool.command(&["push", &image, &to, "--json"]);
+        reads_of(command.stdout(std::process::Stdio::null()).spawn().unwrap())
+    };
+    let layers = 16 * MIB as u64;
+    let append = |path: PathBuf, text: &str| {
+        let content = std::fs::read_to_string(&path).unwrap() + text;
+        std::fs::write(path, content).unwrap();
+    };
+    let little = |what: &str| {
+        let read = push();
+        assert!(read < layers / 4, "{what}: {read} bytes were read");
+    };
+    let all = |what: &str| {
+        let read = push();
+        assert!(read > layers, "{what}: only {read} bytes were read");
+        little(what);
+    };
+    all("the first push");
+    append(tool.project.build_toml(), "\n# changed\n");
+    all("another build.toml");
+    let contract = tool.project.path().join("images/ovn-bgp-agent.toml");
+    append(contract.clone(), "\n# changed\n");
+    all("another contract");
+    let locks = tool.project.path().join("images/ovn-bgp-agent/locks");
+    std::fs::create_dir_all(&locks).unwrap();
+    std::fs::write(locks.join("unrelated.txt"), "").unwrap();
+    all("another lock");
+    std::fs::write(state.join("verdicts"), b"damaged").unwrap();
+    all("damaged verdicts");
+    // A verdict by an earlier contract is none.
+    let text = std::fs::read_to_string(&contract).unwrap();
+    let leftovers = "[leftovers]\nforbidden = [\n";
+    let stricter = text.replace(leftovers, &format!("{leftovers}    \"/usr/share/filler\",\n"));
+    assert_ne!(stricter, text);
+    std::fs::write(&contract, stricter).unwrap();
+    let refused = tool.output(&["push", &image, &to]).await;
+    assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
+    std::fs::write(&contract, text).unwrap();
+    little("the contract as it was");
+    // It is about what has its digests: what does not is refused by the registry that would get it.
+    let layer = largest(&tool.project.path().join("dist/oci/blobs/sha256"));
+    let mut content = std::fs::read(&layer).unwrap();
+    content[MIB] ^= 1;
+    std::fs::write(&layer, content).unwrap();
+    let elsewhere = Distribution::start();
+    let to = format!("{}/a/b:t", elsewhere.host());
+    let said = tool.failure(1, &["push", &image, &to]).await;
+    assert!(said.contains(layer.file_name().unwrap().to_str().unwrap()), "{said}");
+    tool.failure(1, &["inspect", &to]).await;
+}
+
+fn largest(dir: &Path) -> PathBuf {
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    files
+        .max_by_key(|entry| entry.metadata().unwrap().len())
+        .unwrap()
+        .path()
+}
+
 /// Bytes that a process reads until it ends (proc(5), `io`: rchar).
 fn reads_of(mut child: std::process::Child) -> u64 {
     let path = format!("/proc/{}/io", child.id());
@@ -554,6 +623,53 @@ async fn own_authority_and_client_certificate() {
     tool.project.make("t", 16, MIB);
     tool.json(&["push", &tool.image("t"), &to]).await;
     assert_eq!(tool.json(&["verify", &to]).await["passed"], true);
+}
+
+/// zuul-jobs' buildset registry serves such a certificate.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_may_be_its_own_authority_if_it_is_named() {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let make = |name: &str, host: &str| {
+        let mut params = CertificateParams::new(vec![host.to_string()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let (certificate, secret) = (
+            dir.path().join(format!("{name}.pem")),
+            dir.path().join(format!("{name}.key")),
+        );
+        std::fs::write(&certificate, params.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(&secret, key.serialize_pem()).unwrap();
+        let tls = Tls {
+            certificate: certificate.clone(),
+            key: secret,
+            client_ca: None,
+        };
+        (certificate, Distribution::start_with(Login::Nobody, Some(tls)))
+    };
+    let tool = Tool::new("");
+    tool.project.make("t", 18, MIB);
+    let image = tool.image("t");
+    let (certificate, registry) = make("own", "127.0.0.1");
+    let (elsewhere, misnamed) = make("elsewhere", "registry.example");
+    let to = |registry: &Distribution| format!("{}/a/b:t", registry.host());
+    let started = std::time::Instant::now();
+    let ca = |path: &Path| path.to_str().unwrap().to_string();
+    for (registry, ca) in [(&registry, ca(&elsewhere)), (&misnamed, ca(&elsewhere))] {
+        let said = tool
+            .failure(1, &["push", &image, &to(registry), "--registry-ca", &ca])
+            .await;
+        assert!(said.contains("--registry-ca"), "{said}");
+        assert!(!said.contains("trying again"), "{said}");
+    }
+    let said = tool.failure(1, &["push", &image, &to(&registry)]).await;
+    assert!(said.contains("--registry-ca"), "{said}");
+    // Patience would take half a minute each time.
+    assert!(started.elapsed() < std::time::Duration::from_secs(15));
+    tool.json(&["push", &image, &to(&registry), "--registry-ca", &ca(&certificate)])
+        .await;
+    let configured = Tool::new(&format!("[[registries]]\nhost = \"127.0.0.1:*\"\nca = {certificate:?}"));
+    assert_eq!(configured.json(&["verify", &to(&registry)]).await["passed"], true);
 }
 
 /// An authority, and what it signed for a server on loopback and for a client.

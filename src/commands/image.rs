@@ -20,8 +20,8 @@ use crate::lock;
 use crate::platform::Platform;
 use crate::registry::{Access, ImageReference, Registries, RemoteImage};
 use crate::report::text;
-use crate::state::State;
-use crate::verify::{self, Contract, Expectation, ImageUnderTest, Verdict, Verified};
+use crate::state::{self, State};
+use crate::verify::{self, Contract, Expectation, ImageUnderTest, Passed, Verdict, Verified};
 
 #[derive(Clone, Debug)]
 pub enum ImageName {
@@ -165,8 +165,9 @@ async fn finish(
     Ok(opened)
 }
 
-/// The verdicts on all platforms of a layout's image, for a push: what the build remembers of them need not be read again.
-/// The blobs' digests are checked by the registry.
+/// The verdicts on all platforms of a layout's image, for a push: what has been judged need not be judged again, and what
+/// the build remembers need not be read again. All of it goes by the manifests' digests, which are those that are pushed;
+/// that the blobs have theirs, the registry checks.
 pub async fn judge_to_push(
     context: &Context,
     reference: &LayoutReference,
@@ -174,9 +175,46 @@ pub async fn judge_to_push(
 ) -> anyhow::Result<Vec<Verdict>> {
     let image = LayoutImage::open(reference)?;
     let state = State::new(reference.dir.parent().unwrap_or(&reference.dir));
+    // Without them nothing is remembered, and all is judged.
+    let terms = judge
+        .terms()
+        .inspect_err(|error| tracing::debug!(%error, "cannot tell what decides the verdict"));
+    let terms = terms.ok();
+    let recalled = image.platforms.iter().map(|(platform, manifest)| {
+        let digest = manifest.digest().to_string();
+        let passed = state.recall_verdict(&verdict_key(&terms?, *platform, &digest))?;
+        passed.of(*platform, digest)
+    });
+    if let Some(verdicts) = recalled.collect() {
+        return Ok(verdicts);
+    }
+    let verdicts = judge_layout(context, reference, &image, &state, judge).await?;
+    if let Some(terms) = terms {
+        let passed = verdicts.iter().filter_map(|verdict| {
+            let key = verdict_key(&terms, verdict.platform(), verdict.digest()?);
+            Some((key, Passed::new(verdict)?))
+        });
+        if let Err(error) = state.remember_verdicts(passed.collect()) {
+            tracing::debug!(%error, "cannot remember the verdicts");
+        }
+    }
+    Ok(verdicts)
+}
+
+fn verdict_key(terms: &[u8; 32], platform: Platform, digest: &str) -> [u8; 32] {
+    state::key(&[&terms[..], platform.to_string().as_bytes(), digest.as_bytes()])
+}
+
+async fn judge_layout(
+    context: &Context,
+    reference: &LayoutReference,
+    image: &LayoutImage,
+    state: &State,
+    judge: &Judge,
+) -> anyhow::Result<Vec<Verdict>> {
     let mut verdicts = Vec::new();
     for (platform, manifest) in &image.platforms {
-        match recall(&image, &state, *platform, manifest) {
+        match recall(image, state, *platform, manifest) {
             // One tree at a time: they are large.
             Some(opened) => verdicts.push(judge.verdict(&opened)?),
             None => {
@@ -315,6 +353,24 @@ impl Judge {
             contract,
             distro: args.distro.clone(),
         })
+    }
+
+    /// Everything besides the image that decides a verdict, hashed.
+    fn terms(&self) -> std::io::Result<[u8; 32]> {
+        // Between releases the version stays, while the rules change.
+        let program = std::fs::metadata(std::env::current_exe()?)?;
+        let built = format!("{} {:?}", program.len(), program.modified()?);
+        let mut parts = vec![
+            env!("CARGO_PKG_VERSION").as_bytes().to_vec(),
+            built.into_bytes(),
+            self.distro.clone().unwrap_or_default().into_bytes(),
+            self.file.digest.to_vec(),
+            self.contract.digest.to_vec(),
+        ];
+        for (name, content) in lock::all(&self.file)? {
+            parts.extend([name.into_bytes(), content]);
+        }
+        Ok(state::key(&parts))
     }
 
     pub fn verdicts(&self, opened: &[Opened]) -> anyhow::Result<Vec<Verdict>> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use super::registries::RegistryPolicy;
 use crate::platform::Platform;
@@ -21,6 +22,9 @@ pub struct BuildFile {
     /// The directory that the file stands in: `images/` and `dockerfiles/` are found from here.
     #[serde(skip)]
     pub root: PathBuf,
+    /// SHA-256 of the file.
+    #[serde(skip)]
+    pub digest: [u8; 32],
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -122,6 +126,7 @@ impl BuildFile {
             path: path.to_path_buf(),
             source,
         })?;
+        file.digest = Sha256::digest(&text).into();
         file.root = std::path::absolute(path)
             .map_err(read)?
             .parent()

@@ -111,9 +111,14 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
+/// What to try about settings that do not fit the registry; empty for what may pass by itself.
 fn hint(reason: &str) -> &'static str {
     if reason.contains("UnknownIssuer") {
         ". Its certificate is of no authority known here: name it with --registry-ca FILE, or as `ca` in build.toml's [[registries]]"
+    } else if reason.contains("CaUsedAsEndEntity") {
+        ". It shows the certificate of an authority as its own: name exactly that one with --registry-ca FILE, or as `ca` in build.toml's [[registries]]"
+    } else if reason.contains("invalid peer certificate") {
+        ". --registry-ca says whose certificates are trusted; the one that it shows has to be valid today, for this host and as a server's"
     } else if reason.contains("CertificateRequired")
         || reason.contains("BadCertificate")
         || reason.contains("HandshakeFailure")
@@ -182,6 +187,20 @@ mod tests {
         let body = br#"{"errors":[{"code":"DENIED","message":"no","detail":{"x":1}},{"code":"UNKNOWN"}]}"#;
         assert_eq!(said(body), r#"DENIED no: {"x":1}; UNKNOWN"#);
         assert_eq!(said(b"<html>\n 502 </html>"), "<html> 502 </html>");
+    }
+
+    #[test]
+    fn certificates_that_are_refused_are_not_tried_again() {
+        use rustls::CertificateError::{ApplicationVerificationFailure, BadSignature, Expired, NotValidForName};
+        let connection = |error: rustls::Error| RegistryError::connection("h", "d", &error);
+        for certificate in [BadSignature, Expired, NotValidForName, ApplicationVerificationFailure] {
+            let error = connection(rustls::Error::InvalidCertificate(certificate));
+            assert!(
+                !error.is_transient() && error.to_string().contains("--registry-ca"),
+                "{error}"
+            );
+        }
+        assert!(connection(rustls::Error::General("the line broke".into())).is_transient());
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod referrers;
 mod repository;
 mod settings;
 mod source;
+mod tls;
 mod untag;
 mod upload;
 

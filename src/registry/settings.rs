@@ -9,6 +9,7 @@ use super::client::{Client, Patience};
 use super::error::RegistryError;
 use super::name::RepositoryName;
 use super::repository::{Access, Repository};
+use super::tls;
 use crate::config::registries::RegistryPolicy;
 use crate::progress::SharedProgress;
 
@@ -103,31 +104,25 @@ impl Registries {
             builder = builder.no_proxy();
         }
         let ca = self.overrides.ca.as_ref().or(policy.and_then(|p| p.ca.as_ref()));
-        if let Some(path) = ca {
-            let certificates = reqwest::Certificate::from_pem_bundle(&read(path)?)
-                .map_err(|e| setup(path.display().to_string(), e.to_string()))?;
-            if certificates.is_empty() {
-                return Err(setup(path.display().to_string(), "it holds no PEM certificate".into()));
-            }
-            builder = builder.tls_certs_merge(certificates);
-        }
-        match policy.map(|p| (&p.client_cert, &p.client_key)) {
-            Some((Some(cert), Some(key))) => {
-                let mut pem = read(cert)?;
-                pem.push(b'\n');
-                pem.extend(read(key)?);
-                let identity = reqwest::Identity::from_pem(&pem)
-                    .map_err(|e| setup(format!("{} with {}", cert.display(), key.display()), e.to_string()))?;
-                builder = builder.identity(identity);
-            }
-            Some((None, None)) | None => {}
+        let named = match ca {
+            Some(path) => tls::certificates(&read(path)?).map_err(|e| setup(path.display().to_string(), e))?,
+            None => Vec::new(),
+        };
+        let identity = match policy.map(|p| (&p.client_cert, &p.client_key)) {
+            Some((Some(cert), Some(key))) => Some(tls::Identity {
+                chain: tls::certificates(&read(cert)?).map_err(|e| setup(cert.display().to_string(), e))?,
+                key: tls::private_key(&read(key)?).map_err(|e| setup(key.display().to_string(), e))?,
+            }),
+            Some((None, None)) | None => None,
             Some(_) => {
                 let reason = "client-cert and client-key belong together".to_string();
                 return Err(setup("the client certificate".into(), reason));
             }
-        }
+        };
+        let tls = tls::config(named, identity).map_err(|e| setup("these TLS settings".into(), e.to_string()))?;
         let said = self.overrides.plain_http || policy.is_some_and(|p| p.plain_http);
         let http = builder
+            .tls_backend_preconfigured(tls)
             .build()
             .map_err(|e| setup("these TLS settings".into(), e.to_string()))?;
         let scheme = match (said, is_loopback(host_only(host))) {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Deserializer, de};
+use sha2::{Digest as _, Sha256};
 
 use super::Expectation;
 use crate::platform::Platform;
@@ -17,6 +18,8 @@ use crate::platform::Platform;
 pub struct Contract {
     path: PathBuf,
     table: toml::Table,
+    /// SHA-256 of the file.
+    pub digest: [u8; 32],
 }
 
 /// The contract for one identity, distro and platform.
@@ -310,6 +313,7 @@ impl Contract {
         Ok(Self {
             path: path.to_path_buf(),
             table: toml::from_str(text).map_err(wrong)?,
+            digest: Sha256::digest(text).into(),
         })
     }
 

@@ -38,7 +38,7 @@ use crate::platform::Platform;
 pub use contract::{Contract, ContractError};
 pub use etc::{Accounts, parse_group, parse_gshadow, parse_passwd, parse_shadow};
 pub use keep::keeps;
-pub use verdict::{Checked, Finding, Refused, RuleReport, Verdict, Verified};
+pub use verdict::{Checked, Finding, Passed, Refused, RuleReport, Verdict, Verified};
 
 use contract::Terms;
 use sudoers::Policy;

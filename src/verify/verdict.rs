@@ -1,16 +1,18 @@
 //! What the rules found. The JSON of these types is user interface: scripts read it.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::Rule;
+use super::{RULES, Rule};
 use crate::platform::Platform;
 
 /// A broken image can break a rule in every file; a report is for reading.
 const MAX_FINDINGS: usize = 200;
 
-/// All rules' reports on one platform's image. Only [`Contract::check`](super::Contract::check) makes one.
+/// All rules' reports on one platform's image. [`Contract::check`](super::Contract::check) makes one, and
+/// [`Passed::of`] what it remembers of one that passed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
     platform: Platform,
@@ -33,10 +35,10 @@ pub struct RuleReport {
 }
 
 /// The evidence that a rule looked at something: `{"count": 812, "of": "ELF files"}`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
     pub count: usize,
-    pub of: &'static str,
+    pub of: Cow<'static, str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -82,6 +84,33 @@ impl Verdict {
 
     pub fn broken(&self) -> impl Iterator<Item = &RuleReport> {
         self.rules.iter().filter(|r| !r.passed)
+    }
+}
+
+/// What is to be remembered of a verdict that passed: what each rule looked at, for it found nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed(Vec<(String, Checked)>);
+
+impl Passed {
+    /// None of a verdict that did not pass: that is told in full, so it is judged anew.
+    pub fn new(verdict: &Verdict) -> Option<Self> {
+        let rules = verdict.rules.iter().map(|r| (r.id.to_string(), r.checked.clone()));
+        verdict.passed.then(|| Passed(rules.collect()))
+    }
+
+    /// The verdict on the manifest with this digest. None if it is not by exactly the rules that there are.
+    pub fn of(self, platform: Platform, digest: String) -> Option<Verdict> {
+        if !self.0.iter().map(|(id, _)| id.as_str()).eq(super::rule_ids()) {
+            return None;
+        }
+        let reports = RULES.iter().zip(self.0).map(|(rule, (_, checked))| {
+            let evidence = Evidence {
+                checked,
+                ..Evidence::default()
+            };
+            evidence.report(rule)
+        });
+        Some(Verdict::new(platform, Some(digest), reports.collect()))
     }
 }
 
@@ -158,7 +187,7 @@ pub(crate) struct Evidence {
 
 impl Evidence {
     pub fn checked(&mut self, count: usize, of: &'static str) {
-        self.checked = Checked { count, of };
+        self.checked = Checked { count, of: of.into() };
     }
 
     pub fn finding(&mut self, path: impl Display, layer: Option<usize>, expected: impl Display, found: impl Display) {
@@ -188,5 +217,43 @@ impl Evidence {
             findings: self.findings,
             omitted: self.omitted,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(finding: bool) -> Verdict {
+        let reports = RULES.iter().enumerate().map(|(i, rule)| {
+            let mut evidence = Evidence::default();
+            evidence.checked(i, "things");
+            if finding && i == 3 {
+                evidence.finding("/x", None, "a", "b");
+            }
+            evidence.report(rule)
+        });
+        let platform = "linux/arm64".parse().unwrap();
+        Verdict::new(platform, Some("sha256:x".into()), reports.collect())
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_verdict_is_all_of_it() {
+        let verdict = verdict(false);
+        let back = Passed::new(&verdict).unwrap().of(verdict.platform(), "sha256:x".into());
+        let json = |verdict: &Verdict| serde_json::to_string(verdict).unwrap();
+        assert_eq!(json(&back.unwrap()), json(&verdict));
+    }
+
+    #[test]
+    fn neither_a_refusal_nor_other_rules_verdict_is_remembered() {
+        assert!(Passed::new(&verdict(true)).is_none());
+        let platform = verdict(false).platform();
+        let mut fewer = Passed::new(&verdict(false)).unwrap();
+        fewer.0.pop();
+        assert!(fewer.of(platform, "sha256:x".into()).is_none());
+        let mut other = Passed::new(&verdict(false)).unwrap();
+        other.0.swap(0, 1);
+        assert!(other.of(platform, "sha256:x".into()).is_none());
     }
 }

@@ -1,0 +1,325 @@
+//! Certificates of the settings become the TLS of one registry's connections: whom they trust, and as whom they come.
+//!
+//! Self-signed certificates are commonly made with CA:TRUE and then served as they are; zuul-jobs' buildset registry does.
+//! webpki takes no authority's certificate for a server's, so one that the settings name is recognised here, byte for byte,
+//! which is what Go's verifier, and with it docker and podman, makes of such a file. Name, dates, purpose and the
+//! handshake's signature are checked all the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+use x509_cert::der::oid::db::rfc5280::ID_KP_SERVER_AUTH;
+use x509_cert::ext::pkix::ExtendedKeyUsage;
+
+/// A client's certificate, with those of its issuers, and its key.
+pub(super) struct Identity {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// All certificates of a PEM file; the error says what is wrong with it.
+pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|e| e.to_string())?;
+    if found.is_empty() {
+        return Err("it holds no PEM certificate".into());
+    }
+    Ok(found)
+}
+
+pub(super) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|e| format!("it holds no private key that can be read: {e}"))
+}
+
+/// Trusts the system's authorities and the certificates `named`.
+pub(super) fn config(
+    named: Vec<CertificateDer<'static>>,
+    identity: Option<Identity>,
+) -> Result<ClientConfig, rustls::Error> {
+    let system = rustls_native_certs::load_native_certs();
+    for error in system.errors {
+        tracing::debug!(%error, "a certificate authority of the system cannot be read");
+    }
+    config_with(system.certs, named, identity)
+}
+
+fn config_with(
+    system: Vec<CertificateDer<'static>>,
+    named: Vec<CertificateDer<'static>>,
+    identity: Option<Identity>,
+) -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in &named {
+        roots.add(certificate.clone())?;
+    }
+    // Systems have some that are too old for webpki; nobody asked for those in particular.
+    roots.add_parsable_certificates(system);
+    if roots.is_empty() {
+        let text = "the system has no certificate authorities (package ca-certificates), and --registry-ca names none";
+        return Err(rustls::Error::General(text.into()));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Verifier::new(roots, named, Arc::clone(&provider))?;
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match identity {
+        Some(identity) => builder.with_client_auth_cert(identity.chain, identity.key)?,
+        None => builder.with_no_client_auth(),
+    };
+    // What the HTTP client was built to speak.
+    config.alpn_protocols = vec!["http/1.1".into()];
+    Ok(config)
+}
+
+/// webpki's verifier, and for certificates that the settings name the checks that remain to be done.
+#[derive(Debug)]
+struct Verifier {
+    usual: Arc<WebPkiServerVerifier>,
+    named: Vec<CertificateDer<'static>>,
+}
+
+impl Verifier {
+    fn new(
+        roots: RootCertStore,
+        named: Vec<CertificateDer<'static>>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, rustls::Error> {
+        let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|e| rustls::Error::General(e.to_string()))?;
+        Ok(Self { usual, named })
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.named.iter().any(|named| named == end_entity) {
+            // Refuses critical extensions that it does not know, too.
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            check_dates_and_purpose(end_entity, now)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.usual
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.usual.supported_verify_schemes()
+    }
+}
+
+/// RFC 5280, 4.1.2.5 and 4.2.1.12.
+fn check_dates_and_purpose(der: &[u8], now: UnixTime) -> Result<(), CertificateError> {
+    let certificate = Certificate::from_der(der).map_err(|_| CertificateError::BadEncoding)?;
+    let certificate = certificate.tbs_certificate();
+    let validity = certificate.validity();
+    let seconds = Duration::from_secs(now.as_secs());
+    let not_before = validity.not_before.to_unix_duration();
+    if seconds < not_before {
+        return Err(CertificateError::NotValidYetContext {
+            time: now,
+            not_before: UnixTime::since_unix_epoch(not_before),
+        });
+    }
+    let not_after = validity.not_after.to_unix_duration();
+    if seconds > not_after {
+        return Err(CertificateError::ExpiredContext {
+            time: now,
+            not_after: UnixTime::since_unix_epoch(not_after),
+        });
+    }
+    let usage = certificate
+        .get_extension::<ExtendedKeyUsage>()
+        .map_err(|_| CertificateError::BadEncoding)?;
+    match usage {
+        Some((_, usage)) if !usage.0.contains(&ID_KP_SERVER_AUTH) => Err(CertificateError::InvalidPurpose),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd};
+    use rustls::sign::{CertifiedKey, SingleCertAndKey};
+    use rustls::{ClientConnection, ProtocolVersion, ServerConfig, ServerConnection};
+
+    use super::*;
+
+    /// As `openssl req -x509` makes one: its own authority.
+    fn self_signed(change: impl Fn(&mut CertificateParams)) -> (CertificateDer<'static>, KeyPair) {
+        let mut params = CertificateParams::new(vec!["registry.example".to_string(), "127.0.0.1".into()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        (params.self_signed(&key).unwrap().der().clone(), key)
+    }
+
+    /// A handshake with a server that shows this certificate and signs with this key.
+    fn handshake(
+        client: &ClientConfig,
+        name: &str,
+        certificate: &CertificateDer<'static>,
+        key: &KeyPair,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> Result<Option<ProtocolVersion>, rustls::Error> {
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
+        let shown = SingleCertAndKey::from(CertifiedKey::new(vec![certificate.clone()], key));
+        let server = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(shown));
+        let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+        let name = ServerName::try_from(name.to_string()).unwrap();
+        let mut client = ClientConnection::new(Arc::new(client.clone()), name).unwrap();
+        while client.is_handshaking() {
+            let mut sent = Vec::new();
+            client.write_tls(&mut sent).unwrap();
+            server.read_tls(&mut &sent[..]).unwrap();
+            server.process_new_packets().unwrap();
+            let mut answer = Vec::new();
+            server.write_tls(&mut answer).unwrap();
+            client.read_tls(&mut &answer[..]).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok(client.protocol_version())
+    }
+
+    fn trusting(named: &[&CertificateDer<'static>]) -> ClientConfig {
+        let (other, _) = self_signed(|_| {});
+        config_with(vec![other], named.iter().map(|c| (*c).clone()).collect(), None).unwrap()
+    }
+
+    fn refused(result: Result<Option<ProtocolVersion>, rustls::Error>) -> CertificateError {
+        match result {
+            Err(rustls::Error::InvalidCertificate(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const TLS13: &rustls::SupportedProtocolVersion = &rustls::version::TLS13;
+    const TLS12: &rustls::SupportedProtocolVersion = &rustls::version::TLS12;
+
+    #[test]
+    fn a_server_may_show_an_authoritys_certificate_that_is_named() {
+        let (certificate, key) = self_signed(|_| {});
+        let client = trusting(&[&certificate]);
+        for version in [TLS12, TLS13] {
+            for name in ["registry.example", "127.0.0.1"] {
+                let spoken = handshake(&client, name, &certificate, &key, version).unwrap();
+                assert_eq!(spoken, Some(version.version));
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_is_not_named_is_refused_even_if_the_system_trusts_it() {
+        let (certificate, key) = self_signed(|_| {});
+        let (other, _) = self_signed(|_| {});
+        refused(handshake(&trusting(&[&other]), "127.0.0.1", &certificate, &key, TLS13));
+        let system = config_with(vec![certificate.clone()], vec![other], None).unwrap();
+        let error = refused(handshake(&system, "127.0.0.1", &certificate, &key, TLS13));
+        assert!(format!("{error:?}").contains("CaUsedAsEndEntity"), "{error:?}");
+    }
+
+    #[test]
+    fn another_host_name_is_refused() {
+        let (certificate, key) = self_signed(|_| {});
+        let client = trusting(&[&certificate]);
+        for name in ["other.example", "127.0.0.2"] {
+            let error = refused(handshake(&client, name, &certificate, &key, TLS13));
+            assert!(
+                matches!(error, CertificateError::NotValidForNameContext { .. }),
+                "{error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn dates_and_purpose_are_kept_to() {
+        let (expired, key) = self_signed(|p| p.not_after = date_time_ymd(2020, 1, 1));
+        let error = refused(handshake(&trusting(&[&expired]), "127.0.0.1", &expired, &key, TLS13));
+        assert!(matches!(error, CertificateError::ExpiredContext { .. }), "{error:?}");
+        let (early, key) = self_signed(|p| p.not_before = date_time_ymd(2999, 1, 1));
+        let error = refused(handshake(&trusting(&[&early]), "127.0.0.1", &early, &key, TLS13));
+        assert!(
+            matches!(error, CertificateError::NotValidYetContext { .. }),
+            "{error:?}"
+        );
+        let usage = |usage: ExtendedKeyUsagePurpose| {
+            let (certificate, key) = self_signed(|p| p.extended_key_usages = vec![usage.clone()]);
+            handshake(&trusting(&[&certificate]), "127.0.0.1", &certificate, &key, TLS13)
+        };
+        assert_eq!(
+            refused(usage(ExtendedKeyUsagePurpose::ClientAuth)),
+            CertificateError::InvalidPurpose
+        );
+        usage(ExtendedKeyUsagePurpose::ServerAuth).unwrap();
+    }
+
+    #[test]
+    fn a_server_without_the_certificates_key_is_refused() {
+        let (certificate, _) = self_signed(|_| {});
+        let client = trusting(&[&certificate]);
+        for version in [TLS12, TLS13] {
+            let error = refused(handshake(
+                &client,
+                "127.0.0.1",
+                &certificate,
+                &KeyPair::generate().unwrap(),
+                version,
+            ));
+            assert_eq!(error, CertificateError::BadSignature);
+        }
+    }
+
+    #[test]
+    fn a_file_without_what_it_should_hold_is_told() {
+        assert!(certificates(b"").unwrap_err().contains("no PEM certificate"));
+        assert!(private_key(b"").unwrap_err().contains("no private key"));
+        assert!(
+            config_with(Vec::new(), Vec::new(), None)
+                .unwrap_err()
+                .to_string()
+                .contains("--registry-ca")
+        );
+    }
+}
