@@ -4,7 +4,7 @@
 //! | made by | found as | holds | seen by `cosign verify` |
 //! |---|---|---|---|
 //! | [`simple_signing`] | tag `sha256-<hex>.sig` | simple-signing payloads | 2 and 3 |
-//! | [`bundle`] | referrer | Sigstore bundle v0.3 around a DSSE envelope | 3 |
+//! | [`bundle()`] | referrer | Sigstore bundle v0.3 around a DSSE envelope | 3 |
 //! | [`attest_tag`] | tag `sha256-<hex>.att` | DSSE envelopes around in-toto statements | 2 and 3 (`verify-attestation`) |
 //! | [`attest_bundle`] | referrer | Sigstore bundle v0.3 around a DSSE envelope | 3 (`verify-attestation`) |
 //!

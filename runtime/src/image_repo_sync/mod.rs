@@ -40,7 +40,7 @@ pub struct Args {
         required = true
     )]
     images: Vec<String>,
-    /// Registry to copy to: HOST[:PORT][/PREFIX]
+    /// Registry to copy to: `HOST[:PORT][/PREFIX]`
     #[arg(long, env = "LOCAL_REPO")]
     local_repo: String,
     /// Docker configuration with credentials for both registries: config.json, or the directory it is in [default: ~/.docker]
