@@ -215,7 +215,7 @@ fn what_the_image_says_of_its_packages_is_in_both() {
 
     // Parts of a package whose other files are not there.
     assert_eq!(
-        find(&spdx["packages"], "frr")["comment"],
+        find(&spdx["packages"], "ovn-common")["comment"],
         "Some files of this package only."
     );
 
