@@ -25,9 +25,10 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Debian's registry, fetched once and not installed. `None`, with the reason printed, where it cannot be had; not in CI.
 fn program() -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let directory = target.join("docker-registry");
+    // The main crate's tests keep a file called docker-registry in the same directory.
+    let directory = target.join("image-repo-sync-registry");
     let program = directory.join("usr/bin/docker-registry");
-    let lock = fs::File::create(target.join("docker-registry.lock")).unwrap();
+    let lock = fs::File::create(target.join("image-repo-sync-registry.lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     if !program.exists() {
         let download = tempfile::tempdir().unwrap();
