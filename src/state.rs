@@ -15,7 +15,7 @@ use crate::layout::tree::Tree;
 use crate::verify::Passed;
 
 /// Changes with the shape of [`Entry`], and with what [`verify::keeps`](crate::verify::keeps) has trees keep.
-const FORMAT: &str = concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), " 5\n");
+const FORMAT: &str = concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), " 6\n");
 
 /// Changes with the shape of [`Verdicts`].
 const VERDICTS: &str = "obgp-build verdicts 1\n";

@@ -30,7 +30,7 @@ impl Default for Limits {
             path_bytes: 64 << 20,
             extension_bytes: 1 << 20,
             json_bytes: 4 << 20,
-            kept_file_bytes: 4 << 20,
+            kept_file_bytes: 8 << 20,
             kept_total_bytes: 32 << 20,
         }
     }
