@@ -9,7 +9,7 @@ want_debian_packages() {
   want_file /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring "the keys of Debian's archive"
 }
 
-# ensure_debian_package SUITE PACKAGE: sets `debian_root` to where it is unpacked.
+# ensure_debian_package SUITE PACKAGE: sets `debian_root` to where it is unpacked. The file `version` there has its version.
 ensure_debian_package() {
   local suite=$1 package=$2 home=$tools_dir/debian/$1
   debian_root=$home/$package
@@ -31,6 +31,6 @@ END
   mkdir "$home/new"
   {
     apt-get "${options[@]}" update && cd "$home/new" && apt-get "${options[@]}" download "$package" &&
-      dpkg-deb -x "$package"_*.deb root && cd "$OLDPWD" && mv "$home/new/root" "$debian_root"
+      dpkg-deb -x "$package"_*.deb root && dpkg-deb -f "$package"_*.deb Version >root/version && cd "$OLDPWD" && mv "$home/new/root" "$debian_root"
   } >&2 </dev/null || die "$package of Debian $suite cannot be fetched" 'Is deb.debian.org reachable?'
 }

@@ -65,7 +65,7 @@ def docker_build(bench, plan, target, tag):
     command = [
         *docker_with_buildkit(), "build", "--quiet", "--file", f"dockerfiles/Dockerfile.{bench.options.distro}", "--platform", target["platform"],
         "--build-arg", f"BASE={target['base']['engine_tag']}", "--build-arg", f"BUILD_BASE={plan['build_base']['engine_tag']}",
-        "--build-arg", f"RUNTIME_BASE={plan['runtime']['base']['engine_tag']}", "--tag", tag,
+        "--build-arg", f"RUNTIME_BASE={target['runtime']['base']['engine_tag']}", "--tag", tag,
     ]  # fmt: skip
     if ca := os.environ.get("SSL_CERT_FILE"):
         command += ["--secret", f"id=ca,src={ca}"]

@@ -14,10 +14,10 @@ PASSWORD = {"COSIGN_PASSWORD": "bench"}
 
 
 class Registry:
-    """Debian's docker-registry on loopback, with storage that can be emptied."""
+    """docker-registry on loopback, with storage that can be emptied, and set back to what it was."""
 
-    def __init__(self, program, directory):
-        self.program, self.storage = program, directory / "storage"
+    def __init__(self, directory):
+        self.storage, self.kept = directory / "storage", directory / "kept"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -43,8 +43,21 @@ class Registry:
 
     def emptied(self):
         self.stop()
-        shutil.rmtree(self.storage, ignore_errors=True)
-        self.process = subprocess.Popen([self.program, "serve", self.config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        fresh(self.storage)()
+        self.start()
+
+    def keep(self):
+        fresh(self.kept)()
+        run(["cp", "--archive", self.storage, self.kept])
+
+    def set_back(self):
+        self.stop()
+        fresh(self.storage)()
+        run(["cp", "--archive", "--link", self.kept, self.storage])
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(["docker-registry", "serve", self.config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(100):
             try:
                 with urllib.request.urlopen(f"http://{self.address}/v2/", timeout=1):
@@ -54,7 +67,7 @@ class Registry:
         raise SystemExit("bench: the registry does not start")
 
 
-def pushes(bench, built, tools, registry):
+def pushes(bench, built, registry):
     """One layout of two platforms to a registry that has nothing, and to one that has it all."""
     directory, tag = built["layout"].removeprefix("oci:").rsplit(":", 1)
     # crane pushes all that a layout's index names: one that names this image only.
@@ -65,8 +78,8 @@ def pushes(bench, built, tools, registry):
     commands = {
         "obgp-build": bench.obgp_build("push", built["layout"], name),
         "skopeo": ["skopeo", "copy", "--quiet", "--all", "--dest-tls-verify=false", built["layout"], f"docker://{name}"],
-        "crane": [tools / "crane", "push", "--insecure", "--index", alone, name],
-        "oras": [tools / "oras", "cp", "--no-tty", "--from-oci-layout", "--to-plain-http", f"{directory}:{tag}", name],
+        "crane": ["crane", "push", "--insecure", "--index", alone, name],
+        "oras": ["oras", "cp", "--no-tty", "--from-oci-layout", "--to-plain-http", f"{directory}:{tag}", name],
     }
     cold = bench.compare("push, nothing there", {who: (registry.emptied, command, None) for who, command in commands.items()})
     ours = cold.pop("obgp-build")
@@ -77,38 +90,41 @@ def pushes(bench, built, tools, registry):
     bench.at_most("push, all there (peer: crane)", present["obgp-build"].median, present["crane"].median, 2.0)
 
 
-def signatures(bench, built, tools, registry):
-    """The index and each platform's manifest signed with a key, and verified."""
+def signatures(bench, built, registry):
+    """The index and each platform's manifest signed with a key, and the index's signature verified."""
     tag = built["layout"].rsplit(":", 1)[1]
     name = f"{registry.address}/bench/agent"
     keys = bench.work / "keys"
     fresh(keys)()
     keys.mkdir()
-    run([tools / "cosign", "generate-key-pair", "--output-key-prefix", keys / "cosign"], PASSWORD)
+    run(["cosign", "generate-key-pair", "--output-key-prefix", keys / "cosign"], PASSWORD)
     registry.emptied()
     run(bench.obgp_build("push", built["layout"], f"{name}:{tag}"))
+    registry.keep()
     subject = f"{name}@{built['digest']}"
     key, public = keys / "cosign.key", keys / "cosign.pub"
     samples = bench.compare(
         "sign",
         {
-            "obgp-build": (None, bench.obgp_build("sign", subject, "--key", key), PASSWORD),
-            "cosign": (None, [tools / "cosign", "sign", "--yes", "--recursive", "--tlog-upload=false", "--key", key, subject], PASSWORD),
+            "obgp-build": (registry.set_back, bench.obgp_build("sign", subject, "--key", key), PASSWORD),
+            "cosign": (registry.set_back, ["cosign", "sign", "--yes", "--recursive", "--tlog-upload=false", "--key", key, subject], PASSWORD),
         },
     )
     bench.at_most("sign (peer: cosign)", samples["obgp-build"].median, samples["cosign"].median, 0.5)
+    registry.set_back()
+    run(["cosign", "sign", "--yes", "--recursive", "--tlog-upload=false", "--key", key, subject], PASSWORD)
     samples = bench.compare(
         "verify signatures",
         {
             "obgp-build": (None, bench.obgp_build("verify", subject, "--key", public, "--signatures-only"), None),
-            "cosign": (None, [tools / "cosign", "verify", "--key", public, "--insecure-ignore-tlog", subject], None),
+            "cosign": (None, ["cosign", "verify", "--key", public, "--insecure-ignore-tlog", subject], None),
         },
     )
     bench.at_most("verify a signature (peer: cosign)", samples["obgp-build"].median, samples["cosign"].median, 0.5)
-    return key, public
+    return key
 
 
-def whole_way(bench, built, tools, registry, key, public):
+def whole_way(bench, registry, key):
     """Nothing changed: build, verify, push, sign; against docker build + skopeo + container-structure-test + cosign in a script."""
     plan = plan_of(bench)
     tag = plan["tag"]
@@ -117,7 +133,6 @@ def whole_way(bench, built, tools, registry, key, public):
         "--push", "--sign", key,
     )  # fmt: skip
     script = []
-    layout = bench.work / "scripted"
     for target in plan["targets"]:
         name = f"obgp-bench:{target['platform'].replace('/', '-')}"
         check = [
@@ -128,11 +143,10 @@ def whole_way(bench, built, tools, registry, key, public):
         push = ["skopeo", "copy", "--quiet", "--dest-tls-verify=false", f"docker-daemon:{name}", f"docker://{registry.address}/scripted/agent:{tag}-{architecture}"]
         script += [docker_build(bench, plan, target, name), check, push]
     name = f"{registry.address}/scripted/agent"
-    append = [tools / "crane", "index", "append", "--insecure", "--tag", f"{name}:{tag}"]
+    append = ["crane", "index", "append", "--insecure", "--tag", f"{name}:{tag}"]
     for target in plan["targets"]:
         append += ["--manifest", f"{name}:{tag}-{target['platform'].split('/')[1]}"]
-    script += [append, [tools / "cosign", "sign", "--yes", "--recursive", "--tlog-upload=false", "--key", key, f"{name}:{tag}"]]
-    fresh(layout)()
+    script += [append, ["cosign", "sign", "--yes", "--recursive", "--tlog-upload=false", "--key", key, f"{name}:{tag}"]]
     registry.emptied()
     text = "\n".join(shlex.join(map(str, command)) for command in script)
     samples = bench.compare(
