@@ -1,6 +1,9 @@
 //! The commands around a registry, against a real one: push, promote, inspect, prune, verify; logins, TLS, policies.
 
 #[allow(dead_code)]
+#[path = "support/debian.rs"]
+mod debian;
+#[allow(dead_code)]
 #[path = "support/distribution.rs"]
 mod distribution;
 #[allow(dead_code)]
@@ -14,102 +17,27 @@ mod image;
 mod published;
 #[path = "support/tokens.rs"]
 mod tokens;
+#[allow(dead_code)]
+#[path = "support/tool.rs"]
+mod tool;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::Arc;
 
 use bytes::Bytes;
-use distribution::{Distribution, Login, PASSWORD, Tls, USER};
+use distribution::{Distribution, Login, PASSWORD, USER};
 use faults::{Fault, FaultyProxy, uploaded};
 use obgp_build::artifact::{Artifact, Content, Place};
 use obgp_build::layout::sha256_digest;
 use obgp_build::progress::Silent;
 use obgp_build::publish::{Destination, publish};
-use obgp_build::registry::{Access, Overrides, Registries, fallback_tag};
+use obgp_build::registry::{Access, fallback_tag};
 use oci_spec::image::{Descriptor, MediaType};
-use published::Project;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
+use tool::{Tool, stderr};
 
 const MIB: usize = 1 << 20;
-
-/// The program, in a project, with a home of its own.
-struct Tool {
-    project: Project,
-    docker_config: PathBuf,
-    environment: Vec<(String, String)>,
-}
-
-impl Tool {
-    fn new(registries: &str) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let project = Project::new(registries);
-        let docker_config = project.path().join("docker");
-        std::fs::create_dir(&docker_config).unwrap();
-        Self {
-            project,
-            docker_config,
-            environment: Vec::new(),
-        }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_obgp-build"));
-        command
-            .args(arguments)
-            .current_dir(self.project.path())
-            .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .env("HOME", self.project.path())
-            .env("DOCKER_CONFIG", &self.docker_config)
-            .envs(self.environment.iter().cloned());
-        command
-    }
-
-    /// Asynchronous, so that the tests' own proxies go on meanwhile.
-    async fn output(&self, arguments: &[&str]) -> Output {
-        let mut command = self.command(arguments);
-        tokio::task::spawn_blocking(move || command.output().unwrap())
-            .await
-            .unwrap()
-    }
-
-    /// The JSON on stdout of a run that must end well.
-    async fn json(&self, arguments: &[&str]) -> Value {
-        let output = self.output(&[arguments, &["--json"]].concat()).await;
-        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    /// What is said by a run that must end with this exit code.
-    async fn failure(&self, code: i32, arguments: &[&str]) -> String {
-        let output = self.output(arguments).await;
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
-        stderr(&output)
-    }
-
-    fn image(&self, tag: &str) -> String {
-        self.project.image(tag).to_string()
-    }
-
-    fn registries(&self) -> Registries {
-        let file = self.project.file();
-        Registries::new(&file.registries, &file.root, Overrides::default(), Arc::new(Silent))
-    }
-
-    fn login(&self, host: &str) {
-        use base64::Engine as _;
-        let auth = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
-        let config = json!({ "auths": { host: { "auth": auth } } });
-        std::fs::write(self.docker_config.join("config.json"), config.to_string()).unwrap();
-    }
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 fn content(media_type: MediaType, bytes: Vec<u8>) -> Content {
     Content {
@@ -589,139 +517,6 @@ async fn a_token_that_has_expired_is_fetched_anew_once() {
     tool.project.make("v", 15, 2 * MIB);
     tool.json(&["push", &tool.image("v"), &format!("{}/a/b:v", proxy.host())])
         .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn own_authority_and_client_certificate() {
-    let registry_dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let files = certificates(registry_dir.path());
-    let tls = Tls {
-        certificate: files("server.pem"),
-        key: files("server.key"),
-        client_ca: Some(files("ca.pem")),
-    };
-    let registry = Distribution::start_with(Login::Nobody, Some(tls));
-    let to = format!("{}/a/b:t", registry.host());
-    let without = Tool::new("");
-    without.project.make("t", 16, MIB);
-    let said = without.failure(1, &["push", &without.image("t"), &to]).await;
-    assert!(said.contains("--registry-ca"), "{said}");
-    let ca = files("ca.pem");
-    let said = without
-        .failure(
-            1,
-            &["push", &without.image("t"), &to, "--registry-ca", ca.to_str().unwrap()],
-        )
-        .await;
-    assert!(said.contains("client certificate"), "{said}");
-    let tool = Tool::new(&format!(
-        "[[registries]]\nhost = \"127.0.0.1:*\"\nca = {:?}\nclient-cert = {:?}\nclient-key = {:?}",
-        ca,
-        files("client.pem"),
-        files("client.key")
-    ));
-    tool.project.make("t", 16, MIB);
-    tool.json(&["push", &tool.image("t"), &to]).await;
-    assert_eq!(tool.json(&["verify", &to]).await["passed"], true);
-}
-
-/// zuul-jobs' buildset registry serves such a certificate.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_may_be_its_own_authority_if_it_is_named() {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let make = |name: &str, host: &str| {
-        let mut params = CertificateParams::new(vec![host.to_string()]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let (certificate, secret) = (
-            dir.path().join(format!("{name}.pem")),
-            dir.path().join(format!("{name}.key")),
-        );
-        std::fs::write(&certificate, params.self_signed(&key).unwrap().pem()).unwrap();
-        std::fs::write(&secret, key.serialize_pem()).unwrap();
-        let tls = Tls {
-            certificate: certificate.clone(),
-            key: secret,
-            client_ca: None,
-        };
-        (certificate, Distribution::start_with(Login::Nobody, Some(tls)))
-    };
-    let tool = Tool::new("");
-    tool.project.make("t", 18, MIB);
-    let image = tool.image("t");
-    let (certificate, registry) = make("own", "127.0.0.1");
-    let (elsewhere, misnamed) = make("elsewhere", "registry.example");
-    let to = |registry: &Distribution| format!("{}/a/b:t", registry.host());
-    let started = std::time::Instant::now();
-    let ca = |path: &Path| path.to_str().unwrap().to_string();
-    for (registry, ca) in [(&registry, ca(&elsewhere)), (&misnamed, ca(&elsewhere))] {
-        let said = tool
-            .failure(1, &["push", &image, &to(registry), "--registry-ca", &ca])
-            .await;
-        assert!(said.contains("--registry-ca"), "{said}");
-        assert!(!said.contains("trying again"), "{said}");
-    }
-    let said = tool.failure(1, &["push", &image, &to(&registry)]).await;
-    assert!(said.contains("--registry-ca"), "{said}");
-    // Patience would take half a minute each time.
-    assert!(started.elapsed() < std::time::Duration::from_secs(15));
-    tool.json(&["push", &image, &to(&registry), "--registry-ca", &ca(&certificate)])
-        .await;
-    let configured = Tool::new(&format!("[[registries]]\nhost = \"127.0.0.1:*\"\nca = {certificate:?}"));
-    assert_eq!(configured.json(&["verify", &to(&registry)]).await["passed"], true);
-}
-
-/// An authority, and what it signed for a server on loopback and for a client.
-fn certificates(dir: &Path) -> impl Fn(&str) -> PathBuf + use<> {
-    use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-    let write = |name: &str, text: String| std::fs::write(dir.join(name), text).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(rcgen::DnType::CommonName, "tests");
-    write("ca.pem", params.self_signed(&key).unwrap().pem());
-    let issuer = Issuer::new(params, key);
-    for (name, usage) in [
-        ("server", ExtendedKeyUsagePurpose::ServerAuth),
-        ("client", ExtendedKeyUsagePurpose::ClientAuth),
-    ] {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_string()]).unwrap();
-        params.extended_key_usages = vec![usage];
-        write(&format!("{name}.pem"), params.signed_by(&key, &issuer).unwrap().pem());
-        write(&format!("{name}.key"), key.serialize_pem());
-    }
-    let dir = dir.to_path_buf();
-    move |name| dir.join(name)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn plain_http_is_for_loopback_or_when_said() {
-    let tool = Tool::new("");
-    tool.project.make("t", 17, MIB);
-    let registry = Distribution::start();
-    // A name that is this machine's and not loopback's.
-    let mut hostname = String::from_utf8(Command::new("hostname").arg("-I").output().unwrap().stdout).unwrap();
-    hostname = hostname.split_whitespace().next().unwrap_or_default().to_string();
-    if hostname.is_empty() || hostname.starts_with("127.") {
-        eprintln!("SKIPPED: this machine has no address but loopback's");
-        return;
-    }
-    let forwarder = tokio::net::TcpListener::bind((hostname.as_str(), 0)).await.unwrap();
-    let to = format!("{}/a/b:t", forwarder.local_addr().unwrap());
-    let upstream = registry.address();
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = forwarder.accept().await {
-            tokio::spawn(async move {
-                let mut registry = tokio::net::TcpStream::connect(upstream).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut registry).await;
-            });
-        }
-    });
-    let said = tool.failure(1, &["inspect", &to]).await;
-    assert!(said.contains("--plain-http"), "{said}");
-    tool.json(&["push", &tool.image("t"), &to, "--plain-http"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! A real registry: docker-registry out of Debian's package, on loopback, that can be killed and started again.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,26 +10,10 @@ pub const PASSWORD: &str = "correct-horse";
 /// bcrypt of [`PASSWORD`], which is the only form that the registry takes.
 const HTPASSWD: &str = "me:$2y$05$abcdefghijklmnopqrstuuZ0Fx87Pb/Aqb0E90lfvCwzXnaFKUHpS\n";
 
-/// Downloaded once per target directory; nothing is installed.
+/// The registry of Debian's current stable release.
 fn program() -> PathBuf {
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("docker-registry");
-    if kept.exists() {
-        return kept;
-    }
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let script = "apt-get download -q docker-registry && dpkg-deb -x docker-registry_*.deb .";
-    let output = Command::new("sh")
-        .args(["-ec", script])
-        .current_dir(dir.path())
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "cannot get Debian's docker-registry ({script}): {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    std::fs::rename(dir.path().join("usr/bin/docker-registry"), &kept).unwrap();
-    kept
+    let root = super::debian::package("trixie", "docker-registry").expect("docker-registry cannot be had, see above");
+    root.join("usr/bin/docker-registry")
 }
 
 /// Who may come in.
@@ -65,10 +49,9 @@ impl Distribution {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         // Free now; whoever takes it in between makes the start fail, which says so.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let data = dir.path().join("data");
         let mut config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n",
-            data.display()
+            dir.path().join("data").display()
         );
         // The same secret after a restart, so that uploads can go on.
         config += &format!("http:\n  addr: {address}\n  secret: constant\n");
@@ -113,6 +96,11 @@ impl Distribution {
     /// `127.0.0.1:PORT`
     pub fn host(&self) -> String {
         self.address.to_string()
+    }
+
+    /// Where it keeps what it has.
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     /// SIGKILL: whatever it had in its hands is lost.

@@ -160,7 +160,7 @@ fn tar_of(tree: &Tree) -> Vec<u8> {
 }
 
 /// A layer of one file that does not compress and is like no other.
-fn filler_layer(seed: u64, size: usize) -> Vec<u8> {
+pub fn filler_layer(seed: u64, size: usize) -> Vec<u8> {
     let mut content = Vec::with_capacity(size + 8);
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     while content.len() < size {
