@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use obgp_build::layout::{LayoutImage, LayoutReference};
 use serde_json::Value;
 use support::Which;
+use support::distribution::Distribution;
 
 const DISTRO: &str = "debian_bookworm";
 const PLATFORM: &str = "linux/amd64";
@@ -208,6 +209,85 @@ fn a_killed_build_leaves_a_valid_layout_and_the_next_one_goes_on() {
     let report = report(&obgp_build(&host, dir.path()).output().unwrap());
     assert_eq!(report["images"][0]["outcome"], "done");
     layout_is_valid(&dir.path().join("oci"));
+}
+
+/// SIGKILL at twenty moments spread over build, push and signing, five for each of four images; then the same command
+/// to its end. Under the tag there is the image before or the new one, and either is signed.
+#[test]
+fn killed_on_the_way_to_a_signed_tag_the_next_run_completes() {
+    let Some(host) = host(Which::Machine) else { return };
+    let registry = Distribution::start();
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key.pem");
+    let public = dir.path().join("public.pem");
+    openssl(
+        &[
+            "genpkey",
+            "-algorithm",
+            "EC",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-out",
+        ],
+        &key,
+    );
+    openssl(&["pkey", "-pubout", "-in", key.to_str().unwrap(), "-out"], &public);
+    let build = |round: u32| {
+        let mut command = obgp_build(&host, &dir.path().join("output"));
+        command
+            .args(["--registry", &registry.host(), "--tag", "t", "--push", "--sign"])
+            .arg(&key)
+            // Another image, and no step of it run anew.
+            .args(["--label", &format!("org.example.round={round}")]);
+        command
+    };
+    // What the tag stands for, its signature verified.
+    let found = || {
+        let output = Command::new(env!("CARGO_BIN_EXE_obgp-build"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args([
+                "verify",
+                &format!("{}/openstackhelm/ovn-bgp-agent:t", registry.host()),
+                "--signatures-only",
+            ])
+            .args(["--json", "--progress", "quiet", "--key"])
+            .arg(&public)
+            .output()
+            .unwrap();
+        report(&output)["authentic"][0]["digest"].as_str().unwrap().to_string()
+    };
+    let digest = |report: Value| report["images"][0]["digest"].as_str().unwrap().to_string();
+    digest(report(&build(0).output().unwrap()));
+    let began = Instant::now();
+    let mut current = digest(report(&build(1).output().unwrap()));
+    let whole = began.elapsed();
+    let (mut killed, mut seen) = (0, Vec::new());
+    for kill in 0..20u32 {
+        let round = 2 + kill / 5;
+        let mut child = build(round)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(whole * kill / 20);
+        child.kill().unwrap();
+        killed += u32::from(!child.wait().unwrap().success());
+        seen.push(found());
+        if kill % 5 == 4 {
+            let new = digest(report(&build(round).output().unwrap()));
+            let between = seen.drain(..).find(|digest| *digest != current && *digest != new);
+            assert_eq!(between, None, "neither the image before nor the new one");
+            assert_eq!(found(), new);
+            layout_is_valid(&dir.path().join("output/oci"));
+            current = new;
+        }
+    }
+    assert!(killed >= 10, "only {killed} of 20 were killed before their end");
+}
+
+fn openssl(arguments: &[&str], output: &Path) {
+    let status = Command::new("openssl").args(arguments).arg(output).status();
+    assert!(status.expect("this test needs openssl").success());
 }
 
 /// Whatever `index.json` names is there; and nobody's temporary files are in the way of the next run.
