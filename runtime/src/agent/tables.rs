@@ -11,14 +11,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-use netlink_packet_route::link::{InfoData, InfoVrf, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteScope};
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::options::{Options, OptionsError};
 use crate::netlink::dump;
+use crate::netlink::route::{Message, Of, Request};
 use crate::rt_tables::{self, Entry};
 
 /// Where the agent, too, takes the file from when there is none.
@@ -219,35 +219,20 @@ struct Kernel {
 impl Kernel {
     fn read(interface: &str) -> io::Result<Self> {
         let mut kernel = Self::default();
-        let links = dump(
-            NETLINK_ROUTE,
-            RouteNetlinkMessage::GetLink(LinkMessage::default()),
-            false,
-            |message| match message {
-                RouteNetlinkMessage::NewLink(link) => Some((
-                    is_named(&link, interface).then_some(link.header.index),
-                    vrf_table(&link),
-                )),
-                _ => None,
-            },
-        )?;
-        kernel.taken.extend(links.iter().filter_map(|(_, table)| *table));
+        let links = dump(NETLINK_ROUTE, Request::links(), false, |message| match message {
+            Message::Link(link) => Some(link),
+            _ => None,
+        })?;
+        kernel.taken.extend(links.iter().filter_map(|link| link.table));
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut request = RuleMessage::default();
-            request.header.family = family;
-            let tables = dump(
-                NETLINK_ROUTE,
-                RouteNetlinkMessage::GetRule(request),
-                false,
-                |message| match message {
-                    RouteNetlinkMessage::NewRule(rule) => Some(rule_table(&rule)),
-                    _ => None,
-                },
-            );
+            let tables = dump(NETLINK_ROUTE, Request::rules(family), false, |message| match message {
+                Message::Rule(rule) => Some(rule_table(&rule)),
+                _ => None,
+            });
             kernel.taken.extend(tables?);
         }
-        if let Some(index) = links.iter().find_map(|(index, _)| *index) {
-            let tables: BTreeSet<u32> = routes(AddressFamily::Inet, RouteAttribute::Oif(index), |route| {
+        if let Some(link) = links.iter().find(|link| link.name == interface) {
+            let tables: BTreeSet<u32> = routes(AddressFamily::Inet, Of::Interface(link.index), |route| {
                 let all = route.header.destination_prefix_length == 0 && route.header.scope == RouteScope::Link;
                 Some(table(route)).filter(|id| all && rt_tables::RANGE.contains(id))
             })?
@@ -257,27 +242,6 @@ impl Kernel {
         }
         Ok(kernel)
     }
-}
-
-fn is_named(link: &LinkMessage, wanted: &str) -> bool {
-    link.attributes
-        .iter()
-        .any(|attribute| matches!(attribute, LinkAttribute::IfName(name) if name == wanted))
-}
-
-fn vrf_table(link: &LinkMessage) -> Option<u32> {
-    let infos = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => Some(infos),
-        _ => None,
-    })?;
-    let data = infos.iter().find_map(|info| match info {
-        LinkInfo::Data(InfoData::Vrf(data)) => Some(data),
-        _ => None,
-    })?;
-    data.iter().find_map(|datum| match datum {
-        InfoVrf::TableId(id) => Some(*id),
-        _ => None,
-    })
 }
 
 fn rule_table(rule: &RuleMessage) -> u32 {
@@ -290,9 +254,7 @@ fn rule_table(rule: &RuleMessage) -> u32 {
 
 fn is_empty(id: u32) -> io::Result<bool> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        match routes(family, RouteAttribute::Table(id), |route| {
-            (table(route) == id).then_some(())
-        }) {
+        match routes(family, Of::Table(id), |route| (table(route) == id).then_some(())) {
             // There is no such table yet.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Ok(routes) if routes.is_empty() => {}
@@ -304,23 +266,12 @@ fn is_empty(id: u32) -> io::Result<bool> {
 }
 
 /// What is kept of the routes that have the attribute; the kernel filters, so that a full table is not read.
-fn routes<T>(
-    family: AddressFamily,
-    filter: RouteAttribute,
-    mut keep: impl FnMut(&RouteMessage) -> Option<T>,
-) -> io::Result<Vec<T>> {
-    let mut request = RouteMessage::default();
-    request.header.address_family = family;
-    request.attributes.push(filter);
-    dump(
-        NETLINK_ROUTE,
-        RouteNetlinkMessage::GetRoute(request),
-        true,
-        |message| match message {
-            RouteNetlinkMessage::NewRoute(route) => keep(&route),
-            _ => None,
-        },
-    )
+fn routes<T>(family: AddressFamily, of: Of, mut keep: impl FnMut(&RouteMessage) -> Option<T>) -> io::Result<Vec<T>> {
+    let request = Request::routes(family, Some(of));
+    dump(NETLINK_ROUTE, request, true, |message| match message {
+        Message::Route(route) => keep(&route),
+        _ => None,
+    })
 }
 
 fn table(route: &RouteMessage) -> u32 {

@@ -10,17 +10,17 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
     NetlinkPayload,
 };
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHopFlags, RouteType,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, sockopt};
 
 use super::{Address, DefaultRoute, Interface, Neighbor, NeighborState};
+use crate::netlink::route::{Message, Request};
 
 /// The kernel answers at once; this is for a kernel that does not.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -68,11 +68,9 @@ impl Netlink {
     /// An interface with its addresses and default routes.
     pub fn interface(&mut self, name: &str) -> Result<Interface, NetlinkError> {
         let mut found = None;
-        let mut request = LinkMessage::default();
-        request.attributes.push(LinkAttribute::IfName(name.into()));
-        let asked = self.ask("the interface", RouteNetlinkMessage::GetLink(request), 0, |message| {
-            if let RouteNetlinkMessage::NewLink(link) = message {
-                found = Some((link.header.index, link.header.flags.contains(LinkFlags::Up)));
+        let asked = self.ask("the interface", Request::link(name), 0, |message| {
+            if let Message::Link(link) = message {
+                found = Some((link.index, link.up));
             }
         });
         match (asked, found) {
@@ -96,35 +94,23 @@ impl Netlink {
     }
 
     fn names(&mut self) -> Result<Vec<String>, NetlinkError> {
-        self.dump(
-            "the interfaces",
-            RouteNetlinkMessage::GetLink(LinkMessage::default()),
-            |message| {
-                let RouteNetlinkMessage::NewLink(link) = message else {
-                    return None;
-                };
-                link.attributes.into_iter().find_map(|attribute| match attribute {
-                    LinkAttribute::IfName(name) => Some(name),
-                    _ => None,
-                })
-            },
-        )
+        self.dump("the interfaces", Request::links(), |message| match message {
+            Message::Link(link) => Some(link.name),
+            _ => None,
+        })
     }
 
     fn addresses(&mut self, index: u32) -> Result<Vec<Address>, NetlinkError> {
-        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        self.dump("the addresses", request, |message| match message {
-            RouteNetlinkMessage::NewAddress(address) if address.header.index == index => to_address(&address),
+        self.dump("the addresses", Request::addresses(), |message| match message {
+            Message::Address(address) if address.header.index == index => to_address(&address),
             _ => None,
         })
     }
 
     fn default_routes(&mut self, index: u32) -> Result<Vec<DefaultRoute>, NetlinkError> {
-        let mut request = RouteMessage::default();
-        request.header.address_family = AddressFamily::Inet;
-        let request = RouteNetlinkMessage::GetRoute(request);
+        let request = Request::routes(AddressFamily::Inet, None);
         let routes = self.dump("the routes", request, |message| match message {
-            RouteNetlinkMessage::NewRoute(route) => Some(to_default_routes(&route, index)),
+            Message::Route(route) => Some(to_default_routes(&route, index)),
             _ => None,
         })?;
         Ok(routes.into_iter().flatten().collect())
@@ -132,33 +118,23 @@ impl Netlink {
 
     /// The neighbour table of an interface.
     pub fn neighbors(&mut self, index: u32) -> Result<Vec<Neighbor>, NetlinkError> {
-        let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-        self.dump("the neighbour table", request, |message| match message {
-            RouteNetlinkMessage::NewNeighbour(neighbor) if neighbor.header.ifindex == index => to_neighbor(&neighbor),
+        self.dump("the neighbour table", Request::neighbors(), |message| match message {
+            Message::Neighbor(neighbor) if neighbor.header.ifindex == index => to_neighbor(&neighbor),
             _ => None,
         })
     }
 
     /// Has the kernel ask a neighbour it knows whether it is still there, now and not after the usual delay. Takes CAP_NET_ADMIN.
     pub fn confirm(&mut self, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
-        let mut request = NeighbourMessage::default();
-        request.header.family = if address.is_ipv4() {
-            AddressFamily::Inet
-        } else {
-            AddressFamily::Inet6
-        };
-        request.header.ifindex = index;
-        request.header.state = NeighbourState::Probe;
-        request.attributes.push(NeighbourAttribute::Destination(address.into()));
-        let request = RouteNetlinkMessage::NewNeighbour(request);
+        let request = Request::probe_neighbor(index, address);
         self.ask("a neighbour's state", request, NLM_F_ACK | NLM_F_REPLACE, |_| ())
     }
 
     fn dump<T>(
         &mut self,
         what: &'static str,
-        request: RouteNetlinkMessage,
-        mut keep: impl FnMut(RouteNetlinkMessage) -> Option<T>,
+        request: Message,
+        mut keep: impl FnMut(Message) -> Option<T>,
     ) -> Result<Vec<T>, NetlinkError> {
         for _ in 0..ATTEMPTS {
             let mut kept = Vec::new();
@@ -174,9 +150,9 @@ impl Netlink {
     fn ask(
         &mut self,
         what: &'static str,
-        request: RouteNetlinkMessage,
+        request: Message,
         flags: u16,
-        mut each: impl FnMut(RouteNetlinkMessage),
+        mut each: impl FnMut(Message),
     ) -> Result<(), NetlinkError> {
         let io = |error: Errno| NetlinkError::Io {
             what,
@@ -187,7 +163,7 @@ impl Netlink {
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
@@ -208,7 +184,7 @@ impl Netlink {
                     continue; // Of a request that was given up.
                 }
                 unsteady |= one.flags() & NLM_F_DUMP_INTR != 0;
-                let parsed = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes);
+                let parsed = NetlinkMessage::<Message>::deserialize(bytes);
                 match parsed.map_err(|error| malformed(error.to_string()))?.payload {
                     NetlinkPayload::Done(_) if unsteady => return Err(NetlinkError::Unsteady { what }),
                     NetlinkPayload::Done(_) => return Ok(()),

@@ -1,5 +1,7 @@
 //! Dumps of the kernel's netlink tables, message by message.
 
+pub mod route;
+
 use std::io::{self, ErrorKind};
 
 use netlink_packet_core::{
