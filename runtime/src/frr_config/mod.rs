@@ -126,10 +126,7 @@ pub enum ConfigError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error("the template of {file}: {source}")]
-    Template {
-        file: &'static str,
-        source: minijinja::Error,
-    },
+    Template { file: &'static str, source: askama::Error },
 }
 
 /// Whom this server has sessions with.
