@@ -12,6 +12,7 @@ mod error;
 mod manifest;
 pub mod reference;
 mod registry;
+mod tls;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -4,22 +4,18 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::Read;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use docker_credential::DockerCredential;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use ureq::http::{Request, Response, header};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body, SendBody};
 
 use super::credentials::{self, Challenge};
 use super::error::SyncError;
-use super::manifest;
+use super::{manifest, tls};
 
 /// Larger manifests than any registry takes.
 const MOST_MANIFEST_BYTES: u64 = 8 << 20;
@@ -48,13 +44,8 @@ pub struct Registries {
 
 impl Registries {
     pub fn new(settings: Settings) -> Result<Self, SyncError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::new_with_certs(&roots(settings.ca_file.as_deref())?))
-            .unversioned_rustls_crypto_provider(provider)
-            .build();
         let config = Agent::config_builder()
-            .tls_config(tls)
+            .tls_config(tls::config(settings.ca_file.as_deref())?)
             .http_status_as_error(false)
             .user_agent(concat!("obgp-runtime/", env!("CARGO_PKG_VERSION")))
             .timeout_connect(Some(CONNECT))
@@ -112,26 +103,6 @@ fn is_loopback(host: &str) -> bool {
         None => host.split(':').next().unwrap_or_default(),
     };
     name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
-}
-
-/// The system's certificates or those of SSL_CERT_FILE and SSL_CERT_DIR, and the file's.
-fn roots(ca_file: Option<&Path>) -> Result<Vec<Certificate<'static>>, SyncError> {
-    let mut roots: Vec<CertificateDer<'static>> = rustls_native_certs::load_native_certs().certs;
-    if let Some(path) = ca_file {
-        let unreadable = |reason: String| SyncError::File {
-            path: path.to_path_buf(),
-            reason,
-        };
-        let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
-            .map_err(|error| unreadable(error.to_string()))?
-            .collect();
-        let found = found.map_err(|error| unreadable(error.to_string()))?;
-        if found.is_empty() {
-            return Err(unreadable("there is no certificate in it".to_string()));
-        }
-        roots.extend(found);
-    }
-    Ok(roots.iter().map(|der| Certificate::from_der(der).to_owned()).collect())
 }
 
 pub struct Registry {
