@@ -5,6 +5,8 @@
 #[allow(dead_code)] // Its other half breaks rules.
 mod image;
 mod provenance;
+#[path = "../support/quickstart.rs"]
+mod quickstart;
 mod running;
 mod validators;
 

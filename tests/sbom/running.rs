@@ -6,28 +6,12 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::quickstart::report;
 use crate::validators::{Kind, Validators};
 
 /// Prints name and version of what the interpreter finds, normalised as PyPI does.
 const LIST_PYTHON: &str = "import importlib.metadata as m, re
 for d in m.distributions(): print(re.sub('[-_.]+', '-', d.metadata['Name']).lower(), d.version)";
-
-/// scripts/test leaves it in the target directory before the tests.
-fn report() -> Option<Value> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let path = target.join("quickstart/report.json");
-    match std::fs::read(&path) {
-        Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap()),
-        Err(_) if std::env::var_os("CI").is_some() => panic!("{} is missing", path.display()),
-        Err(_) => {
-            eprintln!(
-                "SKIPPED: no image to look at; make one: scripts/quickstart --output {}",
-                target.join("quickstart").display()
-            );
-            None
-        }
-    }
-}
 
 fn obgp_build(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_obgp-build"))

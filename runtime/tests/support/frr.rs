@@ -13,12 +13,13 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::available;
+use super::namespace::tool_missing;
+pub use super::namespace::{Namespace, namespaces_missing, succeed};
 
 /// The Debian release whose FRR is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,38 +109,8 @@ impl FrrRoot {
     }
 }
 
-/// What a machine lacks for network namespaces.
-pub fn namespaces_missing() -> Option<String> {
-    // The effective user, without a dependency: who owns our /proc entry.
-    let root = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").ok()?) == 0;
-    if !root {
-        return Some("network namespaces need root".into());
-    }
-    let packages = [("ip", "iproute2"), ("unshare", "util-linux"), ("setpriv", "util-linux")];
-    if let Some(lack) = packages.into_iter().find_map(tool_missing) {
-        return Some(lack);
-    }
-    let probe = Command::new("unshare")
-        .args(["--net", "--mount", "--pid", "--fork", "true"])
-        .output();
-    match probe {
-        Ok(output) if output.status.success() => None,
-        Ok(output) => Some(format!(
-            "network namespaces cannot be made here: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )),
-        Err(error) => Some(format!("unshare cannot be run: {error}")),
-    }
-}
-
 fn bootstrap_missing() -> Option<String> {
     tool_missing(("mmdebstrap", "mmdebstrap"))
-}
-
-fn tool_missing((tool, package): (&str, &str)) -> Option<String> {
-    let there = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
-    let there = there.is_ok_and(|output| output.status.success());
-    (!there).then(|| format!("this needs {tool} (Debian package {package})"))
 }
 
 fn make(suite: Suite, path: &Path) {
@@ -170,70 +141,6 @@ fn make(suite: Suite, path: &Path) {
     // Places to mount on: Debian's 8.4.4 package makes it at boot only.
     fs::create_dir_all(scratch.join("run/frr")).unwrap();
     fs::rename(&scratch, path).unwrap();
-}
-
-/// A network namespace of its own, with loopback up.
-#[derive(Debug)]
-pub struct Namespace {
-    name: String,
-}
-
-impl Namespace {
-    pub fn new(role: &str) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("obgp-{}-{count}-{role}", std::process::id());
-        succeed(Command::new("ip").args(["netns", "add", &name]));
-        let space = Self { name };
-        space.ip("link set lo up");
-        space
-    }
-
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// `ip ARGUMENTS` in the namespace, which must succeed.
-    pub fn ip(&self, arguments: &str) -> String {
-        let mut command = Command::new("ip");
-        command.args(["-n", &self.name]).args(arguments.split_whitespace());
-        succeed(&mut command)
-    }
-
-    /// A command in the namespace. It dies with the test.
-    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "ip", "netns", "exec", &self.name]);
-        command.arg(program.as_ref()).stdin(Stdio::null());
-        command
-    }
-
-    /// A veth pair from here to there, both ends up.
-    pub fn link(&self, here: &str, other: &Self, there: &str) {
-        self.ip(&format!(
-            "link add {here} type veth peer name {there} netns {}",
-            other.name
-        ));
-        self.ip(&format!("link set {here} up"));
-        other.ip(&format!("link set {there} up"));
-    }
-
-    /// A bridge with a port and an address, as br-ex is one.
-    pub fn bridge(&self, name: &str, port: &str, address: &str) {
-        // A fixed forward delay of 0: the port forwards at once.
-        self.ip(&format!("link add {name} type bridge forward_delay 0"));
-        self.ip(&format!("link set {port} master {name}"));
-        self.ip(&format!("link set {name} up"));
-        if !address.is_empty() {
-            self.ip(&format!("address add {address} dev {name}"));
-        }
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
-    }
 }
 
 /// FRR's daemons, started by its own watchfrr as the project's container image does.
@@ -353,16 +260,4 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Runs a command that must succeed; its output.
-pub fn succeed(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
