@@ -72,7 +72,7 @@ pub enum Of {
 }
 
 impl Request {
-    fn new(message_type: u16, header: &impl Emitable, attribute: Option<(u16, Vec<u8>)>) -> Message {
+    fn message(message_type: u16, header: &impl Emitable, attribute: Option<(u16, Vec<u8>)>) -> Message {
         let mut body = emitted(header);
         if let Some((kind, value)) = attribute {
             body.extend(emitted(&DefaultNla::new(kind, value)));
@@ -81,20 +81,20 @@ impl Request {
     }
 
     pub fn links() -> Message {
-        Self::new(RTM_GETLINK, &LinkHeader::default(), None)
+        Self::message(RTM_GETLINK, &LinkHeader::default(), None)
     }
 
     pub fn link(name: &str) -> Message {
         let name = [name.as_bytes(), b"\0"].concat();
-        Self::new(RTM_GETLINK, &LinkHeader::default(), Some((IFLA_IFNAME, name)))
+        Self::message(RTM_GETLINK, &LinkHeader::default(), Some((IFLA_IFNAME, name)))
     }
 
     pub fn addresses() -> Message {
-        Self::new(RTM_GETADDR, &AddressHeader::default(), None)
+        Self::message(RTM_GETADDR, &AddressHeader::default(), None)
     }
 
     pub fn neighbors() -> Message {
-        Self::new(RTM_GETNEIGH, &NeighbourHeader::default(), None)
+        Self::message(RTM_GETNEIGH, &NeighbourHeader::default(), None)
     }
 
     pub fn routes(address_family: AddressFamily, of: Option<Of>) -> Message {
@@ -106,7 +106,7 @@ impl Request {
             Of::Interface(index) => (RTA_OIF, index.to_ne_bytes().to_vec()),
             Of::Table(id) => (RTA_TABLE, id.to_ne_bytes().to_vec()),
         });
-        Self::new(RTM_GETROUTE, &header, attribute)
+        Self::message(RTM_GETROUTE, &header, attribute)
     }
 
     pub fn rules(family: AddressFamily) -> Message {
@@ -114,7 +114,7 @@ impl Request {
             family,
             ..RuleHeader::default()
         };
-        Self::new(RTM_GETRULE, &header, None)
+        Self::message(RTM_GETRULE, &header, None)
     }
 
     /// Has the neighbour go to NUD_PROBE.
@@ -129,7 +129,7 @@ impl Request {
             state: NeighbourState::Probe,
             ..NeighbourHeader::default()
         };
-        Self::new(RTM_NEWNEIGH, &header, Some((NDA_DST, bytes)))
+        Self::message(RTM_NEWNEIGH, &header, Some((NDA_DST, bytes)))
     }
 }
 
