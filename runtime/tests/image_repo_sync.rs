@@ -1,5 +1,8 @@
 //! Images go from one real registry (Debian's docker-registry) to another that has TLS and a login, and arrive as they were.
 
+#[path = "../../tests/support/debian.rs"]
+mod debian;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
@@ -22,36 +25,9 @@ const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+j
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
-/// Debian's registry, fetched once and not installed. `None`, with the reason printed, where it cannot be had; not in CI.
+/// Debian's registry. `None`, with the reason printed, where it cannot be had; not in CI.
 fn program() -> Option<PathBuf> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    // The main crate's tests keep a file called docker-registry in the same directory.
-    let directory = target.join("image-repo-sync-registry");
-    let program = directory.join("usr/bin/docker-registry");
-    let lock = fs::File::create(target.join("image-repo-sync-registry.lock")).unwrap();
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    if !program.exists() {
-        let download = tempfile::tempdir().unwrap();
-        let fetched = Command::new("apt-get")
-            .args(["-qq", "download", "docker-registry"])
-            .current_dir(download.path())
-            .output();
-        let package = fs::read_dir(download.path()).unwrap().next();
-        let Some(Ok(package)) = package else {
-            let reason = format!("no docker-registry from Debian: {fetched:?}");
-            assert!(std::env::var_os("CI").is_none(), "{reason}");
-            eprintln!("SKIPPED: {reason}");
-            return None;
-        };
-        let unpacked = Command::new("dpkg")
-            .arg("-x")
-            .arg(package.path())
-            .arg(&directory)
-            .status()
-            .unwrap();
-        assert!(unpacked.success());
-    }
-    Some(program)
+    Some(debian::package("trixie", "docker-registry")?.join("usr/bin/docker-registry"))
 }
 
 /// One that runs until it is dropped.

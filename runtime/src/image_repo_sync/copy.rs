@@ -4,11 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::rc::Rc;
 
+use super::client::{Registries, Registry};
 use super::companions;
 use super::error::SyncError;
 use super::manifest::{self, Descriptor, Needs};
 use super::reference::Image;
-use super::registry::{Manifest, Registries, Registry, Upload, retrying};
+use super::registry::{Manifest, Upload};
+use super::retry::retrying;
 
 /// An index in an index in an index is more than anybody makes.
 const DEEPEST: usize = 4;

@@ -5,6 +5,7 @@
 //! manifests byte for byte, so that signatures stay valid. They are copied too.
 //! <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md>
 
+mod client;
 mod companions;
 mod copy;
 mod credentials;
@@ -12,16 +13,17 @@ mod error;
 mod manifest;
 pub mod reference;
 mod registry;
+mod retry;
 mod tls;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli::Failure;
+use client::{Registries, Settings};
 use copy::{Copied, Copier};
 use error::SyncError;
 use reference::{Entry, LocalRepo};
-use registry::{Registries, Settings};
 
 /// Copy images to a local registry
 ///

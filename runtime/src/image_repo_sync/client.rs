@@ -1,0 +1,288 @@
+//! Requests to a registry, with TLS and the login behind them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use docker_credential::DockerCredential;
+use ureq::http::{Request, Response, header};
+use ureq::{Agent, Body, SendBody};
+
+use super::credentials::{self, Challenge};
+use super::error::SyncError;
+use super::retry::retrying;
+use super::tls;
+
+const CONNECT: Duration = Duration::from_secs(10);
+/// A connection on which nothing moves for so long is broken.
+const STALLED: Duration = Duration::from_secs(60);
+/// For the answer to a request: a registry may take its time to store a large layer.
+const ANSWER: Duration = Duration::from_secs(300);
+
+#[derive(Debug)]
+pub struct Settings {
+    pub docker_config: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    pub plain_http: Vec<String>,
+}
+
+/// Those that were spoken to, with their logins.
+pub struct Registries {
+    agent: Agent,
+    docker_config: Option<String>,
+    plain_http: Vec<String>,
+    known: RefCell<HashMap<String, Rc<Registry>>>,
+}
+
+impl Registries {
+    pub fn new(settings: Settings) -> Result<Self, SyncError> {
+        let config = Agent::config_builder()
+            .tls_config(tls::config(settings.ca_file.as_deref())?)
+            .http_status_as_error(false)
+            .user_agent(concat!("obgp-runtime/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(CONNECT))
+            .timeout_recv_response(Some(ANSWER))
+            .timeout_per_read(Some(STALLED))
+            .timeout_per_write(Some(STALLED))
+            .build();
+        Ok(Self {
+            agent: config.new_agent(),
+            docker_config: credentials::read(settings.docker_config.as_deref())?,
+            plain_http: settings.plain_http,
+            known: RefCell::default(),
+        })
+    }
+
+    pub fn of(&self, host: &str) -> Result<Rc<Registry>, SyncError> {
+        if let Some(known) = self.known.borrow().get(host) {
+            return Ok(known.clone());
+        }
+        let registry = Rc::new(Registry {
+            agent: self.agent.clone(),
+            host: host.to_string(),
+            base: self.base(host),
+            credential: credentials::of(host, self.docker_config.as_deref())?,
+            authorization: RefCell::default(),
+        });
+        self.known.borrow_mut().insert(host.to_string(), registry.clone());
+        Ok(registry)
+    }
+
+    fn base(&self, host: &str) -> String {
+        if host == "docker.io" {
+            return "https://registry-1.docker.io".to_string();
+        }
+        let plain = self.plain_http.iter().any(|plain| plain == host) || (is_loopback(host) && !self.speaks_tls(host));
+        format!("{}://{host}", if plain { "http" } else { "https" })
+    }
+
+    /// A certificate that is not trusted is TLS all the same, and not to be got around by asking without.
+    fn speaks_tls(&self, host: &str) -> bool {
+        match self.agent.get(format!("https://{host}/v2/")).call() {
+            Ok(_) => true,
+            Err(ureq::Error::Io(error)) => error
+                .get_ref()
+                .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+                .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_))),
+            Err(_) => false,
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+pub struct Registry {
+    agent: Agent,
+    pub host: String,
+    pub base: String,
+    credential: Option<DockerCredential>,
+    /// Header values by scope.
+    authorization: RefCell<HashMap<Scope, String>>,
+}
+
+/// What is asked for a token: repositories with what is to be done there.
+pub type Scope = Vec<String>;
+
+pub struct Call<'a> {
+    pub doing: String,
+    pub method: &'static str,
+    pub url: String,
+    pub headers: Vec<(header::HeaderName, String)>,
+    pub body: &'a [u8],
+    pub scope: Scope,
+}
+
+impl Registry {
+    /// Logs in when it is asked to, once.
+    pub fn send(&self, call: &Call) -> Result<Response<Body>, SyncError> {
+        let once = || {
+            let body = match call.body {
+                [] => SendBody::none(),
+                _ => SendBody::from_owned_reader(std::io::Cursor::new(call.body.to_vec())),
+            };
+            let mut headers = call.headers.clone();
+            if !call.body.is_empty() {
+                headers.push((header::CONTENT_LENGTH, call.body.len().to_string()));
+            }
+            self.request(call.method, &call.url, &headers, &call.scope, body)
+                .map_err(|error| SyncError::transport(&self.host, &call.doing, &error))
+        };
+        let response = once()?;
+        if response.status() != 401 {
+            return Ok(response);
+        }
+        self.log_in(&call.doing, &response, &call.scope)?;
+        once()
+    }
+
+    pub fn request(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(header::HeaderName, String)],
+        scope: &Scope,
+        body: SendBody,
+    ) -> Result<Response<Body>, ureq::Error> {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        // An upload may be sent to another host, which the login is not for.
+        let ours = url.strip_prefix(&self.base).is_some_and(|path| path.starts_with('/'));
+        if let Some(value) = self.authorization.borrow().get(scope).filter(|_| ours) {
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        self.agent.run(request.body(body)?)
+    }
+
+    fn log_in(&self, doing: &str, refusal: &Response<Body>, scope: &Scope) -> Result<(), SyncError> {
+        let problem = |problem: &str| SyncError::answer(&self.host, doing, problem);
+        let mut challenges = refusal.headers().get_all(header::WWW_AUTHENTICATE).iter();
+        let challenge = challenges.find_map(|value| Challenge::parse(value.to_str().ok()?));
+        let authorization = match challenge {
+            None => return Err(problem("it wants a login of a kind that is neither Basic nor Bearer")),
+            Some(Challenge::Basic) => match &self.credential {
+                Some(DockerCredential::UsernamePassword(user, password)) => credentials::basic(user, password),
+                Some(DockerCredential::IdentityToken(_)) => {
+                    return Err(problem(
+                        "it wants a user and a password, and the Docker configuration has a token for it",
+                    ));
+                }
+                None => {
+                    return Err(problem(
+                        "it wants a login, and the Docker configuration has none for it",
+                    ));
+                }
+            },
+            Some(Challenge::Bearer { realm, service }) => self.token(&realm, service.as_deref(), scope)?,
+        };
+        self.authorization.borrow_mut().insert(scope.clone(), authorization);
+        Ok(())
+    }
+
+    fn token(&self, realm: &str, service: Option<&str>, scope: &Scope) -> Result<String, SyncError> {
+        let doing = format!("get a token from {realm}");
+        if self.base.starts_with("https:") && !realm.starts_with("https://") {
+            return Err(SyncError::answer(
+                &self.host,
+                &doing,
+                "credentials are not sent there without TLS",
+            ));
+        }
+        let failed = |error: ureq::Error| SyncError::transport(&self.host, &doing, &error);
+        retrying(|| {
+            let mut response = match &self.credential {
+                Some(DockerCredential::IdentityToken(token)) => {
+                    let scopes = scope.join(" ");
+                    let form = [
+                        ("grant_type", "refresh_token"),
+                        ("client_id", "obgp-runtime"),
+                        ("service", service.unwrap_or_default()),
+                        ("scope", &scopes),
+                        ("refresh_token", token),
+                    ];
+                    self.agent.post(realm).send_form(form).map_err(failed)?
+                }
+                other => {
+                    let mut request = self.agent.get(realm);
+                    if let Some(service) = service {
+                        request = request.query("service", service);
+                    }
+                    for scope in scope {
+                        request = request.query("scope", scope);
+                    }
+                    if let Some(DockerCredential::UsernamePassword(user, password)) = other {
+                        request = request.header(header::AUTHORIZATION, credentials::basic(user, password));
+                    }
+                    request.call().map_err(failed)?
+                }
+            };
+            self.expect(&doing, &mut response, &[200])?;
+            let text = response.body_mut().read_to_string().map_err(failed)?;
+            // Registries that give both give the same twice.
+            let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            let token = ["token", "access_token"]
+                .into_iter()
+                .find_map(|name| value[name].as_str());
+            match token {
+                Some(token) => Ok(format!("Bearer {token}")),
+                None => Err(SyncError::answer(&self.host, &doing, "there is no token in the answer")),
+            }
+        })
+    }
+
+    /// Otherwise an error with the registry's own words.
+    pub fn expect(&self, doing: &str, response: &mut Response<Body>, statuses: &[u16]) -> Result<(), SyncError> {
+        let status = response.status().as_u16();
+        if statuses.contains(&status) {
+            return Ok(());
+        }
+        let retry_after = header_of(response, header::RETRY_AFTER.as_str()).and_then(|value| value.parse().ok());
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(1 << 16)
+            .read_to_string()
+            .unwrap_or_default();
+        let hint = match (status, &self.credential) {
+            (401 | 403, None) => " (the Docker configuration has no login for it)",
+            (401 | 403, Some(_)) => " (with the login of the Docker configuration)",
+            _ => "",
+        };
+        Err(SyncError::Status {
+            host: self.host.clone(),
+            doing: doing.to_string(),
+            status,
+            said: said(&body),
+            hint,
+            retry_after: retry_after.map(Duration::from_secs),
+        })
+    }
+}
+
+/// `{"errors":[{"code":…,"message":…}]}`, or the first line of whatever it is.
+fn said(body: &str) -> String {
+    let value: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    let error = &value["errors"][0];
+    let text = match (error["code"].as_str(), error["message"].as_str()) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        _ => body.lines().next().unwrap_or_default().trim().to_string(),
+    };
+    match text.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", text.chars().take(200).collect::<String>()),
+    }
+}
+
+pub fn header_of<B>(response: &Response<B>, name: &str) -> Option<String> {
+    response.headers().get(name)?.to_str().ok().map(str::to_string)
+}
