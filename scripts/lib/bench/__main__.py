@@ -10,6 +10,7 @@ from pathlib import Path
 
 import image
 import publish
+import runtime
 from harness import Bench, progress, run
 
 
@@ -24,6 +25,7 @@ def everything(bench):
         publish.pushes(bench, built, registry)
         key = publish.signatures(bench, built, registry)
         publish.whole_way(bench, registry, key)
+    bench.figures += runtime.measure(bench, built)
     if bench.options.second_engine:
         image.same_digest(bench)
 
