@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::buildkit::cache::CacheEntry;
 use crate::platform::Platform;
 use crate::runtime::RuntimeBinary;
 
@@ -156,6 +157,15 @@ pub struct TargetArgs {
     /// Fail rather than make or change a lock
     #[arg(long)]
     pub locked: bool,
+    /// Only this builder of build.toml; repeatable [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub builder: Vec<String>,
+    /// Take cached steps from there too, as buildx has it: type=registry,ref=HOST/PATH:TAG; repeatable
+    #[arg(long, value_name = "CACHE")]
+    pub cache_from: Vec<CacheEntry>,
+    /// Leave cached steps there: type=registry,ref=HOST/PATH:{distro}-{arch}[,mode=max] or type=inline; repeatable
+    #[arg(long, value_name = "CACHE")]
+    pub cache_to: Vec<CacheEntry>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize)]

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::builders::{Builder, Builders};
 use crate::config::file::{BuildFile, Family};
-use crate::engine::{Engine, ImageStore};
+use crate::engine::ImageStore;
 use crate::host::Host;
 use crate::platform::Platform;
 
@@ -51,9 +52,10 @@ fn finding(check: &'static str, status: Status, found: impl Into<String>, mend: 
 /// Looks at everything; slow answers (the network's) are waited for side by side.
 pub async fn examine(file: &BuildFile, host: &Host, output: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let engine = Engine::from_env().await;
-    match &engine {
-        Ok(engine) => findings.extend(examine_engine(engine, &file.image.platforms).await),
+    let connecting = Builders::connect(&file.builders, &file.root, 1);
+    let builders = connecting.await;
+    match &builders {
+        Ok(builders) => findings.extend(examine_builders(builders, file).await),
         Err(error) => findings.push(finding(
             "engine",
             Status::Missing,
@@ -71,22 +73,57 @@ pub async fn examine(file: &BuildFile, host: &Host, output: &Path) -> Vec<Findin
     findings.push(proxies(host));
     findings.extend(network(file, host).await);
     findings.push(disk("disk: output", output));
-    if let Ok(engine) = &engine
-        && engine.endpoint().is_local()
-    {
-        findings.push(disk("disk: engine", Path::new(&engine.info().data_root)));
+    let local = builders.iter().flat_map(|b| b.members());
+    for builder in local.filter(|b| b.engine.endpoint().is_local()) {
+        let mut found = disk("disk: engine", Path::new(&builder.engine.info().data_root));
+        name(&mut found, builder, file);
+        findings.push(found);
     }
     findings.push(identity(file));
     findings
 }
 
-async fn examine_engine(engine: &Engine, wanted: &[Platform]) -> Vec<Finding> {
-    let info = engine.info();
-    let mut findings = vec![
+/// Every builder, and whether each platform of build.toml has one.
+async fn examine_builders(builders: &Builders, file: &BuildFile) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for builder in builders.members() {
+        let mut found = examine_engine(builder);
+        found.iter_mut().for_each(|finding| name(finding, builder, file));
+        findings.extend(found);
+    }
+    findings.extend(builders.absent().iter().map(|absent| {
+        // What it was for may be missing; that is said below.
+        let found = format!("builder {}: {}", absent.name, absent.reason);
+        finding(
+            "engine",
+            Status::Warn,
+            found,
+            Some("a build leaves it out; start it, or correct its [[builder]]"),
+        )
+    }));
+    findings.push(emulation(builders, &file.image.platforms));
+    findings
+}
+
+/// Of several builders, says which one it is about.
+fn name(finding: &mut Finding, builder: &Builder, file: &BuildFile) {
+    if !file.builders.is_empty() {
+        finding.found = format!("builder {}: {}", builder.name, finding.found);
+    }
+}
+
+fn examine_engine(builder: &Builder) -> Vec<Finding> {
+    let info = builder.engine.info();
+    vec![
         finding(
             "engine",
             Status::Ok,
-            format!("{} (API {}) at {}", info.version, info.api_version, engine.endpoint()),
+            format!(
+                "{} (API {}) at {}",
+                info.version,
+                info.api_version,
+                builder.engine.endpoint()
+            ),
             None,
         ),
         finding(
@@ -98,40 +135,49 @@ async fn examine_engine(engine: &Engine, wanted: &[Platform]) -> Vec<Finding> {
             },
             None,
         ),
-    ];
-    match engine.worker_platforms().await {
-        Ok(platforms) => {
-            let platforms: Vec<Platform> = platforms.iter().filter_map(|p| p.parse().ok()).collect();
-            findings.push(finding(
-                "BuildKit",
-                Status::Ok,
-                format!("answers; runs {}", join(&platforms)),
-                None,
-            ));
-            let lacking: Vec<Platform> = wanted.iter().copied().filter(|p| !platforms.contains(p)).collect();
-            findings.push(if lacking.is_empty() {
-                finding("emulation", Status::Ok, "every platform of build.toml can be run", None)
-            } else {
-                finding(
-                    "emulation",
-                    Status::Missing,
-                    format!("the engine cannot run {}", join(&lacking)),
-                    Some(
-                        "apt-get install qemu-user-static binfmt-support && \
-                         { mountpoint -q /proc/sys/fs/binfmt_misc || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc; } && \
-                         update-binfmts --enable   # or leave the platform out with --platform",
-                    ),
-                )
-            });
-        }
-        Err(error) => findings.push(finding(
+        finding(
             "BuildKit",
-            Status::Missing,
-            error.to_string(),
-            Some("use Docker Engine 20.10 or newer; Podman's Docker socket has no BuildKit"),
-        )),
-    }
-    findings
+            Status::Ok,
+            format!("answers; builds {}", join(&builder.platforms)),
+            None,
+        ),
+    ]
+}
+
+/// Whether each platform has a builder, and each builder what build.toml lists for it.
+fn emulation(builders: &Builders, wanted: &[Platform]) -> Finding {
+    let lacking: Vec<Platform> = wanted
+        .iter()
+        .copied()
+        .filter(|p| builders.foresee([*p]).is_err())
+        .collect();
+    let listed: Vec<String> = builders
+        .members()
+        .iter()
+        .filter(|b| !b.lacks.is_empty())
+        .map(|b| {
+            format!(
+                "builder {} lists {}, which its engine cannot run",
+                b.name,
+                join(&b.lacks)
+            )
+        })
+        .collect();
+    let (status, found) = match (lacking.as_slice(), listed.is_empty()) {
+        ([], true) => return finding("emulation", Status::Ok, "every platform of build.toml can be run", None),
+        ([], false) => (Status::Warn, listed.join("; ")),
+        (lacking, _) => (Status::Missing, format!("no engine can run {}", join(lacking))),
+    };
+    finding(
+        "emulation",
+        status,
+        found,
+        Some(
+            "apt-get install qemu-user-static binfmt-support && \
+             { mountpoint -q /proc/sys/fs/binfmt_misc || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc; } && \
+             update-binfmts --enable   # or leave the platform out with --platform",
+        ),
+    )
 }
 
 fn join(platforms: &[Platform]) -> String {

@@ -1,11 +1,12 @@
 //! obgp-build as a library: each module is a stage, each stage turns one typed value into the next.
 //!
-//! `config` → `plan` → `base` → `buildkit` → `layout` → `verify` → `report`; only `commands` knows that order.
+//! `config` → `builders` → `plan` → `base` → `buildkit` → `layout` → `verify` → `report`; only `commands` knows that order.
 
 pub mod artifact;
 pub mod attest;
 pub mod authenticity;
 pub mod base;
+pub mod builders;
 pub mod buildkit;
 pub mod cli;
 pub mod commands;

@@ -1,8 +1,11 @@
-//! Settings → what will be built: one target per distro and platform, every input resolved. Asks the engine, and git
-//! for a ref that is a branch or tag; starts nothing, but makes a lock that is missing.
+//! Settings → what will be built, and where: one target per distro and platform, every input resolved. Asks the builders'
+//! engines, and git for a ref that is a branch or tag; starts nothing, but makes a lock that is missing.
+
+mod cache;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use oci_spec::distribution::Reference;
@@ -12,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base;
 use crate::base::resolve::{self, BasePlan};
+use crate::builders::{Absent, Builder, Builders, NoBuilder};
+use crate::buildkit::cache::{Cache, CacheType};
 use crate::config::file::ConfigError;
 use crate::config::{Distro, Settings, settings};
 use crate::engine::{Engine, EngineError};
@@ -25,17 +30,41 @@ use crate::{context, dockerfile};
 
 #[derive(Debug, Serialize)]
 pub struct Plan {
-    pub engine: EnginePlan,
+    pub builders: Vec<BuilderPlan>,
+    /// Builders of build.toml that are left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Absent>,
     pub images: Vec<ImagePlan>,
 }
 
-#[derive(Debug, Serialize)]
-pub struct EnginePlan {
+/// An engine that builds.
+#[derive(Clone, Debug, Serialize)]
+pub struct BuilderPlan {
+    pub name: String,
     pub endpoint: String,
     pub version: String,
     pub store: String,
     /// What it runs without emulation.
     pub native: Platform,
+    /// What it may be given.
+    pub platforms: Vec<Platform>,
+    /// Solves at a time.
+    pub slots: usize,
+}
+
+impl From<&Builder> for BuilderPlan {
+    fn from(builder: &Builder) -> Self {
+        let info = builder.engine.info();
+        Self {
+            name: builder.name.clone(),
+            endpoint: builder.engine.endpoint().to_string(),
+            version: info.version.clone(),
+            store: info.store.to_string(),
+            native: builder.native,
+            platforms: builder.platforms.clone(),
+            slots: builder.slots,
+        }
+    }
 }
 
 /// One distro's image.
@@ -60,8 +89,6 @@ pub struct ImagePlan {
     #[serde(skip)]
     pub context: bytes::Bytes,
     pub labels: BTreeMap<String, String>,
-    /// For the build platform: what the builder stages run on.
-    pub build_base: BasePlan,
     pub targets: Vec<Target>,
 }
 
@@ -79,12 +106,19 @@ pub struct LockPlan {
 #[derive(Debug, Serialize)]
 pub struct Target {
     pub platform: Platform,
+    /// Where it goes, as long as that builder lives and has slots before others. Bases and emulation are as there.
+    pub builder: String,
     /// The name it gets in the engine.
     pub engine_tag: String,
     pub base: BasePlan,
+    /// For the build platform: what the build stages run on.
+    pub build_base: BasePlan,
     /// Whether its last stage runs under emulation.
     pub emulated: bool,
     pub runtime: RuntimePlan,
+    /// With the target filled in.
+    #[serde(skip)]
+    pub cache: Cache,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -101,24 +135,14 @@ pub enum PlanError {
     Dockerfile(#[from] dockerfile::DockerfileError),
     #[error(transparent)]
     Context(#[from] context::ContextError),
+    #[error(transparent)]
+    NoBuilder(#[from] NoBuilder),
     #[error(
-        "the engine at {endpoint} cannot run {platform}, which the last stage's apt step needs; it runs {known}.\n\
-         Register emulation on its machine (`obgp-build doctor` prints the command), or leave it out: --platform {native}"
+        "no builder can write a cache of type={}: that takes an engine with the containerd image store \
+         (Docker 25 or later, \"features\": {{\"containerd-snapshotter\": true}} in its daemon.json)",
+        kind.name()
     )]
-    NoEmulation {
-        endpoint: String,
-        platform: Platform,
-        known: String,
-        native: Platform,
-    },
-    #[error(
-        "the engine at {endpoint} runs {os}/{architecture}; bases and builder stages exist for linux/amd64 and linux/arm64"
-    )]
-    ForeignEngine {
-        endpoint: String,
-        os: String,
-        architecture: String,
-    },
+    CacheExport { kind: CacheType },
 }
 
 /// What planning may need of the outside: to make a lock that is missing.
@@ -129,52 +153,45 @@ pub struct Surroundings<'a> {
     pub cancel: &'a CancellationToken,
 }
 
-pub async fn plan(settings: &Settings, engine: &Engine, around: Surroundings<'_>) -> Result<Plan, PlanError> {
-    let endpoint = engine.endpoint().to_string();
-    let info = engine.info();
-    let native: Platform =
-        format!("{}/{}", info.os, info.architecture)
-            .parse()
-            .map_err(|_| PlanError::ForeignEngine {
-                endpoint: endpoint.clone(),
-                os: info.os.clone(),
-                architecture: info.architecture.clone(),
-            })?;
-    let runnable = engine.worker_platforms().await?;
-    for platform in &settings.platforms {
-        if *platform != native
-            && !runnable
-                .iter()
-                .any(|p| p.parse().is_ok_and(|p: Platform| p == *platform))
-        {
-            return Err(PlanError::NoEmulation {
-                endpoint,
-                platform: *platform,
-                known: runnable.join(", "),
-                native,
-            });
-        }
+pub async fn plan(settings: &Settings, builders: &Builders, around: Surroundings<'_>) -> Result<Plan, PlanError> {
+    for absent in builders.absent() {
+        around.progress.note(&format!(
+            "warning: builder {} is left out: {}",
+            absent.name,
+            absent.reason.replace('\n', " ")
+        ));
     }
+    for builder in builders.members().iter().filter(|b| !b.lacks.is_empty()) {
+        let lacks: Vec<String> = builder.lacks.iter().map(Platform::to_string).collect();
+        around.progress.note(&format!(
+            "warning: builder {} is given no {}, which build.toml lists for it: its engine cannot run that. \
+             `obgp-build doctor` prints the command that registers emulation",
+            builder.name,
+            lacks.join(", ")
+        ));
+    }
+    let wanted = settings.distros.iter().flat_map(|_| settings.platforms.iter().copied());
+    let placed = builders.foresee(wanted)?;
     let mut images = Vec::new();
-    for name in &settings.distros {
-        images.push(plan_image(settings, engine, name, native, around).await?);
+    for (name, placed) in settings
+        .distros
+        .iter()
+        .zip(placed.chunks(settings.platforms.len().max(1)))
+    {
+        images.push(plan_image(settings, name, placed, around).await?);
     }
+    cache::check(images.iter().flat_map(|i| &i.targets), builders, around.progress)?;
     Ok(Plan {
-        engine: EnginePlan {
-            endpoint,
-            version: info.version.clone(),
-            store: info.store.to_string(),
-            native,
-        },
+        builders: builders.members().iter().map(|b| b.as_ref().into()).collect(),
+        absent: builders.absent().to_vec(),
         images,
     })
 }
 
 async fn plan_image(
     settings: &Settings,
-    engine: &Engine,
     name: &str,
-    native: Platform,
+    builders: &[Arc<Builder>],
     around: Surroundings<'_>,
 ) -> Result<ImagePlan, PlanError> {
     let file = &settings.file;
@@ -211,13 +228,17 @@ async fn plan_image(
         cache: &cache,
     };
     let mut targets = Vec::new();
-    for platform in &settings.platforms {
+    for (platform, builder) in settings.platforms.iter().zip(builders) {
+        let (engine, native) = (&builder.engine, builder.native);
         targets.push(Target {
             platform: *platform,
+            builder: builder.name.clone(),
             engine_tag: engine_tag(&image_name, *platform),
             base: resolve::plan(engine, &request, *platform).await?,
+            build_base: resolve::plan(engine, &request, native).await?,
             emulated: *platform != native,
             runtime: plan_runtime(settings, engine, *platform, native, &cache).await?,
+            cache: settings.cache.for_target(name, *platform),
         });
     }
     let context = context::build(file, &dockerfile::render(name, distro, file)?, &in_context(&targets))?;
@@ -243,7 +264,6 @@ async fn plan_image(
         source_date_epoch,
         context_digest: format!("sha256:{}", hex::encode(Sha256::digest(&context))),
         context,
-        build_base: resolve::plan(engine, &request, native).await?,
         targets,
     })
 }

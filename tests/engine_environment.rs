@@ -7,7 +7,6 @@ mod support;
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use obgp_build::engine::{Address, Endpoint, Engine, Origin};
 use obgp_build::platform::{Architecture, Platform};
 use obgp_build::progress::Silent;
 use support::registry::{PASSWORD, Registry, USER};
-use support::{Recorder, Which, host_platform};
+use support::{Recorder, Which, address_for_containers, host_platform};
 use tokio_util::sync::CancellationToken;
 
 /// A directory for programs, in front of the PATH, and for docker's configuration.
@@ -106,20 +105,6 @@ fn configure_docker(add: impl FnOnce(&mut serde_json::Value)) {
     }
     add(&mut config);
     std::fs::write(environment().join("config.json"), config.to_string()).unwrap();
-}
-
-/// This machine's address as the containers of its engine see it.
-fn address_for_containers() -> String {
-    let output = Command::new("ip")
-        .args(["-4", "-oneline", "address", "show", "docker0"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let address = text.split_whitespace().skip_while(|word| *word != "inet").nth(1);
-    let address = address.and_then(|address| address.split('/').next());
-    address
-        .unwrap_or_else(|| panic!("docker0 has no address: {text:?}"))
-        .to_string()
 }
 
 /// A base behind a login, in a registry that fails at first: BuildKit gets the login from the session, the solve is tried

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::sbom::purl;
 use super::statement::{Statement, Subject};
 use crate::context::DOCKERFILE;
-use crate::plan::{EnginePlan, ImagePlan, Target};
+use crate::plan::{BuilderPlan, ImagePlan, Target};
 use crate::platform::Platform;
 use crate::project::Source;
 use crate::report::result::{BaseReport, Built};
@@ -33,7 +33,8 @@ pub struct Run<'a> {
     pub builder_id: &'a str,
     /// One run of it, such as a CI build's URL or UUID.
     pub invocation_id: Option<&'a str>,
-    pub engine: &'a EnginePlan,
+    /// That built.
+    pub builder: &'a BuilderPlan,
     pub flags: Flags<'a>,
     /// What the builder stages stood on, once it is known.
     pub build_base: Option<&'a BaseReport>,
@@ -178,7 +179,7 @@ fn predicate<'a>(
                 constraints: &image.constraints,
                 lock: &image.lock.name,
                 source_date_epoch: image.source_date_epoch,
-                emulated: target.emulated,
+                emulated: built.emulated,
                 labels: &image.labels,
             },
             resolved_dependencies: dependencies(image, built, run)?,
@@ -188,7 +189,7 @@ fn predicate<'a>(
                 id: run.builder_id,
                 version: BTreeMap::from([
                     ("obgp-build", env!("CARGO_PKG_VERSION")),
-                    ("engine", run.engine.version.as_str()),
+                    ("engine", run.builder.version.as_str()),
                 ]),
             },
             metadata: Metadata {

@@ -6,14 +6,16 @@ use std::time::Duration;
 use bollard_buildkit_proto::moby::buildkit::v1 as proto;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use futures_util::future::OptionFuture;
+use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
+use super::cache::{self, CacheEntry};
 use super::error::SolveError;
 use super::session::{Session, random_id};
 use super::status::Tracker;
 use super::{SolveRequest, Solved};
-use crate::engine::{Engine, EngineError, ImageStore};
+use crate::engine::{Address, Dialer, Engine, EngineError, ImageStore};
 use crate::progress::Progress;
 
 /// Status messages carry log output; BuildKit's own client allows as much.
@@ -26,9 +28,31 @@ const PING_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the engine may take to wind up a solve that is over or cancelled: kill its processes, end the status stream.
 const WIND_UP: Duration = Duration::from_secs(15);
 
+/// How long a buildkitd may take to be recognised as one.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A control client on a connection of its own, which ends with it.
 async fn connect(engine: &Engine) -> Result<ControlClient<Channel>, EngineError> {
     let connection = engine.upgrade("/grpc", &[]).await?;
+    client(connection)
+        .await
+        .map_err(|e| engine.grpc_error("starting gRPC on /grpc", &e))
+}
+
+/// Speaks gRPC right away, as a buildkitd does; an engine does not understand that.
+pub(super) async fn answers_alone(address: &Address) -> bool {
+    let asked = async {
+        let connection = Dialer::for_grpc(address).ok()?.dial().await.ok()?;
+        let mut client = client(TokioIo::new(connection)).await.ok()?;
+        client.list_workers(proto::ListWorkersRequest::default()).await.ok()
+    };
+    matches!(tokio::time::timeout(PROBE_TIMEOUT, asked).await, Ok(Some(_)))
+}
+
+async fn client<C>(connection: C) -> Result<ControlClient<Channel>, tonic::transport::Error>
+where
+    C: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
+{
     let mut once = Some(connection);
     let connector = tower::service_fn(move |_: http::Uri| {
         // tonic would connect again after a break; what to do then is for `solve` to decide.
@@ -43,8 +67,7 @@ async fn connect(engine: &Engine) -> Result<ControlClient<Channel>, EngineError>
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE)
         .connect_with_connector(connector)
-        .await
-        .map_err(|e| engine.grpc_error("starting gRPC on /grpc", &e))?;
+        .await?;
     Ok(ControlClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT))
 }
 
@@ -183,6 +206,13 @@ fn solve_message(request: &SolveRequest, session: &Session, reference: &str) -> 
             .iter()
             .map(|(name, value)| (format!("label:{name}"), value.clone())),
     );
+    if !request.cache.from.is_empty() {
+        // The Dockerfile's frontend asks for these by itself; the field of the same name is for solves without one.
+        attrs.insert(
+            "cache-imports".to_string(),
+            cache::imports_attribute(&request.cache.from),
+        );
+    }
     // No `attest:` attribute: the engine adds attestations, which would turn the image into an index, only on request.
     proto::SolveRequest {
         r#ref: reference.to_string(),
@@ -192,7 +222,10 @@ fn solve_message(request: &SolveRequest, session: &Session, reference: &str) -> 
         // Engines of every age know this pair of fields; newer ones take it for an entry of `exporters`.
         exporter_deprecated: "moby".to_string(),
         exporter_attrs_deprecated: HashMap::from([("name".to_string(), request.image_name.clone())]),
-        cache: Some(proto::CacheOptions::default()),
+        cache: Some(proto::CacheOptions {
+            exports: request.cache.to.iter().map(CacheEntry::to_proto).collect(),
+            ..proto::CacheOptions::default()
+        }),
         ..proto::SolveRequest::default()
     }
 }

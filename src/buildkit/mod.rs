@@ -4,6 +4,7 @@
 //! of us during a solve (the context, secrets, registry logins) it asks for on a second one (`/session`), where we are
 //! the server, see `session`. Both work alike on every engine since 20.10.
 
+pub mod cache;
 pub mod context;
 mod control;
 mod dockerfile;
@@ -19,10 +20,11 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Address, Engine, EngineError};
 use crate::platform::Platform;
 use crate::progress::Progress;
 
+use cache::Cache;
 pub use error::{DockerfileLines, SolveError, StepFailure};
 
 /// Everything a solve depends on.
@@ -42,6 +44,7 @@ pub struct SolveRequest {
     /// Ask the registries whether a base has changed. Otherwise a base that the engine has is taken as it is, on both
     /// kinds of image store (BuildKit's own default differs between them).
     pub pull: bool,
+    pub cache: Cache,
     /// By the `id` of `RUN --mount=type=secret,id=…`.
     pub secrets: BTreeMap<String, SecretBytes>,
     /// The name the image gets in the engine's store.
@@ -62,6 +65,7 @@ impl fmt::Debug for SolveRequest {
             .field("target", &self.target)
             .field("no_cache", &self.no_cache)
             .field("pull", &self.pull)
+            .field("cache", &self.cache)
             .field("secrets", &self.secrets)
             .field("image_name", &self.image_name)
             .field("attempts", &self.attempts)
@@ -123,6 +127,11 @@ pub async fn solve(
             () = cancel.cancelled() => return Err(SolveError::Cancelled),
         }
     }
+}
+
+/// Whether a BuildKit of its own answers there, without an engine around it.
+pub async fn is_buildkitd(address: &Address) -> bool {
+    control::answers_alone(address).await
 }
 
 impl Engine {

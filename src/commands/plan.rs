@@ -4,17 +4,19 @@ use std::fmt::Write as _;
 
 use super::{Context, Failure};
 use crate::base::resolve::BasePlan;
+use crate::builders::Builders;
 use crate::cli::TargetArgs;
 use crate::config::Settings;
-use crate::engine::Engine;
 use crate::host::Host;
-use crate::plan::{self, ImagePlan, Plan, Surroundings};
+use crate::plan::{self, BuilderPlan, ImagePlan, Plan, Surroundings};
+use crate::platform::Platform;
 use crate::project::Source;
 use crate::runtime::RuntimePlan;
 
 pub async fn run(context: &Context, args: &TargetArgs) -> Result<(), Failure> {
     let settings = Settings::new(context.build_file()?, args)?;
-    let engine = Engine::from_env().await?;
+    let connecting = Builders::connect(&settings.builders, &settings.file.root, super::build::default_jobs());
+    let builders = context.unless_cancelled(connecting).await??;
     let progress = context.terminal.line("plan");
     let host = Host::from_env();
     let around = Surroundings {
@@ -23,18 +25,17 @@ pub async fn run(context: &Context, args: &TargetArgs) -> Result<(), Failure> {
         cancel: &context.cancel,
     };
     let plan = context
-        .unless_cancelled(plan::plan(&settings, &engine, around))
+        .unless_cancelled(plan::plan(&settings, &builders, around))
         .await??;
     drop(progress);
     context.print(&plan, || text(&plan))
 }
 
 fn text(plan: &Plan) -> String {
-    let engine = &plan.engine;
-    let mut text = format!(
-        "engine {} at {} ({} store, {})\n",
-        engine.version, engine.endpoint, engine.store, engine.native
-    );
+    let mut text = plan.builders.iter().map(builder).collect::<String>();
+    for absent in &plan.absent {
+        let _ = writeln!(text, "builder {} at {} is left out", absent.name, absent.endpoint);
+    }
     for image in &plan.images {
         let source = match &image.source {
             Source::PyPI { version } => format!("{version} from PyPI"),
@@ -54,15 +55,21 @@ fn text(plan: &Plan) -> String {
             "  dates        no later than {}",
             image.labels["org.opencontainers.image.created"]
         );
-        let _ = writeln!(text, "  builders on  {}", base(&image.build_base));
+        for line in build_bases(image) {
+            let _ = writeln!(text, "  stages on    {line}");
+        }
         for line in runtimes(image) {
             let _ = writeln!(text, "  runtime      {line}");
         }
         for target in &image.targets {
             let how = if target.emulated { ", its apt step emulated" } else { "" };
+            let mut at = String::new();
+            if plan.builders.len() > 1 {
+                at = format!(" by {}", target.builder);
+            }
             let _ = writeln!(
                 text,
-                "  {:<12} {}{how}\n{:15}-> {}",
+                "  {:<12} {}{at}{how}\n{:15}-> {}",
                 target.platform.to_string(),
                 base(&target.base),
                 "",
@@ -71,6 +78,36 @@ fn text(plan: &Plan) -> String {
         }
     }
     text
+}
+
+fn builder(builder: &BuilderPlan) -> String {
+    let emulated: Vec<String> = builder
+        .platforms
+        .iter()
+        .filter(|p| **p != builder.native)
+        .map(Platform::to_string)
+        .collect();
+    let emulated = match emulated.is_empty() {
+        true => String::new(),
+        false => format!(", emulates {}", emulated.join(", ")),
+    };
+    // The address says which builder it is, if build.toml names any.
+    format!(
+        "engine {} at {} ({} store, {}{emulated}, {} at a time)\n",
+        builder.version, builder.endpoint, builder.store, builder.native, builder.slots
+    )
+}
+
+/// What the build stages run on; once for targets that have the same.
+fn build_bases(image: &ImagePlan) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for target in &image.targets {
+        let line = base(&target.build_base);
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines
 }
 
 /// Where obgp-runtime comes from; once for platforms that have it from the same place.

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use super::builders::{self, BuilderEntry};
 use super::registries::RegistryPolicy;
+use crate::buildkit::cache::Cache;
 use crate::platform::Platform;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -19,6 +21,11 @@ pub struct BuildFile {
     pub distros: BTreeMap<String, Distro>,
     #[serde(default)]
     pub registries: Vec<RegistryPolicy>,
+    /// The engines that build; without any, the one of the environment.
+    #[serde(default, rename = "builder")]
+    pub builders: Vec<BuilderEntry>,
+    #[serde(default)]
+    pub cache: Cache,
     /// The directory that the file stands in: `images/` and `dockerfiles/` are found from here.
     #[serde(skip)]
     pub root: PathBuf,
@@ -132,6 +139,7 @@ impl BuildFile {
             .parent()
             .map(Path::to_path_buf)
             .unwrap_or_default();
+        builders::check(&file.builders, &file.root)?;
         Ok(file)
     }
 }

@@ -1,5 +1,6 @@
 //! Configuration: `build.toml`, the environment and flags become one typed [`Settings`], once, at the edge.
 
+pub mod builders;
 pub mod file;
 pub mod registries;
 pub mod settings;

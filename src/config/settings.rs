@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use oci_spec::distribution::Reference;
 
+use super::builders::{self, BuilderEntry};
 use super::file::{BuildFile, ConfigError, Distro};
+use crate::buildkit::cache::{Cache, CacheEntry, CacheType};
 use crate::cli::{BootstrapMode, TargetArgs};
 use crate::platform::Platform;
 use crate::project;
@@ -29,6 +31,9 @@ pub struct Settings {
     pub source_date_epoch: Option<i64>,
     /// obgp-runtime, for the platforms whose program was given.
     pub prebuilt: BTreeMap<Platform, Prebuilt>,
+    /// None means the engine of the environment.
+    pub builders: Vec<BuilderEntry>,
+    pub cache: Cache,
 }
 
 impl Settings {
@@ -55,12 +60,15 @@ impl Settings {
             let distro = find_distro(&file, name)?;
             project::check_python(&file, &reference(&file, distro, project_ref.as_deref()), name, distro)?;
         }
+        let platforms = pick_platforms(&file, &args.platform);
+        let cache = pick_cache(&file, args);
+        check_cache(&cache, &distros, &platforms)?;
         let non_empty = |v: &Option<String>, default: &str| match v.as_deref() {
             Some(s) if !s.is_empty() => s.to_string(),
             _ => default.to_string(),
         };
         Ok(Settings {
-            platforms: pick_platforms(&file, &args.platform),
+            platforms,
             project_ref,
             registry: non_empty(&args.registry, &file.image.registry)
                 .trim_end_matches('/')
@@ -74,6 +82,8 @@ impl Settings {
             locked: args.locked,
             source_date_epoch: epoch_from_environment()?.or(file.image.source_date_epoch),
             prebuilt: load_prebuilt(&args.runtime_binary)?,
+            builders: builders::pick(&file.builders, &args.builder)?,
+            cache,
             distros,
             file,
         })
@@ -153,6 +163,35 @@ pub fn pick_platforms(file: &BuildFile, asked: &[Platform]) -> Vec<Platform> {
     picked.sort();
     picked.dedup();
     picked
+}
+
+fn pick_cache(file: &BuildFile, args: &TargetArgs) -> Cache {
+    let asked = |flag: &[CacheEntry], file: &[CacheEntry]| match flag {
+        [] => file.to_vec(),
+        given => given.to_vec(),
+    };
+    Cache {
+        from: asked(&args.cache_from, &file.cache.from),
+        to: asked(&args.cache_to, &file.cache.to),
+    }
+}
+
+/// Each target is a solve of its own: two that wrote their cache to one place would take it from each other.
+fn check_cache(cache: &Cache, distros: &[String], platforms: &[Platform]) -> Result<(), ConfigError> {
+    let mut places = BTreeMap::new();
+    for (distro, platform) in distros.iter().flat_map(|d| platforms.iter().map(move |p| (d, *p))) {
+        let target = format!("{distro} {platform}");
+        let written = cache.for_target(distro, platform).to;
+        for entry in written.iter().filter(|e| e.kind != CacheType::Inline) {
+            if let Some(other) = places.insert(entry.to_string(), target.clone()) {
+                return Err(ConfigError::Invalid(format!(
+                    "cache-to {entry}: {other} and {target} would overwrite each other's cache there; \
+                     name a place for each with {{distro}} and {{arch}}"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn load_prebuilt(binaries: &[RuntimeBinary]) -> Result<BTreeMap<Platform, Prebuilt>, ConfigError> {

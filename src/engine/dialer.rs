@@ -39,12 +39,23 @@ pub struct Dialer {
 impl Dialer {
     /// Reads the certificates, where the address has any; connects nowhere yet.
     pub fn new(address: &Address) -> io::Result<Self> {
+        Self::with_protocols(address, Vec::new())
+    }
+
+    /// For a server that speaks nothing but gRPC, and wants to be told by TLS that we know (ALPN).
+    pub(crate) fn for_grpc(address: &Address) -> io::Result<Self> {
+        Self::with_protocols(address, vec![b"h2".to_vec()])
+    }
+
+    fn with_protocols(address: &Address, protocols: Vec<Vec<u8>>) -> io::Result<Self> {
         let tls = match address {
             Address::Tcp {
                 host, tls: Some(files), ..
             } => {
                 let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-                Some((TlsConnector::from(Arc::new(tls_config(files)?)), name))
+                let mut config = tls_config(files)?;
+                config.alpn_protocols = protocols;
+                Some((TlsConnector::from(Arc::new(config)), name))
             }
             _ => None,
         };

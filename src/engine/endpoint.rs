@@ -53,6 +53,8 @@ pub enum Origin {
     DockerHost,
     /// A docker context of this name.
     Context(String),
+    /// A `[[builder]]` of build.toml, by its name.
+    Builder(String),
     /// Nothing was set.
     Default,
 }
@@ -275,6 +277,7 @@ impl fmt::Display for Endpoint {
         match &self.origin {
             Origin::DockerHost => f.write_str(" (from DOCKER_HOST)"),
             Origin::Context(name) => write!(f, " (docker context {name:?})"),
+            Origin::Builder(name) => write!(f, " (builder {name:?})"),
             Origin::Default => Ok(()),
         }
     }

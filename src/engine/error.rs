@@ -3,7 +3,7 @@
 use std::io;
 
 use super::ApiVersion;
-use super::endpoint::{Address, Endpoint, EndpointError};
+use super::endpoint::{Address, Endpoint, EndpointError, Origin};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -26,6 +26,11 @@ pub enum EngineError {
     },
     #[error("what answers at {endpoint} is no Docker engine: it gives {api:?} as its API version")]
     NotDocker { endpoint: String, api: String },
+    #[error(
+        "what answers at {endpoint} is a buildkitd, not a Docker engine. A buildkitd has no image store, which bases are \
+         put into and results are read from; name a Docker engine, 20.10 or later"
+    )]
+    Buildkitd { endpoint: String },
     #[error(
         "the engine at {endpoint} does not speak BuildKit: it answered {path} with status {status} ({said}). \
          Podman's Docker API has no BuildKit, and API proxies must let connection upgrades through; \
@@ -116,16 +121,24 @@ impl EngineError {
 }
 
 fn hint(endpoint: &Endpoint, kind: io::ErrorKind) -> &'static str {
+    let of_builder = matches!(endpoint.origin, Origin::Builder(_));
     match (&endpoint.address, kind) {
         (Address::Unix(_), io::ErrorKind::PermissionDenied) => {
             "You may not use its socket: run as root, or join its group (sudo usermod -aG docker $USER, then log in again)."
         }
-        (Address::Unix(_), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+        (Address::Unix(_), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) if !of_builder => {
             "Is it installed and running? Try `sudo systemctl start docker`, or set DOCKER_HOST to the engine you mean."
         }
         (Address::Ssh { .. }, _) => {
             "Try `ssh HOST docker version` by hand: the login must work without a password, and docker must be on the far side's PATH."
         }
+        (Address::Tcp { tls: Some(_), .. }, _) if of_builder => {
+            "Look at the builder's endpoint in build.toml, and at the files that its ca, cert and key name."
+        }
+        (Address::Tcp { .. }, _) if of_builder => {
+            "Look at the builder's endpoint in build.toml; if the engine speaks TLS there, give the builder ca, cert and key."
+        }
+        _ if of_builder => "Is it running? Look at the builder's endpoint in build.toml.",
         (Address::Tcp { tls: Some(_), .. }, _) => {
             "Look at the address and at ca.pem, cert.pem and key.pem in DOCKER_CERT_PATH (or the docker context)."
         }
@@ -159,7 +172,6 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Origin;
 
     #[test]
     fn what_to_try_fits_what_went_wrong() {

@@ -41,6 +41,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long a mere question (version, info) may take.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Whoever does not answer a ping by then counts as gone.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// More than any description is long.
 const ANSWER_LIMIT: usize = 16 << 20;
 
@@ -156,6 +159,14 @@ impl Engine {
     /// As of the time of connecting.
     pub fn info(&self) -> &EngineInfo {
         &self.inner.info
+    }
+
+    /// Whether it is still there, and answers within seconds.
+    pub async fn answers(&self) -> bool {
+        matches!(
+            tokio::time::timeout(PING_TIMEOUT, self.docker().ping()).await,
+            Ok(Ok(_))
+        )
     }
 
     fn docker(&self) -> &Docker {

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::builders::Absent;
+use crate::plan::BuilderPlan;
 use crate::platform::Platform;
 use crate::project::Source;
 use crate::publish::Published;
@@ -12,8 +14,11 @@ use crate::verify::Verdict;
 pub struct BuildReport {
     /// Of this program.
     pub version: &'static str,
-    /// The engine that built: version and address.
-    pub engine: String,
+    /// The engines that build.
+    pub builders: Vec<BuilderPlan>,
+    /// Builders of build.toml that were left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Absent>,
     /// RFC 3339.
     pub started: String,
     pub seconds: f64,
@@ -70,7 +75,11 @@ pub struct PlatformReport {
 pub struct Built {
     /// Of the platform's manifest.
     pub digest: String,
-    /// Its name in the engine, for `docker run`.
+    /// The builder that built it.
+    pub builder: String,
+    /// Whether its last stage ran under emulation there.
+    pub emulated: bool,
+    /// Its name in that builder's engine, for `docker run`.
     pub engine_image: String,
     pub base: BaseReport,
     pub steps: usize,

@@ -29,7 +29,7 @@ pub fn number(cell: impl std::fmt::Display) -> Cell {
 pub fn build(report: &BuildReport) -> String {
     let mut text = String::new();
     for image in &report.images {
-        text += &image_text(image);
+        text += &image_text(image, report.builders.len() + report.absent.len() > 1);
     }
     let _ = writeln!(text, "{} in {}", summary(report), duration(report.seconds));
     text
@@ -49,9 +49,10 @@ fn summary(report: &BuildReport) -> String {
     parts.join(", ")
 }
 
-fn image_text(image: &ImageReport) -> String {
+/// `builders`: whether there is a choice of them, and so something to say.
+fn image_text(image: &ImageReport, builders: bool) -> String {
     let mut text = format!("{}\n", style(&image.name).bold());
-    let mut rows = table(&[
+    let mut header = vec![
         "  PLATFORM",
         "DIGEST",
         "SIZE",
@@ -60,11 +61,15 @@ fn image_text(image: &ImageReport) -> String {
         "STEPS",
         "CONTRACT",
         "TIME",
-    ]);
+    ];
+    if builders {
+        header.insert(1, "BUILDER");
+    }
+    let mut rows = table(&header);
     for platform in &image.platforms {
         let name = format!("  {}", platform.platform);
-        match &platform.built {
-            Some(built) => rows.add_row(vec![
+        let mut row = match &platform.built {
+            Some(built) => vec![
                 Cell::new(name),
                 Cell::new(short(&built.digest)),
                 number(HumanBytes(built.compressed_bytes)),
@@ -72,19 +77,21 @@ fn image_text(image: &ImageReport) -> String {
                 number(built.files),
                 number(steps(built)),
                 Cell::new(contract(built)),
-                number(duration(platform.seconds)),
-            ]),
-            None => rows.add_row(vec![
-                Cell::new(name),
-                Cell::new("failed"),
-                Cell::new("-"),
-                Cell::new("-"),
-                Cell::new("-"),
-                Cell::new("-"),
-                Cell::new("-"),
-                number(duration(platform.seconds)),
-            ]),
+            ],
+            None => {
+                let mut row = vec![Cell::new(name), Cell::new("failed")];
+                row.extend(["-"; 5].map(Cell::new));
+                row
+            }
         };
+        row.push(number(duration(platform.seconds)));
+        if builders {
+            row.insert(
+                1,
+                Cell::new(platform.built.as_ref().map_or("-", |b| b.builder.as_str())),
+            );
+        }
+        rows.add_row(row);
     }
     let _ = writeln!(text, "{}", trim_lines(&rows.to_string()));
     for platform in &image.platforms {

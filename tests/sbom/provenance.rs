@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use obgp_build::attest::Subject;
 use obgp_build::attest::provenance::{Flags, Run, statement};
 use obgp_build::base::resolve::{BasePlan, Origin};
+use obgp_build::buildkit::cache::Cache;
 use obgp_build::buildkit::context::Context;
-use obgp_build::plan::{EnginePlan, ImagePlan, LockPlan, Target};
+use obgp_build::plan::{BuilderPlan, ImagePlan, LockPlan, Target};
 use obgp_build::project::Source;
 use obgp_build::report::result::{BaseReport, Built};
 use obgp_build::runtime::RuntimePlan;
@@ -54,16 +55,18 @@ fn plan(source: Source, runtime: &[(&str, &str)]) -> ImagePlan {
         context_digest: format!("sha256:{}", "2".repeat(64)),
         context: context.to_tar().unwrap(),
         labels: BTreeMap::from([("org.opencontainers.image.version".into(), "7.0.0".into())]),
-        build_base: base_plan("docker.io/library/debian:bookworm-slim"),
         targets: vec![Target {
             platform: "linux/amd64".parse().unwrap(),
+            builder: "default".into(),
             engine_tag: "x-amd64".into(),
             base: base_plan("docker.io/library/debian:bookworm-slim"),
+            build_base: base_plan("docker.io/library/debian:bookworm-slim"),
             emulated: false,
             runtime: RuntimePlan::Compiled {
                 base: base_plan("docker.io/library/debian:trixie-slim"),
                 sources_digest: format!("sha256:{}", "4".repeat(64)),
             },
+            cache: Cache::default(),
         }],
     }
 }
@@ -71,6 +74,8 @@ fn plan(source: Source, runtime: &[(&str, &str)]) -> ImagePlan {
 fn made(plan: &ImagePlan) -> Value {
     let built = Built {
         digest: DIGEST.into(),
+        builder: "default".into(),
+        emulated: false,
         engine_image: "x-amd64".into(),
         base: BaseReport {
             name: "docker.io/library/debian:bookworm-slim".into(),
@@ -89,11 +94,14 @@ fn made(plan: &ImagePlan) -> Value {
         project: "ovn-bgp-agent",
         builder_id: "https://ci.example.org/builders/1",
         invocation_id: Some("https://ci.example.org/build/77"),
-        engine: &EnginePlan {
+        builder: &BuilderPlan {
+            name: "default".into(),
             endpoint: "unix:///run/somebodys.sock".into(),
             version: "28.5.2".into(),
             store: "containerd".into(),
             native: "linux/amd64".parse().unwrap(),
+            platforms: vec!["linux/amd64".parse().unwrap()],
+            slots: 2,
         },
         flags: Flags {
             no_cache: true,

@@ -45,10 +45,19 @@ impl Distribution {
         Self::start_with(Login::Nobody, None)
     }
 
+    /// Where containers of this machine's engines can reach it too.
+    pub fn start_for_containers() -> Self {
+        Self::start_at("0.0.0.0", Login::Nobody, None)
+    }
+
     pub fn start_with(login: Login, tls: Option<Tls>) -> Self {
+        Self::start_at("127.0.0.1", login, tls)
+    }
+
+    fn start_at(ip: &str, login: Login, tls: Option<Tls>) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         // Free now; whoever takes it in between makes the start fail, which says so.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap();
         let mut config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n",
             dir.path().join("data").display()

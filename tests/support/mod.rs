@@ -7,6 +7,7 @@ pub mod distribution;
 pub mod faults;
 pub mod proxy;
 pub mod registry;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use obgp_build::buildkit::cache::Cache;
 use obgp_build::buildkit::context::Context;
 use obgp_build::buildkit::{SecretBytes, SolveRequest};
 use obgp_build::engine::endpoint::{Endpoint, Settings};
@@ -136,6 +138,7 @@ impl Lab {
             target: None,
             no_cache: false,
             pull: false,
+            cache: Cache::default(),
             secrets: BTreeMap::new(),
             image_name: self.image_name(),
             attempts: 1,
@@ -149,6 +152,20 @@ pub fn host_platform() -> Platform {
 
 pub fn secret(text: &str) -> SecretBytes {
     SecretBytes(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+/// This machine's address as the containers of its engine see it.
+pub fn address_for_containers() -> String {
+    let output = Command::new("ip")
+        .args(["-4", "-oneline", "address", "show", "docker0"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let address = text.split_whitespace().skip_while(|word| *word != "inet").nth(1);
+    let address = address.and_then(|address| address.split('/').next());
+    address
+        .unwrap_or_else(|| panic!("docker0 has no address: {text:?}"))
+        .to_string()
 }
 
 /// Progress that remembers what it was told.
@@ -174,6 +191,11 @@ impl Progress for Recorder {
 
 /// The static busybox out of Debian's package, as the layer of a root file system.
 pub fn busybox_layer() -> Vec<u8> {
+    busybox_layer_with(&[], &[])
+}
+
+/// The same with further commands of busybox's, and scripts by their paths.
+pub fn busybox_layer_with(commands: &[&str], scripts: &[(&str, &str)]) -> Vec<u8> {
     let busybox = std::fs::read(busybox()).unwrap();
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |path: &str, kind: tar::EntryType, mode: u32, content: &[u8]| {
@@ -184,14 +206,22 @@ pub fn busybox_layer() -> Vec<u8> {
         header.set_size(content.len() as u64);
         tar.append_data(&mut header, path, content).unwrap();
     };
-    for (dir, mode) in [("bin/", 0o755), ("etc/", 0o755), ("tmp/", 0o1777)] {
+    let mounted = ["dev/", "media/", "mnt/", "proc/", "run/", "sys/"].map(|dir| (dir, 0o755));
+    for (dir, mode) in [("bin/", 0o755), ("etc/", 0o755), ("tmp/", 0o1777)]
+        .into_iter()
+        .chain(mounted)
+    {
         add(dir, tar::EntryType::Directory, mode, b"");
     }
     add("bin/busybox", tar::EntryType::Regular, 0o755, &busybox);
     add("etc/passwd", tar::EntryType::Regular, 0o644, b"root:x:0:0::/:/bin/sh\n");
-    for name in [
+    for (path, script) in scripts {
+        add(path, tar::EntryType::Regular, 0o755, script.as_bytes());
+    }
+    let usual = [
         "sh", "cat", "echo", "id", "ls", "sleep", "touch", "true", "false", "test", "head", "grep",
-    ] {
+    ];
+    for name in usual.iter().chain(commands) {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_mode(0o777);
@@ -203,7 +233,7 @@ pub fn busybox_layer() -> Vec<u8> {
 }
 
 /// Downloaded once per target directory; nothing is installed.
-fn busybox() -> PathBuf {
+pub fn busybox() -> PathBuf {
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox-static");
     if kept.exists() {
         return kept;

@@ -40,6 +40,13 @@ impl Breakable {
         self.connections.lock().unwrap().drain(..).for_each(|pump| pump.abort());
     }
 
+    /// Nobody is let through any more, as if the engine's machine had gone.
+    pub fn die(&self) {
+        self.accepting.abort();
+        let _ = std::fs::remove_file(&self.socket);
+        self.break_all();
+    }
+
     pub fn endpoint(&self, like: &Endpoint) -> Endpoint {
         Endpoint {
             address: Address::Unix(self.socket.clone()),

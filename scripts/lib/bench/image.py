@@ -64,7 +64,7 @@ def docker_build(bench, plan, target, tag):
     """`docker build` of the same Dockerfile with the same arguments."""
     command = [
         *docker_with_buildkit(), "build", "--quiet", "--file", f"dockerfiles/Dockerfile.{bench.options.distro}", "--platform", target["platform"],
-        "--build-arg", f"BASE={target['base']['engine_tag']}", "--build-arg", f"BUILD_BASE={plan['build_base']['engine_tag']}",
+        "--build-arg", f"BASE={target['base']['engine_tag']}", "--build-arg", f"BUILD_BASE={target['build_base']['engine_tag']}",
         "--build-arg", f"RUNTIME_BASE={target['runtime']['base']['engine_tag']}", "--tag", tag,
     ]  # fmt: skip
     if ca := os.environ.get("SSL_CERT_FILE"):
