@@ -1,12 +1,14 @@
 //! The command line: flags, their environment variables, their help. No logic.
 
+mod target;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::buildkit::cache::CacheEntry;
+pub use target::{BootstrapMode, TargetArgs};
+
 use crate::platform::Platform;
-use crate::runtime::RuntimeBinary;
 
 /// Build, verify, compare and publish the OVN BGP Agent container images.
 ///
@@ -121,60 +123,6 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Print shell completions
     Completions(CompletionsArgs),
-}
-
-/// What is to be built.
-#[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "What to build")]
-pub struct TargetArgs {
-    /// A distro of build.toml; repeatable, or `all`
-    #[arg(long, value_name = "DISTRO", env = "DISTRO", value_delimiter = ',')]
-    pub distro: Vec<String>,
-    /// A platform; repeatable, or a comma list [default: from build.toml]
-    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
-    pub platform: Vec<Platform>,
-    /// The agent: a version (from PyPI), or a branch, tag or commit (from git)
-    #[arg(long, value_name = "REF", env = "PROJECT_REF")]
-    pub project_ref: Option<String>,
-    /// Registry of the image's name
-    #[arg(long, value_name = "HOST[:PORT]", env = "REGISTRY")]
-    pub registry: Option<String>,
-    /// Path of the image's name in the registry
-    #[arg(long, value_name = "PATH", env = "IMAGE_PREFIX")]
-    pub image_prefix: Option<String>,
-    /// Tag of the image [default: REF-DISTRO]
-    #[arg(long, value_name = "TAG")]
-    pub tag: Option<String>,
-    /// Base image instead of the distro's own
-    #[arg(long, value_name = "REF")]
-    pub base: Option<String>,
-    /// Make the base from the distro's archive: when the engine and the registry have none, always, or never
-    #[arg(long, value_enum, default_value_t = BootstrapMode::Auto)]
-    pub bootstrap: BootstrapMode,
-    /// obgp-runtime for a platform, compiled already (a static program); repeatable [default: compiled in the build]
-    #[arg(long, value_name = "PLATFORM=FILE")]
-    pub runtime_binary: Vec<RuntimeBinary>,
-    /// Fail rather than make or change a lock
-    #[arg(long)]
-    pub locked: bool,
-    /// Only this builder of build.toml; repeatable [default: all]
-    #[arg(long, value_name = "NAME")]
-    pub builder: Vec<String>,
-    /// Take cached steps from there too, as buildx has it: type=registry,ref=HOST/PATH:TAG; repeatable
-    #[arg(long, value_name = "CACHE")]
-    pub cache_from: Vec<CacheEntry>,
-    /// Leave cached steps there: type=registry,ref=HOST/PATH:{distro}-{arch}[,mode=max] or type=inline; repeatable
-    #[arg(long, value_name = "CACHE")]
-    pub cache_to: Vec<CacheEntry>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BootstrapMode {
-    #[default]
-    Auto,
-    Always,
-    Never,
 }
 
 #[derive(Clone, Debug, Args)]
