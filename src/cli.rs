@@ -140,7 +140,7 @@ pub struct BuildOptions {
     /// Where the OCI layout and the report go
     #[arg(long, value_name = "DIR", default_value = "dist")]
     pub output: PathBuf,
-    /// How many targets are built at once [default: one per processor, at least two]
+    /// How many targets are built at once [default: all slots of build.toml's builders; of one engine: one per processor, two at least]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
     /// Run every build step again

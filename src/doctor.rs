@@ -122,7 +122,7 @@ fn examine_engine(builder: &Builder) -> Vec<Finding> {
                 "{} (API {}) at {}",
                 info.version,
                 info.api_version,
-                builder.engine.endpoint()
+                builder.engine.endpoint().address
             ),
             None,
         ),
