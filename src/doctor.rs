@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::builders::{Builder, Builders};
 use crate::config::file::{BuildFile, Family};
-use crate::engine::ImageStore;
+use crate::engine::{ImageStore, Origin};
 use crate::host::Host;
 use crate::platform::Platform;
 
@@ -114,16 +114,17 @@ fn name(finding: &mut Finding, builder: &Builder, file: &BuildFile) {
 
 fn examine_engine(builder: &Builder) -> Vec<Finding> {
     let info = builder.engine.info();
+    let endpoint = builder.engine.endpoint();
+    // Which builder it is stands before it already.
+    let at = match endpoint.origin {
+        Origin::Builder(_) => endpoint.address.to_string(),
+        _ => endpoint.to_string(),
+    };
     vec![
         finding(
             "engine",
             Status::Ok,
-            format!(
-                "{} (API {}) at {}",
-                info.version,
-                info.api_version,
-                builder.engine.endpoint().address
-            ),
+            format!("{} (API {}) at {}", info.version, info.api_version, at),
             None,
         ),
         finding(
