@@ -37,30 +37,24 @@ def engine_to_layout(bench, image):
 
 def verify(bench, image):
     """A layout of all platforms: one run of ours against one of container-structure-test for each platform."""
-    contenders = {"obgp-build": (None, bench.obgp_build("verify", image["layout"]), None)}
-    for driver in "docker", "tar":
-        commands = []
-        for platform in image["platforms"]:
-            name = platform["engine_image"]
-            if driver == "tar":
-                archive = bench.work / f"{platform['platform'].replace('/', '-')}.tar"
-                run(["docker", "save", "--output", archive, name])
-                name = archive
-            commands.append(
-                f"container-structure-test test --driver {driver} --platform {platform['platform']} --image '{name}' --config '{CONTRACT_FOR_PEER}'"
-            )
-        contenders[f"container-structure-test, {driver} driver"] = (None, ["sh", "-ec", "\n".join(commands)], None)
-    # The peer needs minutes where ours needs a moment.
-    samples = bench.compare("verify a layout of two platforms", contenders, runs=min(bench.runs, 3))
-    ours = samples.pop("obgp-build").median
-    fastest, theirs = min(((name, s.median) for name, s in samples.items()), key=lambda pair: pair[1])
+    what = "verify a layout of two platforms"
+    ours = bench.compare(what, {"obgp-build": (None, bench.obgp_build("verify", image["layout"]), None)})["obgp-build"].median
+    # Its docker driver: that for archives reads the whole archive anew for each check, which takes many minutes.
+    commands = [
+        f"container-structure-test test --driver docker --platform {platform['platform']} --image '{platform['engine_image']}' --config '{CONTRACT_FOR_PEER}'"
+        for platform in image["platforms"]
+    ]
+    # Once: it needs a minute where ours needs a moment.
+    theirs, _, _ = run(["sh", "-ec", "\n".join(commands)])
+    progress(f"  container-structure-test: {theirs:.2f} s (one run)")
+    bench.samples[what]["container-structure-test"] = theirs
     ratio = theirs / ours
     bench.figures.append(
-        Figure(f"verify a layout of two platforms (peer: {fastest})", seconds(ours), seconds(theirs), f"{ratio:.0f} x faster", "≥ 10 x faster", ratio >= 10)
+        Figure(f"{what} (peer: container-structure-test)", seconds(ours), seconds(theirs), f"{ratio:.0f} x faster", "≥ 10 x faster", ratio >= 10)
     )
 
 
-def docker_build(bench, plan, target, tag):
+def docker_build(bench, target, tag):
     """`docker build` of the same Dockerfile with the same arguments."""
     command = [
         *docker_with_buildkit(), "build", "--quiet", "--file", f"dockerfiles/Dockerfile.{bench.options.distro}", "--platform", target["platform"],
@@ -85,7 +79,7 @@ def nothing_changed(bench, image, output):
         tag = f"obgp-bench:{target['platform'].replace('/', '-')}"
         ours = bench.obgp_build("--distro", bench.options.distro, "--platform", target["platform"], "--output", output)
         what = f"nothing changed, {target['platform']}"
-        theirs = docker_build(bench, plan, target, tag)
+        theirs = docker_build(bench, target, tag)
         samples = bench.compare(what, {"obgp-build": (None, ours, None), "docker build": (None, theirs, {"DOCKER_BUILDKIT": "1"})})
         bench.at_most(what, samples["obgp-build"].median, samples["docker build"].median, 1.3)
         run(["docker", "image", "rm", tag])
