@@ -77,7 +77,7 @@ def nothing_changed(bench, image, output):
     for platform, target in zip(image["platforms"], plan["targets"], strict=True):
         assert platform["platform"] == target["platform"], "plan and report list the platforms in one order"
         tag = f"obgp-bench:{target['platform'].replace('/', '-')}"
-        ours = bench.obgp_build("--distro", bench.options.distro, "--platform", target["platform"], "--output", output)
+        ours = bench.obgp_build("--distro", bench.options.distro, "--platform", target["platform"], "--tag", "one-platform", "--output", output)
         what = f"nothing changed, {target['platform']}"
         theirs = docker_build(bench, target, tag)
         samples = bench.compare(what, {"obgp-build": (None, ours, None), "docker build": (None, theirs, {"DOCKER_BUILDKIT": "1"})})
