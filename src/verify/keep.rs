@@ -5,7 +5,7 @@ use crate::packages::dpkg::{STATUS, STATUS_DIR};
 /// No text that the rules read is longer; dpkg's status of a full desktop is about 6 MB.
 const LARGEST: u64 = 16 << 20;
 const LARGEST_SMALL: u64 = 1 << 20;
-/// The runtime's binary, which has the list of its crates in it, is not allowed more.
+/// The runtime's binary has the list of its crates in it; one beyond the contract's limit is still read.
 const LARGEST_PROGRAM: u64 = 5_000_000;
 /// Debian's longest statements of copyright have some hundred kilobytes.
 const LARGEST_COPYRIGHT: u64 = 256 << 10;
