@@ -3,9 +3,10 @@
 //!
 //! It is a cache: lost, damaged or of another version, it costs an export or a judgement. The layout is the truth.
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -14,8 +15,8 @@ use tempfile::NamedTempFile;
 use crate::layout::tree::Tree;
 use crate::verify::Passed;
 
-/// Changes with the shape of [`Entry`], and with what [`verify::keeps`](crate::verify::keeps) has trees keep.
-const FORMAT: &str = concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), " 6\n");
+/// Changes with the shape of [`Head`], and with what [`verify::keeps`](crate::verify::keeps) has trees keep.
+const FORMAT: &str = concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), " 7\n");
 
 /// Changes with the shape of [`Verdicts`].
 const VERDICTS: &str = "obgp-build verdicts 1\n";
@@ -29,33 +30,31 @@ type Verdicts = Vec<([u8; 32], Passed)>;
 /// Neither a tree of the largest image allowed nor a damaged file takes more.
 const MAX_BYTES: u64 = 256 << 20;
 
-/// The manifest's descriptor is kept as JSON: its type leaves empty fields out, which only a self-describing format can read.
-#[derive(Serialize)]
-struct Entry<'a> {
-    key: &'a [u8; 32],
-    manifest: Vec<u8>,
-    uncompressed_bytes: u64,
-    built: (i64, i64),
-    tree: &'a Tree,
-}
+/// A head is some hundred bytes.
+const MAX_HEAD: u32 = 64 << 10;
 
-/// `Entry` as it is read.
-#[derive(Deserialize)]
-struct OwnedEntry {
+/// What stands before the tree in a file, after its own length (32 bits, little endian): enough for who asks only whether
+/// the image is there, since decoding a tree takes longer than all else of a run that has nothing to do.
+///
+/// The manifest's descriptor is kept as JSON: its type leaves empty fields out, which only a self-describing format can read.
+#[derive(Serialize, Deserialize)]
+struct Head {
     key: [u8; 32],
     manifest: Vec<u8>,
     uncompressed_bytes: u64,
     built: (i64, i64),
-    tree: Tree,
+    files: usize,
 }
 
 /// An image that the layout may hold already.
+#[derive(Clone)]
 pub struct Remembered {
     pub manifest: oci_spec::image::Descriptor,
     pub uncompressed_bytes: u64,
     /// When its build began and ended, in seconds since 1970.
     pub built: (i64, i64),
-    pub tree: Tree,
+    /// How many files its tree has.
+    pub files: usize,
 }
 
 /// What decides something, hashed. Of an ingested image, that is the engine's image and everything the ingest is told.
@@ -73,26 +72,50 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     small.then(|| fs::read(path).ok())?
 }
 
-fn decode(bytes: &[u8]) -> Option<([u8; 32], Remembered)> {
-    let entry: OwnedEntry = postcard::from_bytes(bytes).ok()?;
+/// What stands in a file before the tree, and the file, which stands at the tree.
+fn open(path: &Path) -> Option<([u8; 32], Remembered, File)> {
+    let mut file = File::open(path).ok()?;
+    let mut beginning = [0; FORMAT.len() + size_of::<u32>()];
+    file.read_exact(&mut beginning).ok()?;
+    let (format, length) = beginning.split_last_chunk()?;
+    let length = u32::from_le_bytes(*length);
+    if format != FORMAT.as_bytes() || length > MAX_HEAD {
+        return None;
+    }
+    let mut head = vec![0; length as usize];
+    file.read_exact(&mut head).ok()?;
+    let head: Head = postcard::from_bytes(&head).ok()?;
     let remembered = Remembered {
-        manifest: serde_json::from_slice(&entry.manifest).ok()?,
-        uncompressed_bytes: entry.uncompressed_bytes,
-        built: entry.built,
-        tree: entry.tree,
+        manifest: serde_json::from_slice(&head.manifest).ok()?,
+        uncompressed_bytes: head.uncompressed_bytes,
+        built: head.built,
+        files: head.files,
     };
-    Some((entry.key, remembered))
+    Some((head.key, remembered, file))
+}
+
+/// The tree that `file` stands at.
+fn tree(mut file: File) -> Option<Tree> {
+    if file.metadata().ok()?.len() > MAX_BYTES {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).ok()?;
+    postcard::from_bytes(&bytes).ok()
 }
 
 /// The memory of one output directory.
 pub struct State {
     dir: PathBuf,
+    /// Held while the verdicts are read and written again: targets are judged side by side.
+    verdicts: Mutex<()>,
 }
 
 impl State {
     pub fn new(output: &Path) -> Self {
         State {
             dir: output.join(".obgp-build"),
+            verdicts: Mutex::default(),
         }
     }
 
@@ -123,6 +146,7 @@ impl State {
         if !self.dir.is_dir() {
             return Ok(());
         }
+        let _alone = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = verdicts;
         let earlier = self.verdicts().unwrap_or_default();
         kept.extend(earlier);
@@ -136,39 +160,38 @@ impl State {
         Ok(())
     }
 
-    /// What was remembered of `target` under exactly this key.
+    /// What is remembered of `target` under exactly this key.
     pub fn recall(&self, target: &str, key: &[u8; 32]) -> Option<Remembered> {
-        let bytes = read(&self.path(target))?;
-        let (found, remembered) = decode(bytes.strip_prefix(FORMAT.as_bytes())?)?;
+        let (found, remembered, _) = open(&self.path(target))?;
         (found == *key).then_some(remembered)
     }
 
-    /// What was remembered of the image with this manifest, whatever target it was built as.
-    pub fn recall_manifest(&self, digest: &str) -> Option<Remembered> {
+    /// The files of the image with this manifest, whatever target it was built as.
+    pub fn recall_tree(&self, digest: &str) -> Option<(Remembered, Tree)> {
         let files = fs::read_dir(&self.dir).ok()?.flatten().map(|entry| entry.path());
-        files.filter_map(|path| read(&path)).find_map(|bytes| {
-            let bytes = bytes.strip_prefix(FORMAT.as_bytes())?;
-            // The fields before the tree, which is large.
-            let ((_, manifest), _): (([u8; 32], Vec<u8>), _) = postcard::take_from_bytes(bytes).ok()?;
-            let manifest: oci_spec::image::Descriptor = serde_json::from_slice(&manifest).ok()?;
-            (manifest.digest().to_string() == digest).then_some(())?;
-            decode(bytes)?.1.into()
+        files.filter_map(|path| open(&path)).find_map(|(_, remembered, file)| {
+            let is_it = remembered.manifest.digest().as_ref() == digest;
+            is_it.then(|| tree(file)).flatten().map(|tree| (remembered, tree))
         })
     }
 
     /// Takes the place of what was remembered of `target`.
-    pub fn remember(&self, target: &str, key: [u8; 32], image: &Remembered) -> std::io::Result<()> {
+    pub fn remember(&self, target: &str, key: [u8; 32], image: &Remembered, tree: &Tree) -> std::io::Result<()> {
         fs::create_dir_all(&self.dir)?;
-        let entry = Entry {
-            key: &key,
+        let head = Head {
+            key,
             manifest: serde_json::to_vec(&image.manifest)?,
             uncompressed_bytes: image.uncompressed_bytes,
             built: image.built,
-            tree: &image.tree,
+            files: image.files,
         };
+        let head = postcard::to_stdvec(&head).map_err(std::io::Error::other)?;
+        let length = u32::try_from(head.len()).map_err(std::io::Error::other)?;
         let mut file = NamedTempFile::new_in(&self.dir)?;
         file.write_all(FORMAT.as_bytes())?;
-        let file = postcard::to_io(&entry, file).map_err(std::io::Error::other)?;
+        file.write_all(&length.to_le_bytes())?;
+        file.write_all(&head)?;
+        let file = postcard::to_io(tree, file).map_err(std::io::Error::other)?;
         file.persist(self.path(target)).map_err(|e| e.error)?;
         Ok(())
     }
@@ -177,15 +200,15 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::tree::{File, Node, NodeKind};
+    use crate::layout::tree::{self, Node, NodeKind};
 
-    fn remembered() -> Remembered {
+    fn image() -> (Remembered, Tree) {
         let mut tree = Tree::default();
-        let file = File {
+        let file = tree::File {
             size: 3,
             head: b"abc".as_slice().into(),
             content: Some(b"abc".as_slice().into()),
-            ..File::default()
+            ..tree::File::default()
         };
         tree.insert(
             "etc",
@@ -217,32 +240,29 @@ mod tests {
             10,
             digest.parse::<oci_spec::image::Digest>().unwrap(),
         );
-        Remembered {
+        let remembered = Remembered {
             manifest,
             uncompressed_bytes: 7,
             built: (1, 2),
-            tree,
-        }
+            files: tree.len(),
+        };
+        (remembered, tree)
     }
 
     #[test]
-    fn a_tree_comes_back_under_its_key_and_no_other() {
+    fn an_image_comes_back_under_its_key_and_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::new(dir.path());
-        state
-            .remember("a linux/amd64", key(&["x", "y"]), &remembered())
-            .unwrap();
+        let (image, tree) = image();
+        state.remember("a linux/amd64", key(&["x", "y"]), &image, &tree).unwrap();
         let back = state.recall("a linux/amd64", &key(&["x", "y"])).unwrap();
-        assert_eq!(back.tree.content("etc/x"), Some(b"abc".as_slice()));
-        assert_eq!(back.manifest, remembered().manifest);
+        assert_eq!((back.manifest, back.files), (image.manifest.clone(), 2));
         assert!(state.recall("a linux/amd64", &key(&["xy", ""])).is_none());
         assert!(state.recall("a linux/arm64", &key(&["x", "y"])).is_none());
-        let digest = remembered().manifest.digest().to_string();
-        assert_eq!(
-            state.recall_manifest(&digest).unwrap().tree.content("etc/x"),
-            Some(b"abc".as_slice())
-        );
-        assert!(state.recall_manifest(&digest.replace('0', "1")).is_none());
+        let digest = image.manifest.digest().to_string();
+        let (_, tree) = state.recall_tree(&digest).unwrap();
+        assert_eq!(tree.content("etc/x"), Some(b"abc".as_slice()));
+        assert!(state.recall_tree(&digest.replace('0', "1")).is_none());
     }
 
     #[test]
@@ -250,13 +270,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = State::new(dir.path());
         let k = key(&["x"]);
-        state.remember("t", k, &remembered()).unwrap();
+        let (image, tree) = image();
+        state.remember("t", k, &image, &tree).unwrap();
+        let digest = image.manifest.digest().to_string();
         let path = state.path("t");
         let whole = fs::read(&path).unwrap();
-        for length in [0, 10, FORMAT.len(), whole.len() / 2, whole.len() - 1] {
+        for length in [0, 10, FORMAT.len(), FORMAT.len() + 5, whole.len() / 2, whole.len() - 1] {
             fs::write(&path, &whole[..length]).unwrap();
-            assert!(state.recall("t", &k).is_none(), "{length} bytes");
+            assert!(state.recall_tree(&digest).is_none(), "{length} bytes");
         }
+        let mut long = whole.clone();
+        long[FORMAT.len()..FORMAT.len() + 4].fill(0xff);
+        fs::write(&path, long).unwrap();
+        assert!(state.recall("t", &k).is_none());
     }
 
     fn passed(of: &str) -> Passed {

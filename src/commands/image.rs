@@ -201,7 +201,16 @@ pub async fn judge_to_push(
     Ok(verdicts)
 }
 
-fn verdict_key(terms: &[u8; 32], platform: Platform, digest: &str) -> [u8; 32] {
+/// What decides verdicts, hashed: the rules, the contract, build.toml, and `more`.
+pub fn terms(file: &BuildFile, contract: &Contract, more: &[Vec<u8>]) -> std::io::Result<[u8; 32]> {
+    // Between releases the version stays, while the rules change.
+    let program = std::fs::metadata(std::env::current_exe()?)?;
+    let built = format!("{} {} {:?}", env!("CARGO_PKG_VERSION"), program.len(), program.modified()?);
+    let ours = [built.into_bytes(), file.digest.to_vec(), contract.digest.to_vec()];
+    Ok(state::key(&[&ours[..], more].concat()))
+}
+
+pub fn verdict_key(terms: &[u8; 32], platform: Platform, digest: &str) -> [u8; 32] {
     state::key(&[&terms[..], platform.to_string().as_bytes(), digest.as_bytes()])
 }
 
@@ -248,12 +257,12 @@ pub async fn recall_or_read(
 fn recall(image: &LayoutImage, state: &State, platform: Platform, manifest: &Descriptor) -> Option<Opened> {
     let image_manifest: ImageManifest = image.layout().read_json(manifest).ok()?;
     let config = image.layout().read_json(image_manifest.config()).ok()?;
-    let remembered = state.recall_manifest(manifest.digest().as_ref())?;
+    let (remembered, tree) = state.recall_tree(manifest.digest().as_ref())?;
     Some(Opened {
         platform,
         digest: Some(manifest.digest().to_string()),
         config,
-        tree: remembered.tree,
+        tree,
         compressed: image_manifest.layers().iter().map(|l| l.size()).sum(),
         uncompressed: remembered.uncompressed_bytes,
     })
@@ -357,20 +366,11 @@ impl Judge {
 
     /// Everything besides the image that decides a verdict, hashed.
     fn terms(&self) -> std::io::Result<[u8; 32]> {
-        // Between releases the version stays, while the rules change.
-        let program = std::fs::metadata(std::env::current_exe()?)?;
-        let built = format!("{} {:?}", program.len(), program.modified()?);
-        let mut parts = vec![
-            env!("CARGO_PKG_VERSION").as_bytes().to_vec(),
-            built.into_bytes(),
-            self.distro.clone().unwrap_or_default().into_bytes(),
-            self.file.digest.to_vec(),
-            self.contract.digest.to_vec(),
-        ];
+        let mut more = vec![self.distro.clone().unwrap_or_default().into_bytes()];
         for (name, content) in lock::all(&self.file)? {
-            parts.extend([name.into_bytes(), content]);
+            more.extend([name.into_bytes(), content]);
         }
-        Ok(state::key(&parts))
+        terms(&self.file, &self.contract, &more)
     }
 
     pub fn verdicts(&self, opened: &[Opened]) -> anyhow::Result<Vec<Verdict>> {

@@ -251,14 +251,10 @@ impl Engine {
 }
 
 async fn ask(docker: &Docker, endpoint: &Endpoint) -> Result<EngineInfo, EngineError> {
-    let version = docker
-        .version()
-        .await
-        .map_err(|e| EngineError::first_contact(endpoint, e))?;
-    let info = docker
-        .info()
-        .await
-        .map_err(|e| EngineError::api(endpoint, "asking for its description", e))?;
+    // Engines take their time for either.
+    let (version, info) = tokio::join!(docker.version(), docker.info());
+    let version = version.map_err(|e| EngineError::first_contact(endpoint, e))?;
+    let info = info.map_err(|e| EngineError::api(endpoint, "asking for its description", e))?;
     let containerd = info
         .driver_status
         .iter()

@@ -5,12 +5,13 @@
 //! which is what Go's verifier, and with it docker and podman, makes of such a file. Name, dates, purpose and the
 //! handshake's signature are checked all the same.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -19,6 +20,9 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::der::oid::db::rfc5280::ID_KP_SERVER_AUTH;
 use x509_cert::ext::pkix::ExtendedKeyUsage;
+
+/// Where authorities come from that nobody named.
+type Authorities = Box<dyn Fn() -> Vec<CertificateDer<'static>> + Send + Sync>;
 
 /// A client's certificate, with those of its issuers, and its key.
 pub(super) struct Identity {
@@ -46,30 +50,24 @@ pub(super) fn config(
     named: Vec<CertificateDer<'static>>,
     identity: Option<Identity>,
 ) -> Result<ClientConfig, rustls::Error> {
+    config_with(Box::new(system_authorities), named, identity)
+}
+
+fn system_authorities() -> Vec<CertificateDer<'static>> {
     let system = rustls_native_certs::load_native_certs();
     for error in system.errors {
         tracing::debug!(%error, "a certificate authority of the system cannot be read");
     }
-    config_with(system.certs, named, identity)
+    system.certs
 }
 
 fn config_with(
-    system: Vec<CertificateDer<'static>>,
+    system: Authorities,
     named: Vec<CertificateDer<'static>>,
     identity: Option<Identity>,
 ) -> Result<ClientConfig, rustls::Error> {
-    let mut roots = RootCertStore::empty();
-    for certificate in &named {
-        roots.add(certificate.clone())?;
-    }
-    // Systems have some that are too old for webpki; nobody asked for those in particular.
-    roots.add_parsable_certificates(system);
-    if roots.is_empty() {
-        let text = "the system has no certificate authorities (package ca-certificates), and --registry-ca names none";
-        return Err(rustls::Error::General(text.into()));
-    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Verifier::new(roots, named, Arc::clone(&provider))?;
+    let verifier = Verifier::new(system, named, Arc::clone(&provider))?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -84,22 +82,58 @@ fn config_with(
 }
 
 /// webpki's verifier, and for certificates that the settings name the checks that remain to be done.
-#[derive(Debug)]
 struct Verifier {
-    usual: Arc<WebPkiServerVerifier>,
+    /// Those of the settings; the system's, some hundred files, are read when a server shows a certificate.
+    roots: RootCertStore,
+    system: Authorities,
+    usual: OnceLock<Result<Arc<WebPkiServerVerifier>, rustls::Error>>,
     named: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
 }
 
 impl Verifier {
     fn new(
-        roots: RootCertStore,
+        system: Authorities,
         named: Vec<CertificateDer<'static>>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, rustls::Error> {
-        let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .map_err(|e| rustls::Error::General(e.to_string()))?;
-        Ok(Self { usual, named })
+        let mut roots = RootCertStore::empty();
+        for certificate in &named {
+            roots.add(certificate.clone())?;
+        }
+        Ok(Self {
+            roots,
+            system,
+            usual: OnceLock::new(),
+            named,
+            provider,
+        })
+    }
+
+    fn usual(&self) -> Result<&WebPkiServerVerifier, rustls::Error> {
+        let usual = self.usual.get_or_init(|| {
+            let mut roots = self.roots.clone();
+            // Systems have some that are too old for webpki; nobody asked for those in particular.
+            roots.add_parsable_certificates((self.system)());
+            if roots.is_empty() {
+                let text = "the system has no certificate authorities (package ca-certificates), and --registry-ca names none";
+                return Err(rustls::Error::General(text.into()));
+            }
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+                .build()
+                .map_err(|e| rustls::Error::General(e.to_string()))
+        });
+        usual.as_deref().map_err(Clone::clone)
+    }
+
+    fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
+        &self.provider.signature_verification_algorithms
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("named", &self.named.len()).finish_non_exhaustive()
     }
 }
 
@@ -118,7 +152,7 @@ impl ServerCertVerifier for Verifier {
             check_dates_and_purpose(end_entity, now)?;
             return Ok(ServerCertVerified::assertion());
         }
-        self.usual
+        self.usual()?
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
@@ -128,7 +162,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual.verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, self.algorithms())
     }
 
     fn verify_tls13_signature(
@@ -137,11 +171,11 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, self.algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.usual.supported_verify_schemes()
+        self.algorithms().supported_schemes()
     }
 }
 
@@ -223,9 +257,13 @@ mod tests {
         Ok(client.protocol_version())
     }
 
+    fn system(authorities: Vec<CertificateDer<'static>>) -> Authorities {
+        Box::new(move || authorities.clone())
+    }
+
     fn trusting(named: &[&CertificateDer<'static>]) -> ClientConfig {
         let (other, _) = self_signed(|_| {});
-        config_with(vec![other], named.iter().map(|c| (*c).clone()).collect(), None).unwrap()
+        config_with(system(vec![other]), named.iter().map(|c| (*c).clone()).collect(), None).unwrap()
     }
 
     fn refused(result: Result<Option<ProtocolVersion>, rustls::Error>) -> CertificateError {
@@ -255,7 +293,7 @@ mod tests {
         let (certificate, key) = self_signed(|_| {});
         let (other, _) = self_signed(|_| {});
         refused(handshake(&trusting(&[&other]), "127.0.0.1", &certificate, &key, TLS13));
-        let system = config_with(vec![certificate.clone()], vec![other], None).unwrap();
+        let system = config_with(system(vec![certificate.clone()]), vec![other], None).unwrap();
         let error = refused(handshake(&system, "127.0.0.1", &certificate, &key, TLS13));
         assert!(format!("{error:?}").contains("CaUsedAsEndEntity"), "{error:?}");
     }
@@ -315,11 +353,13 @@ mod tests {
     fn a_file_without_what_it_should_hold_is_told() {
         assert!(certificates(b"").unwrap_err().contains("no PEM certificate"));
         assert!(private_key(b"").unwrap_err().contains("no private key"));
-        assert!(
-            config_with(Vec::new(), Vec::new(), None)
-                .unwrap_err()
-                .to_string()
-                .contains("--registry-ca")
-        );
+    }
+
+    #[test]
+    fn without_any_authority_it_is_told_where_they_come_from() {
+        let (certificate, key) = self_signed(|_| {});
+        let client = config_with(system(Vec::new()), Vec::new(), None).unwrap();
+        let error = handshake(&client, "127.0.0.1", &certificate, &key, TLS13).unwrap_err();
+        assert!(error.to_string().contains("--registry-ca"), "{error}");
     }
 }

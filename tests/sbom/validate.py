@@ -8,10 +8,18 @@ import sys
 
 
 def spdx(path):
+    """By SPDX's own JSON schema, and by its library for what a schema cannot say."""
+    from importlib.resources import files
+
+    from jsonschema import Draft7Validator
     from spdx_tools.spdx.parser.error import SPDXParsingError
     from spdx_tools.spdx.parser.parse_anything import parse_file
     from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
+    schema = json.loads(files("lib4sbom").joinpath("schemas/spdx/2.3-schema.json").read_text())
+    with open(path) as file:
+        if complaints := [error.message for error in Draft7Validator(schema).iter_errors(json.load(file))]:
+            return complaints
     try:
         document = parse_file(path)
     except SPDXParsingError as error:

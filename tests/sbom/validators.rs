@@ -7,9 +7,11 @@ use std::process::Command;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 
-const REQUIREMENTS: [&str; 3] = [
+/// lib4sbom carries the SPDX project's JSON schema.
+const REQUIREMENTS: [&str; 4] = [
     "cyclonedx-python-lib[json-validation]==11.12.0",
     "in-toto-attestation==0.9.3",
+    "lib4sbom==0.10.4",
     "spdx-tools==0.8.5",
 ];
 

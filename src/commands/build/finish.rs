@@ -1,7 +1,7 @@
 //! The targets of an image -> its index and tag in the layout, what is said about it, and its place in a registry.
 
 use jiff::Timestamp;
-use oci_spec::image::Descriptor;
+use oci_spec::image::{Descriptor, ImageConfiguration};
 
 use super::super::image::layout_dir;
 use super::super::{Failure, publishing, render};
@@ -35,16 +35,16 @@ impl Build {
         image: &ImagePlan,
         platform: Platform,
         manifest: &Descriptor,
+        config: &ImageConfiguration,
         tree: &Tree,
     ) -> anyhow::Result<Vec<Attestation>> {
         if self.key.is_none() {
             return Ok(Vec::new());
         }
-        let image_manifest: oci_spec::image::ImageManifest = self.layout.read_json(manifest)?;
         let about = ImageForSbom {
             platform,
             tree,
-            config: &self.layout.read_json(image_manifest.config())?,
+            config,
             digest: Some(manifest.digest().as_ref()),
         };
         publishing::sboms(&self.repository(image)?.to_string(), manifest, &about)

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
-use oci_spec::image::{Descriptor, Digest};
+use oci_spec::image::{Descriptor, Digest, ImageManifest};
 use tokio::task::spawn_blocking;
 use tokio_util::io::SyncIoBridge;
 
+use super::super::image::{terms, verdict_key};
 use super::Build;
 use super::bases::TargetBases;
 use crate::base::resolve::BaseImage;
@@ -24,7 +25,7 @@ use crate::report::result::{BaseReport, Built};
 use crate::sign::Attestation;
 use crate::smoke;
 use crate::state::{self, Remembered};
-use crate::verify::{self, Expectation, ImageUnderTest, Verdict};
+use crate::verify::{self, Expectation, ImageUnderTest, Passed, Verdict};
 
 /// How often a solve that fails for a passing reason is tried.
 const ATTEMPTS: u32 = 3;
@@ -35,6 +36,14 @@ pub(super) struct Finished {
     pub built: Built,
     /// Empty if nothing is signed.
     pub attestations: Vec<Attestation>,
+}
+
+/// What was found out about a target's image.
+struct Judged {
+    verdict: Verdict,
+    compressed_bytes: u64,
+    /// Its SBOMs; empty if nothing is signed.
+    attestations: Vec<Attestation>,
 }
 
 /// A target on the builder whose turn it is.
@@ -112,25 +121,24 @@ impl Build {
             .inspect_image(&solved.image_id)
             .await?
             .ok_or_else(|| anyhow!("the engine has lost the image it just built: {}", solved.image_id))?;
-        let (remembered, unchanged) = self.ingest(job, &bases.image, &engine_image, started).await?;
+        let (remembered, tree) = self.ingest(job, &bases.image, &engine_image, started).await?;
+        let unchanged = tree.is_none();
         progress.step("verifying");
+        let Judged {
+            verdict,
+            compressed_bytes,
+            mut attestations,
+        } = {
+            let (build, image, remembered) = (Arc::clone(self), Arc::clone(image), remembered.clone());
+            let platform = target.platform;
+            spawn_blocking(move || build.judge(&image, platform, &remembered, tree)).await??
+        };
         let Remembered {
             manifest,
             uncompressed_bytes,
             built: times,
-            tree,
+            files,
         } = remembered;
-        let files = tree.len();
-        let (verdict, compressed_bytes, mut attestations) = {
-            let (build, image, manifest) = (Arc::clone(self), Arc::clone(image), manifest.clone());
-            let platform = target.platform;
-            spawn_blocking(move || {
-                let (verdict, compressed) = build.judge(&image, platform, &manifest, &tree, uncompressed_bytes)?;
-                let sboms = build.sboms(&image, platform, &manifest, &tree)?;
-                Ok::<_, anyhow::Error>((verdict, compressed, sboms))
-            })
-            .await??
-        };
         let smoke = if self.options.smoke {
             let identity = &self.settings.file.user;
             smoke::smoke(
@@ -240,14 +248,14 @@ impl Build {
         Ok(secrets)
     }
 
-    /// The target's image in the layout: as it was there, or exported and read in one pass. Says which.
+    /// The target's image in the layout: as it was there, or exported and read, with its files, in one pass.
     async fn ingest(
         self: &Arc<Self>,
         job: Job<'_>,
         base: &BaseImage,
         engine_image: &EngineImage,
         started: i64,
-    ) -> anyhow::Result<(Remembered, bool)> {
+    ) -> anyhow::Result<(Remembered, Option<Tree>)> {
         let Job {
             builder,
             image,
@@ -264,7 +272,7 @@ impl Build {
         if let Some(remembered) = self.state.recall(&name, &key)
             && self.layout.holds(&remembered.manifest)
         {
-            return Ok((remembered, true));
+            return Ok((remembered, None));
         }
         let _permit = self.ingests.acquire().await?;
         progress.step("exporting into the layout");
@@ -284,62 +292,115 @@ impl Build {
                 compression: build.options.compression.into(),
                 labels: BTreeMap::new(),
                 expected_size: Some(size),
-                read: ReadOptions {
-                    keep: &verify::keeps,
-                    ..ReadOptions::default()
-                },
+                read: read_options(),
             };
             let ingested = layout::ingest(&build.layout, export, &options, progress.as_ref())?;
             let remembered = Remembered {
                 manifest: ingested.manifest,
                 uncompressed_bytes: ingested.layers.iter().map(|l| l.uncompressed_size).sum(),
                 built: (started, Timestamp::now().as_second()),
-                tree: ingested.tree,
+                files: ingested.tree.len(),
             };
             // A cache that cannot be written costs the next run an export, not this one its image.
-            if let Err(error) = build.state.remember(&name, key, &remembered) {
+            if let Err(error) = build.state.remember(&name, key, &remembered, &ingested.tree) {
                 tracing::warn!(%error, "cannot remember what was built");
             }
-            Ok::<_, layout::IngestError>(remembered)
+            Ok::<_, layout::IngestError>((remembered, ingested.tree))
         });
-        let remembered = self
+        let (remembered, tree) = self
             .context
             .unless_cancelled(task)
             .await??
             .context("reading the image from the engine")?;
-        Ok((remembered, false))
+        Ok((remembered, Some(tree)))
     }
 
-    /// The verdict on a target, and the bytes of its compressed layers.
+    /// Judges a target. What was judged before by all the same is not judged again, and its files are not looked at if
+    /// nothing else wants them.
     fn judge(
         &self,
         image: &ImagePlan,
         platform: Platform,
-        manifest: &Descriptor,
-        tree: &Tree,
-        uncompressed: u64,
-    ) -> anyhow::Result<(Verdict, u64)> {
-        let image_manifest: oci_spec::image::ImageManifest = self.layout.read_json(manifest)?;
-        let config = self.layout.read_json(image_manifest.config())?;
-        let compressed = image_manifest.layers().iter().map(Descriptor::size).sum();
+        remembered: &Remembered,
+        tree: Option<Tree>,
+    ) -> anyhow::Result<Judged> {
+        let manifest = &remembered.manifest;
+        let digest = manifest.digest().to_string();
+        let image_manifest: ImageManifest = self.layout.read_json(manifest)?;
+        let compressed_bytes = image_manifest.layers().iter().map(Descriptor::size).sum();
         let lock = std::fs::read_to_string(&image.lock.path)
             .with_context(|| format!("reading {}", image.lock.path.display()))?;
-        let under_test = ImageUnderTest {
-            platform,
-            tree,
-            config: &config,
-            digest: Some(manifest.digest().to_string()),
-            compressed,
-            uncompressed,
+        // Without it nothing is remembered.
+        let terms = self
+            .verdict_terms(image, &lock)
+            .inspect_err(|error| tracing::debug!(%error, "cannot tell what decides the verdict"));
+        let key = terms.ok().map(|terms| verdict_key(&terms, platform, &digest));
+        let known = key.and_then(|key| self.state.recall_verdict(&key)?.of(platform, digest.clone()));
+        if tree.is_none()
+            && self.key.is_none()
+            && let Some(verdict) = known
+        {
+            return Ok(Judged {
+                verdict,
+                compressed_bytes,
+                attestations: Vec::new(),
+            });
+        }
+        let tree = match tree.or_else(|| Some(self.state.recall_tree(&digest)?.1)) {
+            Some(tree) => tree,
+            None => layout::read_image(&self.layout, manifest, &read_options())?.tree,
         };
-        let expectation = Expectation {
-            identity: &self.settings.file.user,
-            distro: self.settings.distro(&image.distro)?,
-            project: &self.settings.file.project.name,
-            reference: Some(&image.reference),
-            labels: &image.labels,
-            lock: Some(&lock),
+        let config = self.layout.read_json(image_manifest.config())?;
+        let verdict = match known {
+            Some(verdict) => verdict,
+            None => {
+                let under_test = ImageUnderTest {
+                    platform,
+                    tree: &tree,
+                    config: &config,
+                    digest: Some(digest),
+                    compressed: compressed_bytes,
+                    uncompressed: remembered.uncompressed_bytes,
+                };
+                let expectation = Expectation {
+                    identity: &self.settings.file.user,
+                    distro: self.settings.distro(&image.distro)?,
+                    project: &self.settings.file.project.name,
+                    reference: Some(&image.reference),
+                    labels: &image.labels,
+                    lock: Some(&lock),
+                };
+                self.contract.check(&under_test, &expectation)?
+            }
         };
-        Ok((self.contract.check(&under_test, &expectation)?, compressed))
+        if let (Some(key), Some(passed)) = (key, Passed::new(&verdict))
+            && let Err(error) = self.state.remember_verdicts(vec![(key, passed)])
+        {
+            tracing::debug!(%error, "cannot remember the verdict");
+        }
+        Ok(Judged {
+            attestations: self.sboms(image, platform, manifest, &config, &tree)?,
+            verdict,
+            compressed_bytes,
+        })
+    }
+
+    /// Everything besides the image and its platform that decides a verdict of this build, hashed.
+    fn verdict_terms(&self, image: &ImagePlan, lock: &str) -> anyhow::Result<[u8; 32]> {
+        let more = [
+            b"build".to_vec(),
+            image.distro.clone().into_bytes(),
+            image.reference.clone().into_bytes(),
+            serde_json::to_vec(&image.labels)?,
+            lock.as_bytes().to_vec(),
+        ];
+        Ok(terms(&self.settings.file, &self.contract, &more)?)
+    }
+}
+
+fn read_options() -> ReadOptions<'static> {
+    ReadOptions {
+        keep: &verify::keeps,
+        ..ReadOptions::default()
     }
 }
