@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use oci_spec::distribution::Reference;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +24,7 @@ use crate::lock::{self, LockError, LockRequest};
 use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::project::{self, ProjectError, Source};
+use crate::registry::ImageReference;
 use crate::runtime::RuntimePlan;
 use crate::{context, dockerfile};
 
@@ -218,7 +218,7 @@ async fn plan_image(
         found => found?,
     };
     let image_name = settings.image_name(name, &reference)?;
-    let tag = image_name.tag().unwrap_or_default().to_string();
+    let tag = image_name.tag.clone().unwrap_or_default();
     let cache = base::cache_directory();
     let request = resolve::Request {
         distro_name: name,
@@ -253,7 +253,7 @@ async fn plan_image(
     };
     Ok(ImagePlan {
         distro: name.to_string(),
-        name: image_name.whole(),
+        name: image_name.to_string(),
         tag,
         labels: labels(settings, name, distro, &reference, &source, source_date_epoch),
         reference,
@@ -307,8 +307,8 @@ fn in_context(targets: &[Target]) -> context::Runtime<'_> {
 }
 
 /// A tag of the classic store holds one platform, so each has its own.
-fn engine_tag(image: &Reference, platform: Platform) -> String {
-    format!("{}-{}", image.whole(), platform.architecture().name())
+fn engine_tag(image: &ImageReference, platform: Platform) -> String {
+    format!("{image}-{}", platform.architecture().name())
 }
 
 /// What is known of an image before it is built; the base's are added when there is one.

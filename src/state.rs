@@ -254,7 +254,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = State::new(dir.path());
         let (image, tree) = image();
-        state.remember("a linux/amd64", key(&["x", "y"]), &image, &tree).unwrap();
+        state
+            .remember("a linux/amd64", key(&["x", "y"]), &image, &tree)
+            .unwrap();
         let back = state.recall("a linux/amd64", &key(&["x", "y"])).unwrap();
         assert_eq!((back.manifest, back.files), (image.manifest.clone(), 2));
         assert!(state.recall("a linux/amd64", &key(&["xy", ""])).is_none());

@@ -29,7 +29,9 @@ const MIB: usize = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signed_attested_verified_and_promoted_without_stand_in_tags() {
-    let Some(registry) = ReferrersRegistry::start() else { return };
+    let Some(registry) = ReferrersRegistry::start() else {
+        return;
+    };
     let Some(both) = cosign::both() else { return };
     let dir = tempfile::tempdir().unwrap();
     let (private, public) = both[0].key_pair(dir.path(), "ours");
@@ -58,12 +60,23 @@ async fn signed_attested_verified_and_promoted_without_stand_in_tags() {
         }
         let path = repository.split_once('/').unwrap().1;
         let tags = get(&registry, &format!("{path}/tags/list")).await;
-        let tags: Vec<&str> = tags["tags"].as_array().unwrap().iter().flat_map(Value::as_str).collect();
-        let stand_ins = tags.iter().filter(|tag| tag.starts_with("sha256-") && !tag.ends_with(".sig"));
+        let tags: Vec<&str> = tags["tags"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(Value::as_str)
+            .collect();
+        let stand_ins = tags
+            .iter()
+            .filter(|tag| tag.starts_with("sha256-") && !tag.ends_with(".sig"));
         assert_eq!(stand_ins.count(), 0, "{tags:?}");
         // The bundle, and whatever else refers to the index, is listed by the registry itself.
         let listed = get(&registry, &format!("{path}/referrers/{index}")).await;
-        let types = listed["manifests"].as_array().unwrap().iter().map(|m| &m["artifactType"]);
+        let types = listed["manifests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| &m["artifactType"]);
         let bundles = types.filter(|kind| kind.as_str().is_some_and(|kind| kind.contains("sigstore.bundle")));
         assert_eq!(bundles.count(), 1, "{listed:#}");
     }

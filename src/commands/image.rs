@@ -205,7 +205,12 @@ pub async fn judge_to_push(
 pub fn terms(file: &BuildFile, contract: &Contract, more: &[Vec<u8>]) -> std::io::Result<[u8; 32]> {
     // Between releases the version stays, while the rules change.
     let program = std::fs::metadata(std::env::current_exe()?)?;
-    let built = format!("{} {} {:?}", env!("CARGO_PKG_VERSION"), program.len(), program.modified()?);
+    let built = format!(
+        "{} {} {:?}",
+        env!("CARGO_PKG_VERSION"),
+        program.len(),
+        program.modified()?
+    );
     let ours = [built.into_bytes(), file.digest.to_vec(), contract.digest.to_vec()];
     Ok(state::key(&[&ours[..], more].concat()))
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
-use oci_spec::distribution::Reference;
 use serde_json::json;
 use tokio::task::spawn_blocking;
 use tokio_util::io::SyncIoBridge;
@@ -17,6 +16,7 @@ use crate::config::settings::epoch_from_environment;
 use crate::engine::Engine;
 use crate::layout::{self, IngestOptions, Layout, ReadOptions};
 use crate::platform::Platform;
+use crate::registry::ImageReference;
 use crate::report::text;
 use crate::verify::{self, Verified};
 
@@ -26,10 +26,9 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
     };
     let tag = match &args.tag {
         Some(tag) => tag.clone(),
-        None => name
-            .parse::<Reference>()
+        None => ImageReference::familiar(&name)
             .ok()
-            .and_then(|r| r.tag().map(str::to_string))
+            .and_then(|r| r.tag.or_else(|| r.digest.is_none().then(|| "latest".into())))
             .ok_or_else(|| ConfigError::Invalid(format!("{name:?} has no tag to take over; give one with --tag")))?,
     };
     let judge = Judge::new(context.build_file()?, &args.expect)?;

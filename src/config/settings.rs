@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use oci_spec::distribution::Reference;
 
 use super::builders::{self, BuilderEntry};
 use super::file::{BuildFile, ConfigError, Distro};
@@ -12,6 +11,7 @@ use crate::buildkit::cache::{Cache, CacheEntry, CacheType};
 use crate::cli::{BootstrapMode, TargetArgs};
 use crate::platform::Platform;
 use crate::project;
+use crate::registry::ImageReference;
 use crate::runtime::{Prebuilt, RuntimeBinary};
 
 /// What is to be built, every choice made. The distros stay in the order they were asked for.
@@ -99,7 +99,7 @@ impl Settings {
     }
 
     /// `REGISTRY/IMAGE_PREFIX/ovn-bgp-agent:REF-DISTRO`; a `/` of the ref becomes `-`.
-    pub fn image_name(&self, distro: &str, reference: &str) -> Result<Reference, ConfigError> {
+    pub fn image_name(&self, distro: &str, reference: &str) -> Result<ImageReference, ConfigError> {
         let tag = match &self.tag {
             Some(tag) => tag.clone(),
             None => format!("{}-{distro}", reference.replace('/', "-")),
@@ -115,8 +115,7 @@ impl Settings {
             .collect::<Vec<_>>()
             .join("/");
         let name = format!("{repository}:{tag}");
-        name.parse()
-            .map_err(|e| ConfigError::Invalid(format!("{name:?} cannot name an image: {e}")))
+        ImageReference::familiar(&name).map_err(|e| ConfigError::Invalid(format!("{name:?} cannot name an image: {e}")))
     }
 }
 
@@ -268,7 +267,7 @@ mod tests {
         let distro = s.distro("ubuntu_noble").unwrap();
         let name = s.image_name("ubuntu_noble", &s.reference_for(distro)).unwrap();
         assert_eq!(
-            name.whole(),
+            name.to_string(),
             "registry.example:5000/loci/ovn-bgp-agent:stable-2026.1-ubuntu_noble"
         );
     }

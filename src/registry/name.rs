@@ -1,9 +1,11 @@
 //! What a person writes, `HOST[:PORT]/PATH[:TAG][@DIGEST]`, becomes a repository and what is meant in it.
+//!
+//! The grammar is distribution's (<https://pkg.go.dev/github.com/distribution/reference>). oci-spec's parser of it compiles a
+//! regular expression that takes longer than all else of a run with nothing to do; a test holds this one against it.
 
 use std::fmt;
 use std::str::FromStr;
 
-use oci_spec::distribution::Reference;
 use oci_spec::image::Digest;
 
 use super::error::RegistryError;
@@ -59,33 +61,144 @@ impl FromStr for ImageReference {
             text: text.to_string(),
             reason,
         };
-        let names_host = text
-            .split_once('/')
-            .is_some_and(|(host, _)| host.contains(['.', ':']) || host == "localhost");
-        if !names_host {
+        if text.split_once('/').is_none_or(|(first, _)| !is_host(first)) {
             return Err(bad(format!(
                 "it names no registry; say HOST/PATH[:TAG], for instance docker.io/library/{text}"
             )));
         }
-        let parsed: Reference = text.parse().map_err(|e| bad(format!("{e}")))?;
-        // The parser makes up the tag "latest".
-        let last = text.split('@').next().unwrap_or_default().rsplit('/').next();
-        let says_tag = last.is_some_and(|last| last.contains(':'));
-        let digest = parsed.digest().map(str::parse).transpose();
+        Self::familiar(text).map_err(bad)
+    }
+}
+
+const DOCKER_HUB: &str = "docker.io";
+/// A repository's path.
+const LONGEST_PATH: usize = 255;
+const LONGEST_TAG: usize = 128;
+
+impl ImageReference {
+    /// As docker reads names: one without a host is Docker Hub's.
+    pub fn familiar(text: &str) -> Result<Self, String> {
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest.parse::<Digest>().map_err(|e| e.to_string())?)),
+            None => (text, None),
+        };
+        let (name, tag) = match rest.rsplit_once(':') {
+            // What follows the colon of a port has a path in it.
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+            _ => (rest, None),
+        };
+        if let Some(tag) = tag.filter(|tag| !is_tag(tag)) {
+            return Err(format!("{tag:?} cannot be a tag"));
+        }
+        let (registry, path) = match name.split_once('/') {
+            Some((host, path)) if is_host(host) => (host, path.to_string()),
+            _ => (DOCKER_HUB, name.to_string()),
+        };
+        let registry = match registry {
+            "index.docker.io" => DOCKER_HUB,
+            other => other,
+        };
+        let path = match registry {
+            DOCKER_HUB if !path.contains('/') => format!("library/{path}"),
+            _ => path,
+        };
+        if !is_host_and_port(registry) {
+            return Err(format!("{registry:?} cannot be a registry"));
+        }
+        if path.len() > LONGEST_PATH || !path.split('/').all(is_path_component) {
+            let upper = path.contains(|c: char| c.is_ascii_uppercase());
+            let hint = if upper {
+                ": repositories have no capital letters"
+            } else {
+                ""
+            };
+            return Err(format!("{path:?} cannot be a repository{hint}"));
+        }
         Ok(Self {
             repository: RepositoryName {
-                registry: parsed.registry().to_string(),
-                path: parsed.repository().to_string(),
+                registry: registry.to_string(),
+                path,
             },
-            tag: parsed.tag().filter(|_| says_tag).map(str::to_string),
-            digest: digest.map_err(|e| bad(format!("{e}")))?,
+            tag: tag.map(str::to_string),
+            digest,
         })
     }
 }
 
+/// Whether the first component of a name is a registry's host rather than the first part of a path on Docker Hub.
+fn is_host(component: &str) -> bool {
+    component.contains(['.', ':']) || component == "localhost"
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (text, None),
+    };
+    let is_label = |label: &str| {
+        let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        !label.is_empty() && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    host.split('.').all(is_label) && port.is_none_or(is_port)
+}
+
+/// Runs of small letters and digits, with one dot, one or two underscores, or any number of hyphens between them.
+fn is_path_component(component: &str) -> bool {
+    let is_run = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let ends = |c: Option<char>| c.is_some_and(is_run);
+    ends(component.chars().next())
+        && ends(component.chars().next_back())
+        && component
+            .split(is_run)
+            .all(|between| matches!(between, "" | "." | "_" | "__") || between.bytes().all(|b| b == b'-'))
+}
+
+fn is_tag(tag: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    tag.len() <= LONGEST_TAG && tag.starts_with(word) && tag.chars().all(|c| word(c) || c == '.' || c == '-')
+}
+
 #[cfg(test)]
 mod tests {
+    use oci_spec::distribution::Reference;
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn oci_spec_reads_the_same(
+            text in "([a-zA-Z0-9.-]{0,6}(:[0-9]{0,3})?/)?([a-z0-9._/-]{1,10}|[a-zA-Z0-9._/:-]{1,8})(:[a-zA-Z0-9_.-]{0,4})?(@sha256:[0-9a-f]{63,65})?",
+        ) {
+            let ours = ImageReference::familiar(&text);
+            match text.parse::<Reference>() {
+                // Theirs lets capital letters through where they could be a host's.
+                Ok(theirs) if theirs.repository().contains(|c: char| c.is_ascii_uppercase()) => {
+                    prop_assert!(ours.is_err());
+                }
+                Ok(theirs) => {
+                    let ours = ours.unwrap();
+                    prop_assert_eq!(ours.repository.registry, theirs.registry());
+                    prop_assert_eq!(ours.repository.path, theirs.repository());
+                    prop_assert_eq!(ours.digest.map(|d| d.to_string()).as_deref(), theirs.digest());
+                    // Theirs makes up "latest".
+                    if ours.tag.is_some() {
+                        prop_assert_eq!(ours.tag.as_deref(), theirs.tag());
+                    }
+                }
+                Err(_) => prop_assert!(ours.is_err(), "{:?}", ours),
+            }
+        }
+    }
+
+    #[test]
+    fn a_tag_and_a_path_have_their_lengths() {
+        let tag = |length: usize| ImageReference::familiar(&format!("a:{}", "t".repeat(length)));
+        assert!(tag(128).is_ok() && tag(129).is_err());
+        let path = |length: usize| ImageReference::familiar(&format!("reg:1/{}", "p".repeat(length)));
+        assert!(path(255).is_ok() && path(256).is_err());
+    }
 
     #[test]
     fn a_reference_says_registry_path_and_what_is_meant() {

@@ -116,7 +116,8 @@ impl Verifier {
             // Systems have some that are too old for webpki; nobody asked for those in particular.
             roots.add_parsable_certificates((self.system)());
             if roots.is_empty() {
-                let text = "the system has no certificate authorities (package ca-certificates), and --registry-ca names none";
+                let text =
+                    "the system has no certificate authorities (package ca-certificates), and --registry-ca names none";
                 return Err(rustls::Error::General(text.into()));
             }
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
@@ -133,7 +134,9 @@ impl Verifier {
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier").field("named", &self.named.len()).finish_non_exhaustive()
+        f.debug_struct("Verifier")
+            .field("named", &self.named.len())
+            .finish_non_exhaustive()
     }
 }
 

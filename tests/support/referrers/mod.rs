@@ -80,7 +80,11 @@ fn program() -> Option<PathBuf> {
         .env("GOCACHE", home.join("cache"))
         .output()
         .unwrap();
-    assert!(output.status.success(), "go build: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "go build: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     fs::remove_dir_all(home.join("cache")).unwrap();
     fs::rename(new, &program).unwrap();
     Some(program)
