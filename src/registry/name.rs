@@ -181,7 +181,8 @@ mod tests {
                     let ours = ours.unwrap();
                     prop_assert_eq!(ours.repository.registry, theirs.registry());
                     prop_assert_eq!(ours.repository.path, theirs.repository());
-                    prop_assert_eq!(ours.digest.map(|d| d.to_string()).as_deref(), theirs.digest());
+                    let digest = ours.digest.map(|d| d.to_string());
+                    prop_assert_eq!(digest.as_deref(), theirs.digest());
                     // Theirs makes up "latest".
                     if ours.tag.is_some() {
                         prop_assert_eq!(ours.tag.as_deref(), theirs.tag());
