@@ -121,8 +121,9 @@ impl Envelope {
             )));
         }
         let signature = key.sign(&signed_bytes(PAYLOAD_TYPE, statement));
-        let signature = signature.map_err(|_| SignError::Key {
+        let signature = signature.map_err(|problem| SignError::Key {
             digest: subject.clone(),
+            problem,
         })?;
         Ok(Self {
             payload: STANDARD.encode(statement),

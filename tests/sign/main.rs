@@ -3,6 +3,7 @@
 mod arbitrary;
 mod interop;
 mod keys;
+mod pkcs11;
 mod registry;
 #[path = "../support/mod.rs"]
 mod support;
