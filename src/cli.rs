@@ -1,11 +1,15 @@
 //! The command line: flags, their environment variables, their help. No logic.
 
+#[cfg(feature = "keyless")]
+mod keyless;
 mod target;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+#[cfg(feature = "keyless")]
+pub use keyless::KeylessArgs;
 pub use target::{BootstrapMode, TargetArgs};
 
 use crate::platform::Platform;
@@ -193,6 +197,23 @@ pub struct PublishArgs {
     pub zuul_artifacts: Option<PathBuf>,
 }
 
+/// Who signs what a registry has.
+#[derive(Debug, Args)]
+pub struct SigningArgs {
+    /// A key of cosign's or PKCS#8 (PEM), FILE or env://VAR (password: COSIGN_PASSWORD), or one in a token, pkcs11:…
+    /// (PIN: COSIGN_PKCS11_PIN)
+    #[arg(long, value_name = "KEY")]
+    #[cfg_attr(not(feature = "keyless"), arg(required = true))]
+    #[cfg_attr(
+        feature = "keyless",
+        arg(required_unless_present = "keyless", conflicts_with = "keyless")
+    )]
+    pub key: Option<KeySource>,
+    #[cfg(feature = "keyless")]
+    #[command(flatten)]
+    pub keyless: KeylessArgs,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CompressionArg {
     Gzip,
@@ -298,10 +319,8 @@ pub struct SignArgs {
     /// `HOST/PATH@DIGEST` or `HOST/PATH:TAG`
     #[arg(value_name = "REF")]
     pub reference: String,
-    /// A key of cosign's or PKCS#8 (PEM), FILE or env://VAR (password: COSIGN_PASSWORD), or one in a token, pkcs11:…
-    /// (PIN: COSIGN_PKCS11_PIN)
-    #[arg(long, value_name = "KEY")]
-    pub key: KeySource,
+    #[command(flatten)]
+    pub signing: SigningArgs,
 }
 
 #[derive(Debug, Args)]
@@ -314,10 +333,8 @@ pub struct AttestArgs {
     /// `HOST/PATH@DIGEST` or `HOST/PATH:TAG`
     #[arg(value_name = "REF")]
     pub reference: String,
-    /// A key of cosign's or PKCS#8 (PEM), FILE or env://VAR (password: COSIGN_PASSWORD), or one in a token, pkcs11:…
-    /// (PIN: COSIGN_PKCS11_PIN)
-    #[arg(long, value_name = "KEY")]
-    pub key: KeySource,
+    #[command(flatten)]
+    pub signing: SigningArgs,
     /// A predicate about the index (JSON) instead of the SBOMs
     #[arg(long, value_name = "FILE", requires = "predicate_type")]
     pub predicate: Option<PathBuf>,

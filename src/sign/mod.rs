@@ -16,16 +16,16 @@
 //!
 //! # What it is built on, and what it cannot do
 //!
-//! RustCrypto's `p256`, `pkcs8` and `scrypt`. The crates that know Sigstore were tried and left out: `sigstore` 0.15 and
-//! the `sigstore-*` crates 0.15 take their cryptography from aws-lc or OpenSSL (here it is rustls with ring), and even
-//! `sigstore-bundle` alone brings second versions of crates that are already here. NaCl's secretbox is put together from
-//! `salsa20` and `poly1305` (see `secretbox`): its own crate has no release on the current traits. Tokens are reached with
-//! `cryptoki`, which loads their module when one is used.
+//! RustCrypto's `p256`, `pkcs8` and `scrypt`. The crates that know Sigstore are left out of default builds: `sigstore` 0.15
+//! takes its cryptography from aws-lc or OpenSSL (here it is rustls with ring), and the `sigstore-*` family 0.15 brings second
+//! versions of crates that are already here; the feature `keyless` has `sigstore-sign` all the same. NaCl's secretbox is put
+//! together from `salsa20` and `poly1305` (see `secretbox`): its own crate has no release on the current traits. Tokens are
+//! reached with `cryptoki`, which loads their module when one is used.
 //!
 //! - Keys are ECDSA P-256, what `cosign generate-key-pair` makes. cosign 3.1 cannot verify its own bundles when they are
 //!   made with Ed25519 or P-384 keys, so such keys are refused with that reason.
-//! - No keyless signing (Fulcio, Rekor), for lack of a library as said above. What others signed that way is recognised
-//!   and refused with that reason. Transparency log entries in a bundle are allowed and not checked.
+//! - Keyless signing (Fulcio, Rekor) is behind the feature `keyless`; its verification is cosign's. What was signed that way is
+//!   recognised and refused with that reason. Transparency log entries in a bundle are allowed and not checked.
 //! - A token that wants its PIN for every signature (`CKA_ALWAYS_AUTHENTICATE`) is refused: `cryptoki` signs in one step,
 //!   with no room for it.
 //! - No KMS: such key names are refused with what to do instead.
@@ -41,6 +41,8 @@ mod cosign_key;
 mod dsse;
 mod error;
 mod key;
+#[cfg(feature = "keyless")]
+mod keyless;
 mod manifest;
 mod pkcs11;
 mod secretbox;
@@ -54,6 +56,8 @@ pub use bundle::{bundle, may_be_bundle, verify_bundle};
 pub use dsse::Statement;
 pub use error::{KeyError, KeyProblem, SignError, VerifyError};
 pub use key::{Key, PublicKey};
+#[cfg(feature = "keyless")]
+pub use keyless::{Keyless, KeylessError};
 pub use pkcs11::{TokenProblem, TokenUri};
 pub use simple::{SimpleSignature, simple_signing, verify_simple_signing};
 pub use source::{KeySource, Password};

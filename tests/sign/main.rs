@@ -2,6 +2,8 @@
 
 mod arbitrary;
 mod interop;
+#[cfg(feature = "keyless")]
+mod keyless;
 mod keys;
 mod pkcs11;
 mod registry;
