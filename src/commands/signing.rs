@@ -13,14 +13,14 @@ use crate::{cli::KeylessArgs, sign::Keyless};
 pub enum PendingSigner {
     Key(PendingKey),
     #[cfg(feature = "keyless")]
-    Keyless(Keyless),
+    Keyless(Box<Keyless>),
 }
 
 impl PendingSigner {
     pub fn load(args: &SigningArgs) -> anyhow::Result<Self> {
         #[cfg(feature = "keyless")]
         if args.keyless.keyless {
-            return keyless(&args.keyless).map(Self::Keyless);
+            return Ok(Self::Keyless(Box::new(keyless(&args.keyless)?)));
         }
         Ok(Self::Key(PendingKey::load(args.key.as_ref())))
     }
