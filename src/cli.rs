@@ -1,14 +1,19 @@
 //! The command line: flags, their environment variables, their help. No logic.
 
+#[cfg(feature = "keyless")]
+mod keyless;
 mod target;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+#[cfg(feature = "keyless")]
+pub use keyless::KeylessArgs;
 pub use target::{BootstrapMode, TargetArgs};
 
 use crate::platform::Platform;
+use crate::sign::KeySource;
 
 /// Build, verify, compare and publish the OVN BGP Agent container images.
 ///
@@ -183,12 +188,30 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Publishing")]
 pub struct PublishArgs {
-    /// Sign the image and attest its SBOMs: a key of cosign's or PKCS#8 (PEM), FILE or env://VAR. Password: COSIGN_PASSWORD
+    /// Sign the image and attest its SBOMs: a key of cosign's or PKCS#8 (PEM), FILE or env://VAR (password: COSIGN_PASSWORD), or
+    /// one in a token, pkcs11:… (PIN: COSIGN_PKCS11_PIN)
     #[arg(long, value_name = "KEY")]
-    pub sign: Option<String>,
+    pub sign: Option<KeySource>,
     /// Write the list of what was pushed, for zuul_return
     #[arg(long, value_name = "FILE")]
     pub zuul_artifacts: Option<PathBuf>,
+}
+
+/// Who signs what a registry has.
+#[derive(Debug, Args)]
+pub struct SigningArgs {
+    /// A key of cosign's or PKCS#8 (PEM), FILE or env://VAR (password: COSIGN_PASSWORD), or one in a token, pkcs11:…
+    /// (PIN: COSIGN_PKCS11_PIN)
+    #[arg(long, value_name = "KEY")]
+    #[cfg_attr(not(feature = "keyless"), arg(required = true))]
+    #[cfg_attr(
+        feature = "keyless",
+        arg(required_unless_present = "keyless", conflicts_with = "keyless")
+    )]
+    pub key: Option<KeySource>,
+    #[cfg(feature = "keyless")]
+    #[command(flatten)]
+    pub keyless: KeylessArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -210,9 +233,9 @@ pub struct VerifyArgs {
     pub image: String,
     #[command(flatten)]
     pub expect: ExpectArgs,
-    /// Verify signatures and attestations too, by this public key (PEM): FILE or env://VAR
+    /// Verify signatures and attestations too, by this public key: a PEM in FILE or env://VAR, or a token's, pkcs11:…
     #[arg(long, value_name = "PUB")]
-    pub key: Option<String>,
+    pub key: Option<KeySource>,
     /// Signatures alone: contents and attestations are not read
     #[arg(long, requires = "key")]
     pub signatures_only: bool,
@@ -283,16 +306,21 @@ pub struct PushArgs {
 #[command(after_help = "Examples:
   COSIGN_PASSWORD=… obgp-build sign quay.io/team/agent@sha256:… --key cosign.key
   obgp-build sign quay.io/team/agent:7.0.0-ubuntu_noble --key env://SIGNING_KEY
+  COSIGN_PKCS11_PIN=… obgp-build sign quay.io/team/agent:7.0.0-ubuntu_noble \\
+      --key 'pkcs11:token=release;object=agent?module-path=/usr/lib/softhsm/libsofthsm2.so'
 
 The index and every manifest that it names are signed, as cosign 2 (tag sha256-….sig) and cosign 3 (bundle, a referrer) look
-for it. Contents are not looked at: push and promote do that. Signing again changes nothing.")]
+for it. Contents are not looked at: push and promote do that. Signing again changes nothing; a token signs anew, though.
+
+A token's key is named by a PKCS#11 URI (RFC 7512): token=, serial=, manufacturer=, model=, slot-id= say which token, object=
+and id= which key, as far as there are several. Its module (the driver) is module-path= or COSIGN_PKCS11_MODULE_PATH, its PIN
+COSIGN_PKCS11_PIN or pin-source=file:/PATH; with pin-value= whoever lists processes sees it.")]
 pub struct SignArgs {
     /// `HOST/PATH@DIGEST` or `HOST/PATH:TAG`
     #[arg(value_name = "REF")]
     pub reference: String,
-    /// A key of cosign's or PKCS#8 (PEM): FILE or env://VAR. Password: COSIGN_PASSWORD
-    #[arg(long, value_name = "KEY")]
-    pub key: String,
+    #[command(flatten)]
+    pub signing: SigningArgs,
 }
 
 #[derive(Debug, Args)]
@@ -305,9 +333,8 @@ pub struct AttestArgs {
     /// `HOST/PATH@DIGEST` or `HOST/PATH:TAG`
     #[arg(value_name = "REF")]
     pub reference: String,
-    /// A key of cosign's or PKCS#8 (PEM): FILE or env://VAR. Password: COSIGN_PASSWORD
-    #[arg(long, value_name = "KEY")]
-    pub key: String,
+    #[command(flatten)]
+    pub signing: SigningArgs,
     /// A predicate about the index (JSON) instead of the SBOMs
     #[arg(long, value_name = "FILE", requires = "predicate_type")]
     pub predicate: Option<PathBuf>,
@@ -332,9 +359,9 @@ pub struct PromoteArgs {
     pub destinations: Vec<String>,
     #[command(flatten)]
     pub judge: JudgeArgs,
-    /// First verify the signatures by this public key: FILE or env://VAR
+    /// First verify the signatures by this public key: a PEM in FILE or env://VAR, or a token's, pkcs11:…
     #[arg(long, value_name = "PUB")]
-    pub key: Option<String>,
+    pub key: Option<KeySource>,
 }
 
 #[derive(Debug, Args)]

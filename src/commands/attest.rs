@@ -4,7 +4,8 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::image::{self, find_remote};
-use super::publishing::{PendingKey, artifacts, sboms};
+use super::publishing::sboms;
+use super::signing::PendingSigner;
 use super::{Context, Failure};
 use crate::attest::{ImageForSbom, Statement, Subject};
 use crate::cli::AttestArgs;
@@ -13,7 +14,7 @@ use crate::registry::{ImageReference, RemoteImage};
 use crate::sign::Attestation;
 
 pub async fn run(context: &Context, args: &AttestArgs) -> Result<(), Failure> {
-    let key = PendingKey::load(Some(&args.key));
+    let signer = PendingSigner::load(&args.signing)?;
     let reference: ImageReference = args.reference.parse()?;
     let registries = context.registries(&context.build_file()?);
     let image = find_remote(context, &registries, &reference).await?;
@@ -37,7 +38,9 @@ pub async fn run(context: &Context, args: &AttestArgs) -> Result<(), Failure> {
         .iter()
         .map(|a| json!({ "subject": a.subject.digest(), "predicate_type": a.predicate_type }))
         .collect();
-    let artifacts = artifacts(key.ready().await?, &reference.repository, Vec::new(), attestations).await?;
+    let artifacts = signer
+        .artifacts(&reference.repository, Vec::new(), attestations)
+        .await?;
     let progress = context.terminal.line(&args.reference);
     publish::attach(&image, &artifacts, &registries, progress.as_ref(), &context.cancel).await?;
     context.print(&json!({ "image": args.reference, "attested": told }), || {

@@ -38,6 +38,7 @@ mod publishing;
 mod push;
 mod sbom;
 mod sign;
+mod signing;
 mod verify;
 
 /// What every command is given. Clones share the terminal and the cancellation.

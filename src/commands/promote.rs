@@ -1,13 +1,13 @@
 //! `obgp-build promote SRC DST…`: find the digest, judge what it stands for, copy it.
 
 use super::image::{self, Judge};
-use super::publishing::public_key;
 use super::push::{destinations, print};
 use super::{Context, Failure};
 use crate::authenticity::{Depth, authenticate};
 use crate::cli::PromoteArgs;
 use crate::publish;
 use crate::registry::ImageReference;
+use crate::sign::PublicKey;
 
 pub async fn run(context: &Context, args: &PromoteArgs) -> Result<(), Failure> {
     let source: ImageReference = args.source.parse()?;
@@ -16,7 +16,7 @@ pub async fn run(context: &Context, args: &PromoteArgs) -> Result<(), Failure> {
     let registries = context.registries(&judge.file);
     let image = image::find_remote(context, &registries, &source).await?;
     if let Some(key) = &args.key {
-        authenticate(&image, &public_key(key)?, Depth::Signatures).await?;
+        authenticate(&image, &PublicKey::load(key)?, Depth::Signatures).await?;
     }
     let verdicts = judge.verdicts(&image::open_remote(context, &image, &[], false).await?)?;
     let image = image::admit(context, &args.source, image, verdicts)?;

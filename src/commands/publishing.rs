@@ -13,19 +13,19 @@ use crate::cli::PublishArgs;
 use crate::layout::{self, Layout};
 use crate::publish::Published;
 use crate::registry::RepositoryName;
-use crate::sign::{self, Attestation, Key, KeyError, KeySource, Password, PublicKey};
+use crate::sign::{self, Attestation, Key, KeyError, KeySource, Password};
 
-/// A key that is being read: an encrypted one takes a moment, and its password 64 MiB.
+/// A key that is being read: an encrypted one takes a moment, and its password 64 MiB; a token may wait for its PIN.
 pub struct PendingKey(Option<JoinHandle<Result<Key, KeyError>>>);
 
 impl PendingKey {
     /// Begins at once, so that it is ready when something is to be signed.
-    pub fn load(name: Option<&str>) -> Self {
-        let source = name.map(|name| {
-            let Ok(source) = name.parse::<KeySource>();
+    pub fn load(source: Option<&KeySource>) -> Self {
+        PendingKey(
             source
-        });
-        PendingKey(source.map(|source| spawn_blocking(move || Key::load(&source, Password::from_env().as_ref()))))
+                .cloned()
+                .map(|source| spawn_blocking(move || Key::load(&source, Password::from_env().as_ref()))),
+        )
     }
 
     pub async fn ready(self) -> anyhow::Result<Option<Arc<Key>>> {
@@ -34,12 +34,6 @@ impl PendingKey {
             None => Ok(None),
         }
     }
-}
-
-/// A public key by its name: FILE or `env://VAR`.
-pub fn public_key(name: &str) -> Result<PublicKey, KeyError> {
-    let Ok(source) = name.parse::<KeySource>();
-    PublicKey::load(&source)
 }
 
 /// An index of a layout and the manifests that it names.

@@ -23,7 +23,7 @@ pub async fn run(context: &Context, args: &PushArgs) -> Result<(), Failure> {
         return Err(ConfigError::Invalid(text.into()).into());
     };
     let destinations = destinations(&args.destinations, reference.tag.as_deref())?;
-    let key = PendingKey::load(args.publish.sign.as_deref());
+    let key = PendingKey::load(args.publish.sign.as_ref());
     let judge = Judge::for_publishing(context.build_file()?, &args.judge)?;
     let image = LayoutImage::open(&reference)?;
     let verdicts = image::judge_to_push(context, &reference, &judge).await?;

@@ -3,20 +3,20 @@
 use serde_json::json;
 
 use super::image::{find_remote, manifests};
-use super::publishing::{PendingKey, artifacts};
+use super::signing::PendingSigner;
 use super::{Context, Failure};
 use crate::cli::SignArgs;
 use crate::publish;
 use crate::registry::ImageReference;
 
 pub async fn run(context: &Context, args: &SignArgs) -> Result<(), Failure> {
-    let key = PendingKey::load(Some(&args.key));
+    let signer = PendingSigner::load(&args.signing)?;
     let reference: ImageReference = args.reference.parse()?;
     let registries = context.registries(&context.build_file()?);
     let image = find_remote(context, &registries, &reference).await?;
     let subjects = manifests(&image);
     let digests: Vec<String> = subjects.iter().map(|s| s.digest().to_string()).collect();
-    let artifacts = artifacts(key.ready().await?, &reference.repository, subjects, Vec::new()).await?;
+    let artifacts = signer.artifacts(&reference.repository, subjects, Vec::new()).await?;
     let progress = context.terminal.line(&args.reference);
     publish::attach(&image, &artifacts, &registries, progress.as_ref(), &context.cancel).await?;
     context.print(

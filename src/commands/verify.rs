@@ -4,11 +4,11 @@ use anyhow::anyhow;
 use serde_json::json;
 
 use super::image::{self, ImageName, Judge, Opened, find_remote};
-use super::publishing::public_key;
 use super::{Context, Failure};
 use crate::authenticity::{Authentic, Depth, authenticate};
 use crate::cli::VerifyArgs;
 use crate::report::text;
+use crate::sign::PublicKey;
 use crate::verify::Verdict;
 
 pub async fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
@@ -23,7 +23,7 @@ pub async fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
             args.image
         )));
     };
-    let key = public_key(key)?;
+    let key = PublicKey::load(key)?;
     let registries = context.registries(&context.build_file()?);
     let remote = find_remote(context, &registries, reference).await?;
     let depth = match args.signatures_only {

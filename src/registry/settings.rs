@@ -98,7 +98,10 @@ impl Registries {
         };
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("obgp-build/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(std::time::Duration::from_secs(15));
+            .connect_timeout(std::time::Duration::from_secs(15))
+            // Digests are of what is sent. Other crates' features turn decompression on.
+            .no_gzip()
+            .no_deflate();
         if is_loopback(host_only(host)) {
             // What a proxy calls loopback is itself; other clients of registries skip it too.
             builder = builder.no_proxy();

@@ -11,7 +11,7 @@ use super::error::{SignError, VerifyError};
 use super::key::{Key, PublicKey};
 use super::manifest::{Checked, content, json_content, parse, sha256_hex};
 use super::{BUNDLE_TYPE, ENVELOPE_LIMIT, SIGNATURE_PREDICATE};
-use crate::artifact::{Artifact, Place};
+use crate::artifact::{Artifact, Content, Place};
 
 const CONTENT: &str = "dev.sigstore.bundle.content";
 const CONTENT_DSSE: &str = "dsse-envelope";
@@ -55,12 +55,16 @@ struct Hint {
 
 /// Signs the manifest or index that `subject` describes.
 pub fn bundle(key: &Key, subject: &Descriptor) -> Result<Artifact, SignError> {
-    // Byte for byte the statement that cosign makes.
-    let statement = format!(
-        r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{{"digest":{{"sha256":"{}"}},"annotations":{{}}}}],"predicateType":"{SIGNATURE_PREDICATE}","predicate":{{}}}}"#,
-        sha256_hex(subject.digest())?
-    );
+    let statement = signature_statement(subject.digest())?;
     referrer(key, statement.as_bytes(), SIGNATURE_PREDICATE, subject)
+}
+
+/// Byte for byte the statement that cosign makes.
+pub(super) fn signature_statement(digest: &Digest) -> Result<String, SignError> {
+    Ok(format!(
+        r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{{"digest":{{"sha256":"{}"}},"annotations":{{}}}}],"predicateType":"{SIGNATURE_PREDICATE}","predicate":{{}}}}"#,
+        sha256_hex(digest)?
+    ))
 }
 
 /// The signature by `key` of what `subject` describes, in one fetched referrer.
@@ -105,6 +109,11 @@ pub(super) fn referrer(
         message_signature: None,
     };
     let bundle = json_content(MediaType::from(BUNDLE_TYPE), BUNDLE, &bundle)?;
+    attached(bundle, predicate_type, subject)
+}
+
+/// A bundle in a manifest that refers to `subject`.
+pub(super) fn attached(bundle: Content, predicate_type: &str, subject: &Descriptor) -> Result<Artifact, SignError> {
     let config = content(MediaType::EmptyJSON, b"{}".to_vec());
     // No time of creation, which cosign adds: signing again gives the same manifest.
     let manifest = json!({

@@ -106,23 +106,11 @@ impl Head {
 impl Envelope {
     /// Signs `statement`, which has to be one about `subject` with that predicate.
     pub fn sign(key: &Key, statement: &[u8], predicate_type: &str, subject: &Digest) -> Result<Self, SignError> {
-        let refused = |reason: String| SignError::Statement {
-            subject: subject.clone(),
-            reason,
-        };
-        let head = Head::read(statement).map_err(|e| refused(e.to_string()))?;
-        if !head.is_about(sha256_hex(subject)?) {
-            return Err(refused(format!("it is about {}", head.subjects())));
-        }
-        if head.predicate_type != predicate_type {
-            return Err(refused(format!(
-                "its predicate is {}, not {predicate_type}",
-                head.predicate_type
-            )));
-        }
+        must_be_about(statement, predicate_type, subject)?;
         let signature = key.sign(&signed_bytes(PAYLOAD_TYPE, statement));
-        let signature = signature.map_err(|_| SignError::Key {
+        let signature = signature.map_err(|problem| SignError::Key {
             digest: subject.clone(),
+            problem,
         })?;
         Ok(Self {
             payload: STANDARD.encode(statement),
@@ -175,6 +163,25 @@ impl Envelope {
             bytes,
         })
     }
+}
+
+/// What is no statement about `subject` with that predicate is not signed.
+pub(super) fn must_be_about(statement: &[u8], predicate_type: &str, subject: &Digest) -> Result<(), SignError> {
+    let refused = |reason: String| SignError::Statement {
+        subject: subject.clone(),
+        reason,
+    };
+    let head = Head::read(statement).map_err(|e| refused(e.to_string()))?;
+    if !head.is_about(sha256_hex(subject)?) {
+        return Err(refused(format!("it is about {}", head.subjects())));
+    }
+    if head.predicate_type != predicate_type {
+        return Err(refused(format!(
+            "its predicate is {}, not {predicate_type}",
+            head.predicate_type
+        )));
+    }
+    Ok(())
 }
 
 /// DSSE's pre-authentication encoding: what is signed is type and payload, each with its length.

@@ -2,6 +2,8 @@
 
 use oci_spec::image::Digest;
 
+use super::pkcs11::TokenProblem;
+
 /// A key that cannot be used, with where it was to come from. No message holds any of its content.
 #[derive(Debug, thiserror::Error)]
 #[error("the key {from}: {problem}")]
@@ -31,12 +33,18 @@ pub enum KeyProblem {
     WrongPassword,
     #[error("it is damaged: {0}")]
     Malformed(String),
+    #[error(transparent)]
+    Token(#[from] TokenProblem),
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    #[error("cannot sign {digest}: the signing key failed")]
-    Key { digest: Digest },
+    #[error("cannot sign {digest} with the key: {problem}")]
+    Key {
+        digest: Digest,
+        #[source]
+        problem: KeyProblem,
+    },
     #[error("cannot sign {0}: only SHA-256 digests can be signed")]
     NotSha256(Digest),
     #[error(

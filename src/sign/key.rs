@@ -1,4 +1,5 @@
-//! ECDSA P-256 keys: PEM in the forms that people have them in → a key that signs with SHA-256, and its public half.
+//! ECDSA P-256 keys: PEM in the forms that people have them in, or a token's URI → a key that signs with SHA-256, and its
+//! public half.
 
 use std::fmt;
 
@@ -14,10 +15,11 @@ use zeroize::Zeroizing;
 
 use super::cosign_key;
 use super::error::{KeyError, KeyProblem};
-use super::source::{KeySource, Password};
+use super::pkcs11::{self, TokenKey};
+use super::source::{KeySource, Material, Password};
 
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+pub(super) const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const OTHERS: [(ObjectIdentifier, &str); 3] = [
     (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1"), "RSA"),
     (ObjectIdentifier::new_unwrap("1.3.101.112"), "Ed25519"),
@@ -26,17 +28,30 @@ const OTHERS: [(ObjectIdentifier, &str); 3] = [
 const MAKE_P256: &str = "only ECDSA P-256, which both cosign 2 and 3 verify in all their formats; \
                          make one with `cosign generate-key-pair`";
 
-/// A private key. Its secret is wiped when it is dropped and is in no output; Debug shows the public half's digest.
+/// A private key. Its secret is in no output; Debug shows the public half's digest.
 pub struct Key {
-    secret: SigningKey,
+    secret: Secret,
     public: PublicKey,
 }
 
+enum Secret {
+    /// Wiped when it is dropped.
+    Software(SigningKey),
+    Token(TokenKey),
+}
+
 impl Key {
-    /// Reads a key: cosign's encrypted one, PKCS#8 plain or encrypted, or SEC1 (`EC PRIVATE KEY`), as PEM.
+    /// Reads a key (cosign's encrypted one, PKCS#8 plain or encrypted, or SEC1, `EC PRIVATE KEY`, as PEM), or finds it in
+    /// its token.
     pub fn load(source: &KeySource, password: Option<&Password>) -> Result<Self, KeyError> {
-        let read = source.read().and_then(|pem| Self::from_pem(&pem, password));
-        read.map_err(|problem| KeyError {
+        let key = source.read().and_then(|material| match material {
+            Material::Pem(text) => Self::from_pem(&text, password),
+            Material::Token(uri) => TokenKey::load(uri).map(|(key, public)| Self {
+                secret: Secret::Token(key),
+                public,
+            }),
+        });
+        key.map_err(|problem| KeyError {
             from: source.to_string(),
             problem,
         })
@@ -66,17 +81,25 @@ impl Key {
         };
         let secret = SigningKey::from(secret);
         let public = PublicKey::new(*secret.verifying_key())?;
-        Ok(Self { secret, public })
+        Ok(Self {
+            secret: Secret::Software(secret),
+            public,
+        })
     }
 
     pub fn public(&self) -> &PublicKey {
         &self.public
     }
 
-    /// The DER signature of `message`; the same message gives the same signature (RFC 6979).
-    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, p256::ecdsa::Error> {
-        let signature: DerSignature = self.secret.try_sign(message)?;
-        Ok(signature.as_bytes().to_vec())
+    /// The DER signature of `message`. The same message gives the same signature (RFC 6979), unless a token makes it.
+    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyProblem> {
+        match &self.secret {
+            Secret::Software(secret) => {
+                let signature: DerSignature = secret.try_sign(message).map_err(damaged)?;
+                Ok(signature.as_bytes().to_vec())
+            }
+            Secret::Token(key) => Ok(key.sign(message, &self.public)?),
+        }
     }
 }
 
@@ -94,10 +117,13 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// Reads a SubjectPublicKeyInfo as PEM, as `cosign.pub` is one.
+    /// Reads a SubjectPublicKeyInfo as PEM, as `cosign.pub` is one, or finds the key in its token.
     pub fn load(source: &KeySource) -> Result<Self, KeyError> {
-        let read = source.read().and_then(|pem| Self::from_pem(&pem));
-        read.map_err(|problem| KeyError {
+        let key = source.read().and_then(|material| match material {
+            Material::Pem(text) => Self::from_pem(&text),
+            Material::Token(uri) => pkcs11::public_key(uri),
+        });
+        key.map_err(|problem| KeyError {
             from: source.to_string(),
             problem,
         })
@@ -111,12 +137,17 @@ impl PublicKey {
                 wanted: "public key (as `cosign public-key --key …` prints it)",
             });
         }
-        let info = SubjectPublicKeyInfoRef::from_der(&der).map_err(damaged)?;
+        Self::from_der(&der)
+    }
+
+    /// From a SubjectPublicKeyInfo.
+    pub(super) fn from_der(der: &[u8]) -> Result<Self, KeyProblem> {
+        let info = SubjectPublicKeyInfoRef::from_der(der).map_err(damaged)?;
         must_be_p256(&info.algorithm)?;
         Self::new(VerifyingKey::try_from(info).map_err(damaged)?)
     }
 
-    fn new(key: VerifyingKey) -> Result<Self, KeyProblem> {
+    pub(super) fn new(key: VerifyingKey) -> Result<Self, KeyProblem> {
         let der = key.to_public_key_der().map_err(damaged)?;
         Ok(Self {
             key,
@@ -169,7 +200,7 @@ fn must_be_p256(algorithm: &AlgorithmIdentifierRef<'_>) -> Result<(), KeyProblem
     Err(unsupported(named.map_or("such", |(_, name)| name)))
 }
 
-fn unsupported(kind: &str) -> KeyProblem {
+pub(super) fn unsupported(kind: &str) -> KeyProblem {
     KeyProblem::Unsupported {
         what: format!("{kind} keys are"),
         instead: MAKE_P256,
@@ -177,7 +208,7 @@ fn unsupported(kind: &str) -> KeyProblem {
 }
 
 /// Of the libraries' errors only the text is kept: they say what is wrong with the structure, never what is in it.
-fn damaged(error: impl fmt::Display) -> KeyProblem {
+pub(super) fn damaged(error: impl fmt::Display) -> KeyProblem {
     KeyProblem::Malformed(error.to_string())
 }
 

@@ -9,23 +9,26 @@
 //! | [`attest_bundle`] | referrer | Sigstore bundle v0.3 around a DSSE envelope | 3 (`verify-attestation`) |
 //!
 //! The same key and the same content always give the same bytes (RFC 6979 nonces, no times), so what is pushed again is
-//! already there.
+//! already there. A token (PKCS#11) chooses its own nonces: what it signs again is added, as with cosign.
 //!
 //! Formats: cosign `specs/SIGNATURE_SPEC.md` and `specs/BUNDLE_SPEC.md`, <https://github.com/secure-systems-lab/dsse>,
 //! <https://github.com/sigstore/protobuf-specs> (`sigstore_bundle.proto`), <https://github.com/in-toto/attestation>.
 //!
 //! # What it is built on, and what it cannot do
 //!
-//! RustCrypto's `p256`, `pkcs8` and `scrypt`. The crates that know Sigstore were tried and left out: `sigstore` 0.15 and
-//! the `sigstore-*` crates 0.15 take their cryptography from aws-lc or OpenSSL (here it is rustls with ring), and even
-//! `sigstore-bundle` alone brings second versions of crates that are already here. NaCl's secretbox is put together from
-//! `salsa20` and `poly1305` (see `secretbox`): its own crate has no release on the current traits.
+//! RustCrypto's `p256`, `pkcs8` and `scrypt`. The crates that know Sigstore are left out of default builds: `sigstore` 0.15
+//! takes its cryptography from aws-lc or OpenSSL (here it is rustls with ring), and the `sigstore-*` family 0.15 brings second
+//! versions of crates that are already here; the feature `keyless` has `sigstore-sign` all the same. NaCl's secretbox is put
+//! together from `salsa20` and `poly1305` (see `secretbox`): its own crate has no release on the current traits. Tokens are
+//! reached with `cryptoki`, which loads their module when one is used.
 //!
 //! - Keys are ECDSA P-256, what `cosign generate-key-pair` makes. cosign 3.1 cannot verify its own bundles when they are
 //!   made with Ed25519 or P-384 keys, so such keys are refused with that reason.
-//! - No keyless signing (Fulcio, Rekor), for lack of a library as said above. What others signed that way is recognised
-//!   and refused with that reason. Transparency log entries in a bundle are allowed and not checked.
-//! - No PKCS#11, no KMS: such key names are refused with what to do instead.
+//! - Keyless signing (Fulcio, Rekor) is behind the feature `keyless`; its verification is cosign's. What was signed that way is
+//!   recognised and refused with that reason. Transparency log entries in a bundle are allowed and not checked.
+//! - A token that wants its PIN for every signature (`CKA_ALWAYS_AUTHENTICATE`) is refused: `cryptoki` signs in one step,
+//!   with no room for it.
+//! - No KMS: such key names are refused with what to do instead.
 //! - What a signature does not cover (a manifest's annotations, a `.sig` manifest's configuration) is held together by
 //!   digests alone: give [`Artifact`]s whose descriptors say what was asked for, every byte is compared with them.
 //!
@@ -38,7 +41,10 @@ mod cosign_key;
 mod dsse;
 mod error;
 mod key;
+#[cfg(feature = "keyless")]
+mod keyless;
 mod manifest;
+mod pkcs11;
 mod secretbox;
 mod simple;
 mod source;
@@ -50,6 +56,9 @@ pub use bundle::{bundle, may_be_bundle, verify_bundle};
 pub use dsse::Statement;
 pub use error::{KeyError, KeyProblem, SignError, VerifyError};
 pub use key::{Key, PublicKey};
+#[cfg(feature = "keyless")]
+pub use keyless::{Keyless, KeylessError};
+pub use pkcs11::{TokenProblem, TokenUri};
 pub use simple::{SimpleSignature, simple_signing, verify_simple_signing};
 pub use source::{KeySource, Password};
 pub use tag::{attestation_tag, signature_tag};

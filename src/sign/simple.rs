@@ -95,9 +95,10 @@ pub fn simple_signing(
             return Ok(existing.unchanged(blob));
         }
     }
-    let signature = key
-        .sign(&blob.bytes)
-        .map_err(|_| SignError::Key { digest: digest.clone() })?;
+    let signature = key.sign(&blob.bytes).map_err(|problem| SignError::Key {
+        digest: digest.clone(),
+        problem,
+    })?;
     let annotations = HashMap::from([(SIGNATURE.to_string(), STANDARD.encode(signature))]);
     blob.descriptor.set_annotations(Some(annotations));
     append(&tag, existing, blob)

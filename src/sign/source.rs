@@ -1,4 +1,4 @@
-//! Where a key comes from, named as cosign's `--key` has it: `env://VARIABLE` or a path. The PEM text is handed on.
+//! Where a key comes from, named as cosign's `--key` has it: `env://VARIABLE`, `pkcs11:…` or a path. PEM text is handed on.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -11,6 +11,7 @@ use std::str::FromStr;
 use zeroize::Zeroizing;
 
 use super::error::KeyProblem;
+use super::pkcs11::TokenUri;
 
 /// Far more than a key and what people write around it.
 const KEY_LIMIT: u64 = 64 << 10;
@@ -44,18 +45,28 @@ pub enum KeySource {
     File(PathBuf),
     /// The variable holds the PEM text itself.
     Environment(String),
-    /// A service or device that cosign knows and this program does not; reading it says so.
+    /// A key that does not leave its token.
+    Token(TokenUri),
+    /// A service that cosign knows and this program does not; reading it says so.
     Unsupported(String),
+}
+
+/// What is there to make a key of.
+pub(super) enum Material<'a> {
+    Pem(Zeroizing<Vec<u8>>),
+    Token(&'a TokenUri),
 }
 
 impl FromStr for KeySource {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
+        if let Some(uri) = TokenUri::new(text) {
+            return Ok(Self::Token(uri));
+        }
         Ok(match text.split_once("://") {
             Some(("env", variable)) => Self::Environment(variable.to_string()),
             Some((scheme, _)) if !scheme.is_empty() && !scheme.contains('/') => Self::Unsupported(text.to_string()),
-            _ if text.starts_with("pkcs11:") => Self::Unsupported(text.to_string()),
             _ => Self::File(PathBuf::from(text)),
         })
     }
@@ -66,14 +77,15 @@ impl fmt::Display for KeySource {
         match self {
             Self::File(path) => path.display().fmt(f),
             Self::Environment(variable) => write!(f, "env://{variable}"),
-            // A PKCS#11 URI may carry a PIN behind its question mark.
-            Self::Unsupported(text) => f.write_str(text.split(['?', ';']).next().unwrap_or_default()),
+            Self::Token(uri) => uri.fmt(f),
+            // What is behind a question mark may be a secret.
+            Self::Unsupported(text) => f.write_str(text.split('?').next().unwrap_or_default()),
         }
     }
 }
 
 impl KeySource {
-    pub(super) fn read(&self) -> Result<Zeroizing<Vec<u8>>, KeyProblem> {
+    pub(super) fn read(&self) -> Result<Material<'_>, KeyProblem> {
         match self {
             Self::File(path) => {
                 let failed = |e: std::io::Error| KeyProblem::Read(e.to_string());
@@ -91,19 +103,20 @@ impl KeySource {
                 let value = value.ok_or_else(|| KeyProblem::NoVariable(variable.clone()))?;
                 within_limit(Zeroizing::new(value.into_vec()))
             }
+            Self::Token(uri) => Ok(Material::Token(uri)),
             Self::Unsupported(_) => Err(KeyProblem::Unsupported {
-                what: "keys in a KMS, a PKCS#11 token or a cluster are".into(),
-                instead: "use a key file or env://VARIABLE, or sign the pushed digest with cosign itself",
+                what: "keys in a KMS or a cluster are".into(),
+                instead: "use a key file, env://VARIABLE or a PKCS#11 token (pkcs11:…), or sign the pushed digest with cosign itself",
             }),
         }
     }
 }
 
-fn within_limit(bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, KeyProblem> {
+fn within_limit(bytes: Zeroizing<Vec<u8>>) -> Result<Material<'static>, KeyProblem> {
     if bytes.len() as u64 > KEY_LIMIT {
         return Err(KeyProblem::TooLarge(KEY_LIMIT));
     }
-    Ok(bytes)
+    Ok(Material::Pem(bytes))
 }
 
 #[cfg(test)]
@@ -116,21 +129,19 @@ mod tests {
         assert_eq!(parsed("env://A"), KeySource::Environment("A".into()));
         assert_eq!(parsed("cosign.key"), KeySource::File("cosign.key".into()));
         assert_eq!(parsed("/a/b://c"), KeySource::File("/a/b://c".into()));
-        for remote in [
-            "awskms:///alias/x",
-            "hashivault://x",
-            "k8s://ns/key",
-            "pkcs11:token=t?pin-value=1",
-        ] {
+        assert!(matches!(
+            parsed("pkcs11:token=t?module-path=/a://b"),
+            KeySource::Token(_)
+        ));
+        for remote in ["awskms:///alias/x", "hashivault://x", "k8s://ns/key"] {
             let source = parsed(remote);
             assert!(matches!(source.read(), Err(KeyProblem::Unsupported { .. })), "{remote}");
-            assert!(!source.to_string().contains("pin"), "{source}");
         }
     }
 
     #[test]
     fn what_cannot_be_read_is_told() {
-        let read = |text: &str| text.parse::<KeySource>().unwrap().read().unwrap_err();
+        let read = |text: &str| text.parse::<KeySource>().unwrap().read().err().unwrap();
         assert!(matches!(read("env://OBGP_NO_SUCH_VARIABLE"), KeyProblem::NoVariable(_)));
         assert!(matches!(read("env://"), KeyProblem::NoVariable(_)));
         assert!(matches!(read("env://A=B"), KeyProblem::NoVariable(_)));

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use obgp_build::artifact::{Artifact, Content, Place};
 use obgp_build::sign::{
-    Key, Password, PublicKey, attest_bundle, attest_tag, bundle, simple_signing, verify_attestation_bundle,
+    Key, KeySource, Password, PublicKey, attest_bundle, attest_tag, bundle, simple_signing, verify_attestation_bundle,
     verify_attestation_tag, verify_bundle, verify_simple_signing,
 };
 use oci_spec::image::Descriptor;
@@ -110,6 +110,14 @@ proptest! {
             prop_assert!(Key::from_pem(pem.as_bytes(), Some(&password)).is_err());
             prop_assert!(PublicKey::from_pem(pem.as_bytes()).is_err());
         }
+    }
+
+    /// Without a module there is no token; with a `/` there would be modules.
+    #[test]
+    fn uris_of_tokens(text in "(token=|pin-value=|id=%|[;?&=%0-9a-z]){0,12}") {
+        let source: KeySource = format!("pkcs11:{text}").parse().unwrap();
+        let (key, public) = (Key::load(&source, None).err().unwrap(), PublicKey::load(&source).err().unwrap());
+        prop_assert_eq!(key.to_string(), public.to_string());
     }
 }
 

@@ -12,7 +12,7 @@ fn password(text: &str) -> Password {
     Password::new(text.into())
 }
 
-fn works(key: &Key, public: &PublicKey) {
+pub fn works(key: &Key, public: &PublicKey) {
     assert_eq!(key.public(), public);
     let digest = some_subject().digest().clone();
     let artifact = simple_signing(key, "example.org/a", &digest, None).unwrap();
@@ -57,7 +57,7 @@ fn keys_of_both_cosigns() {
 }
 
 /// OpenSSL's output, or `None` where there is no OpenSSL.
-fn openssl(dir: &Path, arguments: &str) -> Option<String> {
+pub fn openssl(dir: &Path, arguments: &str) -> Option<String> {
     match Command::new("openssl")
         .args(arguments.split(' '))
         .current_dir(dir)

@@ -2,7 +2,10 @@
 
 mod arbitrary;
 mod interop;
+#[cfg(feature = "keyless")]
+mod keyless;
 mod keys;
+mod pkcs11;
 mod registry;
 #[path = "../support/mod.rs"]
 mod support;

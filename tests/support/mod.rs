@@ -7,6 +7,7 @@ pub mod distribution;
 pub mod faults;
 pub mod proxy;
 pub mod registry;
+pub mod softhsm;
 pub mod tls;
 
 use std::collections::BTreeMap;

@@ -41,7 +41,7 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
             "--sign signs what is pushed: add --push, or sign later with `obgp-build sign`"
         )));
     }
-    let key = PendingKey::load(options.publish.sign.as_deref());
+    let key = PendingKey::load(options.publish.sign.as_ref());
     let mut file = context.build_file()?;
     file.image.labels.extend(options.label.iter().cloned());
     let settings = Settings::new(file, &args.target)?;
