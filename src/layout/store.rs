@@ -425,6 +425,11 @@ impl Write for BlobWriter<'_> {
 }
 
 impl BlobWriter<'_> {
+    /// Of what was written until now.
+    pub fn digest(&self) -> Digest {
+        sha256_digest(&self.sha.clone().finalize().into())
+    }
+
     /// Puts the blob on the disk and gives it its name. One that is there already, with the same size, stays.
     pub fn finish(self, media_type: MediaType) -> Result<Descriptor, StoreError> {
         let digest = sha256_digest(&self.sha.finalize().into());

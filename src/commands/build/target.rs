@@ -4,27 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use jiff::Timestamp;
-use oci_spec::image::{Descriptor, Digest};
+use oci_spec::image::Descriptor;
 use tokio::task::spawn_blocking;
-use tokio_util::io::SyncIoBridge;
 
 use super::Build;
 use super::bases::TargetBases;
-use crate::base::resolve::BaseImage;
+use super::ingest::{Arrived, Incoming, Receiver};
 use crate::builders::{Builder, Lease, Slot};
-use crate::buildkit::{self, SecretBytes, SolveRequest, Solved};
+use crate::buildkit::{self, Receive, SecretBytes, SolveError, SolveRequest, Solved};
 use crate::context::DOCKERFILE;
-use crate::engine::EngineImage;
-use crate::layout::{self, IngestOptions, ReadOptions, Tree};
+use crate::engine::{Engine, EngineImage};
+use crate::layout::Tree;
 use crate::plan::{self, ImagePlan, Target};
 use crate::platform::Platform;
 use crate::progress::SharedProgress;
 use crate::report::result::{BaseReport, Built};
 use crate::sign::Attestation;
 use crate::smoke;
-use crate::state::{self, Remembered};
-use crate::verify::{self, Expectation, ImageUnderTest, Verdict};
+use crate::state::Remembered;
+use crate::verify::{Expectation, ImageUnderTest, Verdict};
 
 /// How often a solve that fails for a passing reason is tried.
 const ATTEMPTS: u32 = 3;
@@ -72,7 +70,7 @@ impl Build {
                 Err(error) => error,
             };
             // A failed build is one wherever it is tried; a builder that is gone says nothing about the build.
-            if self.context.cancel.is_cancelled() || builder.engine.answers().await {
+            if self.context.cancel.is_cancelled() || builder.daemon.answers().await {
                 return Err(error);
             }
             let reason = error.to_string().lines().next().unwrap_or_default().to_string();
@@ -101,18 +99,21 @@ impl Build {
             progress.step(&format!("on builder {}", builder.name));
         }
         let bases = self.bases_of(image, target, builder).await?;
-        let started = Timestamp::now().as_second();
-        let solved = {
-            let _permit = self.jobs.acquire().await?;
-            self.solve(job, &bases).await?
+        let incoming = Incoming::new(self, job, &bases.image)?;
+        let (solved, (remembered, unchanged), engine_image) = match builder.daemon.engine() {
+            Some(engine) => {
+                let (solved, arrived, image) = self.build_in(engine, job, &bases, incoming, slot).await?;
+                (solved, arrived, Some(image))
+            }
+            None => {
+                let receiver = Arc::new(Receiver::new(incoming));
+                let request = self.request(job, &bases, Some(receiver.clone()))?;
+                let solved = self.solve(job, &request).await;
+                drop(slot);
+                let (solved, arrived) = receiver.outcome(solved)?;
+                (solved, arrived, None)
+            }
         };
-        drop(slot);
-        let engine_image = builder
-            .engine
-            .inspect_image(&solved.image_id)
-            .await?
-            .ok_or_else(|| anyhow!("the engine has lost the image it just built: {}", solved.image_id))?;
-        let (remembered, unchanged) = self.ingest(job, &bases.image, &engine_image, started).await?;
         progress.step("verifying");
         let Remembered {
             manifest,
@@ -131,19 +132,13 @@ impl Build {
             })
             .await??
         };
-        let smoke = if self.options.smoke {
-            let identity = &self.settings.file.user;
-            smoke::smoke(
-                &builder.engine,
-                &engine_image.id,
-                target.platform,
-                identity,
-                progress.as_ref(),
-                &self.context.cancel,
-            )
-            .await?
-        } else {
-            Vec::new()
+        let smoke = match (builder.daemon.engine(), &engine_image) {
+            (Some(engine), Some(image)) if self.options.smoke => {
+                let identity = &self.settings.file.user;
+                let (progress, cancel) = (progress.as_ref(), &self.context.cancel);
+                smoke::smoke(engine, &image.id, target.platform, identity, progress, cancel).await?
+            }
+            _ => Vec::new(),
         };
         progress.step(if verdict.passed() {
             "verified"
@@ -154,7 +149,7 @@ impl Build {
             digest: manifest.digest().to_string(),
             builder: builder.name.clone(),
             emulated: target.platform != builder.native,
-            engine_image: target.engine_tag.clone(),
+            engine_image: engine_image.map(|_| target.engine_tag.clone()),
             base: BaseReport {
                 name: bases.image.name,
                 digest: bases.image.digest,
@@ -182,7 +177,40 @@ impl Build {
         })
     }
 
-    async fn solve(&self, job: Job<'_>, bases: &TargetBases) -> anyhow::Result<Solved> {
+    /// An engine keeps the image; it is exported from there.
+    async fn build_in(
+        &self,
+        engine: &Engine,
+        job: Job<'_>,
+        bases: &TargetBases,
+        incoming: Incoming,
+        slot: Slot,
+    ) -> anyhow::Result<(Solved, Arrived, EngineImage)> {
+        let request = self.request(job, bases, None)?;
+        let solved = self.solve(job, &request).await?;
+        drop(slot);
+        let image = engine
+            .inspect_image(&solved.image_id)
+            .await?
+            .ok_or_else(|| anyhow!("the engine has lost the image it just built: {}", solved.image_id))?;
+        let arrived = incoming.export(engine, &image).await?;
+        Ok((solved, arrived, image))
+    }
+
+    async fn solve(&self, job: Job<'_>, request: &SolveRequest) -> Result<Solved, SolveError> {
+        let Ok(_permit) = self.jobs.acquire().await else {
+            return Err(SolveError::Cancelled);
+        };
+        let cancel = self.context.cancel.clone();
+        buildkit::solve(&job.builder.daemon, request, job.progress.as_ref(), cancel).await
+    }
+
+    fn request(
+        &self,
+        job: Job<'_>,
+        bases: &TargetBases,
+        receiver: Option<Arc<dyn Receive>>,
+    ) -> anyhow::Result<SolveRequest> {
         let Job {
             builder, image, target, ..
         } = job;
@@ -195,17 +223,17 @@ impl Build {
         let mut build_args = image.build_args(
             &self.settings,
             &plan::Bases {
-                image: &base.engine_tag,
-                build: &bases.build.engine_tag,
-                runtime: bases.runtime.as_ref().map(|base| base.engine_tag.as_str()),
+                image: &base.from,
+                build: &bases.build.from,
+                runtime: bases.runtime.as_ref().map(|base| base.from.as_str()),
             },
         );
         build_args.extend(self.host.proxies.clone());
         let mut cache = target.cache.clone();
-        cache
-            .to
-            .retain(|entry| entry.kind.can_be_written_by(builder.engine.info()));
-        let request = SolveRequest {
+        cache.to.retain(|entry| entry.kind.can_be_written_by(&builder.daemon));
+        let all = [&bases.image, &bases.build].into_iter().chain(&bases.runtime);
+        let offered = all.filter_map(|base| Some((base.from.clone(), base.archive.clone()?)));
+        Ok(SolveRequest {
             context: image.context.clone(),
             dockerfile: DOCKERFILE.to_string(),
             platform: target.platform,
@@ -217,15 +245,10 @@ impl Build {
             cache,
             secrets: self.secrets()?,
             image_name: target.engine_tag.clone(),
+            receiver,
+            bases: offered.collect(),
             attempts: ATTEMPTS,
-        };
-        Ok(buildkit::solve(
-            &builder.engine,
-            &request,
-            job.progress.as_ref(),
-            self.context.cancel.clone(),
-        )
-        .await?)
+        })
     }
 
     fn secrets(&self) -> anyhow::Result<BTreeMap<String, SecretBytes>> {
@@ -238,76 +261,6 @@ impl Build {
             secrets.insert("pip_index".to_string(), SecretBytes(index.clone().into()));
         }
         Ok(secrets)
-    }
-
-    /// The target's image in the layout: as it was there, or exported and read in one pass. Says which.
-    async fn ingest(
-        self: &Arc<Self>,
-        job: Job<'_>,
-        base: &BaseImage,
-        engine_image: &EngineImage,
-        started: i64,
-    ) -> anyhow::Result<(Remembered, bool)> {
-        let Job {
-            builder,
-            image,
-            target,
-            progress,
-        } = job;
-        let name = format!("{}-{}", image.tag, target.platform.slug());
-        let key = state::key(&[
-            &engine_image.id,
-            &image.source_date_epoch.to_string(),
-            &base.diff_ids.join(" "),
-            &format!("{:?}", self.options.compression),
-        ]);
-        if let Some(remembered) = self.state.recall(&name, &key)
-            && self.layout.holds(&remembered.manifest)
-        {
-            return Ok((remembered, true));
-        }
-        let _permit = self.ingests.acquire().await?;
-        progress.step("exporting into the layout");
-        let export = SyncIoBridge::new(builder.engine.export(&engine_image.id));
-        let (build, progress) = (Arc::clone(self), Arc::clone(progress));
-        let (platform, epoch, size) = (target.platform, image.source_date_epoch, engine_image.size);
-        let base_diff_ids = base
-            .diff_ids
-            .iter()
-            .map(|d| d.parse())
-            .collect::<Result<Vec<Digest>, _>>()?;
-        let task = spawn_blocking(move || {
-            let options = IngestOptions {
-                platform,
-                base_diff_ids,
-                source_date_epoch: epoch,
-                compression: build.options.compression.into(),
-                labels: BTreeMap::new(),
-                expected_size: Some(size),
-                read: ReadOptions {
-                    keep: &verify::keeps,
-                    ..ReadOptions::default()
-                },
-            };
-            let ingested = layout::ingest(&build.layout, export, &options, progress.as_ref())?;
-            let remembered = Remembered {
-                manifest: ingested.manifest,
-                uncompressed_bytes: ingested.layers.iter().map(|l| l.uncompressed_size).sum(),
-                built: (started, Timestamp::now().as_second()),
-                tree: ingested.tree,
-            };
-            // A cache that cannot be written costs the next run an export, not this one its image.
-            if let Err(error) = build.state.remember(&name, key, &remembered) {
-                tracing::warn!(%error, "cannot remember what was built");
-            }
-            Ok::<_, layout::IngestError>(remembered)
-        });
-        let remembered = self
-            .context
-            .unless_cancelled(task)
-            .await??
-            .context("reading the image from the engine")?;
-        Ok((remembered, false))
     }
 
     /// The verdict on a target, and the bytes of its compressed layers.
