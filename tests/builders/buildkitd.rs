@@ -5,13 +5,15 @@
 
 use std::path::Path;
 
-use obgp_build::engine::{Address, Dialer, Endpoint, Origin};
-use serde_json::Value;
+use base64::Engine as _;
+use obgp_build::engine::{Address, Dialer, Endpoint, Engine, Origin};
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 
-use crate::project::Project;
-use crate::support::{Which, proxy};
+use crate::project::{Project, base_layer};
+use crate::support::registry::{PASSWORD, Registry, USER};
+use crate::support::{Which, address_for_containers, proxy};
 use crate::{build_until_under_way, each, report};
 
 /// Listens in `dir` as a buildkitd does, gRPC from the first byte on, and joins each connection to the engine's BuildKit.
@@ -76,7 +78,7 @@ async fn a_buildkitd_makes_what_an_engine_makes() {
     assert_eq!(each(&anew, "digest"), each(&engine, "digest"));
     // It keeps no images.
     assert!(each(&anew, "engine_image").iter().all(Value::is_null), "{anew:#}");
-    let modern = obgp_build::engine::Engine::connect(modern).await.unwrap();
+    let modern = Engine::connect(modern).await.unwrap();
     for distro in &project.distros {
         let name = format!("docker.io/obgp-test/ovn-bgp-agent:7.0.0-{distro}-amd64");
         assert_eq!(modern.inspect_image(&name).await.unwrap(), None);
@@ -130,10 +132,49 @@ async fn what_a_buildkitd_cannot_do_is_refused() {
     let (code, told) = refused(&["plan", "--cache-to", "type=inline"]);
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("no builder can write a cache of type=inline"), "{told}");
+}
 
-    // An image that only an engine could have.
-    let only = ["--distro", &project.distros[0]];
-    let (code, told) = refused(&[&["build", "--base", "127.0.0.1:9/none:here"], &only[..]].concat());
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("tried the registry, for 127.0.0.1:9/none:here"), "{told}");
+/// A base of a registry's is pulled by the buildkitd itself, by the digest and with the login that we have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_buildkitd_pulls_a_base() {
+    let Some(modern) = Which::Modern.endpoint() else { return };
+    let registry = Registry::start(base_layer()).await;
+    let host = format!("{}:{}", address_for_containers(), registry.port);
+    let base = format!("{host}/test/base:1");
+    let dir = tempfile::tempdir().unwrap();
+    let login = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
+    let config = json!({"auths": {host.as_str(): {"auth": login}}}).to_string();
+    std::fs::write(dir.path().join("config.json"), config).unwrap();
+    let project = Project::new(&[&modern]);
+    project.builder("bare", &start(&modern, dir.path()).address.to_string(), "");
+    project.builder("engine", &modern.address.to_string(), "");
+    let run = |command: &str, builder: &str, base: &str| {
+        let of = [command, "--base", base, "--distro", &project.distros[0]];
+        let mut command = project.command(&of);
+        command.args(["--builder", builder, "--plain-http", "--json", "--progress", "quiet"]);
+        command.env("DOCKER_CONFIG", dir.path());
+        if of[0] == "build" {
+            command.arg("--output").arg(project.output(builder));
+        }
+        command.output().unwrap()
+    };
+
+    let bare = report(&run("build", "bare", &base));
+    let engine = report(&run("build", "engine", &base));
+    let of = |report: &Value, field: &str| report["images"][0]["platforms"][0][field].clone();
+    assert!(of(&bare, "digest").is_string(), "{bare:#}");
+    assert_eq!(of(&bare, "digest"), of(&engine, "digest"));
+    assert_eq!(of(&bare, "base"), of(&engine, "base"));
+
+    // One that nobody has.
+    let none = run("build", "bare", &format!("{host}/test/none:1"));
+    let told = String::from_utf8_lossy(&none.stdout).into_owned();
+    assert_eq!(none.status.code(), Some(1), "{told}");
+    assert!(told.contains("tried the registry, for"), "{told}");
+
+    let plan: Value = serde_json::from_slice(&run("plan", "engine", &base).stdout).unwrap();
+    let engine = Engine::connect(modern).await.unwrap();
+    let pulled = plan["images"][0]["targets"][0]["base"]["engine_tag"].as_str().unwrap();
+    assert!(engine.remove_image(pulled).await.unwrap(), "{plan:#}");
+    project.clean().await;
 }

@@ -86,9 +86,7 @@ impl Project {
 
     /// Into the tool's cache, from where each engine gets them when it is its turn.
     fn write_bases(&self) {
-        let commands = ["mkdir", "ln", "sed", "chmod"];
-        let scripts = [("bin/python3", "#!/bin/sh\n"), ("bin/visudo", "#!/bin/sh\n")];
-        let layer = busybox_layer_with(&commands, &scripts);
+        let layer = base_layer();
         for distro in &self.distros {
             let dir = self.cache().join("bases").join(format!("{distro}-amd64"));
             std::fs::create_dir_all(&dir).unwrap();
@@ -150,8 +148,11 @@ impl Project {
             .stdin(Stdio::null());
         if !args.contains(&"doctor") {
             command
-                .args(["--bootstrap", "always", "--locked", "--runtime-binary"])
+                .args(["--locked", "--runtime-binary"])
                 .arg(format!("{PLATFORM}={}", busybox().display()));
+            if !args.contains(&"--base") {
+                command.args(["--bootstrap", "always"]);
+            }
         }
         command
     }
@@ -185,6 +186,13 @@ impl Project {
 
 fn base_name(distro: &str) -> String {
     format!("obgp-build/base:{distro}-amd64-bootstrap")
+}
+
+/// As much of a distro as the project's Dockerfile needs with these steps.
+pub fn base_layer() -> Vec<u8> {
+    let commands = ["mkdir", "ln", "sed", "chmod"];
+    let scripts = [("bin/python3", "#!/bin/sh\n"), ("bin/visudo", "#!/bin/sh\n")];
+    busybox_layer_with(&commands, &scripts)
 }
 
 fn digest_of(bytes: &[u8]) -> String {
