@@ -35,7 +35,7 @@ pub enum StoreError {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("{} is in use by another process; wait for it, or choose another --output", .0.display())]
+    #[error("{} is in use by another process; wait for it, or choose another directory", .0.display())]
     Locked(PathBuf),
     #[error("{} is not an OCI image layout: {reason}", path.display())]
     NotALayout { path: PathBuf, reason: String },

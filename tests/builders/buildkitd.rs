@@ -132,6 +132,16 @@ async fn what_a_buildkitd_cannot_do_is_refused() {
     let (code, told) = refused(&["plan", "--cache-to", "type=inline"]);
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("no builder can write a cache of type=inline"), "{told}");
+
+    let doctor = project.command(&["doctor", "--json"]).output().unwrap();
+    let doctor: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let found = |check: &str| {
+        let findings = doctor["findings"].as_array().unwrap();
+        let finding = findings.iter().find(|finding| finding["check"] == check);
+        finding.unwrap()["found"].as_str().unwrap().to_string()
+    };
+    assert!(found("engine").starts_with("builder bare: buildkitd "), "{doctor:#}");
+    assert!(found("image store").contains("none"), "{doctor:#}");
 }
 
 /// A base of a registry's is pulled by the buildkitd itself, by the digest and with the login that we have.

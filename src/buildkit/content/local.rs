@@ -36,8 +36,8 @@ struct Written {
 
 #[derive(Debug, thiserror::Error)]
 pub enum LocalCacheError {
-    #[error("the cache in {directory}: {source}", directory = directory.display())]
-    Open { directory: PathBuf, source: StoreError },
+    #[error("the local cache cannot be written: {0}")]
+    Store(#[from] StoreError),
     #[error("the cache in {directory} was not written, though the build went well", directory = directory.display())]
     NotWritten { directory: PathBuf },
 }
@@ -52,13 +52,9 @@ impl LocalCaches {
             let mut entry = entry.clone();
             if entry.kind == CacheType::Local {
                 let (directory, tag) = place(&mut entry, "dest");
-                let fails = |source| LocalCacheError::Open {
-                    directory: directory.clone(),
-                    source,
-                };
                 let layout = match layouts.get(&directory) {
                     Some(layout) => Arc::clone(layout),
-                    None => Arc::new(Layout::open_or_create(&directory).map_err(fails)?),
+                    None => Arc::new(Layout::open_or_create(&directory)?),
                 };
                 opened.offer(&mut entry, "dest", &layout);
                 layouts.insert(directory, Arc::clone(&layout));
@@ -109,12 +105,11 @@ impl LocalCaches {
     pub fn finish(&self, manifest: Option<&str>) -> Result<(), LocalCacheError> {
         let manifest: Option<Descriptor> = manifest.and_then(|json| serde_json::from_str(json).ok());
         for Written { layout, tag } in &self.written {
-            let directory = layout.root().to_path_buf();
             let Some(manifest) = manifest.as_ref().filter(|manifest| layout.has(manifest)) else {
+                let directory = layout.root().to_path_buf();
                 return Err(LocalCacheError::NotWritten { directory });
             };
-            let fails = |source| LocalCacheError::Open { directory, source };
-            layout.set_tag(tag, manifest).map_err(fails)?;
+            layout.set_tag(tag, manifest)?;
         }
         Ok(())
     }
