@@ -151,7 +151,7 @@ pub struct BuildOptions {
     /// Run every build step again
     #[arg(long)]
     pub no_cache: bool,
-    /// Run the built image on the engine too: the agent, its imports, its sudo rights, read-only root
+    /// Run the built image on the engine too (a buildkitd runs none): the agent, its imports, its sudo rights, read-only root
     #[arg(long)]
     pub smoke: bool,
     /// Compression of the layers

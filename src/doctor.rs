@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::builders::{Builder, Builders};
+use crate::buildkit::Daemon;
 use crate::config::file::{BuildFile, Family};
 use crate::engine::{ImageStore, Origin};
 use crate::host::Host;
@@ -73,11 +74,14 @@ pub async fn examine(file: &BuildFile, host: &Host, output: &Path) -> Vec<Findin
     findings.push(proxies(host));
     findings.extend(network(file, host).await);
     findings.push(disk("disk: output", output));
-    let local = builders.iter().flat_map(|b| b.members());
-    for builder in local.filter(|b| b.engine.endpoint().is_local()) {
-        let mut found = disk("disk: engine", Path::new(&builder.engine.info().data_root));
-        name(&mut found, builder, file);
-        findings.push(found);
+    for builder in builders.iter().flat_map(|b| b.members()) {
+        // A buildkitd does not say where its data lies.
+        let local = builder.daemon.engine().filter(|engine| engine.endpoint().is_local());
+        if let Some(engine) = local {
+            let mut found = disk("disk: engine", Path::new(&engine.info().data_root));
+            name(&mut found, builder, file);
+            findings.push(found);
+        }
     }
     findings.push(identity(file));
     findings
@@ -87,7 +91,7 @@ pub async fn examine(file: &BuildFile, host: &Host, output: &Path) -> Vec<Findin
 async fn examine_builders(builders: &Builders, file: &BuildFile) -> Vec<Finding> {
     let mut findings = Vec::new();
     for builder in builders.members() {
-        let mut found = examine_engine(builder);
+        let mut found = examine_builder(builder);
         found.iter_mut().for_each(|finding| name(finding, builder, file));
         findings.extend(found);
     }
@@ -112,36 +116,32 @@ fn name(finding: &mut Finding, builder: &Builder, file: &BuildFile) {
     }
 }
 
-fn examine_engine(builder: &Builder) -> Vec<Finding> {
-    let info = builder.engine.info();
-    let endpoint = builder.engine.endpoint();
+fn examine_builder(builder: &Builder) -> Vec<Finding> {
+    let endpoint = builder.daemon.endpoint();
     // Which builder it is stands before it already.
     let at = match endpoint.origin {
         Origin::Builder(_) => endpoint.address.to_string(),
         _ => endpoint.to_string(),
     };
-    vec![
-        finding(
-            "engine",
-            Status::Ok,
-            format!("{} (API {}) at {}", info.version, info.api_version, at),
-            None,
-        ),
-        finding(
-            "image store",
-            Status::Ok,
-            match info.store {
+    let (who, store) = match &builder.daemon {
+        Daemon::Engine(engine) => {
+            let info = engine.info();
+            let store = match info.store {
                 ImageStore::Classic => "classic: one platform per tag, bases get a tag per platform",
                 ImageStore::Containerd => "containerd",
-            },
-            None,
+            };
+            (format!("{} (API {})", info.version, info.api_version), store)
+        }
+        Daemon::Buildkitd(buildkitd) => (
+            format!("buildkitd {}", buildkitd.version()).trim_end().to_string(),
+            "none: bases go with each build, the image comes back with it; no --smoke there",
         ),
-        finding(
-            "BuildKit",
-            Status::Ok,
-            format!("answers; builds {}", join(&builder.platforms)),
-            None,
-        ),
+    };
+    let builds = format!("answers; builds {}", join(&builder.platforms));
+    vec![
+        finding("engine", Status::Ok, format!("{who} at {at}"), None),
+        finding("image store", Status::Ok, store, None),
+        finding("BuildKit", Status::Ok, builds, None),
     ]
 }
 
@@ -156,18 +156,12 @@ fn emulation(builders: &Builders, wanted: &[Platform]) -> Finding {
         .members()
         .iter()
         .filter(|b| !b.lacks.is_empty())
-        .map(|b| {
-            format!(
-                "builder {} lists {}, which its engine cannot run",
-                b.name,
-                join(&b.lacks)
-            )
-        })
+        .map(|b| format!("builder {} lists {}, which it cannot run", b.name, join(&b.lacks)))
         .collect();
     let (status, found) = match (lacking.as_slice(), listed.is_empty()) {
         ([], true) => return finding("emulation", Status::Ok, "every platform of build.toml can be run", None),
         ([], false) => (Status::Warn, listed.join("; ")),
-        (lacking, _) => (Status::Missing, format!("no engine can run {}", join(lacking))),
+        (lacking, _) => (Status::Missing, format!("no builder can run {}", join(lacking))),
     };
     finding(
         "emulation",

@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use crate::base;
 use crate::base::resolve::{self, BasePlan};
 use crate::builders::{Absent, Builder, Builders, NoBuilder};
+use crate::buildkit::Daemon;
 use crate::buildkit::cache::{Cache, CacheType};
 use crate::config::file::ConfigError;
 use crate::config::{Distro, Settings, settings};
-use crate::engine::{Engine, EngineError};
+use crate::engine::EngineError;
 use crate::host::Host;
 use crate::lock::{self, LockError, LockRequest};
 use crate::platform::Platform;
@@ -37,13 +38,16 @@ pub struct Plan {
     pub images: Vec<ImagePlan>,
 }
 
-/// An engine that builds.
+/// An engine or a buildkitd that builds.
 #[derive(Clone, Debug, Serialize)]
 pub struct BuilderPlan {
     pub name: String,
+    pub kind: BuilderKind,
     pub endpoint: String,
     pub version: String,
-    pub store: String,
+    /// The engine's image store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
     /// What it runs without emulation.
     pub native: Platform,
     /// What it may be given.
@@ -52,14 +56,46 @@ pub struct BuilderPlan {
     pub slots: usize,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BuilderKind {
+    /// Docker's.
+    Engine,
+    Buildkitd,
+}
+
+impl BuilderKind {
+    /// As JSON has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Buildkitd => "buildkitd",
+        }
+    }
+}
+
+impl BuilderPlan {
+    /// `engine 28.5.2`; whoever does not say its version is called by its kind alone.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.kind.name(), self.version).trim_end().to_string()
+    }
+}
+
 impl From<&Builder> for BuilderPlan {
     fn from(builder: &Builder) -> Self {
-        let info = builder.engine.info();
+        let (kind, version, store) = match &builder.daemon {
+            Daemon::Engine(engine) => {
+                let info = engine.info();
+                (BuilderKind::Engine, info.version.clone(), Some(info.store.to_string()))
+            }
+            Daemon::Buildkitd(buildkitd) => (BuilderKind::Buildkitd, buildkitd.version().to_string(), None),
+        };
         Self {
             name: builder.name.clone(),
-            endpoint: builder.engine.endpoint().to_string(),
-            version: info.version.clone(),
-            store: info.store.to_string(),
+            kind,
+            endpoint: builder.daemon.endpoint().to_string(),
+            version,
+            store,
             native: builder.native,
             platforms: builder.platforms.clone(),
             slots: builder.slots,
@@ -138,9 +174,7 @@ pub enum PlanError {
     #[error(transparent)]
     NoBuilder(#[from] NoBuilder),
     #[error(
-        "no builder can write a cache of type={}: that takes an engine with the containerd image store \
-         (Docker 25 or later, \"features\": {{\"containerd-snapshotter\": true}} in its daemon.json)",
-        kind.name()
+        "no builder can write a cache of type={}: that takes {}", kind.name(), cache::takes(*kind)
     )]
     CacheExport { kind: CacheType },
 }
@@ -164,7 +198,7 @@ pub async fn plan(settings: &Settings, builders: &Builders, around: Surroundings
     for builder in builders.members().iter().filter(|b| !b.lacks.is_empty()) {
         let lacks: Vec<String> = builder.lacks.iter().map(Platform::to_string).collect();
         around.progress.note(&format!(
-            "warning: builder {} is given no {}, which build.toml lists for it: its engine cannot run that. \
+            "warning: builder {} is given no {}, which build.toml lists for it: it cannot run that. \
              `obgp-build doctor` prints the command that registers emulation",
             builder.name,
             lacks.join(", ")
@@ -229,15 +263,15 @@ async fn plan_image(
     };
     let mut targets = Vec::new();
     for (platform, builder) in settings.platforms.iter().zip(builders) {
-        let (engine, native) = (&builder.engine, builder.native);
+        let (daemon, native) = (&builder.daemon, builder.native);
         targets.push(Target {
             platform: *platform,
             builder: builder.name.clone(),
             engine_tag: engine_tag(&image_name, *platform),
-            base: resolve::plan(engine, &request, *platform).await?,
-            build_base: resolve::plan(engine, &request, native).await?,
+            base: resolve::plan(daemon, &request, *platform).await?,
+            build_base: resolve::plan(daemon, &request, native).await?,
             emulated: *platform != native,
-            runtime: plan_runtime(settings, engine, *platform, native, &cache).await?,
+            runtime: plan_runtime(settings, daemon, *platform, native, &cache).await?,
             cache: settings.cache.for_target(name, *platform),
         });
     }
@@ -271,7 +305,7 @@ async fn plan_image(
 /// The program that was given for the platform, or the sources and what they are compiled on.
 async fn plan_runtime(
     settings: &Settings,
-    engine: &Engine,
+    daemon: &Daemon,
     platform: Platform,
     native: Platform,
     cache: &Path,
@@ -289,7 +323,7 @@ async fn plan_runtime(
     };
     let sources = context::sources(&settings.file.root)?;
     Ok(RuntimePlan::Compiled {
-        base: resolve::plan(engine, &request, native).await?,
+        base: resolve::plan(daemon, &request, native).await?,
         sources_digest: format!("sha256:{}", hex::encode(Sha256::digest(&sources))),
     })
 }

@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use obgp_build::buildkit::{self, SolveError};
+use obgp_build::buildkit::{self, Daemon, SolveError};
 use obgp_build::engine::{ContainerSpec, ImageStore};
 use obgp_build::platform::{Architecture, Platform};
 use obgp_build::progress::Silent;
@@ -40,7 +40,7 @@ on_both_engines!(
 );
 
 async fn solve(lab: &Lab, request: &buildkit::SolveRequest) -> Result<buildkit::Solved, SolveError> {
-    buildkit::solve(&lab.engine, request, &Silent, CancellationToken::new()).await
+    buildkit::solve(&lab.engine.clone().into(), request, &Silent, CancellationToken::new()).await
 }
 
 async fn an_engine_tells_what_it_is(lab: Arc<Lab>) {
@@ -48,7 +48,7 @@ async fn an_engine_tells_what_it_is(lab: Arc<Lab>) {
     assert!(info.version.starts_with(|c: char| c.is_ascii_digit()), "{info:?}");
     assert_eq!(info.os, "linux");
     assert!(info.data_root.starts_with('/'), "{info:?}");
-    let platforms = lab.engine.worker_platforms().await.unwrap();
+    let platforms = Daemon::from(lab.engine.clone()).platforms().await.unwrap();
     assert!(platforms.contains(&host_platform().to_string()), "{platforms:?}");
     assert_eq!(lab.engine.inspect_image("obgp-test/no-such-image").await.unwrap(), None);
 }
@@ -160,9 +160,14 @@ async fn a_failed_step_is_explained(lab: Arc<Lab>) {
     let mut request = lab.request(&dockerfile, &[]);
     request.no_cache = true;
     let recorder = Recorder::default();
-    let error = buildkit::solve(&lab.engine, &request, &recorder, CancellationToken::new())
-        .await
-        .unwrap_err();
+    let error = buildkit::solve(
+        &lab.engine.clone().into(),
+        &request,
+        &recorder,
+        CancellationToken::new(),
+    )
+    .await
+    .unwrap_err();
     let SolveError::Failed(failure) = &error else {
         panic!("{error:?}");
     };
@@ -192,9 +197,14 @@ async fn a_step_that_failed_for_the_network_is_tried_again(lab: Arc<Lab>) {
     let mut request = lab.request(&format!("FROM {base}\nRUN echo \"{said}\"; exit 100\n"), &[]);
     request.attempts = 2;
     let recorder = Recorder::default();
-    let error = buildkit::solve(&lab.engine, &request, &recorder, CancellationToken::new())
-        .await
-        .unwrap_err();
+    let error = buildkit::solve(
+        &lab.engine.clone().into(),
+        &request,
+        &recorder,
+        CancellationToken::new(),
+    )
+    .await
+    .unwrap_err();
     assert!(error.is_transient() && error.to_string().contains(said), "{error}");
     let notes = recorder.notes.lock().unwrap();
     assert!(
@@ -237,7 +247,7 @@ async fn a_cancelled_solve_stops_on_the_engine(lab: Arc<Lab>) {
     let recorder = Arc::new(Recorder::default());
     let solving = tokio::spawn({
         let (engine, cancel, recorder) = (lab.engine.clone(), cancel.clone(), recorder.clone());
-        async move { buildkit::solve(&engine, &request, recorder.as_ref(), cancel).await }
+        async move { buildkit::solve(&engine.into(), &request, recorder.as_ref(), cancel).await }
     });
     until("the step runs", || {
         recorder.lines.lock().unwrap().contains(&"asleep".to_string())
@@ -258,7 +268,7 @@ async fn a_dropped_solve_stops_on_the_engine(lab: Arc<Lab>) {
     request.no_cache = true;
     let solving = tokio::spawn({
         let engine = lab.engine.clone();
-        async move { buildkit::solve(&engine, &request, &Silent, CancellationToken::new()).await }
+        async move { buildkit::solve(&engine.into(), &request, &Silent, CancellationToken::new()).await }
     });
     until("the step runs", || is_running(seconds)).await;
     solving.abort();

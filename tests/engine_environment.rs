@@ -75,7 +75,7 @@ fn a_build_goes_through_ssh_and_docker_s_dial_stdio() {
         support::on_endpoint(at("ssh://me@far.example:2222"), async |lab| {
             let base = lab.shell_image().await;
             let request = lab.request(&format!("FROM {base}\nCOPY f /\n"), &[("f", &"x".repeat(5 << 20))]);
-            buildkit::solve(&lab.engine, &request, &Silent, CancellationToken::new())
+            buildkit::solve(&lab.engine.clone().into(), &request, &Silent, CancellationToken::new())
                 .await
                 .unwrap();
         })
@@ -125,7 +125,13 @@ async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Re
                 registry.failing.store(false, Ordering::Relaxed);
             }
         });
-        let solved = buildkit::solve(&lab.engine, &request, recorder.as_ref(), CancellationToken::new()).await;
+        let solved = buildkit::solve(
+            &lab.engine.clone().into(),
+            &request,
+            recorder.as_ref(),
+            CancellationToken::new(),
+        )
+        .await;
         mend.abort();
         solved.unwrap();
         assert!(registry.refused.load(Ordering::Relaxed) > 0);
@@ -147,7 +153,7 @@ async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Re
                 pulled.repo_digests.iter().for_each(|digest| lab.will_remove(digest));
                 let mut request = lab.request(&format!("FROM {name}\nCOPY Dockerfile /\n"), &[]);
                 request.platform = platform;
-                let solved = buildkit::solve(&lab.engine, &request, &Silent, CancellationToken::new())
+                let solved = buildkit::solve(&lab.engine.clone().into(), &request, &Silent, CancellationToken::new())
                     .await
                     .unwrap();
                 let built = lab.engine.inspect_image_for(&solved.image_id, platform).await.unwrap();

@@ -13,7 +13,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use obgp_build::buildkit;
+use obgp_build::buildkit::{self, Daemon};
 use obgp_build::engine::endpoint::{Endpoint, Settings};
 use obgp_build::engine::{Address, Engine, Origin};
 use obgp_build::progress::Silent;
@@ -38,7 +38,7 @@ async fn tls_with_client_certificates_carries_a_build() {
     support::on_endpoint(endpoint, async |lab| {
         let base = lab.shell_image().await;
         let request = lab.request(&format!("FROM {base}\nCOPY f /\n"), &[("f", &"x".repeat(5 << 20))]);
-        buildkit::solve(&lab.engine, &request, &Silent, CancellationToken::new())
+        buildkit::solve(&lab.engine.clone().into(), &request, &Silent, CancellationToken::new())
             .await
             .unwrap();
     })
@@ -133,7 +133,7 @@ async fn a_broken_connection_is_tried_again(which: Which) {
         };
         let solving = tokio::spawn({
             let (engine, recorder) = (lab.engine.clone(), recorder.clone());
-            async move { buildkit::solve(&engine, &request, recorder.as_ref(), CancellationToken::new()).await }
+            async move { buildkit::solve(&engine.into(), &request, recorder.as_ref(), CancellationToken::new()).await }
         });
         while runs() == 0 {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -195,7 +195,7 @@ async fn an_engine_that_cannot_do_it_is_told_as_such() {
     assert!(error.contains("no Docker engine"), "{error}");
 
     let engine = Engine::connect(stranger("1.41", dir.path())).await.unwrap();
-    let error = engine.worker_platforms().await.unwrap_err().to_string();
+    let error = Daemon::from(engine.clone()).platforms().await.unwrap_err().to_string();
     assert!(
         error.contains("does not speak BuildKit") && error.contains("page not found"),
         "{error}"

@@ -71,7 +71,7 @@ async fn built(lab: &Lab, base: &[u8], layout: &Path) -> Ingested {
     lab.engine.load(futures_util::stream::iter(chunks)).await.unwrap();
     let mut request = lab.request(&format!("FROM {name}{DOCKERFILE}"), &FILES);
     request.no_cache = true;
-    buildkit::solve(&lab.engine, &request, &Silent, CancellationToken::new())
+    buildkit::solve(&lab.engine.clone().into(), &request, &Silent, CancellationToken::new())
         .await
         .unwrap();
     taken(lab, &request.image_name, base, layout).await

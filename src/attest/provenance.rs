@@ -189,7 +189,7 @@ fn predicate<'a>(
                 id: run.builder_id,
                 version: BTreeMap::from([
                     ("obgp-build", env!("CARGO_PKG_VERSION")),
-                    ("engine", run.builder.version.as_str()),
+                    (run.builder.kind.name(), run.builder.version.as_str()),
                 ]),
             },
             metadata: Metadata {

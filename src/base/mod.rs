@@ -1,10 +1,11 @@
 //! A distro and a platform -> a base image in the engine: there already, pulled from a registry, or made from the distro's
-//! own archive.
+//! own archive. Or for a buildkitd, in its reach.
 
 mod archive;
 pub mod bootstrap;
 pub mod cache;
 mod keyring;
+mod offer;
 mod process;
 pub mod resolve;
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{Distro, Family};
 use crate::engine::EngineError;
 use crate::platform::{Architecture, Platform};
+use crate::registry::RegistryError;
 
 /// The archive that serves `architecture`: the site's mirror, or the distro's own.
 pub fn mirror(distro: &Distro, architecture: Architecture) -> &str {
@@ -88,6 +90,8 @@ pub enum BaseError {
     },
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     #[error("interrupted")]
     Cancelled,
 }

@@ -1,9 +1,11 @@
 //! Where a target's base comes from: the engine has it, a registry serves it, or the archive makes it.
 //!
 //! Planning only asks; [`provide`] acts. Either way the base ends up in the engine under a tag of its own per
-//! architecture, because a tag of the classic store holds one platform.
+//! architecture, because a tag of the classic store holds one platform. For a buildkitd, which keeps no images, see
+//! [`super::offer`].
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -11,12 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::bootstrap::{self, BootstrapRequest};
 use super::cache::{self, BaseArchive};
-use super::{Attempt, BaseError};
+use super::{Attempt, BaseError, offer};
+use crate::buildkit::{Daemon, ImageArchive};
 use crate::cli::BootstrapMode;
 use crate::config::Distro;
 use crate::engine::{Engine, EngineError, EngineImage};
 use crate::platform::Platform;
 use crate::progress::Progress;
+use crate::registry::Registries;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -36,23 +40,25 @@ pub struct BasePlan {
     pub origin: Origin,
     /// What `org.opencontainers.image.base.name` will say.
     pub name: String,
-    /// The tag in the engine that the build starts from.
+    /// The tag in the engine that the build starts from; what `FROM` says to a buildkitd.
     pub engine_tag: String,
     /// Where the engine has it under now, if it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine_image: Option<String>,
 }
 
-/// A base that is in the engine.
+/// A base that a build can start from.
 #[derive(Clone, Debug)]
 pub struct BaseImage {
     /// For `FROM`.
-    pub engine_tag: String,
+    pub from: String,
     pub name: String,
     /// Digest of the manifest or index in the registry; of the archive's manifest for a bootstrapped one.
     pub digest: Option<String>,
     /// Its layers: they keep their bytes in the image.
     pub diff_ids: Vec<String>,
+    /// What a buildkitd reads it out of, where it cannot pull it.
+    pub archive: Option<Arc<ImageArchive>>,
 }
 
 /// What is asked for, for one distro.
@@ -81,13 +87,20 @@ impl Request<'_> {
     }
 
     /// The reference in a registry that the base has, or would have.
-    fn reference(&self) -> &str {
+    pub(super) fn reference(&self) -> &str {
         self.base.unwrap_or(&self.distro.base)
     }
 }
 
 /// Decides where the base comes from. Asks the engine only: whether a registry answers is found out by [`provide`].
-pub async fn plan(engine: &Engine, request: &Request<'_>, platform: Platform) -> Result<BasePlan, EngineError> {
+pub async fn plan(daemon: &Daemon, request: &Request<'_>, platform: Platform) -> Result<BasePlan, EngineError> {
+    match daemon {
+        Daemon::Engine(engine) => plan_in(engine, request, platform).await,
+        Daemon::Buildkitd(_) => Ok(offer::plan(request, platform)),
+    }
+}
+
+async fn plan_in(engine: &Engine, request: &Request<'_>, platform: Platform) -> Result<BasePlan, EngineError> {
     let planned = |origin, name: &str, engine_tag: &str, found: Option<&EngineImage>| BasePlan {
         platform,
         origin,
@@ -125,12 +138,13 @@ pub async fn plan(engine: &Engine, request: &Request<'_>, platform: Platform) ->
     })
 }
 
-/// Puts a planned base into the engine, and says what it is. With `--bootstrap auto` a registry that does not answer
+/// Puts a planned base into the engine, or in reach of the buildkitd, and says what it is. With `--bootstrap auto` a registry that does not answer
 /// leads to the archive; when that fails too, the error tells of both.
 pub async fn provide(
-    engine: &Engine,
+    daemon: &Daemon,
     request: &Request<'_>,
     plan: &BasePlan,
+    registries: &Registries,
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<BaseImage, BaseError> {
@@ -145,14 +159,14 @@ pub async fn provide(
             super::mirror(request.distro, plan.platform.architecture())
         )
     };
-    match plan.origin {
-        Origin::Engine => found(engine, request, plan).await,
-        Origin::Bootstrap => match make(engine, request, plan, progress, cancel).await {
+    match (plan.origin, daemon.engine()) {
+        (Origin::Engine, Some(engine)) => found(engine, request, plan).await,
+        (Origin::Engine, None) | (Origin::Bootstrap, _) => match make(daemon, request, plan, progress, cancel).await {
             Err(error @ BaseError::Unreachable { .. }) => Err(no_base(vec![Attempt::new(archive(), &error)])),
             done => done,
         },
-        Origin::Registry => {
-            let error = match pull(engine, request, plan, progress, cancel).await {
+        (Origin::Registry, _) => {
+            let error = match pull(daemon, request, plan, registries, progress, cancel).await {
                 Err(error) if !matches!(error, BaseError::Cancelled) => error,
                 done => return done,
             };
@@ -169,7 +183,7 @@ pub async fn provide(
                 engine_tag: bootstrap::engine_tag(request.distro_name, plan.platform),
                 ..plan.clone()
             };
-            match make(engine, request, &plan, progress, cancel).await {
+            match make(daemon, request, &plan, progress, cancel).await {
                 Err(error) if !matches!(error, BaseError::Cancelled) => {
                     Err(no_base(vec![registry, Attempt::new(archive(), &error)]))
                 }
@@ -180,22 +194,32 @@ pub async fn provide(
 }
 
 async fn pull(
-    engine: &Engine,
+    daemon: &Daemon,
     request: &Request<'_>,
     plan: &BasePlan,
+    registries: &Registries,
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<BaseImage, BaseError> {
-    progress.step(&format!("pulling {}", request.reference()));
-    tokio::select! {
-        pulled = engine.pull(request.reference(), plan.platform, &plan.engine_tag, progress) => pulled?,
-        () = cancel.cancelled() => return Err(BaseError::Cancelled),
+    let pulling = async {
+        let Some(engine) = daemon.engine() else {
+            progress.step(&format!("asking the registry for {}", request.reference()));
+            return offer::from_registry(request, plan, registries).await;
+        };
+        progress.step(&format!("pulling {}", request.reference()));
+        engine
+            .pull(request.reference(), plan.platform, &plan.engine_tag, progress)
+            .await?;
+        found(engine, request, plan).await
     };
-    found(engine, request, plan).await
+    tokio::select! {
+        pulled = pulling => pulled,
+        () = cancel.cancelled() => Err(BaseError::Cancelled),
+    }
 }
 
 async fn make(
-    engine: &Engine,
+    daemon: &Daemon,
     request: &Request<'_>,
     plan: &BasePlan,
     progress: &dyn Progress,
@@ -209,8 +233,13 @@ async fn make(
         refresh: false,
     };
     let archive = bootstrap::bootstrap(&what, progress, cancel).await?;
-    load(engine, &archive, progress).await?;
-    found(engine, request, plan).await
+    match daemon {
+        Daemon::Engine(engine) => {
+            load(engine, &archive, progress).await?;
+            found(engine, request, plan).await
+        }
+        Daemon::Buildkitd(_) => offer::from_archive(plan, &archive),
+    }
 }
 
 /// Loads a bootstrapped base into the engine, under its own tag.
@@ -247,9 +276,10 @@ async fn found(engine: &Engine, request: &Request<'_>, plan: &BasePlan) -> Resul
             cache::find(request.cache, request.distro_name, plan.platform, &image.diff_ids).map(|base| base.digest)
         });
     Ok(BaseImage {
-        engine_tag: plan.engine_tag.clone(),
+        from: plan.engine_tag.clone(),
         name: plan.name.clone(),
         digest,
         diff_ids: image.diff_ids,
+        archive: None,
     })
 }

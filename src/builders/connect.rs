@@ -1,9 +1,9 @@
-//! An entry of build.toml, or the environment -> a builder: its engine connected, its platforms known.
+//! An entry of build.toml, or the environment -> a builder: its engine or buildkitd connected, its platforms known.
 
 use std::path::Path;
 
 use super::{Absent, Builder};
-use crate::buildkit;
+use crate::buildkit::{Buildkitd, Daemon};
 use crate::config::builders::BuilderEntry;
 use crate::config::file::ConfigError;
 use crate::engine::{Endpoint, Engine, EngineError};
@@ -19,14 +19,10 @@ pub enum ConnectError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(
-        "the engine at {endpoint} runs {os}/{architecture}; bases and builder stages exist for linux/amd64 and linux/arm64"
+        "what answers at {endpoint} runs {platform}; bases and builder stages exist for linux/amd64 and linux/arm64"
     )]
-    ForeignEngine {
-        endpoint: String,
-        os: String,
-        architecture: String,
-    },
-    #[error("its platforms in build.toml are {listed}, but the engine at {endpoint} runs {known}")]
+    ForeignMachine { endpoint: String, platform: String },
+    #[error("its platforms in build.toml are {listed}, but what answers at {endpoint} runs {known}")]
     NoPlatform {
         endpoint: String,
         listed: String,
@@ -62,25 +58,16 @@ pub(super) async fn of_the_environment(slots: usize) -> Result<Builder, ConnectE
 }
 
 async fn connect(name: &str, endpoint: Endpoint, slots: usize) -> Result<Builder, ConnectError> {
-    let engine = match Engine::connect(endpoint.clone()).await {
-        Err(EngineError::Unreachable { .. }) if buildkit::is_buildkitd(&endpoint.address).await => {
-            return Err(EngineError::Buildkitd {
-                endpoint: endpoint.to_string(),
-            }
-            .into());
-        }
-        connected => connected?,
+    let daemon = find(&endpoint).await?;
+    let runs = daemon.platforms().await?;
+    let own = match daemon.engine().map(|engine| engine.info()) {
+        Some(info) => format!("{}/{}", info.os, info.architecture),
+        None => runs.first().cloned().unwrap_or_default(),
     };
-    let info = engine.info();
-    let native: Platform =
-        format!("{}/{}", info.os, info.architecture)
-            .parse()
-            .map_err(|_| ConnectError::ForeignEngine {
-                endpoint: endpoint.to_string(),
-                os: info.os.clone(),
-                architecture: info.architecture.clone(),
-            })?;
-    let runs = engine.worker_platforms().await?;
+    let native: Platform = own.parse().map_err(|_| ConnectError::ForeignMachine {
+        endpoint: endpoint.to_string(),
+        platform: own,
+    })?;
     // It runs its own, whatever it says.
     let mut platforms = vec![native];
     platforms.extend(
@@ -90,7 +77,7 @@ async fn connect(name: &str, endpoint: Endpoint, slots: usize) -> Result<Builder
     );
     Ok(Builder {
         name: name.to_string(),
-        engine,
+        daemon,
         native,
         platforms,
         lacks: Vec::new(),
@@ -99,7 +86,21 @@ async fn connect(name: &str, endpoint: Endpoint, slots: usize) -> Result<Builder
     })
 }
 
-/// Only what the entry lists, of what the engine can run.
+/// What listens there is asked as an engine first, then as a buildkitd; where neither answers, the engine's error is told.
+async fn find(endpoint: &Endpoint) -> Result<Daemon, ConnectError> {
+    let error = match Engine::connect(endpoint.clone()).await {
+        Ok(engine) => return Ok(engine.into()),
+        Err(error) => error,
+    };
+    if matches!(error, EngineError::Unreachable { .. })
+        && let Some(buildkitd) = Buildkitd::connect(endpoint.clone()).await?
+    {
+        return Ok(Daemon::Buildkitd(buildkitd));
+    }
+    Err(error.into())
+}
+
+/// Only what the entry lists, of what the builder can run.
 fn restrict(mut builder: Builder, listed: Option<&[Platform]>) -> Result<Builder, ConnectError> {
     let Some(listed) = listed else {
         return Ok(builder);
@@ -112,7 +113,7 @@ fn restrict(mut builder: Builder, listed: Option<&[Platform]>) -> Result<Builder
     builder.platforms.retain(|platform| listed.contains(platform));
     if builder.platforms.is_empty() {
         return Err(ConnectError::NoPlatform {
-            endpoint: builder.engine.endpoint().to_string(),
+            endpoint: builder.daemon.endpoint().to_string(),
             listed: super::join(listed),
             known: builder.runs.join(", "),
         });

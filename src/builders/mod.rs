@@ -16,20 +16,20 @@ use tokio::sync::Notify;
 pub use connect::{ConnectError, DEFAULT};
 use select::{Choice, Fit, Standing};
 
+use crate::buildkit::Daemon;
 use crate::config::builders::BuilderEntry;
-use crate::engine::Engine;
 use crate::platform::Platform;
 
-/// A connected engine, and what it is to be given.
+/// A connected engine or buildkitd, and what it is to be given.
 pub struct Builder {
     /// As build.toml has it; [`DEFAULT`] for the engine of the environment.
     pub name: String,
-    pub engine: Engine,
+    pub daemon: Daemon,
     /// What its machine runs without emulation.
     pub native: Platform,
     /// What it may be given targets for.
     pub platforms: Vec<Platform>,
-    /// Listed for it in build.toml, but its engine cannot run them.
+    /// Listed for it in build.toml, but it cannot run them.
     pub lacks: Vec<Platform>,
     /// What its BuildKit says it can run, in its own words.
     runs: Vec<String>,
@@ -64,7 +64,7 @@ struct State {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NoBuilder {
     #[error(
-        "the engine at {endpoint} cannot run {platform}, which the last stage's apt step needs; it runs {known}.\n\
+        "the builder at {endpoint} cannot run {platform}, which the last stage's apt step needs; it runs {known}.\n\
          Register emulation on its machine (`obgp-build doctor` prints the command), or leave it out: --platform {native}"
     )]
     NoEmulation {
@@ -210,7 +210,7 @@ impl Builders {
                 .any(|p| p.parse().is_ok_and(|p: Platform| p == platform))
         {
             return NoBuilder::NoEmulation {
-                endpoint: only.engine.endpoint().to_string(),
+                endpoint: only.daemon.endpoint().to_string(),
                 platform,
                 known: only.runs.join(", "),
                 native: only.native,

@@ -4,13 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use bollard_buildkit_proto::moby::buildkit::v1::CacheOptionsEntry;
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
-use crate::engine::{EngineInfo, ImageStore};
+use super::daemon::Daemon;
+use crate::engine::ImageStore;
 use crate::platform::Platform;
 
 /// Where a solve's cache comes from or goes to: `type=registry,ref=…`.
@@ -25,6 +27,8 @@ pub struct CacheEntry {
 pub enum CacheType {
     /// An image of its own in a registry, or (importing) an image with an inline cache.
     Registry,
+    /// In a directory of this machine: a content store that BuildKit reaches through the session.
+    Local,
     /// In the image that is built.
     Inline,
 }
@@ -39,7 +43,28 @@ pub struct Cache {
     pub to: Vec<CacheEntry>,
 }
 
+/// What names the directory of a local cache, reading and writing.
+const DIRECTORIES: [&str; 2] = ["src", "dest"];
+
 impl Cache {
+    /// Refuses an entry that is on the wrong side.
+    pub fn check(&self) -> Result<(), String> {
+        let lacks = |entries: &[CacheEntry], key| {
+            let local = entries.iter().filter(|e| e.kind == CacheType::Local);
+            local
+                .clone()
+                .find(|e| !e.attrs.contains_key(key))
+                .map(CacheEntry::to_string)
+        };
+        if let Some(entry) = lacks(&self.from, "src") {
+            return Err(format!("cache-from {entry}: it names no src=DIR to read from"));
+        }
+        match lacks(&self.to, "dest") {
+            Some(entry) => Err(format!("cache-to {entry}: it names no dest=DIR to write to")),
+            None => Ok(()),
+        }
+    }
+
     /// With `{distro}` and `{arch}` of a target filled in.
     pub fn for_target(&self, distro: &str, platform: Platform) -> Self {
         let filled = |entries: &[CacheEntry]| entries.iter().map(|e| e.for_target(distro, platform)).collect();
@@ -51,11 +76,13 @@ impl Cache {
 }
 
 impl CacheType {
-    /// Whether an engine's BuildKit can write this kind. Reading it, all of them can.
-    pub fn can_be_written_by(self, engine: &EngineInfo) -> bool {
-        match self {
-            Self::Inline => true,
-            Self::Registry => engine.store == ImageStore::Containerd,
+    /// Whether a builder's BuildKit can write this kind. Reading it, all of them can.
+    pub fn can_be_written_by(self, daemon: &Daemon) -> bool {
+        match (self, daemon.engine()) {
+            // Nobody pushes what a buildkitd sends us as it came.
+            (Self::Inline, engine) => engine.is_some(),
+            (Self::Registry | Self::Local, None) => true,
+            (Self::Registry | Self::Local, Some(engine)) => engine.info().store == ImageStore::Containerd,
         }
     }
 }
@@ -85,20 +112,17 @@ impl FromStr for CacheEntry {
         let kind = match attrs.remove("type").as_deref() {
             Some("registry") => CacheType::Registry,
             Some("inline") => CacheType::Inline,
-            Some("local") => {
-                return Err(
-                    "type=local is not supported: BuildKit would keep the cache in a content store of ours, \
-                            which its sessions with this tool do not have; use type=registry"
-                        .into(),
-                );
-            }
-            Some(other) => return Err(format!("type={other} is not supported; registry and inline are")),
+            Some("local") => CacheType::Local,
+            Some(other) => return Err(format!("type={other} is not supported; registry, local and inline are")),
             None => return Err("it has no type; for instance: type=registry,ref=HOST/PATH:TAG".into()),
         };
         let entry = Self { kind, attrs };
         match entry.kind {
             CacheType::Registry if !entry.attrs.contains_key("ref") => {
                 Err("type=registry needs ref=HOST/PATH:TAG".into())
+            }
+            CacheType::Local if !DIRECTORIES.iter().any(|key| entry.attrs.contains_key(*key)) => {
+                Err("type=local needs src=DIR to read it, dest=DIR to write it".into())
             }
             _ => Ok(entry),
         }
@@ -140,6 +164,17 @@ impl CacheEntry {
         }
     }
 
+    /// With the directory of a local cache found from `root`.
+    pub fn rooted(&self, root: &Path) -> Self {
+        let mut entry = self.clone();
+        for (key, value) in &mut entry.attrs {
+            if self.kind == CacheType::Local && DIRECTORIES.contains(&key.as_str()) {
+                *value = root.join(&*value).to_string_lossy().into_owned();
+            }
+        }
+        entry
+    }
+
     pub(super) fn to_proto(&self) -> CacheOptionsEntry {
         CacheOptionsEntry {
             r#type: self.kind.name().to_string(),
@@ -152,6 +187,7 @@ impl CacheType {
     pub fn name(self) -> &'static str {
         match self {
             Self::Registry => "registry",
+            Self::Local => "local",
             Self::Inline => "inline",
         }
     }
@@ -197,6 +233,7 @@ mod tests {
             ("ref=h/p,type=registry", "type=registry,ref=h/p"),
             ("type=registry,\"ref=a,b\"", "type=registry,ref=a,b"),
             ("type=inline", "type=inline"),
+            ("type=local,dest=d,mode=max", "type=local,dest=d,mode=max"),
         ] {
             assert_eq!(shown(text).unwrap(), read, "{text}");
         }
@@ -204,12 +241,32 @@ mod tests {
             ("", "empty"),
             ("type=gha", "not supported"),
             ("type=registry", "needs ref"),
+            ("type=local,mode=max", "needs src"),
             ("ref=x", "no type"),
             ("type=registry,ref=a,ref=b", "twice"),
             ("type=registry,mode", "KEY=VALUE"),
         ] {
             assert!(shown(text).unwrap_err().contains(why), "{text}: {:?}", shown(text));
         }
+    }
+
+    #[test]
+    fn a_directory_is_read_on_one_side_and_written_on_the_other() {
+        let entry = |text: &str| text.parse::<CacheEntry>().unwrap();
+        let cache = Cache {
+            from: vec![entry("type=local,src=a")],
+            to: vec![entry("type=local,dest=/b,mode=max"), entry("h/p:t")],
+        };
+        assert_eq!(cache.check(), Ok(()));
+        let swapped = Cache {
+            from: cache.to.clone(),
+            to: cache.from.clone(),
+        };
+        assert!(swapped.check().unwrap_err().contains("names no src=DIR"));
+        let rooted = |entry: &CacheEntry| entry.rooted(Path::new("/root")).to_string();
+        assert_eq!(rooted(&cache.from[0]), "type=local,src=/root/a");
+        assert_eq!(rooted(&cache.to[0]), "type=local,dest=/b,mode=max");
+        assert_eq!(rooted(&cache.to[1]), "type=registry,ref=h/p:t");
     }
 
     #[test]

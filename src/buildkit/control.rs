@@ -1,109 +1,36 @@
-//! BuildKit's control API on the engine's `/grpc`: solve with its status stream, workers.
+//! A solve through BuildKit's control API, with its status stream.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard_buildkit_proto::moby::buildkit::v1 as proto;
-use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use futures_util::future::OptionFuture;
-use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
 
-use super::cache::{self, CacheEntry};
+use super::cache::{self, Cache, CacheEntry};
+use super::content::{self, LocalCaches};
+use super::daemon::Daemon;
 use super::error::SolveError;
 use super::session::{Session, random_id};
 use super::status::Tracker;
 use super::{SolveRequest, Solved};
-use crate::engine::{Address, Dialer, Engine, EngineError, ImageStore};
+use crate::engine::{EngineError, ImageStore};
 use crate::progress::Progress;
-
-/// Status messages carry log output; BuildKit's own client allows as much.
-const MESSAGE_LIMIT: usize = 16 << 20;
-
-/// A solve can be silent for an hour, and a network can vanish meanwhile without a word: ask now and then.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long the engine may take to wind up a solve that is over or cancelled: kill its processes, end the status stream.
 const WIND_UP: Duration = Duration::from_secs(15);
 
-/// How long a buildkitd may take to be recognised as one.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A control client on a connection of its own, which ends with it.
-async fn connect(engine: &Engine) -> Result<ControlClient<Channel>, EngineError> {
-    let connection = engine.upgrade("/grpc", &[]).await?;
-    client(connection)
-        .await
-        .map_err(|e| engine.grpc_error("starting gRPC on /grpc", &e))
-}
-
-/// Speaks gRPC right away, as a buildkitd does; an engine does not understand that.
-pub(super) async fn answers_alone(address: &Address) -> bool {
-    let asked = async {
-        let connection = Dialer::for_grpc(address).ok()?.dial().await.ok()?;
-        let mut client = client(TokioIo::new(connection)).await.ok()?;
-        client.list_workers(proto::ListWorkersRequest::default()).await.ok()
-    };
-    matches!(tokio::time::timeout(PROBE_TIMEOUT, asked).await, Ok(Some(_)))
-}
-
-async fn client<C>(connection: C) -> Result<ControlClient<Channel>, tonic::transport::Error>
-where
-    C: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
-{
-    let mut once = Some(connection);
-    let connector = tower::service_fn(move |_: http::Uri| {
-        // tonic would connect again after a break; what to do then is for `solve` to decide.
-        let connection = once
-            .take()
-            .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionReset));
-        std::future::ready(connection)
-    });
-    let channel = Endpoint::from_static("http://buildkit")
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
-        .http2_keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_PATIENCE)
-        .connect_with_connector(connector)
-        .await?;
-    Ok(ControlClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT))
-}
-
-pub(super) async fn worker_platforms(engine: &Engine) -> Result<Vec<String>, EngineError> {
-    let workers = connect(engine)
-        .await?
-        .list_workers(proto::ListWorkersRequest::default())
-        .await
-        .map_err(|e| engine.grpc_error("asking BuildKit for its platforms", &e))?;
-    let mut platforms = Vec::new();
-    for platform in workers
-        .into_inner()
-        .record
-        .into_iter()
-        .flat_map(|worker| worker.platforms)
-    {
-        let mut name = format!("{}/{}", platform.os, platform.architecture);
-        if !platform.variant.is_empty() {
-            name = format!("{name}/{}", platform.variant);
-        }
-        if !platforms.contains(&name) {
-            platforms.push(name);
-        }
-    }
-    Ok(platforms)
-}
-
 pub(super) async fn solve_once(
-    engine: &Engine,
+    daemon: &Daemon,
     request: &SolveRequest,
+    caches: &Arc<LocalCaches>,
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<Solved, SolveError> {
     let begun = async {
-        let session = Session::open(engine, request).await?;
-        let client = connect(engine).await?;
+        let session = Session::open(daemon, request, caches).await?;
+        let client = daemon.control().await?;
         Ok::<_, EngineError>((session, client))
     };
     let (session, mut client) = tokio::select! {
@@ -113,7 +40,7 @@ pub(super) async fn solve_once(
 
     let reference = random_id();
     let mut status_client = client.clone();
-    let solve = client.solve(solve_message(request, &session, &reference));
+    let solve = client.solve(solve_message(request, &caches.cache, &session, &reference));
     let status = status_client.status(proto::StatusRequest {
         r#ref: reference.clone(),
     });
@@ -166,9 +93,18 @@ pub(super) async fn solve_once(
         }
     }
     match outcome {
-        Some(Ok(response)) => solved(engine, request, response.into_inner(), &tracker).await,
+        Some(Ok(response)) => {
+            let response = response.into_inner();
+            // BuildKit calls whatever it exported so; the directory is on this machine.
+            let (caches, manifest) = (
+                Arc::clone(caches),
+                response.exporter_response.get("cache.manifest").cloned(),
+            );
+            content::blocking(move || caches.finish(manifest.as_deref())).await?;
+            solved(daemon, request, response, &tracker).await
+        }
         Some(Err(Some(status))) => Err(SolveError::from_status(
-            engine,
+            daemon,
             request,
             status,
             &tracker,
@@ -178,7 +114,7 @@ pub(super) async fn solve_once(
     }
 }
 
-fn solve_message(request: &SolveRequest, session: &Session, reference: &str) -> proto::SolveRequest {
+fn solve_message(request: &SolveRequest, cache: &Cache, session: &Session, reference: &str) -> proto::SolveRequest {
     let mut attrs = HashMap::from([
         ("context".to_string(), session.context_url.clone()),
         ("filename".to_string(), request.dockerfile.clone()),
@@ -206,32 +142,45 @@ fn solve_message(request: &SolveRequest, session: &Session, reference: &str) -> 
             .iter()
             .map(|(name, value)| (format!("label:{name}"), value.clone())),
     );
-    if !request.cache.from.is_empty() {
+    for (name, archive) in &request.bases {
+        let digest = archive.manifest();
+        let store = content::base_store(digest);
+        attrs.insert(format!("context:{name}"), format!("oci-layout://{store}@{digest}"));
+    }
+    if !cache.from.is_empty() {
         // The Dockerfile's frontend asks for these by itself; the field of the same name is for solves without one.
-        attrs.insert(
-            "cache-imports".to_string(),
-            cache::imports_attribute(&request.cache.from),
-        );
+        attrs.insert("cache-imports".to_string(), cache::imports_attribute(&cache.from));
     }
     // No `attest:` attribute: the engine adds attestations, which would turn the image into an index, only on request.
+    let (exporter, exporter_attrs) = exporter(request);
     proto::SolveRequest {
         r#ref: reference.to_string(),
         session: session.id.clone(),
         frontend: "dockerfile.v0".to_string(),
         frontend_attrs: attrs,
         // Engines of every age know this pair of fields; newer ones take it for an entry of `exporters`.
-        exporter_deprecated: "moby".to_string(),
-        exporter_attrs_deprecated: HashMap::from([("name".to_string(), request.image_name.clone())]),
+        exporter_deprecated: exporter.to_string(),
+        exporter_attrs_deprecated: exporter_attrs,
         cache: Some(proto::CacheOptions {
-            exports: request.cache.to.iter().map(CacheEntry::to_proto).collect(),
+            exports: cache.to.iter().map(CacheEntry::to_proto).collect(),
             ..proto::CacheOptions::default()
         }),
         ..proto::SolveRequest::default()
     }
 }
 
+/// Into the engine's store, or out of the session. What is streamed is compressed for the way only, and so fast.
+fn exporter(request: &SolveRequest) -> (&'static str, HashMap<String, String>) {
+    let (exporter, attrs): (_, &[(&str, &str)]) = match request.receiver {
+        None => ("moby", &[("name", &request.image_name)]),
+        Some(_) => ("oci", &[("tar", "true"), ("compression", "zstd")]),
+    };
+    let attrs = attrs.iter().map(|(key, value)| (key.to_string(), value.to_string()));
+    (exporter, attrs.collect())
+}
+
 async fn solved(
-    engine: &Engine,
+    daemon: &Daemon,
     request: &SolveRequest,
     response: proto::SolveResponse,
     tracker: &Tracker<'_>,
@@ -239,20 +188,22 @@ async fn solved(
     let told = response.exporter_response;
     tracing::debug!(?told, "the exporter's answer");
     // 20.10 gives the config's digest under the name that later became the manifest's.
-    let keys: &[&str] = match engine.info().store {
-        ImageStore::Classic => &["containerimage.config.digest", "containerimage.digest"],
-        ImageStore::Containerd => &["containerimage.digest"],
+    let keys: &[&str] = match daemon.engine().map(|engine| engine.info().store) {
+        Some(ImageStore::Containerd) => &["containerimage.digest"],
+        Some(ImageStore::Classic) | None => &["containerimage.config.digest", "containerimage.digest"],
     };
     let image_id = match keys.iter().find_map(|key| told.get(*key)) {
         Some(id) => id.clone(),
-        None => match engine.inspect_image(&request.image_name).await? {
-            Some(image) => image.id,
-            None => {
-                return Err(SolveError::NoImage {
-                    name: request.image_name.clone(),
-                });
-            }
-        },
+        None => {
+            let found = match daemon.engine() {
+                Some(engine) => engine.inspect_image(&request.image_name).await?,
+                None => None,
+            };
+            let missing = || SolveError::NoImage {
+                name: request.image_name.clone(),
+            };
+            found.ok_or_else(missing)?.id
+        }
     };
     let (cached_steps, steps) = tracker.counts();
     Ok(Solved {

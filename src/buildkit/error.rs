@@ -8,9 +8,11 @@ use prost::Message;
 use tonic::Code;
 
 use super::SolveRequest;
+use super::content::LocalCacheError;
+use super::daemon::Daemon;
 use super::dockerfile;
 use super::status::Tracker;
-use crate::engine::{Engine, EngineError};
+use crate::engine::EngineError;
 use crate::platform::Platform;
 
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +21,8 @@ pub enum SolveError {
     Engine(#[from] EngineError),
     #[error("{0}")]
     Failed(Box<StepFailure>),
+    #[error(transparent)]
+    LocalCache(#[from] LocalCacheError),
     #[error("cancelled")]
     Cancelled,
     #[error("the engine reported success but has no image {name}; was it removed meanwhile? Build again")]
@@ -58,7 +62,7 @@ impl SolveError {
             Self::Engine(EngineError::Unreachable { .. }) => true,
             Self::Engine(error) => error.is_transient(),
             Self::Failed(failure) => failure.transient,
-            Self::Cancelled | Self::NoImage { .. } => false,
+            Self::Cancelled | Self::LocalCache(_) | Self::NoImage { .. } => false,
         }
     }
 
@@ -71,7 +75,7 @@ impl SolveError {
     }
 
     pub(super) fn from_status(
-        engine: &Engine,
+        daemon: &Daemon,
         request: &SolveRequest,
         status: tonic::Status,
         tracker: &Tracker<'_>,
@@ -79,7 +83,7 @@ impl SolveError {
     ) -> Self {
         // tonic makes statuses of its own when the connection breaks; those have a source.
         if let Some(source) = std::error::Error::source(&status) {
-            return Self::Engine(engine.grpc_error("building", source));
+            return Self::Engine(daemon.grpc_error("building", source));
         }
         let details = Details::read(status.details());
         let step = details

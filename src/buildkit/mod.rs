@@ -1,31 +1,39 @@
-//! One Dockerfile and its context, for one platform -> an image in the engine's store, by the engine's own BuildKit.
+//! One Dockerfile and its context, for one platform -> an image, by the BuildKit of a Docker engine or a buildkitd.
 //!
-//! BuildKit is a gRPC service that the engine offers on an upgraded connection (`/grpc`, see `control`). What it needs
-//! of us during a solve (the context, secrets, registry logins) it asks for on a second one (`/session`), where we are
-//! the server, see `session`. Both work alike on every engine since 20.10.
+//! BuildKit is a gRPC service (`control`, and `daemon` for how it is reached). What it needs of us during a solve (the
+//! context, secrets, registry logins) it asks for on a second connection, where we are the server, see `session`. Both
+//! work alike on every engine since 20.10. An engine takes bases from its store and leaves the image there; a buildkitd
+//! reads bases in the session (`content`) and sends the image through it (`receive`).
 
 pub mod cache;
+mod content;
 pub mod context;
 mod control;
+mod daemon;
 mod dockerfile;
 mod error;
+mod receive;
 mod session;
 mod status;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Address, Engine, EngineError};
 use crate::platform::Platform;
 use crate::progress::Progress;
 
 use cache::Cache;
+use content::LocalCaches;
+pub use content::{ImageArchive, LocalCacheError};
+pub use daemon::{Buildkitd, Daemon};
 pub use error::{DockerfileLines, SolveError, StepFailure};
+pub use receive::{Archive, Receive};
 
 /// Everything a solve depends on.
 #[derive(Clone)]
@@ -49,6 +57,10 @@ pub struct SolveRequest {
     pub secrets: BTreeMap<String, SecretBytes>,
     /// The name the image gets in the engine's store.
     pub image_name: String,
+    /// Takes the image instead of the store. A buildkitd has no other way out for it.
+    pub receiver: Option<Arc<dyn Receive>>,
+    /// Bases that BuildKit reads out of the session, by what `FROM` calls them. Takes BuildKit 0.11.
+    pub bases: BTreeMap<String, Arc<ImageArchive>>,
     /// How often a solve that failed for a passing reason is tried in all; at least once.
     pub attempts: u32,
 }
@@ -68,6 +80,8 @@ impl fmt::Debug for SolveRequest {
             .field("cache", &self.cache)
             .field("secrets", &self.secrets)
             .field("image_name", &self.image_name)
+            .field("receiver", &self.receiver.is_some())
+            .field("bases", &self.bases.keys())
             .field("attempts", &self.attempts)
             .finish()
     }
@@ -83,20 +97,21 @@ impl fmt::Debug for SecretBytes {
     }
 }
 
-/// What a solve left in the engine's store.
+/// What a solve made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Solved {
-    /// As [`crate::engine::EngineImage::id`]; still right when the name has been given to another image since.
+    /// As [`crate::engine::EngineImage::id`]; still right when the name has been given to another image since. Of an image
+    /// that was streamed, the digest of its config.
     pub image_id: String,
     /// Steps the engine took from its cache, and steps in all.
     pub cached_steps: usize,
     pub steps: usize,
 }
 
-/// Builds `request` on `engine`. Tried again, with growing pauses that `progress` is told of, when it failed for a reason
-/// that passes. When `cancel` fires, the engine is told to stop and has stopped when this returns.
+/// Builds `request` on `daemon`. Tried again, with growing pauses that `progress` is told of, when it failed for a reason
+/// that passes. When `cancel` fires, BuildKit is told to stop and has stopped when this returns.
 pub async fn solve(
-    engine: &Engine,
+    daemon: &Daemon,
     request: &SolveRequest,
     progress: &dyn Progress,
     cancel: CancellationToken,
@@ -107,8 +122,13 @@ pub async fn solve(
         .with_max_times(request.attempts.saturating_sub(1) as usize)
         .with_jitter()
         .build();
+    let cache = request.cache.clone();
+    let caches = Arc::new(content::blocking(move || LocalCaches::open(&cache)).await?);
+    for warning in &caches.warnings {
+        progress.note(&format!("warning: {}: {warning}", request.platform));
+    }
     loop {
-        let error = match control::solve_once(engine, request, progress, &cancel).await {
+        let error = match control::solve_once(daemon, request, &caches, progress, &cancel).await {
             Ok(solved) => return Ok(solved),
             Err(error) if error.is_transient() => error,
             Err(error) => return Err(error),
@@ -126,18 +146,5 @@ pub async fn solve(
             () = tokio::time::sleep(pause) => {}
             () = cancel.cancelled() => return Err(SolveError::Cancelled),
         }
-    }
-}
-
-/// Whether a BuildKit of its own answers there, without an engine around it.
-pub async fn is_buildkitd(address: &Address) -> bool {
-    control::answers_alone(address).await
-}
-
-impl Engine {
-    /// The platforms that the engine's BuildKit can run steps of, natively or through the kernel's binfmt_misc, in OCI's
-    /// spelling (`linux/arm64`, `linux/arm/v7`). Steps that run nothing can be built for any platform.
-    pub async fn worker_platforms(&self) -> Result<Vec<String>, EngineError> {
-        control::worker_platforms(self).await
     }
 }

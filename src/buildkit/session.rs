@@ -1,4 +1,5 @@
-//! The session of a solve: the gRPC services that BuildKit calls back for the context, the secrets and registry logins.
+//! The session of a solve: the gRPC services that BuildKit calls back for the context, the secrets and registry logins, and
+//! where it has no image store, for the bases and with the result.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -9,6 +10,7 @@ use bollard_buildkit_proto::health::{HealthCheckRequest, HealthCheckResponse, He
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_server::{Secrets, SecretsServer};
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::{GetSecretRequest, GetSecretResponse};
 use bollard_buildkit_proto::moby::filesync::v1::auth_server::{Auth, AuthServer};
+use bollard_buildkit_proto::moby::filesync::v1::file_send_server::FileSendServer;
 use bollard_buildkit_proto::moby::filesync::v1::{
     CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse, GetTokenAuthorityRequest,
     GetTokenAuthorityResponse, VerifyTokenAuthorityRequest, VerifyTokenAuthorityResponse,
@@ -22,14 +24,20 @@ use hyper_util::service::TowerToHyperService;
 use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::content::{self, ContentServer, LocalCaches};
+use super::daemon::Daemon;
+use super::receive::Sink;
 use super::{SecretBytes, SolveRequest};
+use crate::engine::EngineError;
 use crate::engine::credentials::{self, Credentials};
-use crate::engine::{Engine, EngineError};
 
 /// One message of the upload. gRPC's default limit on the receiving side is 4 MiB on old engines.
 const UPLOAD_CHUNK: usize = 1 << 20;
 
-/// What the session offers, announced when it is opened. The token methods of `Auth` are left out: BuildKit then asks for
+/// One message of the result; BuildKit sends 3 MiB.
+const RESULT_CHUNK: usize = 16 << 20;
+
+/// What every session offers, announced when it is opened. The token methods of `Auth` are left out: BuildKit then asks for
 /// the plain credentials and fetches tokens itself.
 const METHODS: [&str; 4] = [
     "/grpc.health.v1.Health/Check",
@@ -47,26 +55,43 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub async fn open(engine: &Engine, request: &SolveRequest) -> Result<Self, EngineError> {
+    pub async fn open(daemon: &Daemon, request: &SolveRequest, caches: &LocalCaches) -> Result<Self, EngineError> {
         let id = random_id();
-        let mut headers = vec![
-            ("X-Docker-Expose-Session-Uuid", id.as_str()),
-            ("X-Docker-Expose-Session-Name", "obgp-build"),
-            ("X-Docker-Expose-Session-Sharedkey", ""),
-        ];
-        headers.extend(METHODS.map(|method| ("X-Docker-Expose-Session-Grpc-Method", method)));
-        let connection = engine.upgrade("/session", &headers).await?;
-
         let path = format!("/{id}");
-        let services = tonic::service::Routes::new(HealthServer::new(Alive))
+        let mut methods = METHODS.to_vec();
+        let mut services = tonic::service::Routes::new(HealthServer::new(Alive))
             .add_service(UploadServer::new(ContextUpload {
                 path: path.clone(),
                 tar: request.context.clone(),
             }))
             .add_service(SecretsServer::new(SecretStore(request.secrets.clone())))
             .add_service(AuthServer::new(DockerLogins));
+        let mut stores = caches.stores();
+        stores.extend(request.bases.values().map(content::offer_base));
+        if !stores.is_empty() {
+            methods.extend(content::METHODS);
+            services = services.add_service(ContentServer::new(stores));
+        }
+        if let Some(receiver) = &request.receiver {
+            methods.push("/moby.filesync.v1.FileSend/DiffCopy");
+            let sink = FileSendServer::new(Sink(receiver.clone()));
+            services = services.add_service(sink.max_decoding_message_size(RESULT_CHUNK));
+        }
+        let mut headers = vec![
+            ("X-Docker-Expose-Session-Uuid", id.as_str()),
+            ("X-Docker-Expose-Session-Name", "obgp-build"),
+            ("X-Docker-Expose-Session-Sharedkey", ""),
+        ];
+        headers.extend(
+            methods
+                .iter()
+                .map(|method| ("X-Docker-Expose-Session-Grpc-Method", *method)),
+        );
+        let connection = daemon.session(&headers).await?;
         let server = tokio::spawn(async move {
             let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .initial_stream_window_size(1 << 20)
+                .initial_connection_window_size(4 << 20)
                 .serve_connection(connection, TowerToHyperService::new(services))
                 .await;
             if let Err(error) = served {
@@ -74,8 +99,8 @@ impl Session {
             }
         });
         Ok(Self {
-            id,
             context_url: format!("http://buildkit-session{path}"),
+            id,
             server,
         })
     }

@@ -43,10 +43,10 @@ pub struct TargetArgs {
     /// Only this builder of build.toml; repeatable [default: all]
     #[arg(long, value_name = "NAME")]
     pub builder: Vec<String>,
-    /// Take cached steps from there too, as buildx has it: type=registry,ref=HOST/PATH:TAG; repeatable
+    /// Take cached steps from there too, as buildx has it: type=registry,ref=HOST/PATH:TAG or type=local,src=DIR; repeatable
     #[arg(long, value_name = "CACHE")]
     pub cache_from: Vec<CacheEntry>,
-    /// Leave cached steps there: type=registry,ref=HOST/PATH:{distro}-{arch}[,mode=max] or type=inline; repeatable
+    /// Leave cached steps there: type=registry,ref=HOST/PATH:{distro}-{arch}[,mode=max], type=local,dest=DIR/{distro}-{arch} or type=inline; repeatable
     #[arg(long, value_name = "CACHE")]
     pub cache_to: Vec<CacheEntry>,
 }

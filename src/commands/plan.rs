@@ -8,7 +8,7 @@ use crate::builders::Builders;
 use crate::cli::TargetArgs;
 use crate::config::Settings;
 use crate::host::Host;
-use crate::plan::{self, BuilderPlan, ImagePlan, Plan, Surroundings};
+use crate::plan::{self, BuilderKind, BuilderPlan, ImagePlan, Plan, Surroundings};
 use crate::platform::Platform;
 use crate::project::Source;
 use crate::runtime::RuntimePlan;
@@ -67,14 +67,12 @@ fn text(plan: &Plan) -> String {
             if plan.builders.len() > 1 {
                 at = format!(" by {}", target.builder);
             }
-            let _ = writeln!(
-                text,
-                "  {:<12} {}{at}{how}\n{:15}-> {}",
-                target.platform.to_string(),
-                base(&target.base),
-                "",
-                target.engine_tag
-            );
+            let platform = target.platform.to_string();
+            let _ = writeln!(text, "  {platform:<12} {}{at}{how}", base(&target.base));
+            let keeps = |b: &&BuilderPlan| b.name == target.builder && b.kind == BuilderKind::Engine;
+            if plan.builders.iter().any(|b| keeps(&b)) {
+                let _ = writeln!(text, "{:15}-> {}", "", target.engine_tag);
+            }
         }
     }
     text
@@ -91,10 +89,15 @@ fn builder(builder: &BuilderPlan) -> String {
         true => String::new(),
         false => format!(", emulates {}", emulated.join(", ")),
     };
+    let store = builder.store.iter().map(|store| format!("{store} store, "));
     // The address says which builder it is, if build.toml names any.
     format!(
-        "engine {} at {} ({} store, {}{emulated}, {} at a time)\n",
-        builder.version, builder.endpoint, builder.store, builder.native, builder.slots
+        "{} at {} ({}{}{emulated}, {} at a time)\n",
+        builder.title(),
+        builder.endpoint,
+        store.collect::<String>(),
+        builder.native,
+        builder.slots
     )
 }
 

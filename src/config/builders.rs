@@ -1,4 +1,4 @@
-//! `[[builder]]` of build.toml: the engines that build, how they are reached, and how much they are given.
+//! `[[builder]]` of build.toml: the engines and buildkitds that build, how they are reached, and how much they are given.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
@@ -16,14 +16,15 @@ use crate::platform::Platform;
 pub struct BuilderEntry {
     /// What plans, progress and reports call it.
     pub name: String,
-    /// A Docker engine, as in `DOCKER_HOST`: `unix:///PATH`, `ssh://USER@HOST`, `tcp://HOST:PORT`.
+    /// A Docker engine, as in `DOCKER_HOST`: `unix:///PATH`, `ssh://USER@HOST`, `tcp://HOST:PORT`. Or a buildkitd at
+    /// `unix://` or `tcp://`; which one it is shows when it answers.
     pub endpoint: String,
-    /// The platforms it may be given. Without it: whatever its engine can run, natively or emulated.
+    /// The platforms it may be given. Without it: whatever it can run, natively or emulated.
     pub platforms: Option<Vec<Platform>>,
     /// Solves at a time.
     #[serde(default = "two")]
     pub slots: NonZeroU16,
-    /// PEM files for `tcp://`: the CA of the engine's certificate (without it: the system's), our certificate and its key.
+    /// PEM files for `tcp://`: the CA of the builder's certificate (without it: the system's), our certificate and its key.
     pub ca: Option<PathBuf>,
     pub cert: Option<PathBuf>,
     pub key: Option<PathBuf>,
@@ -68,7 +69,7 @@ pub fn check(entries: &[BuilderEntry], root: &Path) -> Result<(), ConfigError> {
         }
         if entry.platforms.as_ref().is_some_and(Vec::is_empty) {
             return Err(ConfigError::Invalid(format!(
-                "builder {:?} of build.toml has an empty list of platforms; leave it out for all that its engine runs",
+                "builder {:?} of build.toml has an empty list of platforms; leave it out for all that it runs",
                 entry.name
             )));
         }

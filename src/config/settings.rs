@@ -165,9 +165,13 @@ pub fn pick_platforms(file: &BuildFile, asked: &[Platform]) -> Vec<Platform> {
 }
 
 fn pick_cache(file: &BuildFile, args: &TargetArgs) -> Cache {
-    let asked = |flag: &[CacheEntry], file: &[CacheEntry]| match flag {
-        [] => file.to_vec(),
-        given => given.to_vec(),
+    // Relative to build.toml what stands in it, and to where the person is what they say.
+    let here = std::path::absolute(".").unwrap_or_default();
+    let asked = |flag: &[CacheEntry], entries: &[CacheEntry]| -> Vec<CacheEntry> {
+        match flag {
+            [] => entries.iter().map(|entry| entry.rooted(&file.root)).collect(),
+            given => given.iter().map(|entry| entry.rooted(&here)).collect(),
+        }
     };
     Cache {
         from: asked(&args.cache_from, &file.cache.from),
@@ -177,6 +181,7 @@ fn pick_cache(file: &BuildFile, args: &TargetArgs) -> Cache {
 
 /// Each target is a solve of its own: two that wrote their cache to one place would take it from each other.
 fn check_cache(cache: &Cache, distros: &[String], platforms: &[Platform]) -> Result<(), ConfigError> {
+    cache.check().map_err(ConfigError::Invalid)?;
     let mut places = BTreeMap::new();
     for (distro, platform) in distros.iter().flat_map(|d| platforms.iter().map(move |p| (d, *p))) {
         let target = format!("{distro} {platform}");

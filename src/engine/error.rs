@@ -27,10 +27,16 @@ pub enum EngineError {
     #[error("what answers at {endpoint} is no Docker engine: it gives {api:?} as its API version")]
     NotDocker { endpoint: String, api: String },
     #[error(
-        "what answers at {endpoint} is a buildkitd, not a Docker engine. A buildkitd has no image store, which bases are \
-         put into and results are read from; name a Docker engine, 20.10 or later"
+        "the buildkitd at {endpoint} is too old: it takes no bases from us. BuildKit 0.11 is the oldest that does; \
+         upgrade it, or name a Docker engine"
     )]
-    Buildkitd { endpoint: String },
+    OldBuildkitd { endpoint: String },
+    #[error("the buildkitd at {endpoint}, {doing}: {reason}")]
+    Buildkitd {
+        endpoint: String,
+        doing: String,
+        reason: String,
+    },
     #[error(
         "the engine at {endpoint} does not speak BuildKit: it answered {path} with status {status} ({said}). \
          Podman's Docker API has no BuildKit, and API proxies must let connection upgrades through; \
@@ -57,7 +63,16 @@ pub enum EngineError {
 impl EngineError {
     /// Whether trying again later, with nothing changed, may work.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Api { transient: true, .. })
+        matches!(self, Self::Api { transient: true, .. } | Self::Buildkitd { .. })
+    }
+
+    /// For a connection to a buildkitd, there being nothing else that breaks.
+    pub(crate) fn buildkitd(endpoint: &Endpoint, doing: &str, source: &(dyn std::error::Error + 'static)) -> Self {
+        Self::Buildkitd {
+            endpoint: endpoint.to_string(),
+            doing: doing.to_string(),
+            reason: root_cause(source),
+        }
     }
 
     pub(super) fn unreachable(endpoint: &Endpoint, source: io::Error) -> Self {

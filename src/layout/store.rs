@@ -35,7 +35,7 @@ pub enum StoreError {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("{} is in use by another process; wait for it, or choose another --output", .0.display())]
+    #[error("{} is in use by another process; wait for it, or choose another directory", .0.display())]
     Locked(PathBuf),
     #[error("{} is not an OCI image layout: {reason}", path.display())]
     NotALayout { path: PathBuf, reason: String },
@@ -425,6 +425,11 @@ impl Write for BlobWriter<'_> {
 }
 
 impl BlobWriter<'_> {
+    /// Of what was written until now.
+    pub fn digest(&self) -> Digest {
+        sha256_digest(&self.sha.clone().finalize().into())
+    }
+
     /// Puts the blob on the disk and gives it its name. One that is there already, with the same size, stays.
     pub fn finish(self, media_type: MediaType) -> Result<Descriptor, StoreError> {
         let digest = sha256_digest(&self.sha.finalize().into());

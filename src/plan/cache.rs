@@ -12,14 +12,14 @@ pub(super) fn check<'a>(
     progress: &dyn Progress,
 ) -> Result<(), PlanError> {
     let kinds: Vec<CacheType> = targets.flat_map(|t| t.cache.to.iter().map(|e| e.kind)).collect();
-    for kind in [CacheType::Registry, CacheType::Inline]
+    for kind in [CacheType::Registry, CacheType::Local, CacheType::Inline]
         .into_iter()
         .filter(|k| kinds.contains(k))
     {
         let (able, unable): (Vec<_>, Vec<_>) = builders
             .members()
             .iter()
-            .partition(|builder| kind.can_be_written_by(builder.engine.info()));
+            .partition(|builder| kind.can_be_written_by(&builder.daemon));
         if able.is_empty() {
             return Err(PlanError::CacheExport { kind });
         }
@@ -32,4 +32,15 @@ pub(super) fn check<'a>(
         }
     }
     Ok(())
+}
+
+/// Who could.
+pub(super) fn takes(kind: CacheType) -> &'static str {
+    match kind {
+        CacheType::Inline => "an engine: a buildkitd has no image store whose image could hold it",
+        CacheType::Registry | CacheType::Local => {
+            "a buildkitd, or an engine with the containerd image store (Docker 25 or later, \
+             \"features\": {\"containerd-snapshotter\": true} in its daemon.json)"
+        }
+    }
 }

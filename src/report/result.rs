@@ -79,8 +79,9 @@ pub struct Built {
     pub builder: String,
     /// Whether its last stage ran under emulation there.
     pub emulated: bool,
-    /// Its name in that builder's engine, for `docker run`.
-    pub engine_image: String,
+    /// Its name in that builder's engine, for `docker run`. A buildkitd keeps no images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine_image: Option<String>,
     pub base: BaseReport,
     pub steps: usize,
     pub cached_steps: usize,

@@ -3,21 +3,23 @@
 use std::process::Command;
 
 use obgp_build::buildkit::cache::Cache;
-use obgp_build::buildkit::{self, Solved};
+use obgp_build::buildkit::{self, Archive, Buildkitd, Daemon, Receive, Solved};
 use obgp_build::engine::Endpoint;
 use obgp_build::progress::Silent;
+use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::buildkitd;
 use crate::project::Project;
 use crate::support::distribution::Distribution;
-use crate::support::{self, Lab, Which, address_for_containers};
+use crate::support::{self, Lab, Recorder, Which, address_for_containers};
 
 /// A solve with one step.
 async fn solve(lab: &Lab, base: &str, step: &str, cache: Cache) -> Solved {
     let mut request = lab.request(&format!("FROM {base}\nRUN {step}\n"), &[]);
     request.cache = cache;
-    buildkit::solve(&lab.engine, &request, &Silent, CancellationToken::new())
+    buildkit::solve(&lab.engine.clone().into(), &request, &Silent, CancellationToken::new())
         .await
         .unwrap()
 }
@@ -131,4 +133,77 @@ async fn a_cache_that_nobody_can_write_is_refused() {
     let (code, told) = refused(&["--cache-to", "registry.example/cache:one"]);
     assert_eq!(code, Some(2), "{told}");
     assert!(told.contains("would overwrite each other's cache"), "{told}");
+}
+
+/// The image is not what these tests are about.
+struct Leave;
+
+#[tonic::async_trait]
+impl Receive for Leave {
+    async fn receive(&self, _: &str, _: Archive) -> Result<bool, String> {
+        Ok(false)
+    }
+}
+
+/// A directory of this machine, by an engine and by what has nothing but BuildKit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_in_a_directory_is_written_and_read() {
+    let Some(modern) = Which::Modern.endpoint() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let bare = buildkitd::start(&modern, scratch.path());
+    let bare = Daemon::Buildkitd(Buildkitd::connect(bare).await.unwrap().unwrap());
+    support::on(Which::Modern, async |lab| {
+        let base = lab.shell_image().await;
+        for (daemon, name) in [(lab.engine.clone().into(), "engine"), (bare, "buildkitd")] {
+            let directory = scratch.path().join(name);
+            let at = |key: &str| format!("type=local,{key}={}", directory.display());
+            let step = format!("echo {}-{name} > /made", std::process::id());
+            let solve = async |from: &[String], to: &[String]| {
+                forget(&modern, &step);
+                let mut request = lab.request(&format!("FROM {base}\nRUN {step}\n"), &[]);
+                request.cache = cache(from, to);
+                request.receiver = Some(std::sync::Arc::new(Leave));
+                let progress = Recorder::default();
+                let solved = buildkit::solve(&daemon, &request, &progress, CancellationToken::new()).await;
+                solved.unwrap();
+                let steps = progress.steps.into_inner().unwrap();
+                let cached = |told: &String| told.contains(&step) && told.ends_with("(cached)");
+                (steps.iter().any(cached), progress.notes.into_inner().unwrap())
+            };
+            // Nothing is there yet, which is no reason for a word.
+            let (cached, notes) = solve(&[at("src")], &[at("dest") + ",mode=max"]).await;
+            assert!(!cached && notes.is_empty(), "{notes:?}");
+            // Read and written at once, as a pipeline does.
+            let (cached, notes) = solve(&[at("src")], &[at("dest") + ",mode=max"]).await;
+            assert!(cached && notes.is_empty(), "{name}: {notes:?}");
+
+            let index = std::fs::read_to_string(directory.join("index.json")).unwrap();
+            assert_eq!(index.matches("\"latest\"").count(), 1, "{index}");
+            // A damaged one is done without.
+            let index: Value = serde_json::from_str(&index).unwrap();
+            let digest = index["manifests"][0]["digest"].as_str().unwrap().replace(':', "/");
+            let path = directory.join("blobs").join(digest);
+            let damaged = std::fs::read_to_string(&path)
+                .unwrap()
+                .replacen("sha256:", "sha256;", 1);
+            std::fs::write(&path, damaged).unwrap();
+            let (_, notes) = solve(&[at("src")], &[]).await;
+            assert!(notes[0].contains("doing without a cache"), "{notes:?}");
+        }
+
+        // A directory of something else is left alone.
+        let occupied = scratch.path().join("occupied");
+        std::fs::create_dir(&occupied).unwrap();
+        std::fs::write(occupied.join("letter.txt"), "").unwrap();
+        let mut request = lab.request(&format!("FROM {base}\n"), &[]);
+        request.cache = cache(&[], &[format!("type=local,dest={}", occupied.display())]);
+        let refused = buildkit::solve(&lab.engine.clone().into(), &request, &Silent, CancellationToken::new()).await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(
+            refused.contains("is not empty and not an OCI image layout"),
+            "{refused}"
+        );
+        assert_eq!(std::fs::read_dir(&occupied).unwrap().count(), 1);
+    })
+    .await;
 }

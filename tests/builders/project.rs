@@ -7,14 +7,12 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use obgp_build::engine::{Dialer, Endpoint, Engine};
+use obgp_build::engine::{Endpoint, Engine};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixListener;
 
 use crate::support::tls::Certificates;
-use crate::support::{busybox, busybox_layer_with, host_platform, image_archive, proxy};
+use crate::support::{busybox, busybox_layer_with, host_platform, proxy};
 
 pub const PLATFORM: &str = "linux/amd64";
 
@@ -88,17 +86,16 @@ impl Project {
 
     /// Into the tool's cache, from where each engine gets them when it is its turn.
     fn write_bases(&self) {
-        let commands = ["mkdir", "ln", "sed", "chmod"];
-        let scripts = [("bin/python3", "#!/bin/sh\n"), ("bin/visudo", "#!/bin/sh\n")];
-        let layer = busybox_layer_with(&commands, &scripts);
+        let layer = base_layer();
         for distro in &self.distros {
             let dir = self.cache().join("bases").join(format!("{distro}-amd64"));
             std::fs::create_dir_all(&dir).unwrap();
             let name = base_name(distro);
-            std::fs::write(dir.join("base.tar"), image_archive(&name, host_platform(), &layer)).unwrap();
+            let (archive, digest) = base_archive(&name, &layer);
+            std::fs::write(dir.join("base.tar"), archive).unwrap();
             let described = json!({
-                "image_name": name, "platform": PLATFORM, "digest": format!("sha256:{}", "0".repeat(64)),
-                "diff_id": format!("sha256:{}", hex::encode(Sha256::digest(&layer))), "size": layer.len(), "packages": 0,
+                "image_name": name, "platform": PLATFORM, "digest": digest,
+                "diff_id": digest_of(&layer), "size": layer.len(), "packages": 0,
                 "suite": "test", "mirror": MIRROR, "snapshot": "2026-01-01T00:00:00Z"
             });
             std::fs::write(dir.join("base.json"), described.to_string()).unwrap();
@@ -132,7 +129,7 @@ impl Project {
         self.write_build_toml();
     }
 
-    /// A builder on loopback that has a certificate, wants one of us, and passes everything on to the engine.
+    /// A builder on loopback that has a certificate, wants one of us, and passes everything on to what is at the endpoint.
     pub async fn builder_over_tls(&self, name: &str, engine: &Endpoint, more: &str) {
         let certificates = Certificates::make(&self.dir.path().join("certs"));
         let address = proxy::start_tls(engine, certificates.server).await;
@@ -151,8 +148,11 @@ impl Project {
             .stdin(Stdio::null());
         if !args.contains(&"doctor") {
             command
-                .args(["--bootstrap", "always", "--locked", "--runtime-binary"])
+                .args(["--locked", "--runtime-binary"])
                 .arg(format!("{PLATFORM}={}", busybox().display()));
+            if !args.contains(&"--base") {
+                command.args(["--bootstrap", "always"]);
+            }
         }
         command
     }
@@ -188,22 +188,56 @@ fn base_name(distro: &str) -> String {
     format!("obgp-build/base:{distro}-amd64-bootstrap")
 }
 
-/// Listens as a buildkitd does, gRPC from the first byte on and no Docker API: an engine's own BuildKit, without the engine.
-pub fn buildkitd(engine: &Endpoint, dir: &Path) -> PathBuf {
-    let socket = dir.join("buildkitd.sock");
-    let listener = UnixListener::bind(&socket).unwrap();
-    let dialer = Dialer::new(&engine.address).unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let mut buildkit = dialer.dial().await.unwrap();
-            let upgrade = b"POST /grpc HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
-            buildkit.write_all(upgrade).await.unwrap();
-            let mut answer = Vec::new();
-            while !answer.ends_with(b"\r\n\r\n") {
-                answer.push(buildkit.read_u8().await.unwrap());
-            }
-            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut buildkit).await });
-        }
-    });
-    socket
+/// As much of a distro as the project's Dockerfile needs with these steps.
+pub fn base_layer() -> Vec<u8> {
+    let commands = ["mkdir", "ln", "sed", "chmod"];
+    let scripts = [("bin/python3", "#!/bin/sh\n"), ("bin/visudo", "#!/bin/sh\n")];
+    busybox_layer_with(&commands, &scripts)
+}
+
+fn digest_of(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+/// A base of one layer as bootstrapping leaves it in the cache, an OCI layout that engines of every age load, and the digest
+/// of its manifest.
+fn base_archive(name: &str, layer: &[u8]) -> (Vec<u8>, String) {
+    let config = json!({
+        "architecture": host_platform().architecture().name(),
+        "os": "linux",
+        "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
+        "rootfs": {"type": "layers", "diff_ids": [digest_of(layer)]},
+        // An ID of its own: engines get confused by tests that load and remove the same image side by side.
+        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": name}],
+    })
+    .to_string();
+    let blob = |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": digest_of(bytes), "size": bytes.len()});
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": blob("application/vnd.oci.image.config.v1+json", config.as_bytes()),
+        "layers": [blob("application/vnd.oci.image.layer.v1.tar", layer)],
+    })
+    .to_string();
+    let mut entry = blob("application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
+    entry["annotations"] = json!({"io.containerd.image.name": format!("docker.io/{name}")});
+    let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
+    let path = |bytes: &[u8]| format!("blobs/sha256/{}", hex::encode(Sha256::digest(bytes)));
+    let saved = [json!({"Config": path(config.as_bytes()), "Layers": [path(layer)], "RepoTags": [name]})];
+    let saved = json!(saved).to_string();
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, content) in [
+        (path(config.as_bytes()), config.as_bytes()),
+        (path(manifest.as_bytes()), manifest.as_bytes()),
+        (path(layer), layer),
+        ("index.json".into(), index.as_bytes()),
+        ("manifest.json".into(), saved.as_bytes()),
+        ("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#),
+    ] {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, path, content).unwrap();
+    }
+    (tar.into_inner().unwrap(), digest_of(manifest.as_bytes()))
 }

@@ -7,7 +7,7 @@ use obgp_build::attest::provenance::{Flags, Run, statement};
 use obgp_build::base::resolve::{BasePlan, Origin};
 use obgp_build::buildkit::cache::Cache;
 use obgp_build::buildkit::context::Context;
-use obgp_build::plan::{BuilderPlan, ImagePlan, LockPlan, Target};
+use obgp_build::plan::{BuilderKind, BuilderPlan, ImagePlan, LockPlan, Target};
 use obgp_build::project::Source;
 use obgp_build::report::result::{BaseReport, Built};
 use obgp_build::runtime::RuntimePlan;
@@ -76,7 +76,7 @@ fn made(plan: &ImagePlan) -> Value {
         digest: DIGEST.into(),
         builder: "default".into(),
         emulated: false,
-        engine_image: "x-amd64".into(),
+        engine_image: Some("x-amd64".into()),
         base: BaseReport {
             name: "docker.io/library/debian:bookworm-slim".into(),
             digest: Some(format!("sha256:{}", "3".repeat(64))),
@@ -96,9 +96,10 @@ fn made(plan: &ImagePlan) -> Value {
         invocation_id: Some("https://ci.example.org/build/77"),
         builder: &BuilderPlan {
             name: "default".into(),
+            kind: BuilderKind::Engine,
             endpoint: "unix:///run/somebodys.sock".into(),
             version: "28.5.2".into(),
-            store: "containerd".into(),
+            store: Some("containerd".into()),
             native: "linux/amd64".parse().unwrap(),
             platforms: vec!["linux/amd64".parse().unwrap()],
             slots: 2,

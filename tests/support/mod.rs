@@ -142,6 +142,8 @@ impl Lab {
             cache: Cache::default(),
             secrets: BTreeMap::new(),
             image_name: self.image_name(),
+            receiver: None,
+            bases: BTreeMap::new(),
             attempts: 1,
         }
     }

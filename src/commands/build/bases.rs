@@ -20,7 +20,7 @@ type PendingBase = Shared<BoxFuture<'static, Result<BaseImage, String>>>;
 #[derive(Default)]
 pub(super) struct Bases(Mutex<HashMap<Wanted, PendingBase>>);
 
-/// A base that is to be in a builder's engine.
+/// A base that is to be in a builder's engine, or in its reach.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Wanted {
     builder: String,
@@ -38,7 +38,7 @@ pub(super) struct TargetBases {
 }
 
 impl Build {
-    /// The target's bases, in the builder's engine. They begin at once, all within `--jobs`.
+    /// The target's bases, with the builder. They begin at once, all within `--jobs`.
     pub(super) async fn bases_of(
         self: &Arc<Self>,
         image: &ImagePlan,
@@ -117,14 +117,15 @@ impl Build {
         };
         let plan = match plan {
             Some(plan) => plan,
-            None => resolve::plan(&builder.engine, &request, wanted.platform)
+            None => resolve::plan(&builder.daemon, &request, wanted.platform)
                 .await
                 .map_err(|e| e.to_string())?,
         };
         resolve::provide(
-            &builder.engine,
+            &builder.daemon,
             &request,
             &plan,
+            &self.context.registries(&self.settings.file),
             progress.as_ref(),
             &self.context.cancel,
         )

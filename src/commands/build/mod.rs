@@ -2,6 +2,8 @@
 
 mod bases;
 mod finish;
+mod ingest;
+mod judge;
 mod target;
 
 use std::collections::BTreeMap;
@@ -49,6 +51,15 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
     let default_slots = options.jobs.map_or_else(default_jobs, usize::from);
     let connecting = Builders::connect(&settings.builders, &settings.file.root, default_slots);
     let builders = context.unless_cancelled(connecting).await??;
+    if options.smoke
+        && let Some(builder) = builders.members().iter().find(|b| b.daemon.engine().is_none())
+    {
+        return Err(Failure::Usage(anyhow!(
+            "--smoke runs the image in its builder's engine, and builder {} is a buildkitd, which runs no images: \
+             leave --smoke out, or name engines with --builder",
+            builder.name
+        )));
+    }
     let host = Host::from_env();
     let plan = {
         let progress = context.terminal.line("plan");

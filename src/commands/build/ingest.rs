@@ -1,0 +1,162 @@
+//! An image from its builder -> the layout: exported by the engine that has it, or as a buildkitd sends it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, anyhow};
+use jiff::Timestamp;
+use oci_spec::image::Digest;
+use tokio::io::AsyncRead;
+use tokio::task::spawn_blocking;
+use tokio_util::io::SyncIoBridge;
+
+use super::Build;
+use super::target::Job;
+use crate::base::resolve::BaseImage;
+use crate::buildkit::{Archive, Receive, SolveError, Solved};
+use crate::engine::{Engine, EngineImage};
+use crate::layout::{self, IngestOptions, ReadOptions, Tree};
+use crate::plan::ImagePlan;
+use crate::platform::Platform;
+use crate::progress::SharedProgress;
+use crate::state::{self, Remembered};
+use crate::verify;
+
+/// The image of one target, and all that decides its bytes besides those that come.
+pub(super) struct Incoming {
+    build: Arc<Build>,
+    image: Arc<ImagePlan>,
+    platform: Platform,
+    base_diff_ids: Vec<Digest>,
+    progress: SharedProgress,
+    /// When its build began, in seconds since 1970.
+    started: i64,
+}
+
+/// An image in the layout, with its files, unless it was there already.
+pub(super) type Arrived = (Remembered, Option<Tree>);
+
+impl Incoming {
+    pub fn new(build: &Arc<Build>, job: Job<'_>, base: &BaseImage) -> anyhow::Result<Self> {
+        let base_diff_ids = base.diff_ids.iter().map(|d| d.parse());
+        Ok(Self {
+            build: Arc::clone(build),
+            image: Arc::clone(job.image),
+            platform: job.target.platform,
+            base_diff_ids: base_diff_ids.collect::<Result<_, _>>()?,
+            progress: Arc::clone(job.progress),
+            started: Timestamp::now().as_second(),
+        })
+    }
+
+    /// Out of the engine's store.
+    pub async fn export(&self, engine: &Engine, image: &EngineImage) -> anyhow::Result<Arrived> {
+        self.take(&image.id, || engine.export(&image.id), Some(image.size))
+            .await
+    }
+
+    /// As it was in the layout, or read in one pass. `id` is the image's with its builder.
+    async fn take<R>(&self, id: &str, open: impl FnOnce() -> R, size: Option<u64>) -> anyhow::Result<Arrived>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+    {
+        let build = Arc::clone(&self.build);
+        let name = format!("{}-{}", self.image.tag, self.platform.slug());
+        let diff_ids: Vec<&str> = self.base_diff_ids.iter().map(AsRef::as_ref).collect();
+        let key = state::key(&[
+            id,
+            &*self.image.source_date_epoch.to_string(),
+            &*diff_ids.join(" "),
+            &*format!("{:?}", build.options.compression),
+        ]);
+        if let Some(remembered) = build.state.recall(&name, &key)
+            && build.layout.holds(&remembered.manifest)
+        {
+            return Ok((remembered, None));
+        }
+        let _permit = self.build.ingests.acquire().await?;
+        self.progress.step("exporting into the layout");
+        let export = SyncIoBridge::new(open());
+        let (platform, epoch, started) = (self.platform, self.image.source_date_epoch, self.started);
+        let (base_diff_ids, progress) = (self.base_diff_ids.clone(), Arc::clone(&self.progress));
+        let task = spawn_blocking(move || {
+            let options = IngestOptions {
+                platform,
+                base_diff_ids,
+                source_date_epoch: epoch,
+                compression: build.options.compression.into(),
+                labels: BTreeMap::new(),
+                expected_size: size,
+                read: read_options(),
+            };
+            let ingested = layout::ingest(&build.layout, export, &options, progress.as_ref())?;
+            let remembered = Remembered {
+                manifest: ingested.manifest,
+                uncompressed_bytes: ingested.layers.iter().map(|l| l.uncompressed_size).sum(),
+                built: (started, Timestamp::now().as_second()),
+                files: ingested.tree.len(),
+            };
+            // A cache that cannot be written costs the next run an export, not this one its image.
+            if let Err(error) = build.state.remember(&name, key, &remembered, &ingested.tree) {
+                tracing::warn!(%error, "cannot remember what was built");
+            }
+            Ok::<_, layout::IngestError>((remembered, ingested.tree))
+        });
+        let (remembered, tree) = self
+            .build
+            .context
+            .unless_cancelled(task)
+            .await??
+            .context("reading the image from its builder")?;
+        Ok((remembered, Some(tree)))
+    }
+}
+
+/// What is read of an image: what the rules look at.
+pub(super) fn read_options() -> ReadOptions<'static> {
+    ReadOptions {
+        keep: &verify::keeps,
+        ..ReadOptions::default()
+    }
+}
+
+/// Takes the image that a buildkitd sends while its solve ends.
+pub(super) struct Receiver {
+    incoming: Incoming,
+    /// What came of the latest that was sent.
+    arrived: Mutex<Option<anyhow::Result<Arrived>>>,
+}
+
+impl Receiver {
+    pub fn new(incoming: Incoming) -> Self {
+        Self {
+            incoming,
+            arrived: Mutex::default(),
+        }
+    }
+
+    /// What came, once the solve is over. Where the image could not be read, that is why the solve failed, unless the
+    /// connection broke under both.
+    pub fn outcome(&self, solved: Result<Solved, SolveError>) -> anyhow::Result<(Solved, Arrived)> {
+        let arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (solved, arrived) {
+            (Ok(solved), Some(Ok(arrived))) => Ok((solved, arrived)),
+            (Ok(_) | Err(SolveError::Failed(_)), Some(Err(error))) => Err(error),
+            (Err(error), _) => Err(error.into()),
+            (Ok(_), None) => Err(anyhow!("the buildkitd reported success but sent no image; build again")),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Receive for Receiver {
+    async fn receive(&self, image: &str, archive: Archive) -> Result<bool, String> {
+        let arrived = self.incoming.take(image, || archive, None).await;
+        let answer = match &arrived {
+            Ok((_, tree)) => Ok(tree.is_some()),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        *self.arrived.lock().unwrap_or_else(PoisonError::into_inner) = Some(arrived);
+        answer
+    }
+}

@@ -1,0 +1,190 @@
+//! A buildkitd as a builder.
+//!
+//! None is to be had from the archives that the tests use. What stands in for it is the BuildKit of the modern engine, by its
+//! own API: no Docker API around it, no `/session`, no image store.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use obgp_build::engine::{Address, Dialer, Endpoint, Engine, Origin};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixListener;
+
+use crate::project::{Project, base_layer};
+use crate::support::registry::{PASSWORD, Registry, USER};
+use crate::support::{Which, address_for_containers, proxy};
+use crate::{build_until_under_way, each, report};
+
+/// Listens in `dir` as a buildkitd does, gRPC from the first byte on, and joins each connection to the engine's BuildKit.
+pub fn start(engine: &Endpoint, dir: &Path) -> Endpoint {
+    let socket = dir.join("buildkitd.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let dialer = Dialer::new(&engine.address).unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut buildkit = dialer.dial().await.unwrap();
+            let upgrade = b"POST /grpc HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+            buildkit.write_all(upgrade).await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\n") {
+                answer.push(buildkit.read_u8().await.unwrap());
+            }
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut buildkit).await });
+        }
+    });
+    Endpoint {
+        address: Address::Unix(socket),
+        origin: Origin::DockerHost,
+    }
+}
+
+/// On a socket and over mutual TLS, with bases that only this machine has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_buildkitd_makes_what_an_engine_makes() {
+    let (Some(machine), Some(modern)) = (Which::Machine.endpoint(), Which::Modern.endpoint()) else {
+        return;
+    };
+    let project = Project::new(&[&machine]);
+    let dir = tempfile::tempdir().unwrap();
+    let buildkitd = start(&modern, dir.path());
+    project.builder("bare", &buildkitd.address.to_string(), "");
+    project.builder_over_tls("far", &buildkitd, "").await;
+    project.builder("engine", &machine.address.to_string(), "");
+
+    let plan = project
+        .command(&["plan", "--builder", "bare", "--json"])
+        .output()
+        .unwrap();
+    let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
+    assert_eq!(plan["builders"][0]["kind"], "buildkitd", "{plan:#}");
+    assert_eq!(plan["builders"][0]["native"], "linux/amd64");
+    assert_eq!(plan["images"][0]["targets"][0]["base"]["origin"], "bootstrap");
+
+    let bare = report(&project.build("bare", &["--builder", "bare", "--no-cache"]));
+    assert_eq!(each(&bare, "builder"), ["bare"; 2]);
+    let engine = report(&project.build("engine", &["--builder", "engine"]));
+    assert_eq!(each(&engine, "builder"), ["engine"; 2]);
+    assert_eq!(each(&bare, "digest"), each(&engine, "digest"));
+    let far = report(&project.build("far", &["--builder", "far"]));
+    assert_eq!(each(&far, "digest"), each(&engine, "digest"));
+
+    // What is known is not sent again.
+    let again = report(&project.build("far", &["--builder", "far"]));
+    assert_eq!(each(&again, "unchanged"), [true; 2]);
+    // Elsewhere it is not known.
+    let anew = report(&project.build("anew", &["--builder", "far"]));
+    assert_eq!(each(&anew, "unchanged"), [false; 2]);
+    assert_eq!(each(&anew, "digest"), each(&engine, "digest"));
+    // It keeps no images.
+    assert!(each(&anew, "engine_image").iter().all(Value::is_null), "{anew:#}");
+    let modern = Engine::connect(modern).await.unwrap();
+    for distro in &project.distros {
+        let name = format!("docker.io/obgp-test/ovn-bgp-agent:7.0.0-{distro}-amd64");
+        assert_eq!(modern.inspect_image(&name).await.unwrap(), None);
+    }
+    project.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_buildkitd_that_dies_has_its_targets_moved() {
+    let (Some(machine), Some(modern)) = (Which::Machine.endpoint(), Which::Modern.endpoint()) else {
+        return;
+    };
+    let project = Project::new(&[&machine]);
+    let dir = tempfile::tempdir().unwrap();
+    let doomed = proxy::Breakable::start(&start(&modern, dir.path()), dir.path());
+    project.builder("doomed", &Address::Unix(doomed.socket.clone()).to_string(), "slots = 2");
+    let plan = project.command(&["plan", "--json"]).output().unwrap();
+    let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
+    assert_eq!(plan["builders"][0]["kind"], "buildkitd", "{plan:#}");
+    project.builder("heir", &machine.address.to_string(), "slots = 2");
+
+    let (output, told) = build_until_under_way(&project, "moved", || doomed.die());
+    let moved = report(&output);
+    assert_eq!(each(&moved, "builder"), ["heir"; 2], "{told}");
+    assert!(told.contains("builder doomed is gone"), "{told}");
+    let undisturbed = report(&project.build("undisturbed", &["--builder", "heir"]));
+    assert_eq!(each(&moved, "digest"), each(&undisturbed, "digest"));
+    project.clean().await;
+}
+
+/// What it cannot do is said before anything starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_buildkitd_cannot_do_is_refused() {
+    let Some(modern) = Which::Modern.endpoint() else { return };
+    let project = Project::new(&[]);
+    let dir = tempfile::tempdir().unwrap();
+    project.builder("bare", &start(&modern, dir.path()).address.to_string(), "");
+    let refused = |args: &[&str]| {
+        let output = project.command(args).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), told)
+    };
+
+    let (code, told) = refused(&["build", "--smoke"]);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(
+        told.contains("builder bare is a buildkitd, which runs no images"),
+        "{told}"
+    );
+
+    let (code, told) = refused(&["plan", "--cache-to", "type=inline"]);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("no builder can write a cache of type=inline"), "{told}");
+
+    let doctor = project.command(&["doctor", "--json"]).output().unwrap();
+    let doctor: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let found = |check: &str| {
+        let findings = doctor["findings"].as_array().unwrap();
+        let finding = findings.iter().find(|finding| finding["check"] == check);
+        finding.unwrap()["found"].as_str().unwrap().to_string()
+    };
+    assert!(found("engine").starts_with("builder bare: buildkitd "), "{doctor:#}");
+    assert!(found("image store").contains("none"), "{doctor:#}");
+}
+
+/// A base of a registry's is pulled by the buildkitd itself, by the digest and with the login that we have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_buildkitd_pulls_a_base() {
+    let Some(modern) = Which::Modern.endpoint() else { return };
+    let registry = Registry::start(base_layer()).await;
+    let host = format!("{}:{}", address_for_containers(), registry.port);
+    let base = format!("{host}/test/base:1");
+    let dir = tempfile::tempdir().unwrap();
+    let login = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
+    let config = json!({"auths": {host.as_str(): {"auth": login}}}).to_string();
+    std::fs::write(dir.path().join("config.json"), config).unwrap();
+    let project = Project::new(&[&modern]);
+    project.builder("bare", &start(&modern, dir.path()).address.to_string(), "");
+    project.builder("engine", &modern.address.to_string(), "");
+    let run = |command: &str, builder: &str, base: &str| {
+        let of = [command, "--base", base, "--distro", &project.distros[0]];
+        let mut command = project.command(&of);
+        command.args(["--builder", builder, "--plain-http", "--json", "--progress", "quiet"]);
+        command.env("DOCKER_CONFIG", dir.path());
+        if of[0] == "build" {
+            command.arg("--output").arg(project.output(builder));
+        }
+        command.output().unwrap()
+    };
+
+    let bare = report(&run("build", "bare", &base));
+    let engine = report(&run("build", "engine", &base));
+    let of = |report: &Value, field: &str| report["images"][0]["platforms"][0][field].clone();
+    assert!(of(&bare, "digest").is_string(), "{bare:#}");
+    assert_eq!(of(&bare, "digest"), of(&engine, "digest"));
+    assert_eq!(of(&bare, "base"), of(&engine, "base"));
+
+    // One that nobody has.
+    let none = run("build", "bare", &format!("{host}/test/none:1"));
+    let told = String::from_utf8_lossy(&none.stdout).into_owned();
+    assert_eq!(none.status.code(), Some(1), "{told}");
+    assert!(told.contains("tried the registry, for"), "{told}");
+
+    let plan: Value = serde_json::from_slice(&run("plan", "engine", &base).stdout).unwrap();
+    let engine = Engine::connect(modern).await.unwrap();
+    let pulled = plan["images"][0]["targets"][0]["base"]["engine_tag"].as_str().unwrap();
+    assert!(engine.remove_image(pulled).await.unwrap(), "{plan:#}");
+    project.clean().await;
+}
