@@ -59,15 +59,13 @@ fn program() -> Option<PathBuf> {
     // Debian splits Go into a package per kind of file and joins them by links that are relative to /usr.
     let root = home.join("go");
     let _ = fs::remove_dir_all(&root);
-    fs::create_dir_all(root.join("pkg")).unwrap();
+    fs::create_dir(&root).unwrap();
     let version = GO.trim_start_matches("golang-");
     let link = |from: &Path, name: &str| std::os::unix::fs::symlink(from.join(name), root.join(name)).unwrap();
-    for name in ["bin", "pkg/tool", "go.env", "VERSION"] {
+    for name in ["bin", "pkg", "go.env", "VERSION"] {
         link(&go.join(format!("usr/lib/go-{version}")), name);
     }
-    for name in ["src", "pkg/include"] {
-        link(&source.join(format!("usr/share/go-{version}")), name);
-    }
+    link(&source.join(format!("usr/share/go-{version}")), "src");
     let new = home.join("new");
     let output = Command::new(root.join("bin/go"))
         .args(["build", "-o"])
