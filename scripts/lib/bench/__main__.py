@@ -63,7 +63,7 @@ def main():
     if options.json:
         options.json.write_text(json.dumps({"figures": [asdict(f) for f in bench.figures], "samples": bench.samples}, indent=1) + "\n")
     shutil.rmtree(options.work)
-    missed = [f.what for f in bench.figures if not f.met]
+    missed = [f.what for f in bench.figures if f.met is False]
     if options.check and missed:
         sys.exit("bench: targets missed: " + "; ".join(missed))
 

@@ -41,7 +41,11 @@ class Figure:
     theirs: str
     ratio: str
     target: str
-    met: bool
+    # None where nothing is promised.
+    met: bool | None
+
+    def verdict(self):
+        return {True: "yes", False: "**no**", None: ""}[self.met]
 
 
 def run(command, environment=None):
@@ -138,5 +142,5 @@ class Bench:
     def table(self, versions):
         lines = [f"{', '.join(versions)}; {os.cpu_count()} processors; medians of {self.runs}; image {self.options.distro}.", ""]
         lines += ["| | obgp-build | peer | ratio | target | met |", "|---|--:|--:|--:|--:|:-:|"]
-        lines += [f"| {f.what} | {f.ours} | {f.theirs} | {f.ratio} | {f.target} | {'yes' if f.met else '**no**'} |" for f in self.figures]
+        lines += [f"| {f.what} | {f.ours} | {f.theirs} | {f.ratio} | {f.target} | {f.verdict()} |" for f in self.figures]
         return "\n".join(lines)
