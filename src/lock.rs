@@ -46,27 +46,37 @@ pub struct LockFile {
 
 /// The name of the lock that `reference` takes on an interpreter `python` (`3.11`).
 pub fn file_name(file: &BuildFile, reference: &str, python: &str) -> Result<String, ConfigError> {
+    Ok(format!("{}{python}.txt", prefix(file, reference)?))
+}
+
+/// What the names of a ref's locks begin with.
+fn prefix(file: &BuildFile, reference: &str) -> Result<String, ConfigError> {
     let of = match project::is_version(reference) {
         true => reference,
         false => &project::series(file, reference)?.constraints,
     };
-    Ok(format!("{of}-py{python}.txt"))
+    Ok(format!("{of}-py"))
 }
 
-/// Names and contents of all locks of the image, in the names' order. Which of them an image has to keep to is known only
+/// Names and contents of the locks of `reference`, in the names' order. Which of them an image has to keep to is known only
 /// when it has been read; none of it is another when these are the same.
-pub fn all(file: &BuildFile) -> io::Result<Vec<(String, Vec<u8>)>> {
+pub fn candidates(file: &BuildFile, reference: &str) -> io::Result<Vec<(String, Vec<u8>)>> {
+    // What has no lock finds none either when it is judged.
+    let Ok(prefix) = prefix(file, reference) else {
+        return Ok(Vec::new());
+    };
     let entries = match fs::read_dir(directory(file, "locks")) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
-    let mut locks = entries
-        .map(|entry| {
-            let path = entry?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            Ok((name, fs::read(path)?))
-        })
-        .collect::<io::Result<Vec<_>>>()?;
+    let mut locks = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with(&prefix) {
+            locks.push((name, fs::read(path)?));
+        }
+    }
     locks.sort();
     Ok(locks)
 }

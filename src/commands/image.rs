@@ -1,5 +1,6 @@
 //! Images as commands name them, `oci:DIR[:TAG]`, `docker:NAME` or `HOST/PATH:TAG`, read into trees and judged.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -177,7 +178,7 @@ pub async fn judge_to_push(
     let state = State::new(reference.dir.parent().unwrap_or(&reference.dir));
     // Without them nothing is remembered, and all is judged.
     let terms = judge
-        .terms()
+        .terms(&references(&image))
         .inspect_err(|error| tracing::debug!(%error, "cannot tell what decides the verdict"));
     let terms = terms.ok();
     let recalled = image.platforms.iter().map(|(platform, manifest)| {
@@ -217,6 +218,23 @@ pub fn terms(file: &BuildFile, contract: &Contract, more: &[Vec<u8>]) -> std::io
 
 pub fn verdict_key(terms: &[u8; 32], platform: Platform, digest: &str) -> [u8; 32] {
     state::key(&[&terms[..], platform.to_string().as_bytes(), digest.as_bytes()])
+}
+
+/// What an image's platforms say that they were built from.
+fn references(image: &LayoutImage) -> BTreeSet<String> {
+    let configs = image.platforms.iter().filter_map(|(_, manifest)| {
+        let manifest: ImageManifest = image.layout().read_json(manifest).ok()?;
+        image.layout().read_json::<ImageConfiguration>(manifest.config()).ok()
+    });
+    configs
+        .filter_map(|config| reference_of(&config).map(str::to_string))
+        .collect()
+}
+
+/// The project ref by the image's own label.
+fn reference_of(config: &ImageConfiguration) -> Option<&str> {
+    let labels = config.labels_of_config()?;
+    labels.get("org.opencontainers.image.version").map(String::as_str)
 }
 
 async fn judge_layout(
@@ -369,11 +387,13 @@ impl Judge {
         })
     }
 
-    /// Everything besides the image that decides a verdict, hashed.
-    fn terms(&self) -> std::io::Result<[u8; 32]> {
+    /// Everything besides an image of these refs that decides a verdict on it, hashed.
+    fn terms(&self, references: &BTreeSet<String>) -> std::io::Result<[u8; 32]> {
         let mut more = vec![self.distro.clone().unwrap_or_default().into_bytes()];
-        for (name, content) in lock::all(&self.file)? {
-            more.extend([name.into_bytes(), content]);
+        for reference in references {
+            for (name, content) in lock::candidates(&self.file, reference)? {
+                more.extend([name.into_bytes(), content]);
+            }
         }
         terms(&self.file, &self.contract, &more)
     }
@@ -388,8 +408,7 @@ impl Judge {
             Some(name) => find_distro(&self.file, name)?,
             None => detect_distro(&self.file, &image.tree)?,
         };
-        let labels = image.config.labels_of_config();
-        let reference = labels.and_then(|l| l.get("org.opencontainers.image.version"));
+        let reference = reference_of(&image.config);
         let lock = reference
             .and_then(|reference| lock::find(&self.file, reference, &distro.python).ok())
             .and_then(|lock| std::fs::read_to_string(lock.path).ok());
@@ -405,7 +424,7 @@ impl Judge {
             identity: &self.file.user,
             distro,
             project: &self.file.project.name,
-            reference: reference.map(String::as_str),
+            reference,
             labels: &self.file.image.labels,
             lock: lock.as_deref(),
         };
