@@ -166,7 +166,7 @@ fn system(sbom: &Sbom) -> Package {
     Package {
         version_info: Some(sbom.system.version.clone()).filter(|v| !v.is_empty()),
         comment: Some(sbom.system.pretty_name.clone()),
-        ..Package::named(&sbom.system.id, SYSTEM_ID.to_string(), Some("OPERATING-SYSTEM"))
+        ..Package::named(&sbom.system.id, SYSTEM_ID.to_string(), Some("OPERATING_SYSTEM"))
     }
 }
 
