@@ -303,25 +303,22 @@ impl Client {
                 match self.scheme {
                     Scheme::Tls => Ok(https),
                     Scheme::PlainHttp => Ok(http),
-                    Scheme::Either => self.try_tls_first(https, http).await,
+                    Scheme::Either => self.try_plain_first(https, http).await,
                 }
             })
             .await
     }
 
-    async fn try_tls_first(&self, https: Url, http: Url) -> Result<Url, RegistryError> {
+    /// A TLS port answers plain requests with a complaint, or hangs up, and is not to be talked to in plain.
+    async fn try_plain_first(&self, https: Url, http: Url) -> Result<Url, RegistryError> {
         let doing = "finding out whether it speaks TLS";
         let ask = async |url: &Url| {
             let answered = tokio::time::timeout(ANSWER, self.http.get(format!("{url}v2/")).send()).await;
             self.answer(doing, answered)
         };
-        let Err(error) = ask(&https).await else {
-            return Ok(https);
-        };
         match ask(&http).await {
-            // A TLS port answers plain requests with a complaint, and is not to be talked to in plain.
             Ok(response) if response.status() != StatusCode::BAD_REQUEST => Ok(http),
-            _ => Err(error),
+            _ => ask(&https).await.map(|_| https),
         }
     }
 }

@@ -147,7 +147,7 @@ impl Registries {
 pub(super) enum Scheme {
     Tls,
     PlainHttp,
-    /// TLS if it speaks that, else plain: on loopback nobody listens in between.
+    /// Plain if it speaks that, else TLS: on loopback nobody listens in between.
     Either,
 }
 
