@@ -207,8 +207,10 @@ async fn what_was_judged_is_not_read_again_until_what_it_was_judged_by_changes()
     all("another contract");
     let locks = tool.project.path().join("images/ovn-bgp-agent/locks");
     std::fs::create_dir_all(&locks).unwrap();
-    std::fs::write(locks.join("unrelated.txt"), "").unwrap();
-    all("another lock");
+    std::fs::write(locks.join("6.0.0-py3.10.txt"), "").unwrap();
+    little("a lock of another ref");
+    std::fs::write(locks.join("7.0.0-py9.9.txt"), "").unwrap();
+    all("another lock of this ref");
     std::fs::write(state.join("verdicts"), b"damaged").unwrap();
     all("damaged verdicts");
     // A verdict by an earlier contract is none.
