@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use oci_spec::distribution::Reference;
-use oci_spec::image::{Digest, ImageConfiguration, ImageIndex, ImageManifest};
+use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageIndex, ImageManifest};
 
 use super::cache::{self, BaseArchive};
 use super::resolve::{BaseImage, BasePlan, Origin, Request};
@@ -13,7 +12,7 @@ use crate::buildkit::ImageArchive;
 use crate::cli::BootstrapMode;
 use crate::layout;
 use crate::platform::Platform;
-use crate::registry::{Access, Registries, RegistryError, Repository, RepositoryName};
+use crate::registry::{Access, ImageReference, Registries, RegistryError};
 
 /// As for an engine, with this machine's cache in place of the engine's store.
 pub(super) fn plan(request: &Request<'_>, platform: Platform) -> BasePlan {
@@ -55,54 +54,38 @@ pub(super) async fn from_registry(
         text: text.to_string(),
         reason,
     };
-    let reference: Reference = text.parse().map_err(|e| bad(format!("{e}")))?;
-    let name = RepositoryName {
-        registry: reference.registry().to_string(),
-        path: reference.repository().to_string(),
-    };
-    let repository = registries.repository(&name, Access::Pull)?;
-    let target = reference.digest().or(reference.tag()).unwrap_or("latest");
-    let root = repository.manifest(target).await?;
+    let reference = ImageReference::familiar(text).map_err(bad)?;
+    let repository = registries.repository(&reference.repository, Access::Pull)?;
+    let target = reference.target().unwrap_or_else(|| "latest".into());
+    let root = repository.manifest(&target).await?;
     let manifest = match layout::is_index(root.descriptor.media_type()) {
-        false => root.bytes.clone(),
+        false => root.clone(),
         true => {
-            let index: ImageIndex = read(&repository, root.descriptor.digest(), &root.bytes)?;
-            let fits = |child: &&oci_spec::image::Descriptor| {
+            let index: ImageIndex = repository.parse(&root.descriptor, &root.bytes)?;
+            let fits = |child: &&Descriptor| {
                 let platform = child.platform().as_ref();
                 platform.and_then(|p| layout::known_platform(p.os(), p.architecture())) == Some(plan.platform)
             };
             let child = index.manifests().iter().find(fits);
             let child =
                 child.ok_or_else(|| bad(format!("the registry has no image of this name for {}", plan.platform)))?;
-            repository.manifest(child.digest().as_ref()).await?.bytes
+            repository.manifest(child.digest().as_ref()).await?
         }
     };
-    let manifest: ImageManifest = read(&repository, root.descriptor.digest(), &manifest)?;
+    let manifest: ImageManifest = repository.parse(&manifest.descriptor, &manifest.bytes)?;
     let config = repository.blob(manifest.config()).await?;
-    let config: ImageConfiguration = read(&repository, manifest.config().digest(), &config)?;
+    let config: ImageConfiguration = repository.parse(manifest.config(), &config)?;
     let (os, architecture) = (config.os(), config.architecture());
     if layout::known_platform(os, architecture) != Some(plan.platform) {
         return Err(bad(format!("it is for {os}/{architecture}, not for {}", plan.platform)).into());
     }
     let digest = root.descriptor.digest().to_string();
     Ok(BaseImage {
-        from: format!("{name}@{digest}"),
+        from: format!("{}@{digest}", reference.repository),
         name: plan.name.clone(),
         digest: Some(digest),
         diff_ids: config.rootfs().diff_ids().clone(),
         archive: None,
-    })
-}
-
-fn read<T: serde::de::DeserializeOwned>(
-    repository: &Repository,
-    digest: &Digest,
-    bytes: &[u8],
-) -> Result<T, RegistryError> {
-    serde_json::from_slice(bytes).map_err(|e| RegistryError::Protocol {
-        host: repository.host().to_string(),
-        doing: format!("reading {digest} of {}", repository.path()),
-        reason: format!("not the JSON document it should be: {e}"),
     })
 }
 

@@ -138,8 +138,8 @@ async fn plan_in(engine: &Engine, request: &Request<'_>, platform: Platform) -> 
     })
 }
 
-/// Puts a planned base into the engine, or in reach of the buildkitd, and says what it is. With `--bootstrap auto` a registry that does not answer
-/// leads to the archive; when that fails too, the error tells of both.
+/// Puts a planned base into the engine, or in reach of the buildkitd, and says what it is. With `--bootstrap auto` a
+/// registry that does not answer leads to the archive; when that fails too, the error tells of both.
 pub async fn provide(
     daemon: &Daemon,
     request: &Request<'_>,

@@ -48,8 +48,7 @@ impl RemoteImage {
         } else {
             let manifest: ImageManifest = image.parse(&image.root)?;
             let config = repository.blob(manifest.config()).await?;
-            let config: ImageConfiguration =
-                serde_json::from_slice(&config).map_err(|e| image.bad(manifest.config(), e))?;
+            let config: ImageConfiguration = repository.parse(manifest.config(), &config)?;
             match layout::known_platform(config.os(), config.architecture()) {
                 Some(platform) => image.platforms.push((platform, image.root.clone())),
                 None => image.others.push(image.root.clone()),
@@ -73,15 +72,7 @@ impl RemoteImage {
     }
 
     pub fn parse<T: serde::de::DeserializeOwned>(&self, content: &Content) -> Result<T, RegistryError> {
-        serde_json::from_slice(&content.bytes).map_err(|e| self.bad(&content.descriptor, e))
-    }
-
-    fn bad(&self, what: &Descriptor, error: serde_json::Error) -> RegistryError {
-        RegistryError::Protocol {
-            host: self.repository.host().to_string(),
-            doing: format!("reading {} of {}", what.digest(), self.repository.path()),
-            reason: format!("not the JSON document it should be: {error}"),
-        }
+        self.repository.parse(&content.descriptor, &content.bytes)
     }
 
     /// For [`layout::read_image`], from a thread that may block.

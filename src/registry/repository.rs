@@ -7,6 +7,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, LINK};
 use http::{HeaderMap, HeaderValue, Method};
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use reqwest::{Response, StatusCode};
+use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
@@ -88,6 +89,15 @@ impl Repository {
 
     pub(super) async fn send(&self, call: &Call) -> Result<Response, RegistryError> {
         self.client.send(call, &self.scopes).await
+    }
+
+    /// The document that `bytes`, which came as `what`, should be.
+    pub fn parse<T: DeserializeOwned>(&self, what: &Descriptor, bytes: &[u8]) -> Result<T, RegistryError> {
+        serde_json::from_slice(bytes).map_err(|e| {
+            let doing = format!("reading {} of {}", what.digest(), self.path);
+            self.client
+                .protocol(&doing, format!("not the JSON document it should be: {e}"))
+        })
     }
 
     pub async fn has_blob(&self, blob: &Descriptor) -> Result<bool, RegistryError> {
