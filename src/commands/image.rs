@@ -94,6 +94,15 @@ pub async fn open(
     }
 }
 
+/// What is read of an image: what the rules look at.
+pub fn read_options(hash_files: bool) -> ReadOptions<'static> {
+    ReadOptions {
+        keep: &verify::keeps,
+        hash_files,
+        ..ReadOptions::default()
+    }
+}
+
 /// What a reference stands for in its registry: all manifests, no layers.
 pub async fn find_remote(
     context: &Context,
@@ -130,11 +139,7 @@ pub async fn open_remote(
         let image = Arc::clone(&image);
         let handle = tokio::runtime::Handle::current();
         tasks.push(spawn_blocking(move || {
-            let options = ReadOptions {
-                keep: &verify::keeps,
-                hash_files,
-                ..ReadOptions::default()
-            };
+            let options = read_options(hash_files);
             let (platform, content) = &image.platforms[i];
             let read = layout::read_image(&image.blocking(handle), &content.descriptor, &options)?;
             Ok::<_, layout::ReadError>(Opened::new(*platform, content.descriptor.digest().to_string(), read))
@@ -308,11 +313,7 @@ async fn open_layout(
     for (platform, manifest) in wanted {
         let image = Arc::clone(&image);
         tasks.push(spawn_blocking(move || {
-            let options = ReadOptions {
-                keep: &verify::keeps,
-                hash_files,
-                ..ReadOptions::default()
-            };
+            let options = read_options(hash_files);
             let read = image.read_tree(&manifest, &options)?;
             Ok::<_, layout::ReadError>(Opened::new(platform, manifest.digest().to_string(), read))
         }));
@@ -338,11 +339,7 @@ async fn open_engine(
     let progress = context.terminal.line(name);
     let reader = SyncIoBridge::new(engine.export(&image.id));
     let task = spawn_blocking(move || {
-        let options = ReadOptions {
-            keep: &verify::keeps,
-            hash_files,
-            ..ReadOptions::default()
-        };
+        let options = read_options(hash_files);
         layout::read_export(reader, platform, &options, progress.as_ref())
     });
     let (config, tree) = context

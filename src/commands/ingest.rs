@@ -8,17 +8,17 @@ use serde_json::json;
 use tokio::task::spawn_blocking;
 use tokio_util::io::SyncIoBridge;
 
-use super::image::{ImageName, Judge, Opened, layout_dir};
+use super::image::{ImageName, Judge, Opened, layout_dir, read_options};
 use super::{Context, Failure};
 use crate::cli::IngestArgs;
 use crate::config::file::ConfigError;
 use crate::config::settings::epoch_from_environment;
 use crate::engine::Engine;
-use crate::layout::{self, IngestOptions, Layout, ReadOptions};
+use crate::layout::{self, IngestOptions, Layout};
 use crate::platform::Platform;
 use crate::registry::ImageReference;
 use crate::report::text;
-use crate::verify::{self, Verified};
+use crate::verify::Verified;
 
 pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
     let ImageName::Engine(name) = args.image.parse()? else {
@@ -57,10 +57,7 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
             compression,
             labels: BTreeMap::new(),
             expected_size: Some(image.size),
-            read: ReadOptions {
-                keep: &verify::keeps,
-                ..ReadOptions::default()
-            },
+            read: read_options(false),
         };
         layout::ingest(&layout, export, &options, progress.as_ref()).map(|ingested| (layout, ingested))
     });

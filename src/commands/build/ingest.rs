@@ -10,17 +10,17 @@ use tokio::io::AsyncRead;
 use tokio::task::spawn_blocking;
 use tokio_util::io::SyncIoBridge;
 
+use super::super::image::read_options;
 use super::Build;
 use super::target::Job;
 use crate::base::resolve::BaseImage;
 use crate::buildkit::{Archive, Receive, SolveError, Solved};
 use crate::engine::{Engine, EngineImage};
-use crate::layout::{self, IngestOptions, ReadOptions, Tree};
+use crate::layout::{self, IngestOptions, Tree};
 use crate::plan::ImagePlan;
 use crate::platform::Platform;
 use crate::progress::SharedProgress;
 use crate::state::{self, Remembered};
-use crate::verify;
 
 /// The image of one target, and all that decides its bytes besides those that come.
 pub(super) struct Incoming {
@@ -87,7 +87,7 @@ impl Incoming {
                 compression: build.options.compression.into(),
                 labels: BTreeMap::new(),
                 expected_size: size,
-                read: read_options(),
+                read: read_options(false),
             };
             let ingested = layout::ingest(&build.layout, export, &options, progress.as_ref())?;
             let remembered = Remembered {
@@ -109,14 +109,6 @@ impl Incoming {
             .await??
             .context("reading the image from its builder")?;
         Ok((remembered, Some(tree)))
-    }
-}
-
-/// What is read of an image: what the rules look at.
-pub(super) fn read_options() -> ReadOptions<'static> {
-    ReadOptions {
-        keep: &verify::keeps,
-        ..ReadOptions::default()
     }
 }
 

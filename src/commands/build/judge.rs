@@ -3,9 +3,8 @@
 use anyhow::Context as _;
 use oci_spec::image::{Descriptor, ImageManifest};
 
-use super::super::image::{terms, verdict_key};
+use super::super::image::{read_options, terms, verdict_key};
 use super::Build;
-use super::ingest::read_options;
 use crate::layout::{self, Tree};
 use crate::plan::ImagePlan;
 use crate::platform::Platform;
@@ -55,7 +54,7 @@ impl Build {
         }
         let tree = match tree.or_else(|| Some(self.state.recall_tree(&digest)?.1)) {
             Some(tree) => tree,
-            None => layout::read_image(&self.layout, manifest, &read_options())?.tree,
+            None => layout::read_image(&self.layout, manifest, &read_options(false))?.tree,
         };
         let config = self.layout.read_json(image_manifest.config())?;
         let verdict = match known {
@@ -77,14 +76,15 @@ impl Build {
                     labels: &image.labels,
                     lock: Some(&lock),
                 };
-                self.contract.check(&under_test, &expectation)?
+                let verdict = self.contract.check(&under_test, &expectation)?;
+                if let (Some(key), Some(passed)) = (key, Passed::new(&verdict))
+                    && let Err(error) = self.state.remember_verdicts(vec![(key, passed)])
+                {
+                    tracing::debug!(%error, "cannot remember the verdict");
+                }
+                verdict
             }
         };
-        if let (Some(key), Some(passed)) = (key, Passed::new(&verdict))
-            && let Err(error) = self.state.remember_verdicts(vec![(key, passed)])
-        {
-            tracing::debug!(%error, "cannot remember the verdict");
-        }
         Ok(Judged {
             attestations: self.sboms(image, platform, manifest, &config, &tree)?,
             verdict,
