@@ -14,7 +14,7 @@ use tokio::net::UnixListener;
 use crate::project::{Project, base_layer};
 use crate::support::registry::{PASSWORD, Registry, USER};
 use crate::support::{Which, address_for_containers, proxy};
-use crate::{build_until_under_way, each, report};
+use crate::{dies_and_is_inherited, each, report};
 
 /// Listens in `dir` as a buildkitd does, gRPC from the first byte on, and joins each connection to the engine's BuildKit.
 pub fn start(engine: &Endpoint, dir: &Path) -> Endpoint {
@@ -100,12 +100,7 @@ async fn a_buildkitd_that_dies_has_its_targets_moved() {
     assert_eq!(plan["builders"][0]["kind"], "buildkitd", "{plan:#}");
     project.builder("heir", &machine.address.to_string(), "slots = 2");
 
-    let (output, told) = build_until_under_way(&project, "moved", || doomed.die());
-    let moved = report(&output);
-    assert_eq!(each(&moved, "builder"), ["heir"; 2], "{told}");
-    assert!(told.contains("builder doomed is gone"), "{told}");
-    let undisturbed = report(&project.build("undisturbed", &["--builder", "heir"]));
-    assert_eq!(each(&moved, "digest"), each(&undisturbed, "digest"));
+    dies_and_is_inherited(&project, doomed);
     project.clean().await;
 }
 

@@ -107,6 +107,17 @@ async fn two_engines_build_at_once_one_of_them_over_mutual_tls() {
     project.clean().await;
 }
 
+/// `doomed` dies while it builds: what it had is made by the builder `heir`, as if nothing had been.
+fn dies_and_is_inherited(project: &Project, doomed: proxy::Breakable) {
+    let (output, told) = build_until_under_way(project, "moved", || doomed.die());
+    let moved = report(&output);
+    assert_eq!(each(&moved, "builder"), ["heir"; 2], "{told}");
+    assert!(told.contains("builder doomed is gone"), "{told}");
+
+    let undisturbed = report(&project.build("undisturbed", &["--builder", "heir"]));
+    assert_eq!(each(&moved, "digest"), each(&undisturbed, "digest"));
+}
+
 /// The builder's machine goes while it builds; its targets, the one under way and the one that waits, are built elsewhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_builder_that_dies_has_its_targets_moved() {
@@ -120,13 +131,7 @@ async fn a_builder_that_dies_has_its_targets_moved() {
     // Both targets go to the first: the second may not have this platform as long as a native one lives.
     project.builder_over_tls("heir", &modern, "slots = 1").await;
 
-    let (output, told) = build_until_under_way(&project, "moved", || doomed.die());
-    let moved = report(&output);
-    assert_eq!(each(&moved, "builder"), ["heir"; 2], "{told}");
-    assert!(told.contains("builder doomed is gone"), "{told}");
-
-    let undisturbed = report(&project.build("undisturbed", &["--builder", "heir"]));
-    assert_eq!(each(&moved, "digest"), each(&undisturbed, "digest"));
+    dies_and_is_inherited(&project, doomed);
 
     // With nobody left, it fails, and says of each why.
     let output = project.build("nobody", &["--builder", "doomed"]);
