@@ -4,14 +4,14 @@
 #[path = "../runtime/tests/support/namespace.rs"]
 #[allow(dead_code)] // Half of it is for other tests.
 mod namespace;
-#[path = "support/quickstart.rs"]
-mod quickstart;
+mod support;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use namespace::{Namespace, succeed};
+use support::quickstart;
 
 const RUNTIME: &str = "/usr/local/bin/obgp-runtime";
 const USER: u32 = 42494;

@@ -1,21 +1,18 @@
 //! SBOMs and provenance: valid by the formats' own validators, the same for the same image, and nothing missing against
 //! what the running image lists.
 
-#[path = "../support/image.rs"]
-#[allow(dead_code)] // Its other half breaks rules.
-mod image;
 mod provenance;
-#[path = "../support/quickstart.rs"]
-mod quickstart;
 mod running;
+#[path = "../support/mod.rs"]
+mod support;
 mod validators;
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use image::{SITE, TestImage};
 use obgp_build::attest::{ImageForSbom, Sbom, Subject, cyclonedx, spdx};
 use serde_json::{Value, json};
+use support::image::{SITE, TestImage};
 use validators::{Kind, Validators};
 
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::DIGEST;
-use crate::image::TestImage;
+use crate::support::image::TestImage;
 use crate::validators::{Kind, Validators};
 
 const DOCKERFILE: &str = "FROM scratch\n";

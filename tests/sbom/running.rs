@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::quickstart::report;
+use crate::support::quickstart::report;
 use crate::validators::{Kind, Validators};
 
 /// Prints name and version of what the interpreter finds, normalised as PyPI does.

@@ -5,10 +5,16 @@ pub mod cosign;
 pub mod debian;
 pub mod distribution;
 pub mod faults;
+pub mod image;
 pub mod proxy;
+pub mod published;
+pub mod quickstart;
+pub mod referrers;
 pub mod registry;
 pub mod softhsm;
 pub mod tls;
+pub mod tokens;
+pub mod tool;
 
 use std::collections::BTreeMap;
 use std::future::Future;

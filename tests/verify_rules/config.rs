@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::image::TestImage;
+use crate::support::image::TestImage;
 use crate::{Break, breaks};
 
 const LABEL: &str = "org.opencontainers.image";

@@ -1,6 +1,6 @@
 //! Breaks of commands, packages, files and ELF headers.
 
-use crate::image::{elf_header, static_elf_header};
+use crate::support::image::{elf_header, static_elf_header};
 use crate::{Break, STATUS, breaks};
 
 const RUNTIME: &str = "usr/local/bin/obgp-runtime";

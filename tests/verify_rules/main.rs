@@ -3,18 +3,18 @@
 mod accounts;
 mod config;
 mod contents;
-#[path = "../support/image.rs"]
-mod image;
 mod permissions;
 mod python;
 mod remains;
 mod sudoers;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::collections::BTreeSet;
 
-use image::TestImage;
 use obgp_build::verify::{Verdict, Verified, rule_ids};
 use serde_json::json;
+use support::image::{TestImage, repository};
 
 const STATUS: &str = "var/lib/dpkg/status";
 
@@ -129,7 +129,7 @@ fn every_rule_has_an_image_that_breaks_it() {
 /// The image's statement and the contract's are written apart; whoever changes one has to change the other.
 #[test]
 fn the_sudoers_file_of_the_image_is_what_the_contract_allows() {
-    let path = image::repository().join("images/ovn-bgp-agent/sudoers");
+    let path = repository().join("images/ovn-bgp-agent/sudoers");
     let text = std::fs::read_to_string(path)
         .unwrap()
         .replace("@USER_NAME@", "ovn-bgp-agent");
@@ -141,7 +141,7 @@ fn the_sudoers_file_of_the_image_is_what_the_contract_allows() {
 
 #[test]
 fn the_contract_names_every_rule() {
-    let contract = std::fs::read_to_string(image::repository().join("images/ovn-bgp-agent.toml")).unwrap();
+    let contract = std::fs::read_to_string(repository().join("images/ovn-bgp-agent.toml")).unwrap();
     let named: BTreeSet<&str> = contract
         .lines()
         .filter(|l| l.starts_with('#'))

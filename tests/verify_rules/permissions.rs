@@ -2,7 +2,7 @@
 
 use obgp_build::layout::tree::NodeKind;
 
-use crate::image::SITE;
+use crate::support::image::SITE;
 use crate::{Break, breaks};
 
 pub const BREAKS: &[Break] = &[

@@ -1,6 +1,6 @@
 //! Breaks of the interpreter, the distributions, their scripts and bytecode.
 
-use crate::image::SITE;
+use crate::support::image::SITE;
 use crate::{Break, STATUS, breaks};
 
 pub const BREAKS: &[Break] = &[

@@ -1,6 +1,6 @@
 //! Breaks by what a build leaves behind; links and size.
 
-use crate::image::SITE;
+use crate::support::image::SITE;
 use crate::{Break, breaks};
 
 pub const BREAKS: &[Break] = &[

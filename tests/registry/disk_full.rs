@@ -1,34 +1,17 @@
 //! Disks that are full, real ones of tmpfs: what was there stays as it was, what is missing is said, and with room the
 //! same again goes through. Needs root, to mount them.
 
-#[allow(dead_code)]
-#[path = "support/debian.rs"]
-mod debian;
-#[allow(dead_code)]
-#[path = "support/distribution.rs"]
-mod distribution;
-#[allow(dead_code)]
-#[path = "support/image.rs"]
-mod image;
-#[allow(dead_code)]
-#[path = "support/published.rs"]
-mod published;
-#[allow(dead_code)]
-#[path = "support/tool.rs"]
-mod tool;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use distribution::Distribution;
+use super::MIB;
+use super::support::distribution::Distribution;
+use super::support::tool::Tool;
 use obgp_build::layout::{Compression, IngestError, IngestOptions, Layout, ReadOptions, ingest, sha256_digest};
 use obgp_build::progress::Silent;
 use oci_spec::image::{Descriptor, Digest};
 use sha2::Digest as _;
-use tool::Tool;
-
-const MIB: usize = 1 << 20;
 
 /// A file system of its own size, gone with this.
 struct Disk(PathBuf);
@@ -136,7 +119,7 @@ fn a_layout_whose_disk_is_full_stays_valid_and_the_next_run_completes() {
 
 /// An image of one layer that does not compress, as engines export it.
 fn export() -> (Vec<u8>, Vec<u8>) {
-    let layer = published::filler_layer(7, 4 * MIB);
+    let layer = super::support::published::filler_layer(7, 4 * MIB);
     let config = serde_json::json!({
         "architecture": "amd64",
         "os": "linux",

@@ -1,31 +1,10 @@
 //! Signatures and attestations in a registry that has the referrers API: they are found by it alone.
 
-#[allow(dead_code)]
-#[path = "support/cosign.rs"]
-mod cosign;
-#[allow(dead_code)]
-#[path = "support/debian.rs"]
-mod debian;
-#[allow(dead_code)]
-#[path = "support/distribution.rs"]
-mod distribution;
-#[allow(dead_code)]
-#[path = "support/image.rs"]
-mod image;
-#[allow(dead_code)]
-#[path = "support/published.rs"]
-mod published;
-#[path = "support/referrers/mod.rs"]
-mod referrers;
-#[allow(dead_code)]
-#[path = "support/tool.rs"]
-mod tool;
-
-use referrers::ReferrersRegistry;
+use super::MIB;
+use super::support::cosign;
+use super::support::referrers::ReferrersRegistry;
+use super::support::tool::Tool;
 use serde_json::{Value, json};
-use tool::Tool;
-
-const MIB: usize = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signed_attested_verified_and_promoted_by_the_referrers_api_alone() {

@@ -1,30 +1,13 @@
 //! The way to a registry: TLS with authorities and certificates of one's own, plain http, proxies.
 
-#[allow(dead_code)]
-#[path = "support/debian.rs"]
-mod debian;
-#[allow(dead_code)]
-#[path = "support/distribution.rs"]
-mod distribution;
-#[allow(dead_code)]
-#[path = "support/image.rs"]
-mod image;
-#[allow(dead_code)]
-#[path = "support/published.rs"]
-mod published;
-#[allow(dead_code)]
-#[path = "support/tool.rs"]
-mod tool;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use distribution::{Distribution, Login, Tls};
+use super::MIB;
+use super::support::distribution::{Distribution, Login, Tls};
+use super::support::tool::Tool;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
-use tool::Tool;
-
-const MIB: usize = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn own_authority_and_client_certificate() {

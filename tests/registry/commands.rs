@@ -1,31 +1,13 @@
 //! The commands around a registry, against a real one: push, promote, inspect, prune, verify; logins, TLS, policies.
 
-#[allow(dead_code)]
-#[path = "support/debian.rs"]
-mod debian;
-#[allow(dead_code)]
-#[path = "support/distribution.rs"]
-mod distribution;
-#[allow(dead_code)]
-#[path = "support/faults.rs"]
-mod faults;
-#[allow(dead_code)]
-#[path = "support/image.rs"]
-mod image;
-#[allow(dead_code)]
-#[path = "support/published.rs"]
-mod published;
-#[path = "support/tokens.rs"]
-mod tokens;
-#[allow(dead_code)]
-#[path = "support/tool.rs"]
-mod tool;
-
 use std::path::{Path, PathBuf};
 
+use super::MIB;
+use super::support::distribution::{Distribution, Login, PASSWORD, USER};
+use super::support::faults::{Fault, FaultyProxy, uploaded};
+use super::support::tokens;
+use super::support::tool::{Tool, stderr};
 use bytes::Bytes;
-use distribution::{Distribution, Login, PASSWORD, USER};
-use faults::{Fault, FaultyProxy, uploaded};
 use obgp_build::artifact::{Artifact, Content, Place};
 use obgp_build::layout::sha256_digest;
 use obgp_build::progress::Silent;
@@ -35,9 +17,6 @@ use oci_spec::image::{Descriptor, MediaType};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
-use tool::{Tool, stderr};
-
-const MIB: usize = 1 << 20;
 
 fn content(media_type: MediaType, bytes: Vec<u8>) -> Content {
     Content {

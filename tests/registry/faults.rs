@@ -1,37 +1,20 @@
 //! Everything that can go wrong on the way to a registry, provoked in front of a real one: the image arrives whole, or the
 //! tag stays what it was.
 
-#[allow(dead_code)]
-#[path = "support/debian.rs"]
-mod debian;
-#[allow(dead_code)]
-#[path = "support/distribution.rs"]
-mod distribution;
-#[allow(dead_code)]
-#[path = "support/faults.rs"]
-mod faults;
-#[allow(dead_code)]
-#[path = "support/image.rs"]
-mod image;
-#[allow(dead_code)]
-#[path = "support/published.rs"]
-mod published;
-
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use distribution::Distribution;
-use faults::{Asked, Fault, FaultyProxy, uploaded};
+use super::MIB;
+use super::support::distribution::Distribution;
+use super::support::faults::{Asked, Fault, FaultyProxy, uploaded};
+use super::support::published::Project;
 use futures_util::TryStreamExt;
 use obgp_build::progress::{Progress, Silent};
 use obgp_build::publish::{Destination, PublishError, Published, publish};
 use obgp_build::registry::{Access, Overrides, Patience, Registries, RegistryError, RemoteImage, Repository};
 use oci_spec::image::Descriptor;
-use published::Project;
 use tokio_util::sync::CancellationToken;
-
-const MIB: usize = 1 << 20;
 
 /// Notes what is told about tries.
 #[derive(Default)]
@@ -332,7 +315,8 @@ async fn two_pushes_of_one_tag_leave_one_image_and_tell_the_other() {
         put |= asked.is("PUT", "/manifests/taken");
         if put && asked.is("GET", "/manifests/taken") {
             let _ = sender.send(());
-            let _ = resumed.recv_timeout(Duration::from_secs(20));
+            // The runtime's other tasks go on elsewhere meanwhile, the other push's too.
+            let _ = tokio::task::block_in_place(|| resumed.recv_timeout(Duration::from_secs(20)));
         }
         None
     });

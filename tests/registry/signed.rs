@@ -1,80 +1,21 @@
 //! What is pushed with a key is signed and attested for everyone: real cosign of both series, and the program itself.
 
-#[allow(dead_code)]
-#[path = "support/cosign.rs"]
-mod cosign;
-#[allow(dead_code)]
-#[path = "support/debian.rs"]
-mod debian;
-#[allow(dead_code)]
-#[path = "support/distribution.rs"]
-mod distribution;
-#[allow(dead_code)]
-#[path = "support/image.rs"]
-mod image;
-#[allow(dead_code)]
-#[path = "support/published.rs"]
-mod published;
-
-use std::process::{Command, Output};
 use std::time::Duration;
 
-use cosign::{Cosign, PASSWORD};
-use distribution::Distribution;
-use published::Project;
+use super::support::cosign::{self, Cosign, PASSWORD};
+use super::support::distribution::Distribution;
+use super::support::tool::{Tool, stderr};
 use serde_json::Value;
 
 const KIB: usize = 1 << 10;
 const SPDX: &str = "https://spdx.dev/Document";
 const CYCLONEDX: &str = "https://cyclonedx.org/bom";
 
-struct Site {
-    project: Project,
-    registry: Distribution,
-}
-
-impl Site {
-    fn new() -> Self {
-        Self {
-            project: Project::new(""),
-            registry: Distribution::start(),
-        }
-    }
-
-    fn name(&self, rest: &str) -> String {
-        format!("{}/{rest}", self.registry.host())
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_obgp-build"));
-        command
-            .args(arguments)
-            .args(["--progress", "quiet", "--config"])
-            .arg(self.project.build_toml())
-            .env("COSIGN_PASSWORD", PASSWORD);
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        let output = self.run(&[arguments, &["--json"]].concat());
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    fn failure(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
-        said
-    }
+/// The program with the password of cosign's keys.
+fn tool() -> Tool {
+    let mut tool = Tool::new("");
+    tool.environment = vec![("COSIGN_PASSWORD".into(), PASSWORD.into())];
+    tool
 }
 
 /// Keys of cosign's own making, in a directory.
@@ -83,26 +24,28 @@ fn keys(cosign: &Cosign, dir: &tempfile::TempDir, name: &str) -> (String, String
     (private.display().to_string(), public.display().to_string())
 }
 
-#[test]
-fn what_is_pushed_with_a_key_is_accepted_by_cosign_and_by_verify_and_goes_along_when_promoted() {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pushed_with_a_key_is_accepted_by_cosign_and_by_verify_and_goes_along_when_promoted() {
     let Some(both) = cosign::both() else { return };
     let dir = tempfile::tempdir().unwrap();
     let (private, public) = keys(&both[0], &dir, "ours");
     let (_, other) = keys(&both[0], &dir, "other");
-    let site = Site::new();
-    let index = site.project.make("7.0.0", 1, 64 * KIB);
-    let image = site.project.image("7.0.0").to_string();
+    let tool = tool();
+    let registry = Distribution::start();
+    let index = tool.project.make("7.0.0", 1, 64 * KIB);
+    let image = tool.image("7.0.0");
     let artifacts = dir.path().join("artifacts.json");
-    let to = site.name("team/agent");
+    let to = format!("{}/team/agent", registry.host());
     let zuul = artifacts.display().to_string();
-    site.json(&["push", &image, &to, "--sign", &private, "--zuul-artifacts", &zuul]);
+    tool.json(&["push", &image, &to, "--sign", &private, "--zuul-artifacts", &zuul])
+        .await;
 
     let told: Value = serde_json::from_slice(&std::fs::read(&artifacts).unwrap()).unwrap();
     assert_eq!(told[0]["url"], format!("docker://{to}:7.0.0"));
     assert_eq!(told[0]["metadata"]["digest"], index.digest().to_string());
 
     let reference = format!("{to}:7.0.0");
-    let verified = site.json(&["verify", &reference, "--key", &public]);
+    let verified = tool.json(&["verify", &reference, "--key", &public]).await;
     let authentic = verified["authentic"].as_array().unwrap();
     assert_eq!(authentic.len(), 3, "the index and two platforms: {verified:#}");
     assert!(
@@ -113,14 +56,16 @@ fn what_is_pushed_with_a_key_is_accepted_by_cosign_and_by_verify_and_goes_along_
     for platform in &authentic[1..] {
         assert_eq!(platform["attestations"], serde_json::json!([CYCLONEDX, SPDX]));
     }
-    let said = site.failure(&["verify", &reference, "--key", &other]);
+    let said = tool.failure(1, &["verify", &reference, "--key", &other]).await;
     assert!(said.contains("no good signature by this key"), "{said}");
 
     // Promotion asks for the right key, and takes signatures and attestations along.
-    let promoted = site.name("public/agent:stable");
-    let said = site.failure(&["promote", &reference, &promoted, "--key", &other]);
+    let promoted = format!("{}/public/agent:stable", registry.host());
+    let said = tool
+        .failure(1, &["promote", &reference, &promoted, "--key", &other])
+        .await;
     assert!(said.contains("no good signature by this key"), "{said}");
-    site.json(&["promote", &reference, &promoted, "--key", &public]);
+    tool.json(&["promote", &reference, &promoted, "--key", &public]).await;
     for name in [&reference, &promoted] {
         for cosign in &both {
             cosign.verify(public.as_ref(), name).unwrap();
@@ -135,26 +80,28 @@ fn what_is_pushed_with_a_key_is_accepted_by_cosign_and_by_verify_and_goes_along_
                 .verify_attestation(public.as_ref(), "cyclonedx", &platform)
                 .unwrap();
         }
-        site.json(&["verify", name, "--key", &public, "--signatures-only"]);
+        tool.json(&["verify", name, "--key", &public, "--signatures-only"])
+            .await;
     }
 }
 
-#[test]
-fn an_image_can_be_signed_and_attested_later_and_again() {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_can_be_signed_and_attested_later_and_again() {
     let Some(both) = cosign::both() else { return };
     let dir = tempfile::tempdir().unwrap();
     let (private, public) = keys(&both[1], &dir, "ours");
-    let site = Site::new();
-    site.project.make("7.0.0", 1, 64 * KIB);
-    let reference = site.name("team/agent:7.0.0");
-    site.json(&["push", &site.project.image("7.0.0").to_string(), &reference]);
-    let said = site.failure(&["verify", &reference, "--key", &public]);
+    let tool = tool();
+    let registry = Distribution::start();
+    tool.project.make("7.0.0", 1, 64 * KIB);
+    let reference = format!("{}/team/agent:7.0.0", registry.host());
+    tool.json(&["push", &tool.image("7.0.0"), &reference]).await;
+    let said = tool.failure(1, &["verify", &reference, "--key", &public]).await;
     assert!(said.contains("has no signature at all"), "{said}");
     for _ in 0..2 {
-        let signed = site.json(&["sign", &reference, "--key", &private]);
+        let signed = tool.json(&["sign", &reference, "--key", &private]).await;
         assert_eq!(signed["signed"].as_array().unwrap().len(), 3);
         assert_eq!(
-            site.json(&["attest", &reference, "--key", &private])["attested"]
+            tool.json(&["attest", &reference, "--key", &private]).await["attested"]
                 .as_array()
                 .unwrap()
                 .len(),
@@ -165,7 +112,7 @@ fn an_image_can_be_signed_and_attested_later_and_again() {
     std::fs::write(&predicate, r#"{"findings": 0}"#).unwrap();
     let own = "https://example.org/scan/v1";
     let file = predicate.display().to_string();
-    site.json(&[
+    tool.json(&[
         "attest",
         &reference,
         "--key",
@@ -174,11 +121,12 @@ fn an_image_can_be_signed_and_attested_later_and_again() {
         &file,
         "--type",
         own,
-    ]);
-    let verified = site.json(&["verify", &reference, "--key", &public]);
+    ])
+    .await;
+    let verified = tool.json(&["verify", &reference, "--key", &public]).await;
     assert_eq!(verified["authentic"][0]["attestations"], serde_json::json!([own]));
     // Twice the same is once: six signatures and attestations of each kind, no more.
-    let inspected = site.json(&["inspect", &reference]);
+    let inspected = tool.json(&["inspect", &reference]).await;
     let referrers = inspected["artifacts"]
         .as_array()
         .unwrap()
@@ -190,32 +138,33 @@ fn an_image_can_be_signed_and_attested_later_and_again() {
         cosign.verify_attestation(public.as_ref(), own, &reference).unwrap();
     }
     // A wrong password is told before anything is sent.
-    let output = site
+    let output = tool
         .command(&["sign", &reference, "--key", &private])
         .env("COSIGN_PASSWORD", "wrong")
         .output()
         .unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("another password"));
+    assert!(stderr(&output).contains("another password"));
 }
 
 /// SIGKILL at twenty times spread over a push: a tag stands for the old image or the new one, and either is signed.
-#[test]
-fn killed_at_any_moment_the_tag_is_of_a_signed_image() {
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_moment_the_tag_is_of_a_signed_image() {
     let Some(cosign) = Cosign::get(cosign::Series::Two) else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
     let (private, public) = keys(&cosign, &dir, "ours");
-    let site = Site::new();
-    let to = site.name("team/agent:t");
-    let mut old = site.project.make("old", 1, 64 * KIB).digest().to_string();
-    let push = |tag: &str| site.command(&["push", &site.project.image(tag).to_string(), &to, "--sign", &private]);
+    let tool = tool();
+    let registry = Distribution::start();
+    let to = format!("{}/team/agent:t", registry.host());
+    let mut old = tool.project.make("old", 1, 64 * KIB).digest().to_string();
+    let push = |tag: &str| tool.command(&["push", &tool.image(tag), &to, "--sign", &private]);
     let began = std::time::Instant::now();
     assert!(push("old").output().unwrap().status.success());
     let whole = began.elapsed();
     let mut killed = 0;
     for round in 0..20u32 {
-        let new = site
+        let new = tool
             .project
             .make("new", 2 + u64::from(round), 64 * KIB)
             .digest()
@@ -225,11 +174,11 @@ fn killed_at_any_moment_the_tag_is_of_a_signed_image() {
         std::thread::sleep(whole * round / 25 + Duration::from_millis(u64::from(round % 3)));
         child.kill().unwrap();
         killed += u32::from(!child.wait().unwrap().success());
-        let verified = site.json(&["verify", &to, "--key", &public, "--signatures-only"]);
+        let verified = tool.json(&["verify", &to, "--key", &public, "--signatures-only"]).await;
         let found = verified["authentic"][0]["digest"].as_str().unwrap().to_string();
         assert!(found == old || found == new, "round {round}: {found}");
         assert!(push("new").output().unwrap().status.success(), "round {round}");
-        let verified = site.json(&["verify", &to, "--key", &public]);
+        let verified = tool.json(&["verify", &to, "--key", &public]).await;
         assert_eq!(verified["authentic"][0]["digest"], new.as_str());
         old = new;
     }
