@@ -32,8 +32,8 @@ def everything(bench):
 
 def package_version(program):
     """As scripts/lib/debian.sh notes it: what Debian builds does not always know its own version."""
-    root = Path(shutil.which(program)).parents[2]
-    return f"{program} {(root / 'version').read_text().strip()}"
+    path = Path(shutil.which(program))
+    return f"{path.name} {(path.parents[2] / 'version').read_text().strip()}"
 
 
 def versions(bench):
@@ -41,7 +41,7 @@ def versions(bench):
         run([bench.options.obgp_build, "--version"])[2].strip(),
         run(["skopeo", "--version"])[2].strip(),
         "container-structure-test " + run(["container-structure-test", "version"])[2].strip(),
-        *(package_version(peer) for peer in ("docker-registry", "cosign", "oras", "crane")),
+        *(package_version(peer) for peer in ("docker-registry", "cosign", bench.options.cosign_3, "oras", "crane")),
         "Docker Engine " + run(["docker", "version", "--format", "{{.Server.Version}}"])[2].strip(),
     ]
 
@@ -52,6 +52,7 @@ def main():
     parser.add_argument("--distro", required=True)
     parser.add_argument("--work", type=Path, required=True, help="a directory for the layouts; emptied first")
     parser.add_argument("--second-engine", help="DOCKER_HOST of another engine, which has to come to the same digests")
+    parser.add_argument("--cosign-3", required=True, help="the program; `cosign` is that of the 2 series")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--json", type=Path)

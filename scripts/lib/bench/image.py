@@ -33,7 +33,7 @@ def engine_to_layout(bench, image):
             },
         )
         export, peer = samples["docker save"].median, samples["skopeo"].median
-        bench.figures.append(Figure(f"{what}: the engine's export alone (docker save)", seconds(export), seconds(peer), f"{export / peer:.2f} x", "", None))
+        bench.beside(f"{what}: the engine's export alone (docker save)", export, peer)
         bench.at_most(f"{what}: time (ours with verification)", samples["obgp-build"].median, samples["skopeo"].median, 0.7)
         bench.at_most(f"{what}: size", bytes_under(ours / "oci"), bytes_under(theirs), 1.05, lambda b: f"{b / 1e6:.1f} MB")
         bench.below(f"{what}: peak memory", samples["obgp-build"].peak, samples["skopeo"].peak, 128 * MIB, lambda b: f"{b / MIB:.0f} MiB")
