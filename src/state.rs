@@ -4,7 +4,7 @@
 //! It is a cache: lost, damaged or of another version, it costs an export or a judgement. The layout is the truth.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -191,7 +191,9 @@ impl State {
         file.write_all(FORMAT.as_bytes())?;
         file.write_all(&length.to_le_bytes())?;
         file.write_all(&head)?;
-        let file = postcard::to_io(tree, file).map_err(std::io::Error::other)?;
+        // The tree is handed over field by field, down to single bytes.
+        let buffered = postcard::to_io(tree, BufWriter::new(file)).map_err(std::io::Error::other)?;
+        let file = buffered.into_inner().map_err(std::io::IntoInnerError::into_error)?;
         file.persist(self.path(target)).map_err(|e| e.error)?;
         Ok(())
     }
