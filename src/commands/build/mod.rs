@@ -35,6 +35,10 @@ use crate::sign::Key;
 use crate::state::State;
 use crate::verify::Contract;
 
+/// Images that are read from their builders at a time. One keeps all cores busy for the last part only and waits for its
+/// engine before; of memory each takes some 50 MiB.
+const INGESTS: usize = 2;
+
 pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
     let (started, instant) = (Timestamp::now(), Instant::now());
     let options = args.options.clone();
@@ -80,7 +84,7 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
         cache: base::cache_directory(),
         state: State::new(&options.output),
         jobs: Semaphore::new(jobs),
-        ingests: Semaphore::new(1),
+        ingests: Semaphore::new(INGESTS),
         context: context.clone(),
         layout,
         builders,
@@ -132,7 +136,6 @@ struct Build {
     state: State,
     /// Solves, and bases being made, at a time, whatever the builders' slots would allow.
     jobs: Semaphore,
-    /// An ingest takes all cores, and its memory is bounded: one at a time.
     ingests: Semaphore,
 }
 
