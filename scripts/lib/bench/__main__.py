@@ -19,6 +19,7 @@ def everything(bench):
     output = bench.work / "image"
     _, built = bench.build(output)
     image.engine_to_layout(bench, built)
+    image.both_to_layout(bench, built, output)
     image.verify(bench, built)
     image.nothing_changed(bench, built, output)
     with publish.Registry(bench.work / "registry") as registry:
