@@ -12,13 +12,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use base64::Engine as _;
-use obgp_build::buildkit;
 use obgp_build::engine::{Address, Endpoint, Engine, Origin};
 use obgp_build::platform::{Architecture, Platform};
 use obgp_build::progress::Silent;
 use support::registry::{PASSWORD, Registry, USER};
 use support::{Recorder, Which, address_for_containers, host_platform};
-use tokio_util::sync::CancellationToken;
 
 /// A directory for programs, in front of the PATH, and for docker's configuration.
 fn environment() -> &'static Path {
@@ -59,6 +57,8 @@ while [ $# -gt 0 ]; do
 done
 case $host in
 closed.example) echo "me@closed.example: Permission denied (publickey)." >&2; exit 255 ;;
+# Whoever writes finds the pipe broken before the reason is told.
+hung-up.example) exec <&-; sleep 0.5; echo "ssh: connect to host hung-up.example port 22: No route to host" >&2; exit 255 ;;
 esac
 exec "$@"
 "#;
@@ -75,7 +75,7 @@ fn a_build_goes_through_ssh_and_docker_s_dial_stdio() {
         support::on_endpoint(at("ssh://me@far.example:2222"), async |lab| {
             let base = lab.shell_image().await;
             let request = lab.request(&format!("FROM {base}\nCOPY f /\n"), &[("f", &"x".repeat(5 << 20))]);
-            buildkit::solve(&lab.engine.clone().into(), &request, &Silent, CancellationToken::new())
+            lab.solve(&request)
                 .await
                 .unwrap();
         })
@@ -87,12 +87,17 @@ fn a_build_goes_through_ssh_and_docker_s_dial_stdio() {
             "-o ConnectTimeout=30 -T -l me -p 2222 -- far.example docker system dial-stdio"
         );
 
-        let error = match Engine::connect(at("ssh://closed.example")).await {
-            Ok(_) => panic!("it connected"),
-            Err(error) => error.to_string(),
-        };
-        assert!(error.contains("Permission denied (publickey)"), "{error}");
-        assert!(error.contains("without a password"), "{error}");
+        for (host, reason) in [
+            ("ssh://closed.example", "Permission denied (publickey)"),
+            ("ssh://hung-up.example", "No route to host"),
+        ] {
+            let error = match Engine::connect(at(host)).await {
+                Ok(_) => panic!("it connected"),
+                Err(error) => error.to_string(),
+            };
+            assert!(error.contains(reason), "{error}");
+            assert!(error.contains("without a password"), "{error}");
+        }
     });
 }
 
@@ -125,12 +130,7 @@ async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Re
                 registry.failing.store(false, Ordering::Relaxed);
             }
         });
-        let solved = buildkit::solve(
-            &lab.engine.clone().into(),
-            &request,
-            recorder.as_ref(),
-            CancellationToken::new(),
-        )
+        let solved = lab.solve_watched(&request, recorder.as_ref())
         .await;
         mend.abort();
         solved.unwrap();
@@ -153,7 +153,7 @@ async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Re
                 pulled.repo_digests.iter().for_each(|digest| lab.will_remove(digest));
                 let mut request = lab.request(&format!("FROM {name}\nCOPY Dockerfile /\n"), &[]);
                 request.platform = platform;
-                let solved = buildkit::solve(&lab.engine.clone().into(), &request, &Silent, CancellationToken::new())
+                let solved = lab.solve(&request)
                     .await
                     .unwrap();
                 let built = lab.engine.inspect_image_for(&solved.image_id, platform).await.unwrap();

@@ -161,7 +161,8 @@ enum SshStage {
     Silent(JoinHandle<String>),
     Heard,
     /// It ended before a word of the engine came: finding out what ssh said.
-    Failing(BoxFuture<'static, io::Error>),
+    Failing(BoxFuture<'static, String>),
+    Failed(String),
 }
 
 impl SshStream {
@@ -184,6 +185,30 @@ impl SshStream {
             _child: child,
         })
     }
+
+    /// What ssh said, once it is known. An end of the stream, or a pipe that broke under a writer, says less.
+    fn poll_reason(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            self.stage = match &mut self.stage {
+                SshStage::Failed(reason) => {
+                    return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, reason.clone()));
+                }
+                SshStage::Failing(reason) => SshStage::Failed(ready!(reason.as_mut().poll(cx))),
+                SshStage::Silent(_) | SshStage::Heard => match std::mem::replace(&mut self.stage, SshStage::Heard) {
+                    SshStage::Silent(said) => SshStage::Failing(Box::pin(why_ssh_failed(said))),
+                    _ => return Poll::Ready(io::ErrorKind::BrokenPipe.into()),
+                },
+            };
+        }
+    }
+
+    fn poll_written<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        match (&self.stage, written) {
+            (SshStage::Heard, written) => written,
+            (_, Poll::Ready(Err(_))) => self.poll_reason(cx).map(Err),
+            (_, written) => written,
+        }
+    }
 }
 
 /// Reads to the end, so that ssh never blocks on its stderr. The last line is the reason, those before it are banners.
@@ -200,37 +225,31 @@ async fn last_line(stderr: ChildStderr) -> String {
     last
 }
 
-async fn why_ssh_failed(said: JoinHandle<String>) -> io::Error {
+async fn why_ssh_failed(said: JoinHandle<String>) -> String {
     // A connection master that ssh left in the background can hold its stderr open.
     let said = tokio::time::timeout(Duration::from_secs(2), said).await;
-    let reason = match said {
+    match said {
         // Its own messages begin with its name already.
         Ok(Ok(line)) if line.starts_with("ssh: ") => line,
         Ok(Ok(line)) if !line.is_empty() => format!("ssh: {line}"),
         _ => "ssh ended without a word from the engine".to_string(),
-    };
-    io::Error::new(io::ErrorKind::ConnectionAborted, reason)
+    }
 }
 
 impl AsyncRead for SshStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        loop {
-            match &mut this.stage {
-                SshStage::Heard => return Pin::new(&mut this.stdout).poll_read(cx, buf),
-                SshStage::Failing(reason) => return reason.as_mut().poll(cx).map(Err),
-                SshStage::Silent(_) => {
-                    let before = buf.filled().len();
-                    ready!(Pin::new(&mut this.stdout).poll_read(cx, buf))?;
-                    let heard = buf.filled().len() > before;
-                    if let SshStage::Silent(said) = std::mem::replace(&mut this.stage, SshStage::Heard)
-                        && !heard
-                    {
-                        this.stage = SshStage::Failing(Box::pin(why_ssh_failed(said)));
-                        continue;
-                    }
-                    return Poll::Ready(Ok(()));
+        match this.stage {
+            SshStage::Heard => Pin::new(&mut this.stdout).poll_read(cx, buf),
+            SshStage::Failing(_) | SshStage::Failed(_) => this.poll_reason(cx).map(Err),
+            SshStage::Silent(_) => {
+                let before = buf.filled().len();
+                ready!(Pin::new(&mut this.stdout).poll_read(cx, buf))?;
+                if buf.filled().len() == before {
+                    return this.poll_reason(cx).map(Err);
                 }
+                this.stage = SshStage::Heard;
+                Poll::Ready(Ok(()))
             }
         }
     }
@@ -238,14 +257,17 @@ impl AsyncRead for SshStream {
 
 impl AsyncWrite for SshStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stdin).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stdin).poll_write(cx, buf);
+        self.poll_written(written, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stdin).poll_flush(cx)
+        let written = Pin::new(&mut self.stdin).poll_flush(cx);
+        self.poll_written(written, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stdin).poll_shutdown(cx)
+        let written = Pin::new(&mut self.stdin).poll_shutdown(cx);
+        self.poll_written(written, cx)
     }
 }
