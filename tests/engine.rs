@@ -39,10 +39,6 @@ on_both_engines!(
     a_step_that_failed_for_the_network_is_tried_again,
 );
 
-async fn solve(lab: &Lab, request: &buildkit::SolveRequest) -> Result<buildkit::Solved, SolveError> {
-    buildkit::solve(&lab.engine.clone().into(), request, &Silent, CancellationToken::new()).await
-}
-
 async fn an_engine_tells_what_it_is(lab: Arc<Lab>) {
     let info = lab.engine.info();
     assert!(info.version.starts_with(|c: char| c.is_ascii_digit()), "{info:?}");
@@ -61,14 +57,14 @@ async fn a_solve_gives_an_image_and_again_from_the_cache(lab: Arc<Lab>) {
         .build_args
         .insert("WHO".into(), format!("test {}", std::process::id()));
     request.labels.insert("org.example.a".into(), "b c".into());
-    let first = solve(&lab, &request).await.unwrap();
+    let first = lab.solve(&request).await.unwrap();
     let image = lab.engine.inspect_image(&request.image_name).await.unwrap().unwrap();
     assert_eq!(image.id, first.image_id);
     assert!(image.is_for(host_platform()));
     assert_eq!(image.labels.get("org.example.a").map(String::as_str), Some("b c"));
     assert_eq!(image.diff_ids.len(), 3);
 
-    let again = solve(&lab, &request).await.unwrap();
+    let again = lab.solve(&request).await.unwrap();
     assert_eq!(again.cached_steps, 2, "{again:?}");
     let same = lab.engine.inspect_image(&request.image_name).await.unwrap().unwrap();
     assert_eq!(same.diff_ids, image.diff_ids);
@@ -124,7 +120,7 @@ async fn a_secret_is_there_in_the_step_and_nowhere_after(lab: Arc<Lab>) {
     request.secrets.insert("given".into(), secret("squeamish-ossifrage"));
     assert!(!format!("{request:?}").contains("ossifrage"));
     request.no_cache = true;
-    solve(&lab, &request).await.unwrap();
+    lab.solve(&request).await.unwrap();
     let mut archive = Vec::new();
     lab.engine
         .export(&request.image_name)
@@ -149,7 +145,7 @@ async fn a_secret_is_there_in_the_step_and_nowhere_after(lab: Arc<Lab>) {
         secrets: Default::default(),
         ..request
     };
-    let error = solve(&lab, &without).await.unwrap_err().to_string();
+    let error = lab.solve(&without).await.unwrap_err().to_string();
     assert!(error.contains("given"), "{error}");
 }
 
@@ -160,14 +156,7 @@ async fn a_failed_step_is_explained(lab: Arc<Lab>) {
     let mut request = lab.request(&dockerfile, &[]);
     request.no_cache = true;
     let recorder = Recorder::default();
-    let error = buildkit::solve(
-        &lab.engine.clone().into(),
-        &request,
-        &recorder,
-        CancellationToken::new(),
-    )
-    .await
-    .unwrap_err();
+    let error = lab.solve_watched(&request, &recorder).await.unwrap_err();
     let SolveError::Failed(failure) = &error else {
         panic!("{error:?}");
     };
@@ -197,14 +186,7 @@ async fn a_step_that_failed_for_the_network_is_tried_again(lab: Arc<Lab>) {
     let mut request = lab.request(&format!("FROM {base}\nRUN echo \"{said}\"; exit 100\n"), &[]);
     request.attempts = 2;
     let recorder = Recorder::default();
-    let error = buildkit::solve(
-        &lab.engine.clone().into(),
-        &request,
-        &recorder,
-        CancellationToken::new(),
-    )
-    .await
-    .unwrap_err();
+    let error = lab.solve_watched(&request, &recorder).await.unwrap_err();
     assert!(error.is_transient() && error.to_string().contains(said), "{error}");
     let notes = recorder.notes.lock().unwrap();
     assert!(
@@ -214,7 +196,7 @@ async fn a_step_that_failed_for_the_network_is_tried_again(lab: Arc<Lab>) {
 }
 
 async fn a_dockerfile_that_does_not_parse_is_shown(lab: Arc<Lab>) {
-    let error = solve(&lab, &lab.request("FROM scratch\nCOPPY a b\n", &[]))
+    let error = lab.solve(&lab.request("FROM scratch\nCOPPY a b\n", &[]))
         .await
         .unwrap_err();
     let SolveError::Failed(failure) = &error else {
@@ -231,7 +213,7 @@ async fn a_foreign_platform_needs_no_emulation_where_nothing_runs(lab: Arc<Lab>)
     });
     let mut request = lab.request("FROM scratch\nCOPY file /\n", &[("file", "x")]);
     request.platform = foreign;
-    let solved = solve(&lab, &request).await.unwrap();
+    let solved = lab.solve(&request).await.unwrap();
     let image = lab.engine.inspect_image(&request.image_name).await.unwrap().unwrap();
     assert!(image.is_for(foreign), "{image:?}");
     assert_eq!(image.id, solved.image_id);
@@ -301,7 +283,7 @@ async fn targets_side_by_side_share_what_they_have_in_common(lab: Arc<Lab>) {
             .insert("NONCE".into(), std::process::id().to_string());
         let lab = lab.clone();
         async move {
-            solve(&lab, &request).await.unwrap();
+            lab.solve(&request).await.unwrap();
             let image = lab.engine.inspect_image(&request.image_name).await.unwrap().unwrap();
             assert!(image.is_for(request.platform), "{image:?}");
         }

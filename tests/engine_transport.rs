@@ -16,7 +16,6 @@ use hyper_util::rt::TokioIo;
 use obgp_build::buildkit::{self, Daemon};
 use obgp_build::engine::endpoint::{Endpoint, Settings};
 use obgp_build::engine::{Address, Engine, Origin};
-use obgp_build::progress::Silent;
 use sha2::{Digest, Sha256};
 use support::tls::Certificates;
 use support::{Recorder, Which, proxy};
@@ -38,7 +37,7 @@ async fn tls_with_client_certificates_carries_a_build() {
     support::on_endpoint(endpoint, async |lab| {
         let base = lab.shell_image().await;
         let request = lab.request(&format!("FROM {base}\nCOPY f /\n"), &[("f", &"x".repeat(5 << 20))]);
-        buildkit::solve(&lab.engine.clone().into(), &request, &Silent, CancellationToken::new())
+        lab.solve(&request)
             .await
             .unwrap();
     })

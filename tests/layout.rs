@@ -8,7 +8,6 @@ use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use obgp_build::buildkit;
 use obgp_build::layout::tree::NodeKind;
 use obgp_build::layout::{
     Compression, IngestOptions, Ingested, Layout, LayoutImage, ReadOptions, ingest, read_export, write_index,
@@ -17,7 +16,6 @@ use obgp_build::progress::Silent;
 use sha2::{Digest, Sha256};
 use support::{Lab, Which, busybox_layer, host_platform, image_archive, on};
 use tokio_util::io::SyncIoBridge;
-use tokio_util::sync::CancellationToken;
 
 const EPOCH: i64 = 1_700_000_000;
 
@@ -71,7 +69,7 @@ async fn built(lab: &Lab, base: &[u8], layout: &Path) -> Ingested {
     lab.engine.load(futures_util::stream::iter(chunks)).await.unwrap();
     let mut request = lab.request(&format!("FROM {name}{DOCKERFILE}"), &FILES);
     request.no_cache = true;
-    buildkit::solve(&lab.engine.clone().into(), &request, &Silent, CancellationToken::new())
+    lab.solve(&request)
         .await
         .unwrap();
     taken(lab, &request.image_name, base, layout).await

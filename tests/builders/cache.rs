@@ -5,7 +5,6 @@ use std::process::Command;
 use obgp_build::buildkit::cache::Cache;
 use obgp_build::buildkit::{self, Archive, Buildkitd, Daemon, Receive, Solved};
 use obgp_build::engine::Endpoint;
-use obgp_build::progress::Silent;
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +18,7 @@ use crate::support::{self, Lab, Recorder, Which, address_for_containers};
 async fn solve(lab: &Lab, base: &str, step: &str, cache: Cache) -> Solved {
     let mut request = lab.request(&format!("FROM {base}\nRUN {step}\n"), &[]);
     request.cache = cache;
-    buildkit::solve(&lab.engine.clone().into(), &request, &Silent, CancellationToken::new())
+    lab.solve(&request)
         .await
         .unwrap()
 }
@@ -197,7 +196,7 @@ async fn a_cache_in_a_directory_is_written_and_read() {
         std::fs::write(occupied.join("letter.txt"), "").unwrap();
         let mut request = lab.request(&format!("FROM {base}\n"), &[]);
         request.cache = cache(&[], &[format!("type=local,dest={}", occupied.display())]);
-        let refused = buildkit::solve(&lab.engine.clone().into(), &request, &Silent, CancellationToken::new()).await;
+        let refused = lab.solve(&request).await;
         let refused = refused.unwrap_err().to_string();
         assert!(
             refused.contains("is not empty and not an OCI image layout"),

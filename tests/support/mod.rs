@@ -27,12 +27,13 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use obgp_build::buildkit::cache::Cache;
 use obgp_build::buildkit::context::Context;
-use obgp_build::buildkit::{SecretBytes, SolveRequest};
+use obgp_build::buildkit::{self, SecretBytes, SolveError, SolveRequest, Solved};
 use obgp_build::engine::endpoint::{Endpoint, Settings};
 use obgp_build::engine::{Address, Engine, Origin};
 use obgp_build::platform::{Architecture, Platform};
-use obgp_build::progress::Progress;
+use obgp_build::progress::{Progress, Silent};
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 
 /// The engines that the tests run on.
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +128,15 @@ impl Lab {
         };
         assert_eq!(loaded.trim_start_matches("docker.io/"), name);
         name
+    }
+
+    /// One that nobody watches.
+    pub async fn solve(&self, request: &SolveRequest) -> Result<Solved, SolveError> {
+        self.solve_watched(request, &Silent).await
+    }
+
+    pub async fn solve_watched(&self, request: &SolveRequest, progress: &dyn Progress) -> Result<Solved, SolveError> {
+        buildkit::solve(&self.engine.clone().into(), request, progress, CancellationToken::new()).await
     }
 
     /// A solve of `dockerfile` and `files` for the engine's platform.
