@@ -196,7 +196,8 @@ async fn a_step_that_failed_for_the_network_is_tried_again(lab: Arc<Lab>) {
 }
 
 async fn a_dockerfile_that_does_not_parse_is_shown(lab: Arc<Lab>) {
-    let error = lab.solve(&lab.request("FROM scratch\nCOPPY a b\n", &[]))
+    let error = lab
+        .solve(&lab.request("FROM scratch\nCOPPY a b\n", &[]))
         .await
         .unwrap_err();
     let SolveError::Failed(failure) = &error else {

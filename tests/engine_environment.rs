@@ -75,9 +75,7 @@ fn a_build_goes_through_ssh_and_docker_s_dial_stdio() {
         support::on_endpoint(at("ssh://me@far.example:2222"), async |lab| {
             let base = lab.shell_image().await;
             let request = lab.request(&format!("FROM {base}\nCOPY f /\n"), &[("f", &"x".repeat(5 << 20))]);
-            lab.solve(&request)
-                .await
-                .unwrap();
+            lab.solve(&request).await.unwrap();
         })
         .await;
         let arguments = std::fs::read_to_string(environment().join("ssh-arguments")).unwrap();
@@ -130,8 +128,7 @@ async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Re
                 registry.failing.store(false, Ordering::Relaxed);
             }
         });
-        let solved = lab.solve_watched(&request, recorder.as_ref())
-        .await;
+        let solved = lab.solve_watched(&request, recorder.as_ref()).await;
         mend.abort();
         solved.unwrap();
         assert!(registry.refused.load(Ordering::Relaxed) > 0);
@@ -153,9 +150,7 @@ async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Re
                 pulled.repo_digests.iter().for_each(|digest| lab.will_remove(digest));
                 let mut request = lab.request(&format!("FROM {name}\nCOPY Dockerfile /\n"), &[]);
                 request.platform = platform;
-                let solved = lab.solve(&request)
-                    .await
-                    .unwrap();
+                let solved = lab.solve(&request).await.unwrap();
                 let built = lab.engine.inspect_image_for(&solved.image_id, platform).await.unwrap();
                 assert_eq!(built.expect("the image for its platform").labels, pulled.labels);
                 assert!(lab.engine.inspect_image_for(&name, platform).await.unwrap().is_some());

@@ -37,9 +37,7 @@ async fn tls_with_client_certificates_carries_a_build() {
     support::on_endpoint(endpoint, async |lab| {
         let base = lab.shell_image().await;
         let request = lab.request(&format!("FROM {base}\nCOPY f /\n"), &[("f", &"x".repeat(5 << 20))]);
-        lab.solve(&request)
-            .await
-            .unwrap();
+        lab.solve(&request).await.unwrap();
     })
     .await;
 

@@ -69,9 +69,7 @@ async fn built(lab: &Lab, base: &[u8], layout: &Path) -> Ingested {
     lab.engine.load(futures_util::stream::iter(chunks)).await.unwrap();
     let mut request = lab.request(&format!("FROM {name}{DOCKERFILE}"), &FILES);
     request.no_cache = true;
-    lab.solve(&request)
-        .await
-        .unwrap();
+    lab.solve(&request).await.unwrap();
     taken(lab, &request.image_name, base, layout).await
 }
 

@@ -14,7 +14,7 @@ mod tags;
 
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -235,9 +235,14 @@ async fn ship(
     let incomplete: Vec<&Site> = sites.iter().filter(|site| !site.complete).collect();
     let meter = Arc::new(Meter::default());
     progress.step("uploading blobs");
-    let counts = blobs::deliver(&incomplete, &shipment.blobs, &shipment.mount_from, &meter, progress).await?;
+    let (counts, missing) = try_join(
+        blobs::deliver(&incomplete, &shipment.blobs, &shipment.mount_from, &meter, progress),
+        try_join_all(incomplete.iter().map(|site| missing_manifests(site, shipment))),
+    )
+    .await?;
     progress.step("uploading manifests");
-    try_join_all(incomplete.iter().map(|site| put_manifests(site, shipment))).await?;
+    let puts = incomplete.iter().zip(&missing);
+    try_join_all(puts.map(|(site, missing)| put_manifests(site, shipment, missing))).await?;
     progress.step("uploading artifacts");
     let record = |site: &Site| record::of(site, shipment, &before, registries);
     blobs::deliver(
@@ -297,17 +302,26 @@ fn sites(
     Ok(sites)
 }
 
-/// The manifests by digest: what the index names before the index.
-async fn put_manifests(site: &Site, shipment: &Shipment) -> Result<(), PublishError> {
-    try_join_all(shipment.manifests.iter().map(|manifest| put_missing(site, manifest))).await?;
-    put_missing(site, &shipment.root).await
+/// The manifests that the site does not have.
+async fn missing_manifests<'a>(site: &Site, shipment: &'a Shipment) -> Result<Vec<&'a Content>, PublishError> {
+    let all = shipment.manifests.iter().chain([&shipment.root]);
+    let looked = try_join_all(all.map(async |manifest| {
+        let has = site.repository.has_manifest(manifest.descriptor.digest()).await?;
+        Ok::<_, PublishError>((!has).then_some(manifest))
+    }));
+    Ok(looked.await?.into_iter().flatten().collect())
 }
 
-async fn put_missing(site: &Site, manifest: &Content) -> Result<(), PublishError> {
-    let digest = manifest.descriptor.digest();
-    if !site.repository.has_manifest(digest).await? {
-        site.repository.put_manifest(digest.as_ref(), manifest).await?;
-    }
+/// The manifests by digest: what the index names before the index.
+async fn put_manifests(site: &Site, shipment: &Shipment, manifests: &[&Content]) -> Result<(), PublishError> {
+    let put = async |manifest: &&Content| {
+        let digest = manifest.descriptor.digest();
+        site.repository.put_manifest(digest.as_ref(), manifest).await
+    };
+    let root = shipment.root.descriptor.digest();
+    let (root, others): (Vec<_>, Vec<_>) = manifests.iter().partition(|m| m.descriptor.digest() == root);
+    try_join_all(others.into_iter().map(put)).await?;
+    try_join_all(root.into_iter().map(put)).await?;
     Ok(())
 }
 

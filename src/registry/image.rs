@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use tokio::runtime::Handle;
 use tokio_util::io::{StreamReader, SyncIoBridge};
@@ -12,6 +12,9 @@ use super::repository::Repository;
 use crate::artifact::Content;
 use crate::layout::{self, ImageBlobs, ReadError};
 use crate::platform::Platform;
+
+/// Manifests that are fetched at a time.
+const AT_ONCE: usize = 8;
 
 /// What a tag or digest stands for, with all its manifests.
 #[derive(Clone)]
@@ -36,8 +39,12 @@ impl RemoteImage {
         };
         if layout::is_index(image.root.descriptor.media_type()) {
             let index: ImageIndex = image.parse(&image.root)?;
-            for child in index.manifests() {
-                let mut content = repository.manifest(child.digest().as_ref()).await?;
+            let fetched = stream::iter(index.manifests()).map(|child| async move {
+                let content = repository.manifest(child.digest().as_ref()).await?;
+                Ok::<_, RegistryError>((child, content))
+            });
+            let mut fetched = fetched.buffered(AT_ONCE);
+            while let Some((child, mut content)) = fetched.try_next().await? {
                 content.descriptor = child.clone();
                 let platform = child.platform().as_ref();
                 match platform.and_then(|p| layout::known_platform(p.os(), p.architecture())) {

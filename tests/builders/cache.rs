@@ -18,9 +18,7 @@ use crate::support::{self, Lab, Recorder, Which, address_for_containers};
 async fn solve(lab: &Lab, base: &str, step: &str, cache: Cache) -> Solved {
     let mut request = lab.request(&format!("FROM {base}\nRUN {step}\n"), &[]);
     request.cache = cache;
-    lab.solve(&request)
-        .await
-        .unwrap()
+    lab.solve(&request).await.unwrap()
 }
 
 fn cache(from: &[String], to: &[String]) -> Cache {
