@@ -83,7 +83,7 @@ def by_turns(runs, contenders):
                 samples[name].seconds.append(seconds)
                 samples[name].peak_bytes.append(peak)
     for name, taken in samples.items():
-        progress(f"  {name}: {taken.median:.2f} s (median of {runs}), {taken.peak / MIB:.0f} MiB at most")
+        progress(f"  {name}: {seconds(taken.median)} (median of {runs}), {taken.peak / MIB:.0f} MiB at most")
     return samples
 
 
@@ -103,7 +103,9 @@ def bytes_under(directory):
 
 
 def seconds(value):
-    return f"{value:.2f} s"
+    if value >= 0.1:
+        return f"{value:.2f} s"
+    return f"{value * 1000:.0f} ms" if value >= 0.01 else f"{value * 1000:.1f} ms"
 
 
 class Bench:

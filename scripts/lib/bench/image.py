@@ -67,7 +67,7 @@ def verify(bench, image):
     ]
     # Once: it needs a minute where ours needs a moment.
     theirs, _, _ = run(["sh", "-ec", "\n".join(commands)])
-    progress(f"  container-structure-test: {theirs:.2f} s (one run)")
+    progress(f"  container-structure-test: {seconds(theirs)} (one run)")
     bench.samples[what]["container-structure-test"] = theirs
     ratio = theirs / ours
     bench.figures.append(

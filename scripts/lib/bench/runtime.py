@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness import Figure, run
+from harness import Figure, run, seconds
 
 SCRIPT = Path(__file__).with_name("frr-init.sh")
 SERVER, LEAF = f"obgp-bench-{os.getpid()}", f"obgp-bench-{os.getpid()}-leaf"
@@ -48,8 +48,8 @@ def measure(bench, image):
     median, script = (samples[name].median for name in contenders)
     return [
         Figure(
-            "frr-init with a default route (peer: the same in sh with ip and jq)", milliseconds(median), milliseconds(script),
-            f"{median / script:.2f} x", f"< {milliseconds(TIME_LIMIT)}", median < TIME_LIMIT,
+            "frr-init with a default route (peer: the same in sh with ip and jq)", seconds(median), seconds(script),
+            f"{median / script:.2f} x", f"< {seconds(TIME_LIMIT)}", median < TIME_LIMIT,
         ),
         Figure(
             "frr-init: peak memory (peer: the largest of its processes)", megabytes(peaks[0]), megabytes(peaks[1]),
@@ -102,10 +102,6 @@ def site():
     finally:
         for space in SERVER, LEAF:
             subprocess.run(["ip", "netns", "delete", space], capture_output=True)
-
-
-def milliseconds(value):
-    return f"{value * 1000:.0f} ms" if value >= 0.01 else f"{value * 1000:.1f} ms"
 
 
 def megabytes(value):
