@@ -6,7 +6,7 @@ use oci_spec::image::{Descriptor, ImageManifest};
 use serde::Serialize;
 
 use crate::artifact::{Artifact, Content, Place};
-use crate::registry::{RegistryError, RemoteImage, Repository};
+use crate::registry::{RegistryError, RemoteRoot, Repository};
 use crate::sign::{self, PublicKey, VerifyError};
 
 /// Manifests with more referrers are not looked through to the end.
@@ -45,26 +45,21 @@ pub enum Depth {
 
 /// The index and each of the platforms' manifests must be signed by `key`; attestations by other keys count as none.
 pub async fn authenticate(
-    image: &RemoteImage,
+    image: &RemoteRoot,
     key: &PublicKey,
     depth: Depth,
 ) -> Result<Vec<Authentic>, AuthenticityError> {
-    let mut subjects = vec![&image.root.descriptor];
-    for (_, content) in &image.platforms {
-        if content.descriptor.digest() != image.root.descriptor.digest() {
-            subjects.push(&content.descriptor);
-        }
-    }
-    try_join_all(subjects.into_iter().map(|subject| look_at(image, subject, key, depth))).await
+    let subjects = image.subjects();
+    let looked = subjects.iter().map(|s| look_at(&image.repository, s, key, depth));
+    try_join_all(looked).await
 }
 
 async fn look_at(
-    image: &RemoteImage,
+    repository: &Repository,
     subject: &Descriptor,
     key: &PublicKey,
     depth: Depth,
 ) -> Result<Authentic, AuthenticityError> {
-    let repository = &image.repository;
     let mut found = Authentic {
         digest: subject.digest().to_string(),
         signatures: Vec::new(),

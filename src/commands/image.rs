@@ -19,7 +19,7 @@ use crate::engine::Engine;
 use crate::layout::{self, LayoutImage, LayoutReference, ReadImage, ReadOptions, Tree};
 use crate::lock;
 use crate::platform::Platform;
-use crate::registry::{Access, ImageReference, Registries, RemoteImage};
+use crate::registry::{Access, ImageReference, Registries, RemoteImage, RemoteRoot};
 use crate::report::text;
 use crate::state::{self, State};
 use crate::verify::{self, Contract, Expectation, ImageUnderTest, Passed, Verdict, Verified};
@@ -109,6 +109,15 @@ pub async fn find_remote(
     registries: &Registries,
     reference: &ImageReference,
 ) -> anyhow::Result<RemoteImage> {
+    let root = find_remote_root(context, registries, reference).await?;
+    Ok(context.unless_cancelled(RemoteImage::open(root)).await??)
+}
+
+pub async fn find_remote_root(
+    context: &Context,
+    registries: &Registries,
+    reference: &ImageReference,
+) -> anyhow::Result<RemoteRoot> {
     let target = reference.target().ok_or_else(|| {
         ConfigError::Invalid(format!(
             "{reference} names a repository; say which image, with :TAG or @DIGEST"
@@ -116,7 +125,7 @@ pub async fn find_remote(
     })?;
     let repository = registries.repository(&reference.repository, Access::Pull)?;
     Ok(context
-        .unless_cancelled(RemoteImage::open(&repository, &target))
+        .unless_cancelled(RemoteRoot::open(&repository, &target))
         .await??)
 }
 
@@ -194,6 +203,7 @@ pub async fn judge_to_push(
     if let Some(verdicts) = recalled.collect() {
         return Ok(verdicts);
     }
+    judge.contract.check_form()?;
     let verdicts = judge_layout(context, reference, &image, &state, judge).await?;
     if let Some(terms) = terms {
         let passed = verdicts.iter().filter_map(|verdict| {
@@ -369,19 +379,26 @@ impl Judge {
             distro: args.distro.clone(),
             contract: args.contract.clone(),
         };
-        Self::for_publishing(file, &args)
+        Self::for_publishing(file, &args)?.checked()
     }
 
+    /// The contract's form is checked when an image is judged by it, not when a verdict is remembered.
     pub fn for_publishing(file: BuildFile, args: &JudgeArgs) -> anyhow::Result<Self> {
         if let Some(name) = &args.distro {
             find_distro(&file, name)?;
         }
-        let contract = Contract::load(args.contract.as_deref().unwrap_or(&contract_path(&file)))?;
+        let contract = Contract::read(args.contract.as_deref().unwrap_or(&contract_path(&file)))?;
         Ok(Judge {
             file,
             contract,
             distro: args.distro.clone(),
         })
+    }
+
+    /// With a contract that is known to have the form of one, before time goes into reading an image.
+    pub fn checked(self) -> anyhow::Result<Self> {
+        self.contract.check_form()?;
+        Ok(self)
     }
 
     /// Everything besides an image of these refs that decides a verdict on it, hashed.

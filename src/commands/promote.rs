@@ -6,18 +6,19 @@ use super::{Context, Failure};
 use crate::authenticity::{Depth, authenticate};
 use crate::cli::PromoteArgs;
 use crate::publish;
-use crate::registry::ImageReference;
+use crate::registry::{ImageReference, RemoteImage};
 use crate::sign::PublicKey;
 
 pub async fn run(context: &Context, args: &PromoteArgs) -> Result<(), Failure> {
     let source: ImageReference = args.source.parse()?;
     let destinations = destinations(&args.destinations, source.tag.as_deref())?;
-    let judge = Judge::for_publishing(context.build_file()?, &args.judge)?;
+    let judge = Judge::for_publishing(context.build_file()?, &args.judge)?.checked()?;
     let registries = context.registries(&judge.file);
-    let image = image::find_remote(context, &registries, &source).await?;
+    let root = image::find_remote_root(context, &registries, &source).await?;
     if let Some(key) = &args.key {
-        authenticate(&image, &PublicKey::load(key)?, Depth::Signatures).await?;
+        authenticate(&root, &PublicKey::load(key)?, Depth::Signatures).await?;
     }
+    let image = context.unless_cancelled(RemoteImage::open(root)).await??;
     let verdicts = judge.verdicts(&image::open_remote(context, &image, &[], false).await?)?;
     let image = image::admit(context, &args.source, image, verdicts)?;
     let progress = context.terminal.line(&args.source);

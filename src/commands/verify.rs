@@ -3,10 +3,11 @@
 use anyhow::anyhow;
 use serde_json::json;
 
-use super::image::{self, ImageName, Judge, Opened, find_remote};
+use super::image::{self, ImageName, Judge, Opened, find_remote_root};
 use super::{Context, Failure};
 use crate::authenticity::{Authentic, Depth, authenticate};
 use crate::cli::VerifyArgs;
+use crate::registry::RemoteImage;
 use crate::report::text;
 use crate::sign::PublicKey;
 use crate::verify::Verdict;
@@ -25,17 +26,18 @@ pub async fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     };
     let key = PublicKey::load(key)?;
     let registries = context.registries(&context.build_file()?);
-    let remote = find_remote(context, &registries, reference).await?;
+    let root = find_remote_root(context, &registries, reference).await?;
     let depth = match args.signatures_only {
         true => Depth::Signatures,
         false => Depth::Attestations,
     };
     // First: nothing that is not signed needs to be read.
-    let authentic = context.unless_cancelled(authenticate(&remote, &key, depth)).await??;
+    let authentic = context.unless_cancelled(authenticate(&root, &key, depth)).await??;
     if args.signatures_only {
         let result = json!({ "image": args.image, "passed": true, "authentic": authentic });
         return context.print(&result, || signed(&authentic));
     }
+    let remote = context.unless_cancelled(RemoteImage::open(root)).await??;
     let opened = image::open_remote(context, &remote, &args.expect.platform, false).await?;
     judge(context, args, opened, Some(&authentic))
 }

@@ -28,26 +28,70 @@ pub struct RemoteImage {
     pub others: Vec<Content>,
 }
 
-impl RemoteImage {
+/// What a tag or digest stands for, before anything that it names is fetched.
+pub struct RemoteRoot {
+    pub repository: Repository,
+    content: Content,
+    /// `None` if it is no index.
+    named: Option<Vec<Descriptor>>,
+}
+
+impl RemoteRoot {
     pub async fn open(repository: &Repository, target: &str) -> Result<Self, RegistryError> {
-        let root = repository.manifest(target).await?;
+        let content = repository.manifest(target).await?;
+        let named = match layout::is_index(content.descriptor.media_type()) {
+            true => {
+                let index: ImageIndex = repository.parse(&content.descriptor, &content.bytes)?;
+                Some(index.manifests().clone())
+            }
+            false => None,
+        };
+        Ok(Self {
+            repository: repository.clone(),
+            content,
+            named,
+        })
+    }
+
+    /// What has to be signed: the index and the platforms that this tool knows, or the only manifest.
+    pub fn subjects(&self) -> Vec<Descriptor> {
+        let known = |d: &&Descriptor| known_platform(d).is_some();
+        let platforms = self.named.iter().flatten().filter(known);
+        std::iter::once(&self.content.descriptor)
+            .chain(platforms)
+            .cloned()
+            .collect()
+    }
+}
+
+fn known_platform(descriptor: &Descriptor) -> Option<Platform> {
+    let platform = descriptor.platform().as_ref()?;
+    layout::known_platform(platform.os(), platform.architecture())
+}
+
+impl RemoteImage {
+    pub async fn open(root: RemoteRoot) -> Result<Self, RegistryError> {
+        let RemoteRoot {
+            repository,
+            content,
+            named,
+        } = root;
         let mut image = Self {
             repository: repository.clone(),
             platforms: Vec::new(),
             others: Vec::new(),
-            root,
+            root: content,
         };
-        if layout::is_index(image.root.descriptor.media_type()) {
-            let index: ImageIndex = image.parse(&image.root)?;
-            let fetched = stream::iter(index.manifests()).map(|child| async move {
+        if let Some(named) = named {
+            let repository = &repository;
+            let fetched = stream::iter(&named).map(|child| async move {
                 let content = repository.manifest(child.digest().as_ref()).await?;
                 Ok::<_, RegistryError>((child, content))
             });
             let mut fetched = fetched.buffered(AT_ONCE);
             while let Some((child, mut content)) = fetched.try_next().await? {
                 content.descriptor = child.clone();
-                let platform = child.platform().as_ref();
-                match platform.and_then(|p| layout::known_platform(p.os(), p.architecture())) {
+                match known_platform(child) {
                     Some(platform) => image.platforms.push((platform, content)),
                     None => image.others.push(content),
                 }

@@ -25,7 +25,7 @@ mod upload;
 
 pub use client::Patience;
 pub use error::RegistryError;
-pub use image::RemoteImage;
+pub use image::{RemoteImage, RemoteRoot};
 pub use name::{ImageReference, RepositoryName};
 pub use referrers::fallback_tag;
 pub use repository::{Access, Repository};

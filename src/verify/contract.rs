@@ -7,17 +7,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use serde::{Deserialize, Deserializer, de};
+use serde::de::{self, DeserializeOwned};
+use serde::{Deserialize, Deserializer};
 use sha2::{Digest as _, Sha256};
 
 use super::Expectation;
 use crate::platform::Platform;
 
-/// The contract as it is written, checked for form.
+/// The contract as it is written.
 #[derive(Clone, Debug)]
 pub struct Contract {
     path: PathBuf,
-    table: toml::Table,
+    text: String,
     /// SHA-256 of the file.
     pub digest: [u8; 32],
 }
@@ -294,26 +295,40 @@ impl<'de> Deserialize<'de> for Patterns {
 }
 
 impl Contract {
+    /// Its form is checked.
     pub fn load(path: &Path) -> Result<Self, ContractError> {
+        let contract = Self::read(path)?;
+        contract.check_form()?;
+        Ok(contract)
+    }
+
+    /// Enough to know a verdict by it that was given before.
+    pub fn read(path: &Path) -> Result<Self, ContractError> {
         let text = std::fs::read_to_string(path).map_err(|source| ContractError::Read {
             path: path.to_path_buf(),
             source,
         })?;
-        Self::parse(path, &text)
+        Ok(Self::new(path, text))
     }
 
     /// `path` is for messages.
-    pub fn parse(path: &Path, text: &str) -> Result<Self, ContractError> {
-        let wrong = |source| ContractError::Parse {
+    pub fn new(path: &Path, text: String) -> Self {
+        Self {
             path: path.to_path_buf(),
+            digest: Sha256::digest(&text).into(),
+            text,
+        }
+    }
+
+    /// An error here still knows its line, which those of [`Self::terms`] do not.
+    pub fn check_form(&self) -> Result<(), ContractError> {
+        self.parse::<Terms>().map(|_| ())
+    }
+
+    fn parse<T: DeserializeOwned>(&self) -> Result<T, ContractError> {
+        toml::from_str(&self.text).map_err(|source| ContractError::Parse {
+            path: self.path.clone(),
             source,
-        };
-        // Read as terms first, for this is where an error still knows its line.
-        toml::from_str::<Terms>(text).map_err(wrong)?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            table: toml::from_str(text).map_err(wrong)?,
-            digest: Sha256::digest(text).into(),
         })
     }
 
@@ -330,7 +345,7 @@ impl Contract {
             ("{arch}", platform.architecture().name().to_string()),
             ("{gnu}", platform.architecture().gnu_name().to_string()),
         ];
-        let filled = fill(toml::Value::Table(self.table.clone()), &values);
+        let filled = fill(toml::Value::Table(self.parse()?), &values);
         let terms: Terms = filled.try_into().map_err(|source| ContractError::Parse {
             path: self.path.clone(),
             source,
@@ -373,7 +388,9 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused_with_its_line() {
         let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/images/ovn-bgp-agent.toml")).unwrap();
-        let error = Contract::parse(Path::new("c.toml"), &format!("{text}\n[suid]\n")).unwrap_err();
+        let error = Contract::new(Path::new("c.toml"), format!("{text}\n[suid]\n"))
+            .check_form()
+            .unwrap_err();
         assert!(error.to_string().contains("unknown field `suid`"), "{error}");
         assert!(error.to_string().contains("line"), "{error}");
     }

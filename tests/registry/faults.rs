@@ -12,7 +12,9 @@ use super::support::published::Project;
 use futures_util::TryStreamExt;
 use obgp_build::progress::{Progress, Silent};
 use obgp_build::publish::{Destination, PublishError, Published, publish};
-use obgp_build::registry::{Access, Overrides, Patience, Registries, RegistryError, RemoteImage, Repository};
+use obgp_build::registry::{
+    Access, Overrides, Patience, Registries, RegistryError, RemoteImage, RemoteRoot, Repository,
+};
 use oci_spec::image::Descriptor;
 use tokio_util::sync::CancellationToken;
 
@@ -84,7 +86,9 @@ impl Lab {
 async fn whole(registries: &Registries, name: &obgp_build::registry::RepositoryName, tag: &str) -> Option<String> {
     let repository = registries.repository(name, Access::Pull).unwrap();
     repository.tag_digest(tag).await.unwrap()?;
-    let image = RemoteImage::open(&repository, tag).await.unwrap();
+    let image = RemoteImage::open(RemoteRoot::open(&repository, tag).await.unwrap())
+        .await
+        .unwrap();
     assert_eq!(image.platforms.len(), 2);
     for blob in image.blobs().unwrap() {
         read(&repository, &blob).await.unwrap();
@@ -264,7 +268,9 @@ async fn what_a_registry_serves_changed_is_refused_and_a_broken_download_goes_on
     lab.push("t", "t").await.unwrap();
     let name = lab.destination(&lab.proxy.host(), "t").repository;
     let repository = lab.registries().repository(&name, Access::Pull).unwrap();
-    let image = RemoteImage::open(&repository, "t").await.unwrap();
+    let image = RemoteImage::open(RemoteRoot::open(&repository, "t").await.unwrap())
+        .await
+        .unwrap();
     let largest = image.blobs().unwrap().into_iter().max_by_key(|b| b.size()).unwrap();
     lab.proxy
         .fail(3, |asked| asked.is("GET", "/blobs/sha256"), Fault::CutAnswer(1 << 20));
