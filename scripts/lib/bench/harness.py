@@ -78,9 +78,9 @@ def by_turns(runs, contenders):
         for name, (prepare, command, environment) in contenders.items():
             if prepare:
                 prepare()
-            seconds, peak, _ = run(command, environment)
+            wall, peak, _ = run(command, environment)
             if turn:
-                samples[name].seconds.append(seconds)
+                samples[name].seconds.append(wall)
                 samples[name].peak_bytes.append(peak)
     for name, taken in samples.items():
         progress(f"  {name}: {seconds(taken.median)} (median of {runs}), {taken.peak / MIB:.0f} MiB at most")
