@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::base::keyring::{self, Keyring};
 use crate::builders::{Builder, Builders};
 use crate::buildkit::Daemon;
 use crate::config::file::{BuildFile, Family};
@@ -192,39 +193,27 @@ fn mmdebstrap() -> Finding {
 }
 
 fn keyrings(file: &BuildFile) -> Vec<Finding> {
-    let has = |family| file.distros.values().any(|d| d.family == family);
-    let one = |family, check, path: &str, package: &str| {
-        has(family).then(|| {
-            if Path::new(path).is_file() {
-                finding(check, Status::Ok, path, None)
-            } else {
-                let mend = format!("apt-get install {package}");
-                finding(
-                    check,
-                    Status::Warn,
-                    format!("no {path}: its distros cannot be bootstrapped here"),
-                    Some(&mend),
-                )
+    let families = [
+        (Family::Debian, "keyring: Debian", "debian-archive-keyring"),
+        (Family::Ubuntu, "keyring: Ubuntu", "ubuntu-keyring"),
+    ];
+    let wanted = |family: &Family| file.distros.values().any(|d| d.family == *family);
+    let families = families.into_iter().filter(|(family, ..)| wanted(family));
+    families
+        .map(|(family, check, package)| match keyring::look(family) {
+            Keyring::Installed(path) => finding(check, Status::Ok, path.display().to_string(), None),
+            Keyring::FromDebian => {
+                let text = format!("not installed; fetched from Debian's archive ({package}) when a base is made");
+                finding(check, Status::Ok, text, None)
             }
+            Keyring::Missing(path) => finding(
+                check,
+                Status::Warn,
+                format!("no {}: its distros cannot be bootstrapped here", path.display()),
+                Some(&format!("apt-get install {package}")),
+            ),
         })
-    };
-    [
-        one(
-            Family::Debian,
-            "keyring: Debian",
-            "/usr/share/keyrings/debian-archive-keyring.gpg",
-            "debian-archive-keyring",
-        ),
-        one(
-            Family::Ubuntu,
-            "keyring: Ubuntu",
-            "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
-            "ubuntu-keyring",
-        ),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+        .collect()
 }
 
 fn command(name: &'static str, why: &str) -> Finding {

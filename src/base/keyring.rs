@@ -17,6 +17,23 @@ const UBUNTU: &str = "/usr/share/keyrings/ubuntu-archive-keyring.gpg";
 const UBUNTU_PACKAGE_SUITE: &str = "trixie";
 const UBUNTU_PACKAGE: &str = "ubuntu-keyring";
 
+/// Where a family's keyring would come from now.
+pub enum Keyring {
+    Installed(&'static Path),
+    /// Ubuntu's, fetched from Debian's archive when it is needed.
+    FromDebian,
+    Missing(&'static Path),
+}
+
+pub fn look(family: Family) -> Keyring {
+    let installed = Path::new(in_image(family));
+    match family {
+        _ if installed.is_file() => Keyring::Installed(installed),
+        Family::Ubuntu if Path::new(DEBIAN).is_file() => Keyring::FromDebian,
+        Family::Debian | Family::Ubuntu => Keyring::Missing(installed),
+    }
+}
+
 /// The path that the keyring has inside the distro's own images.
 pub(super) fn in_image(family: Family) -> &'static str {
     match family {

@@ -4,7 +4,7 @@
 mod archive;
 pub mod bootstrap;
 pub mod cache;
-mod keyring;
+pub mod keyring;
 mod offer;
 mod process;
 pub mod resolve;
