@@ -49,10 +49,10 @@ pub(super) async fn find(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<PathBuf, BaseError> {
-    let installed = Path::new(in_image(family));
-    if installed.is_file() {
-        return Ok(installed.to_path_buf());
+    if let Keyring::Installed(path) = look(family) {
+        return Ok(path.to_path_buf());
     }
+    let installed = Path::new(in_image(family));
     match family {
         Family::Debian => Err(BaseError::NoKeyring {
             family: "Debian",

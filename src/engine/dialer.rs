@@ -157,11 +157,9 @@ struct SshStream {
 }
 
 enum SshStage {
-    /// Nothing came from the engine yet; collects what ssh itself says.
-    Silent(JoinHandle<String>),
+    /// Nothing came from the engine yet. Should it end so, this tells why.
+    Silent(BoxFuture<'static, String>),
     Heard,
-    /// It ended before a word of the engine came: finding out what ssh said.
-    Failing(BoxFuture<'static, String>),
     Failed(String),
 }
 
@@ -181,32 +179,27 @@ impl SshStream {
         Ok(Self {
             stdin,
             stdout,
-            stage: SshStage::Silent(tokio::spawn(last_line(stderr))),
+            stage: SshStage::Silent(Box::pin(why_ssh_failed(tokio::spawn(last_line(stderr))))),
             _child: child,
         })
     }
 
-    /// What ssh said, once it is known. An end of the stream, or a pipe that broke under a writer, says less.
-    fn poll_reason(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        loop {
-            self.stage = match &mut self.stage {
-                SshStage::Failed(reason) => {
-                    return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, reason.clone()));
-                }
-                SshStage::Failing(reason) => SshStage::Failed(ready!(reason.as_mut().poll(cx))),
-                SshStage::Silent(_) | SshStage::Heard => match std::mem::replace(&mut self.stage, SshStage::Heard) {
-                    SshStage::Silent(said) => SshStage::Failing(Box::pin(why_ssh_failed(said))),
-                    _ => return Poll::Ready(io::ErrorKind::BrokenPipe.into()),
-                },
-            };
+    /// What ssh said, where nothing was heard of the engine: an end of the stream, or a pipe that broke under a writer,
+    /// says less.
+    fn poll_failure(&mut self, error: io::Error, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if let SshStage::Silent(reason) = &mut self.stage {
+            self.stage = SshStage::Failed(ready!(reason.as_mut().poll(cx)));
         }
+        Poll::Ready(match &self.stage {
+            SshStage::Failed(reason) => io::Error::new(io::ErrorKind::ConnectionAborted, reason.clone()),
+            SshStage::Silent(_) | SshStage::Heard => error,
+        })
     }
 
     fn poll_written<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        match (&self.stage, written) {
-            (SshStage::Heard, written) => written,
-            (_, Poll::Ready(Err(_))) => self.poll_reason(cx).map(Err),
-            (_, written) => written,
+        match written {
+            Poll::Ready(Err(error)) => self.poll_failure(error, cx).map(Err),
+            other => other,
         }
     }
 }
@@ -239,19 +232,14 @@ async fn why_ssh_failed(said: JoinHandle<String>) -> String {
 impl AsyncRead for SshStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        match this.stage {
-            SshStage::Heard => Pin::new(&mut this.stdout).poll_read(cx, buf),
-            SshStage::Failing(_) | SshStage::Failed(_) => this.poll_reason(cx).map(Err),
-            SshStage::Silent(_) => {
-                let before = buf.filled().len();
-                ready!(Pin::new(&mut this.stdout).poll_read(cx, buf))?;
-                if buf.filled().len() == before {
-                    return this.poll_reason(cx).map(Err);
-                }
-                this.stage = SshStage::Heard;
-                Poll::Ready(Ok(()))
-            }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stdout).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            this.stage = SshStage::Heard;
+        } else if !matches!(this.stage, SshStage::Heard) {
+            return this.poll_failure(io::ErrorKind::UnexpectedEof.into(), cx).map(Err);
         }
+        Poll::Ready(Ok(()))
     }
 }
 

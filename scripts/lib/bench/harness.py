@@ -137,9 +137,9 @@ class Bench:
         ratio = ours / theirs
         self.figures.append(Figure(what, show(ours), show(theirs), f"{ratio:.2f} x", f"≤ {limit} x", ratio <= limit))
 
-    def beside(self, what, ours, theirs, show=seconds):
+    def beside(self, what, ours, theirs):
         """Nothing is promised: it says what another row is made of."""
-        self.figures.append(Figure(what, show(ours), show(theirs), f"{ours / theirs:.2f} x", "", None))
+        self.figures.append(Figure(what, seconds(ours), seconds(theirs), f"{ours / theirs:.2f} x", "", None))
 
     def below(self, what, ours, theirs, limit, show):
         """An absolute promise; what the peer does stands beside."""
