@@ -57,8 +57,6 @@ while [ $# -gt 0 ]; do
 done
 case $host in
 closed.example) echo "me@closed.example: Permission denied (publickey)." >&2; exit 255 ;;
-# Whoever writes finds the pipe broken before the reason is told.
-hung-up.example) exec <&-; sleep 0.5; echo "ssh: connect to host hung-up.example port 22: No route to host" >&2; exit 255 ;;
 esac
 exec "$@"
 "#;
@@ -85,17 +83,12 @@ fn a_build_goes_through_ssh_and_docker_s_dial_stdio() {
             "-o ConnectTimeout=30 -T -l me -p 2222 -- far.example docker system dial-stdio"
         );
 
-        for (host, reason) in [
-            ("ssh://closed.example", "Permission denied (publickey)"),
-            ("ssh://hung-up.example", "No route to host"),
-        ] {
-            let error = match Engine::connect(at(host)).await {
-                Ok(_) => panic!("it connected"),
-                Err(error) => error.to_string(),
-            };
-            assert!(error.contains(reason), "{error}");
-            assert!(error.contains("without a password"), "{error}");
-        }
+        let error = match Engine::connect(at("ssh://closed.example")).await {
+            Ok(_) => panic!("it connected"),
+            Err(error) => error.to_string(),
+        };
+        assert!(error.contains("Permission denied (publickey)"), "{error}");
+        assert!(error.contains("without a password"), "{error}");
     });
 }
 

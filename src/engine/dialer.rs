@@ -259,3 +259,29 @@ impl AsyncWrite for SshStream {
         self.poll_written(written, cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pipe_that_broke_under_the_request_is_explained_by_what_ssh_says() {
+        let mut ssh = Command::new("sh");
+        ssh.args([
+            "-c",
+            "exec <&-; sleep 0.2; echo 'Permission denied (publickey).' >&2; exit 255",
+        ]);
+        let mut stream = SshStream::spawn(ssh).unwrap();
+        for _ in 0..2 {
+            let error = loop {
+                match stream.write_all(b"GET /_ping HTTP/1.1\r\n").await {
+                    Ok(()) => tokio::time::sleep(Duration::from_millis(5)).await,
+                    Err(error) => break error.to_string(),
+                }
+            };
+            assert_eq!(error, "ssh: Permission denied (publickey).");
+        }
+    }
+}
