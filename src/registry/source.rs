@@ -8,6 +8,8 @@ use std::pin::pin;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use oci_spec::image::Descriptor;
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
@@ -84,6 +86,25 @@ impl Source {
     }
 }
 
+/// A buffer that goes back to its reader when it is sent: memory that is new for every piece costs as much as reading it.
+struct Lent {
+    buffer: Vec<u8>,
+    home: std::sync::mpsc::Sender<Vec<u8>>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // The reader has come to its end, or takes it.
+        let _ = self.home.send(std::mem::take(&mut self.buffer));
+    }
+}
+
 struct Tee(Vec<mpsc::Sender<Result<Bytes, String>>>);
 
 impl Tee {
@@ -105,19 +126,27 @@ impl Tee {
             !self.0.is_empty()
         };
         let opened = File::open(&path).and_then(|mut file| file.seek(SeekFrom::Start(offset)).map(|_| file));
-        let mut file = match opened {
+        let file = match opened {
             Ok(file) => file,
             Err(e) => {
                 blocking_send(Err(format!("{}: {e}", path.display())));
                 return;
             }
         };
+        let (home, returned) = std::sync::mpsc::channel();
         loop {
-            let mut piece = Vec::with_capacity(PIECE);
-            match (&mut file).take(PIECE as u64).read_to_end(&mut piece) {
+            let mut buffer: Vec<u8> = returned.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE));
+            buffer.clear();
+            let read = rustix::io::read(&file, spare_capacity(&mut buffer));
+            let piece = Bytes::from_owner(Lent {
+                buffer,
+                home: home.clone(),
+            });
+            match read {
                 Ok(0) => return,
-                Ok(_) if blocking_send(Ok(piece.into())) => {}
+                Ok(_) if blocking_send(Ok(piece)) => {}
                 Ok(_) => return,
+                Err(Errno::INTR) => {}
                 Err(e) => {
                     blocking_send(Err(format!("{}: {e}", path.display())));
                     return;
