@@ -38,15 +38,17 @@ async fn look_at(
     shipment: &Shipment,
     registries: &Registries,
 ) -> Result<Option<String>, PublishError> {
-    let has = site.repository.tag_digest(tag).await?;
+    let immutable = registries.is_immutable(&site.name, tag);
     let new = shipment.root.descriptor.digest().to_string();
-    match has {
-        Some(has) if has != new && registries.is_immutable(&site.name, tag) => Err(PublishError::Immutable {
+    match site.repository.tag_digest(tag).await {
+        Ok(Some(has)) if has != new && immutable => Err(PublishError::Immutable {
             reference: format!("{}:{tag}", site.name),
             has,
             new,
         }),
-        has => Ok(has),
+        // The registry has lost what it stands for; that it is set mends it.
+        Err(error) if error.is_failure_of_the_server() && !immutable => Ok(None),
+        has => Ok(has?),
     }
 }
 

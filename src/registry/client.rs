@@ -125,7 +125,11 @@ impl Client {
 
     pub fn tell(&self, error: &RegistryError, wait: Duration) {
         let seconds = wait.as_secs_f32();
-        self.progress.note(&format!("{error}; trying again in {seconds:.1} s"));
+        self.note(&format!("{error}; trying again in {seconds:.1} s"));
+    }
+
+    pub fn note(&self, text: &str) {
+        self.progress.note(text);
     }
 
     async fn once(&self, call: &Call, scopes: &[String]) -> Result<Response, RegistryError> {

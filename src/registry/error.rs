@@ -73,6 +73,11 @@ impl RegistryError {
         }
     }
 
+    /// Whether the registry itself fails at this, rather than being out of reach or busy: proxies say 502 to 504 for it.
+    pub fn is_failure_of_the_server(&self) -> bool {
+        matches!(self, Self::Status { status, .. } if *status == StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     /// How long the registry asks to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -104,10 +104,29 @@ impl Repository {
         let digest = blob.digest();
         let doing = format!("asking {} for the blob {digest}", self.path);
         let call = self.call(doing, Method::HEAD, &format!("blobs/{digest}"));
-        let response = self.send(&call).await?;
+        self.has(&call).await
+    }
+
+    /// Whether the registry has what `call` asks for. One that fails at this very thing again and again is taken not to have
+    /// it: docker-registry does so where it was killed, or its disk was full, while it noted that it has it, and what is
+    /// sent once more is there again.
+    async fn has(&self, call: &Call) -> Result<bool, RegistryError> {
+        match self.look_up(call).await {
+            Ok(found) => Ok(found.is_some()),
+            Err(error) if error.is_failure_of_the_server() => {
+                self.client.note(&format!("{error}; it is sent again"));
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The headers of a `HEAD`, if there is something.
+    async fn look_up(&self, call: &Call) -> Result<Option<HeaderMap>, RegistryError> {
+        let response = self.send(call).await?;
         match response.status() {
-            StatusCode::OK => Ok(true),
-            StatusCode::NOT_FOUND => Ok(false),
+            StatusCode::OK => Ok(Some(response.headers().clone())),
+            StatusCode::NOT_FOUND => Ok(None),
             _ => Err(self.client.refused(&call.doing, response).await),
         }
     }
@@ -214,12 +233,12 @@ impl Repository {
     }
 
     pub async fn has_manifest(&self, digest: &Digest) -> Result<bool, RegistryError> {
-        Ok(self.head(digest.as_ref()).await?.is_some())
+        self.has(&self.asking_for_manifest(digest.as_ref())).await
     }
 
     /// The digest that a tag stands for, without its content where the registry says it.
     pub async fn tag_digest(&self, tag: &str) -> Result<Option<String>, RegistryError> {
-        let Some(headers) = self.head(tag).await? else {
+        let Some(headers) = self.look_up(&self.asking_for_manifest(tag)).await? else {
             return Ok(None);
         };
         let said = headers.get("docker-content-digest").and_then(|v| v.to_str().ok());
@@ -232,16 +251,11 @@ impl Repository {
         }
     }
 
-    pub(super) async fn head(&self, target: &str) -> Result<Option<HeaderMap>, RegistryError> {
+    fn asking_for_manifest(&self, target: &str) -> Call {
         let doing = format!("asking {} for the manifest {target}", self.path);
         let mut call = self.call(doing, Method::HEAD, &format!("manifests/{target}"));
         call.headers.insert(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
-        let response = self.send(&call).await?;
-        match response.status() {
-            StatusCode::OK => Ok(Some(response.headers().clone())),
-            StatusCode::NOT_FOUND => Ok(None),
-            _ => Err(self.client.refused(&call.doing, response).await),
-        }
+        call
     }
 
     /// Puts a manifest under a digest or a tag. Says whether the registry took note of its subject (distribution-spec 1.1).

@@ -40,10 +40,15 @@ struct Lab {
 
 impl Lab {
     async fn new() -> Self {
+        Self::with("").await
+    }
+
+    /// With these `[[registries]]`.
+    async fn with(registries: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let registry = Distribution::start();
         Self {
-            project: Project::new(""),
+            project: Project::new(registries),
             proxy: FaultyProxy::start(registry.address()).await,
             registry,
             notes: Arc::default(),
@@ -73,6 +78,24 @@ impl Lab {
         let (image, index) = self.project.verified(tag);
         let cancel = CancellationToken::new();
         publish(image.layout(), &index, to, &[], &self.registries(), &Silent, &cancel).await
+    }
+
+    /// Empties the registry's files about what it has, and says how many they were.
+    fn emptied_links(&self) -> usize {
+        let mut emptied = 0;
+        let mut directories = vec![self.registry.data()];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else if path.ends_with("link") && !path.components().any(|part| part.as_os_str() == "index") {
+                    std::fs::write(path, "").unwrap();
+                    emptied += 1;
+                }
+            }
+        }
+        emptied
     }
 
     /// The digest under the tag, everything of the image being there; asked for without the proxy.
@@ -138,6 +161,25 @@ async fn a_registry_killed_in_mid_upload_gets_the_rest_when_it_is_back() {
     let (published, ()) = tokio::join!(push, restart);
     published.unwrap();
     assert_eq!(lab.complete("t").await, Some(index.digest().to_string()));
+}
+
+/// docker-registry writes what it has, and what a tag stands for, into files in place. Killed meanwhile, or with its disk
+/// full, it leaves them empty, and answers 500 for what they are about from then on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_registry_fails_to_tell_of_is_sent_again() {
+    let mut lab = Lab::with("[[registries]]\nhost = \"127.0.0.1:*\"\nimmutable = [\"team/agent:7.*\"]").await;
+    let index = lab.project.make("t", 16, MIB).digest().to_string();
+    lab.push("t", "t").await.unwrap();
+    lab.push("t", "7.0").await.unwrap();
+    let emptied = lab.emptied_links();
+    assert!(emptied >= 10, "{emptied}: layers, configurations, manifests, tags");
+    lab.registry.kill();
+    lab.registry.restart();
+    lab.push("t", "t").await.unwrap();
+    assert_eq!(lab.complete("t").await, Some(index));
+    // What a tag stands for has to be known where it must stay that.
+    let error = lab.push("t", "7.0").await.unwrap_err().to_string();
+    assert!(error.contains("500") && error.contains("manifest 7.0"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
