@@ -1,7 +1,7 @@
 //! Blobs into repositories: only those that are missing, mounted where the registry has them already, and read once for all
 //! registries that need them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -46,11 +46,14 @@ pub(super) async fn deliver(
     progress: &dyn Progress,
 ) -> Result<Vec<Counts>, PublishError> {
     let tallies: Vec<Tally> = sites.iter().map(|_| Tally::default()).collect();
+    // Once each: images share layers, and artifacts the empty configuration. A registry that gets one blob twice at a time
+    // may fail at it.
+    let mut met = HashSet::new();
+    let mut order: Vec<&Item> = items.iter().filter(|item| met.insert(item.blob.digest())).collect();
     // The largest first: what ends last should be small.
-    let mut order: Vec<&Item> = items.iter().collect();
     order.sort_by_key(|item| std::cmp::Reverse(item.blob.size()));
     let begun = meter.done();
-    let total: u64 = items.iter().map(|item| item.blob.size()).sum::<u64>() * sites.len() as u64;
+    let total: u64 = order.iter().map(|item| item.blob.size()).sum::<u64>() * sites.len() as u64;
     let present = std::sync::atomic::AtomicU64::new(0);
     let work = stream::iter(order)
         .map(|item| one(sites, item, mount_from, &tallies, &present, meter))

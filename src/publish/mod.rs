@@ -160,12 +160,10 @@ impl Shipment {
         for image in images {
             let manifest: ImageManifest = parse(image)?;
             for blob in manifest.layers().iter().chain([manifest.config()]) {
-                if !blobs.iter().any(|known| known.blob.digest() == blob.digest()) {
-                    blobs.push(Item {
-                        source: Source::File(layout.blob_path(blob.digest())?),
-                        blob: blob.clone(),
-                    });
-                }
+                blobs.push(Item {
+                    source: Source::File(layout.blob_path(blob.digest())?),
+                    blob: blob.clone(),
+                });
             }
             let config: Option<ImageConfiguration> = layout.read_json(manifest.config()).ok();
             mount_from.extend(config.as_ref().and_then(base_repository));

@@ -10,12 +10,15 @@ use super::support::distribution::Distribution;
 use super::support::faults::{Asked, Fault, FaultyProxy, uploaded};
 use super::support::published::Project;
 use futures_util::TryStreamExt;
+use obgp_build::artifact::{Artifact, Content, Place};
 use obgp_build::progress::{Progress, Silent};
 use obgp_build::publish::{Destination, PublishError, Published, publish};
 use obgp_build::registry::{
     Access, Overrides, Patience, Registries, RegistryError, RemoteImage, RemoteRoot, Repository,
 };
-use oci_spec::image::Descriptor;
+use oci_spec::image::{Descriptor, Digest, MediaType};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 /// Notes what is told about tries.
@@ -180,6 +183,54 @@ async fn what_a_registry_fails_to_tell_of_is_sent_again() {
     // What a tag stands for has to be known where it must stay that.
     let error = lab.push("t", "7.0").await.unwrap_err().to_string();
     assert!(error.contains("500") && error.contains("manifest 7.0"), "{error}");
+}
+
+/// As bundles have their configuration in common. docker-registry fails at a blob that it gets twice at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_of_several_artifacts_is_asked_for_and_sent_once() {
+    let lab = Lab::new().await;
+    let subject = lab.project.make("t", 17, MIB);
+    let content = |media_type: MediaType, bytes: Vec<u8>| {
+        let digest = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
+        Content {
+            descriptor: Descriptor::new(media_type, bytes.len() as u64, digest.parse::<Digest>().unwrap()),
+            bytes: bytes.into(),
+        }
+    };
+    let empty = content(MediaType::EmptyJSON, b"{}".to_vec());
+    let artifact = |kind: &str| Artifact {
+        manifest: content(
+            MediaType::ImageManifest,
+            json!({
+                "schemaVersion": 2, "mediaType": MediaType::ImageManifest.to_string(), "artifactType": kind,
+                "config": empty.descriptor, "layers": [empty.descriptor], "subject": subject,
+            })
+            .to_string()
+            .into(),
+        ),
+        blobs: vec![empty.clone()],
+        place: Place::Referrer,
+    };
+    let artifacts = ["text/a", "text/b", "text/c"].map(artifact);
+    let (image, index) = lab.project.verified("t");
+    let to = [lab.destination(&lab.proxy.host(), "t")];
+    let cancel = CancellationToken::new();
+    publish(
+        image.layout(),
+        &index,
+        &to,
+        &artifacts,
+        &lab.registries(),
+        &Silent,
+        &cancel,
+    )
+    .await
+    .unwrap();
+    let asked = lab.proxy.take();
+    let path = format!("/blobs/{}", empty.descriptor.digest());
+    assert_eq!(asked.iter().filter(|asked| asked.is("HEAD", &path)).count(), 1);
+    let closing = format!("digest={}", empty.descriptor.digest().to_string().replace(':', "%3A"));
+    assert_eq!(asked.iter().filter(|asked| asked.is("PUT", &closing)).count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
