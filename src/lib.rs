@@ -6,6 +6,7 @@ pub mod artifact;
 pub mod attest;
 pub mod authenticity;
 pub mod base;
+pub mod bridge;
 pub mod builders;
 pub mod buildkit;
 pub mod cli;

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use obgp_build::bridge;
 use obgp_build::layout::tree::NodeKind;
 use obgp_build::layout::{
     Compression, IngestOptions, Ingested, Layout, LayoutImage, ReadOptions, ingest, read_export, write_index,
@@ -15,7 +16,7 @@ use obgp_build::layout::{
 use obgp_build::progress::Silent;
 use sha2::{Digest, Sha256};
 use support::{Lab, Which, busybox_layer, host_platform, image_archive, on};
-use tokio_util::io::SyncIoBridge;
+use tokio::runtime::Handle;
 
 const EPOCH: i64 = 1_700_000_000;
 
@@ -74,7 +75,7 @@ async fn built(lab: &Lab, base: &[u8], layout: &Path) -> Ingested {
 }
 
 async fn taken(lab: &Lab, image: &str, base: &[u8], layout: &Path) -> Ingested {
-    let export = SyncIoBridge::new(lab.engine.export(image));
+    let export = bridge::reader(&Handle::current(), lab.engine.export(image));
     let (options, dir) = (options(base), layout.to_path_buf());
     let task = tokio::task::spawn_blocking(move || {
         let layout = Layout::open_or_create(dir).unwrap();
@@ -200,7 +201,7 @@ async fn the_image_is_what_the_dockerfile_says_and_others_take_it() {
         let again = tempfile::tempdir().unwrap();
         let back = taken(&lab, &name, &base, again.path()).await;
         assert_eq!(back.layers, image.layers);
-        let export = SyncIoBridge::new(lab.engine.export(&name));
+        let export = bridge::reader(&Handle::current(), lab.engine.export(&name));
         let only_read = move || read_export(export, host_platform(), &options.read, &Silent).unwrap();
         let (config, tree) = tokio::task::spawn_blocking(only_read).await.unwrap();
         assert_eq!(config.config(), image.config.config());

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use bollard_buildkit_proto::moby::filesync::v1::BytesMessage;
 use bollard_buildkit_proto::moby::filesync::v1::file_send_server::FileSend;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
-use tokio::io::AsyncRead;
-use tokio_util::io::StreamReader;
 use tonic::{Request, Response, Status, Streaming};
 
 /// What the exporter says of the image before it sends it; both are digests.
@@ -17,7 +17,7 @@ const CONFIG: &str = "exporter-md-containerimage.config.digest";
 const MANIFEST: &str = "exporter-md-containerimage.digest";
 
 /// The tar of an OCI layout.
-pub type Archive = Box<dyn AsyncRead + Send + Unpin>;
+pub type Archive = BoxStream<'static, io::Result<Bytes>>;
 
 /// Takes images that a solve makes. A solve that is tried again may bring one twice.
 #[tonic::async_trait]
@@ -41,10 +41,10 @@ impl FileSend for Sink {
         let image = told(CONFIG).or_else(|| told(MANIFEST)).map(str::to_string);
         let image = image.ok_or_else(|| Status::invalid_argument("the exporter does not say which image it sends"))?;
         let chunks = request.into_inner().map(|message| match message {
-            Ok(message) => Ok(io::Cursor::new(message.data)),
+            Ok(message) => Ok(Bytes::from(message.data)),
             Err(status) => Err(io::Error::other(status)),
         });
-        match self.0.receive(&image, Box::new(StreamReader::new(chunks))).await {
+        match self.0.receive(&image, chunks.boxed()).await {
             Ok(true) => Ok(Response::new(Box::pin(futures_util::stream::empty()))),
             // Not a failure: the exporter then leaves it.
             Ok(false) => Err(Status::already_exists("the image is known")),

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow, bail};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
 use serde_json::json;
+use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio_util::io::SyncIoBridge;
 
 use super::{Context, Failure};
+use crate::bridge;
 use crate::cli::{ExpectArgs, JudgeArgs};
 use crate::config::file::{BuildFile, ConfigError, Distro, Family};
 use crate::config::settings::find_distro;
@@ -347,7 +348,7 @@ async fn open_engine(
         bail!("the engine's {name} is {platform}, not {missing}");
     }
     let progress = context.terminal.line(name);
-    let reader = SyncIoBridge::new(engine.export(&image.id));
+    let reader = bridge::reader(&Handle::current(), engine.export(&image.id));
     let task = spawn_blocking(move || {
         let options = read_options(hash_files);
         layout::read_export(reader, platform, &options, progress.as_ref())

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
 use serde_json::json;
+use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
-use tokio_util::io::SyncIoBridge;
 
 use super::image::{ImageName, Judge, Opened, layout_dir, read_options};
 use super::{Context, Failure};
+use crate::bridge;
 use crate::cli::IngestArgs;
 use crate::config::file::ConfigError;
 use crate::config::settings::epoch_from_environment;
@@ -47,7 +48,7 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
     let layout = Layout::open_or_create(layout_dir(&args.output))?;
     let progress = context.terminal.line(&name);
     progress.step("exporting into the layout");
-    let export = SyncIoBridge::new(engine.export(&image.id));
+    let export = bridge::reader(&Handle::current(), engine.export(&image.id));
     let compression = args.compression.into();
     let task = spawn_blocking(move || {
         let options = IngestOptions {

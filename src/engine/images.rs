@@ -10,8 +10,6 @@ use bollard::query_parameters::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use tokio::io::AsyncRead;
-use tokio_util::io::StreamReader;
 
 use super::credentials::{self, Credentials};
 use super::{ApiVersion, Engine, EngineError, ImageStore};
@@ -204,13 +202,12 @@ impl Engine {
 
     /// The image as an archive: the legacy layout before engine 25, an OCI layout with `manifest.json` since.
     /// A name keeps its tag in the archive, an ID does not.
-    pub fn export(&self, image: &str) -> impl AsyncRead + Send + Unpin + use<> {
+    pub fn export(&self, image: &str) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
         let engine = self.clone();
         let image = image.to_string();
         let docker = self.docker().clone();
-        let chunks = async_chunks(docker, image.clone())
-            .map_err(move |e| io::Error::other(engine.api_error(format!("exporting {image}"), e)));
-        StreamReader::new(Box::pin(chunks))
+        async_chunks(docker, image.clone())
+            .map_err(move |e| io::Error::other(engine.api_error(format!("exporting {image}"), e)))
     }
 
     pub async fn tag(&self, image: &str, name: &str) -> Result<(), EngineError> {

@@ -5,11 +5,11 @@ use std::io::Read;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use tokio::runtime::Handle;
-use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::error::RegistryError;
 use super::repository::Repository;
 use crate::artifact::Content;
+use crate::bridge;
 use crate::layout::{self, ImageBlobs, ReadError};
 use crate::platform::Platform;
 
@@ -149,7 +149,6 @@ impl ImageBlobs for BlockingBlobs<'_> {
 
     fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + '_>, ReadError> {
         let stream = self.image.repository.download(blob, 0).map_err(std::io::Error::other);
-        let reader = StreamReader::new(Box::pin(stream));
-        Ok(Box::new(SyncIoBridge::new_with_handle(reader, self.handle.clone())))
+        Ok(Box::new(bridge::reader(&self.handle, stream)))
     }
 }

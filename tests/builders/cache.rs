@@ -6,7 +6,6 @@ use obgp_build::buildkit::cache::Cache;
 use obgp_build::buildkit::{self, Archive, Buildkitd, Daemon, Receive, Solved};
 use obgp_build::engine::Endpoint;
 use serde_json::Value;
-use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::buildkitd;
@@ -86,12 +85,7 @@ async fn an_inline_cache_is_in_the_engine_s_image(which: Which) {
         let base = lab.shell_image().await;
         for (to, expected) in [(vec![], false), (vec!["type=inline".to_string()], true)] {
             let solved = solve(&lab, &base, "echo inline > /made", cache(&[], &to)).await;
-            let mut exported = Vec::new();
-            lab.engine
-                .export(&solved.image_id)
-                .read_to_end(&mut exported)
-                .await
-                .unwrap();
+            let exported = lab.export(&solved.image_id).await.unwrap();
             let key = b"moby.buildkit.cache.v0";
             let found = exported.windows(key.len()).any(|window| window == key);
             assert_eq!(found, expected, "{to:?}");

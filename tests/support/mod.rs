@@ -24,7 +24,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, TryStreamExt as _};
 use obgp_build::buildkit::cache::Cache;
 use obgp_build::buildkit::context::Context;
 use obgp_build::buildkit::{self, SecretBytes, SolveError, SolveRequest, Solved};
@@ -131,6 +131,12 @@ impl Lab {
     }
 
     /// One that nobody watches.
+    /// The image as the engine exports it, whole.
+    pub async fn export(&self, image: &str) -> std::io::Result<Vec<u8>> {
+        let pieces: Vec<Bytes> = self.engine.export(image).try_collect().await?;
+        Ok(pieces.concat())
+    }
+
     pub async fn solve(&self, request: &SolveRequest) -> Result<Solved, SolveError> {
         self.solve_watched(request, &Silent).await
     }

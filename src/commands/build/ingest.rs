@@ -1,19 +1,22 @@
 //! An image from its builder -> the layout: exported by the engine that has it, or as a buildkitd sends it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow};
+use bytes::Bytes;
+use futures_util::Stream;
 use jiff::Timestamp;
 use oci_spec::image::Digest;
-use tokio::io::AsyncRead;
+use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
-use tokio_util::io::SyncIoBridge;
 
 use super::super::image::read_options;
 use super::Build;
 use super::target::Job;
 use crate::base::resolve::BaseImage;
+use crate::bridge;
 use crate::buildkit::{Archive, Receive, SolveError, Solved};
 use crate::engine::{Engine, EngineImage};
 use crate::layout::{self, IngestOptions, Tree};
@@ -56,9 +59,9 @@ impl Incoming {
     }
 
     /// As it was in the layout, or read in one pass. `id` is the image's with its builder.
-    async fn take<R>(&self, id: &str, open: impl FnOnce() -> R, size: Option<u64>) -> anyhow::Result<Arrived>
+    async fn take<S>(&self, id: &str, open: impl FnOnce() -> S, size: Option<u64>) -> anyhow::Result<Arrived>
     where
-        R: AsyncRead + Send + Unpin + 'static,
+        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
     {
         let build = Arc::clone(&self.build);
         let name = format!("{}-{}", self.image.tag, self.platform.slug());
@@ -76,7 +79,7 @@ impl Incoming {
         }
         let _permit = self.build.ingests.acquire().await?;
         self.progress.step("exporting into the layout");
-        let export = SyncIoBridge::new(open());
+        let export = bridge::reader(&Handle::current(), open());
         let (platform, epoch, started) = (self.platform, self.image.source_date_epoch, self.started);
         let (base_diff_ids, progress) = (self.base_diff_ids.clone(), Arc::clone(&self.progress));
         let task = spawn_blocking(move || {
