@@ -189,11 +189,12 @@ fn contract(built: &Built) -> String {
 
 /// One platform's verdict, rule by rule.
 pub fn verdict(verdict: &Verdict) -> String {
-    let mut text = format!(
-        "{} {}\n",
-        style(verdict.platform()).bold(),
-        verdict.digest().unwrap_or_default()
-    );
+    let mut text = style(verdict.platform()).bold().to_string();
+    // An engine's image has none that a registry would know it by.
+    if let Some(digest) = verdict.digest() {
+        let _ = write!(text, " {digest}");
+    }
+    text.push('\n');
     for rule in verdict.rules() {
         let mark = if rule.passed {
             style("ok  ").green()
