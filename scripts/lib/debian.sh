@@ -34,3 +34,25 @@ END
       dpkg-deb -x "$package"_*.deb root && dpkg-deb -f "$package"_*.deb Version >root/version && cd "$OLDPWD" && mv "$home/new/root" "$debian_root"
   } >&2 </dev/null || die "$package of Debian $suite cannot be fetched" 'Is deb.debian.org reachable?'
 }
+
+# ensure_debian_program SUITE PACKAGE: sets `debian_program` to a command that runs the package's program of its own name with the
+# libraries of that suite, which may be newer than this machine's. Takes mmdebstrap.
+ensure_debian_program() {
+  local suite=$1 package=$2
+  local home=$tools_dir/debian/$suite/$package-with-libraries
+  debian_program=$home/$package
+  [[ ! -x $debian_program ]] || return 0
+  say "  fetching $package of Debian $suite, with its libraries"
+  rm -rf "$home"
+  mkdir -p "$home"
+  mmdebstrap --quiet --variant=extract --include="$package" --aptopt='Acquire::Languages "none"' \
+    "$suite" "$home/root" "${OBGP_DEBIAN_MIRROR:-http://deb.debian.org/debian}" >&2 </dev/null ||
+    die "$package of Debian $suite cannot be fetched" 'Is deb.debian.org reachable?'
+  local loaders=("$home"/root/usr/lib/*/ld-linux*.so.*)
+  cat >"$home/new" <<END
+#!/bin/sh
+exec '${loaders[0]}' --library-path '${loaders[0]%/*}' '$home/root/usr/bin/$package' "\$@"
+END
+  chmod 0755 "$home/new"
+  mv "$home/new" "$debian_program"
+}

@@ -29,6 +29,7 @@ def everything(bench):
     bench.figures += runtime.measure(bench, built)
     if bench.options.second_engine:
         image.same_digest(bench)
+        image.engine_to_layout_elsewhere(bench)
 
 
 def package_version(program):
@@ -38,9 +39,10 @@ def package_version(program):
 
 
 def versions(bench):
+    skopeos = [skopeo for skopeo in ("skopeo", bench.options.second_skopeo) if skopeo]
     return [
         run([bench.options.obgp_build, "--version"])[2].strip(),
-        run(["skopeo", "--version"])[2].strip(),
+        *(run([skopeo, "--version"])[2].strip() for skopeo in skopeos),
         "container-structure-test " + run(["container-structure-test", "version"])[2].strip(),
         *(package_version(peer) for peer in ("docker-registry", "cosign", bench.options.cosign_3, "oras", "crane")),
         "Docker Engine " + run(["docker", "version", "--format", "{{.Server.Version}}"])[2].strip(),
@@ -53,6 +55,7 @@ def main():
     parser.add_argument("--distro", required=True)
     parser.add_argument("--work", type=Path, required=True, help="a directory for the layouts; emptied first")
     parser.add_argument("--second-engine", help="DOCKER_HOST of another engine, which has to come to the same digests")
+    parser.add_argument("--second-skopeo", help="a skopeo that speaks to it")
     parser.add_argument("--cosign-3", required=True, help="the program; `cosign` is that of the 2 series")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--check", action="store_true")

@@ -14,23 +14,25 @@ from harness import MIB, Figure, bytes_under, fresh, progress, run, seconds
 CONTRACT_FOR_PEER = Path(__file__).with_name("structure-test.yaml")
 
 
-def engine_to_layout(bench, image):
-    """What the engine built, onto the disk as an OCI layout; ours is verified by then."""
+def engine_to_layout(bench, image, which="", engine=None, skopeo=("skopeo",)):
+    """What the engine built, onto the disk as an OCI layout; ours is verified by then. `engine` is a DOCKER_HOST, and `which` names it."""
+    environment = {"DOCKER_HOST": engine} if engine else None
+    host = ["--src-daemon-host", engine] if engine else []
     for platform in image["platforms"]:
         name = platform["engine_image"]
         ours, theirs = bench.work / "ingested", bench.work / "copied"
-        what = f"engine image to layout, {platform['platform']}"
+        what = f"engine image to layout, {platform['platform']}{which}"
         samples = bench.compare(
             what,
             {
                 "obgp-build": (
                     fresh(ours),
                     bench.obgp_build("ingest", f"docker:{name}", "--output", ours, "--tag", "bench", "--distro", bench.options.distro),
-                    None,
+                    environment,
                 ),
-                "skopeo": (fresh(theirs), ["skopeo", "copy", "--quiet", f"docker-daemon:{name}", f"oci:{theirs}:bench"], None),
+                "skopeo": (fresh(theirs), [*skopeo, "copy", "--quiet", *host, f"docker-daemon:{name}", f"oci:{theirs}:bench"], None),
                 # What both have to wait for.
-                "docker save": (None, ["sh", "-ec", f"docker save '{name}' >/dev/null"], None),
+                "docker save": (None, ["sh", "-ec", f"docker save '{name}' >/dev/null"], environment),
             },
         )
         export, peer = samples["docker save"].median, samples["skopeo"].median
@@ -38,6 +40,16 @@ def engine_to_layout(bench, image):
         bench.at_most(f"{what}: time (ours with verification)", samples["obgp-build"].median, samples["skopeo"].median, 0.7)
         bench.at_most(f"{what}: size", bytes_under(ours / "oci"), bytes_under(theirs), 1.05, lambda b: f"{b / 1e6:.1f} MB")
         bench.below(f"{what}: peak memory", samples["obgp-build"].peak, samples["skopeo"].peak, 128 * MIB, lambda b: f"{b / MIB:.0f} MiB")
+
+
+def engine_to_layout_elsewhere(bench):
+    """The same on the other engine, which keeps its images in another kind of store."""
+    engine = bench.options.second_engine
+    progress("building the image on the other engine")
+    _, image = bench.build(bench.work / "elsewhere", environment={"DOCKER_HOST": engine})
+    version = run(["docker", "version", "--format", "{{.Server.Version}}"], {"DOCKER_HOST": engine})[2].strip()
+    # The machine's own policy, which it would look for, may be of a form it does not know.
+    engine_to_layout(bench, image, f", engine {version}", engine, (bench.options.second_skopeo, "--insecure-policy"))
 
 
 def both_to_layout(bench, image, output):
