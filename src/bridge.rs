@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 /// How many bytes are a heap, and how many heaps wait for the thread.
-const HEAP: usize = 1 << 20;
+const HEAP: usize = 256 << 10;
 const WAITING: usize = 2;
 
 /// Begins to read the stream. What is returned is for a thread that may block.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
 use oci_spec::image::{Descriptor, MediaType};
@@ -11,9 +12,9 @@ use super::canonical::{self, Change, What};
 use super::compress::Pool;
 use super::layer::{CHUNK, LARGE_FILE};
 use super::members::BLOCK;
-use super::merge::Merged;
 use super::spool::{PackedChunk, Spool};
 use super::store::{BlobWriter, Layout, StoreError};
+use super::tree::Tree;
 
 /// Pieces under way before the oldest has to be written: bounds memory.
 const PENDING: usize = 8;
@@ -58,14 +59,14 @@ pub fn verbatim(
     })
 }
 
-/// Writes the canonical layer that `changes` describe.
+/// Writes the canonical layer that `changes` describe; `tree` is the image with it.
 pub fn canonical(
     layout: &Layout,
     pool: &Pool,
     media_type: MediaType,
-    merged: &Merged,
+    tree: &Tree,
     changes: &[Change],
-    spools: &[&Spool],
+    spools: &[Arc<Spool>],
     epoch: i64,
 ) -> Result<Assembled, AssembleError> {
     let mut writer = LayerWriter::new(layout, pool)?;
@@ -75,7 +76,7 @@ pub fn canonical(
     for change in changes {
         let node = match change.what {
             What::Whiteout => None,
-            _ => merged.tree.get(&change.name),
+            _ => tree.get(&change.name),
         };
         let blocks = canonical::header(change, node, epoch)?;
         sha.update(&blocks);
@@ -84,7 +85,7 @@ pub fn canonical(
         let What::File { data, size: length } = change.what else {
             continue;
         };
-        let spool = spools[data.source];
+        let spool = &spools[data.source];
         let mut done = 0;
         while done < length {
             let n = (length - done).min(CHUNK as u64) as usize;

@@ -194,7 +194,7 @@ fn link_first_paths(merged: &mut Merged, changed: &BTreeSet<String>) {
         if let Some(Node {
             kind: NodeKind::File(file),
             ..
-        }) = merged.tree.get_mut(path)
+        }) = merged.tree_mut().get_mut(path)
         {
             file.hard_link_to = target;
         }
@@ -204,7 +204,7 @@ fn link_first_paths(merged: &mut Merged, changed: &BTreeSet<String>) {
 fn changes(merged: &mut Merged, changed: BTreeSet<String>, hidden: &[String], epoch: i64) -> Vec<Change> {
     for path in &changed {
         if let Some(node) = merged
-            .tree
+            .tree_mut()
             .get_mut(path)
             .filter(|node| node.kind == NodeKind::Directory)
         {
@@ -238,7 +238,7 @@ fn changes(merged: &mut Merged, changed: BTreeSet<String>, hidden: &[String], ep
     }
     // They are written with a clamped time, and so it is what the next reader sees.
     for parent in &parents {
-        if let Some(node) = merged.tree.get_mut(parent) {
+        if let Some(node) = merged.tree_mut().get_mut(parent) {
             node.mtime = clamp(node.mtime, epoch);
         }
     }

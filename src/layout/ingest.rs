@@ -4,7 +4,7 @@
 //! files are compressed on all cores. A base layer is written as soon as it is complete; the others when the
 //! configuration (which comes late) has said in which order they lie.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::thread::{Scope, ScopedJoinHandle};
@@ -144,7 +144,7 @@ pub fn read_export(
             .apply(entries.unwrap_or_default(), i)
             .map_err(|source| IngestError::Merge { number: i + 1, source })?;
     }
-    Ok((config, merged.tree))
+    Ok((config, Arc::unwrap_or_clone(merged.tree)))
 }
 
 struct Receiving<'scope, 'env> {
@@ -159,7 +159,7 @@ struct Received<'scope> {
     entries: Vec<Entry>,
     spool: Arc<Spool>,
     /// A base layer, being written.
-    base: Option<ScopedJoinHandle<'scope, Result<Assembled, AssembleError>>>,
+    base: Option<Assembly<'scope>>,
 }
 
 impl<'scope> Layers for Receiving<'scope, '_> {
@@ -195,13 +195,12 @@ fn write_image(
 ) -> Result<Ingested, IngestError> {
     let epoch = options.source_date_epoch;
     let diff_ids = export.diff_ids;
-    let spools: Vec<Arc<Spool>> = diff_ids.iter().map(|id| Arc::clone(&export.layers[id].spool)).collect();
-    let spools: Vec<&Spool> = spools.iter().map(|spool| &**spool).collect();
-    let same_data = |a: Data, b: Data, size| spools[a.source].same(a.offset, spools[b.source], b.offset, size);
+    let spools: Arc<[Arc<Spool>]> = diff_ids.iter().map(|id| Arc::clone(&export.layers[id].spool)).collect();
+    let same_data = |a: Data, b: Data, size| spools[a.source].same(a.offset, &spools[b.source], b.offset, size);
 
     let mut merged = Merged::default();
     let mut fates = Vec::new();
-    let mut layers: Vec<Layer<'_>> = Vec::new();
+    let mut layers = Assemblies::default();
     for (i, diff_id) in diff_ids.iter().enumerate() {
         let number = i + 1;
         let in_base = receiving.base.get(i) == Some(diff_id) && fates.iter().all(|fate| *fate == Fate::Base);
@@ -218,10 +217,10 @@ fn write_image(
                 .apply(entries, i)
                 .map_err(|source| IngestError::Merge { number, source })?;
             fates.push(Fate::Base);
-            layers.push(match received.base.take() {
-                Some(writing) => Layer::Writing { number, writing },
-                None => Layer::Same(*diff_id),
-            });
+            match received.base.take() {
+                Some(assembly) => layers.add(number, assembly)?,
+                None => layers.add_again(diff_id)?,
+            }
             continue;
         }
         let changes = canonical::apply(&mut merged, entries, i, epoch, &same_data)
@@ -231,40 +230,61 @@ fn write_image(
             continue;
         }
         fates.push(Fate::Own);
-        let media_type = receiving.media_type.clone();
-        let (layout, pool) = (receiving.layout, &receiving.pool);
-        let layer = assemble::canonical(layout, pool, media_type, &merged, &changes, &spools, epoch)
-            .map_err(|source| IngestError::Assemble { number, source })?;
-        layers.push(Layer::Written(Box::new(layer)));
+        let (layout, pool, media_type) = (receiving.layout, receiving.pool.clone(), receiving.media_type.clone());
+        let (tree, spools) = (Arc::clone(&merged.tree), Arc::clone(&spools));
+        // While it is written, the next one is compared.
+        let assembly = receiving
+            .scope
+            .spawn(move || assemble::canonical(layout, &pool, media_type, &tree, &changes, &spools, epoch));
+        layers.add(number, assembly)?;
     }
-    let layers = wait_for(layers)?;
-    write_documents(receiving.layout, &export.config, &fates, &layers, merged.tree, options)
+    let layers = layers.finish()?;
+    let tree = Arc::unwrap_or_clone(merged.tree);
+    write_documents(receiving.layout, &export.config, &fates, &layers, tree, options)
 }
 
-enum Layer<'scope> {
-    Writing {
-        number: usize,
-        writing: ScopedJoinHandle<'scope, Result<Assembled, AssembleError>>,
-    },
-    Written(Box<Assembled>),
+/// A layer that a thread of its own writes.
+type Assembly<'scope> = ScopedJoinHandle<'scope, Result<Assembled, AssembleError>>;
+
+/// How many layers are written at a time, whatever an image has of them: each takes memory.
+const ASSEMBLIES: usize = 2;
+
+/// An image's layers from the base up, the last of them still being written.
+#[derive(Default)]
+struct Assemblies<'scope> {
+    done: Vec<Assembled>,
+    writing: VecDeque<(usize, Assembly<'scope>)>,
+}
+
+impl<'scope> Assemblies<'scope> {
+    fn add(&mut self, number: usize, assembly: Assembly<'scope>) -> Result<(), IngestError> {
+        self.writing.push_back((number, assembly));
+        self.wait_until_at_most(ASSEMBLIES)
+    }
+
     /// The base layer of this diff ID once more.
-    Same([u8; 32]),
-}
-
-fn wait_for(layers: Vec<Layer<'_>>) -> Result<Vec<Assembled>, IngestError> {
-    let mut done: Vec<Assembled> = Vec::with_capacity(layers.len());
-    for layer in layers {
-        let layer = match layer {
-            Layer::Written(layer) => Some(*layer),
-            Layer::Writing { number, writing } => {
-                let result = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                Some(result.map_err(|source| IngestError::Assemble { number, source })?)
-            }
-            Layer::Same(diff_id) => done.iter().find(|layer| layer.diff_id == diff_id).cloned(),
-        };
-        done.extend(layer);
+    fn add_again(&mut self, diff_id: &[u8; 32]) -> Result<(), IngestError> {
+        self.wait_until_at_most(0)?;
+        let layer = self.done.iter().find(|layer| layer.diff_id == *diff_id).cloned();
+        self.done.extend(layer);
+        Ok(())
     }
-    Ok(done)
+
+    fn finish(mut self) -> Result<Vec<Assembled>, IngestError> {
+        self.wait_until_at_most(0)?;
+        Ok(self.done)
+    }
+
+    fn wait_until_at_most(&mut self, writing: usize) -> Result<(), IngestError> {
+        while self.writing.len() > writing
+            && let Some((number, assembly)) = self.writing.pop_front()
+        {
+            let result = assembly.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            self.done
+                .push(result.map_err(|source| IngestError::Assemble { number, source })?);
+        }
+        Ok(())
+    }
 }
 
 fn write_documents(

@@ -5,6 +5,7 @@
 //! wherever in the archive they stand; later entries replace earlier ones; directories merge.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::layer::{Entry, EntryKind, join};
 use super::tree::{Node, NodeKind, Tree, Unresolved};
@@ -31,12 +32,17 @@ pub enum MergeError {
 /// The layers applied so far.
 #[derive(Clone, Debug, Default)]
 pub struct Merged {
-    pub tree: Tree,
-    /// By [`Node::layer`], then path.
-    files: Vec<HashMap<String, Data>>,
+    /// Shared with clones until it is changed.
+    pub tree: Arc<Tree>,
+    /// By [`Node::layer`], then path. Shared like the tree.
+    files: Vec<Arc<HashMap<String, Data>>>,
 }
 
 impl Merged {
+    pub fn tree_mut(&mut self) -> &mut Tree {
+        Arc::make_mut(&mut self.tree)
+    }
+
     /// How many layers were applied.
     pub fn layers(&self) -> usize {
         self.files.len()
@@ -49,7 +55,7 @@ impl Merged {
 
     /// Applies the next layer, whose data lie in the stream numbered `source`.
     pub fn apply(&mut self, entries: Vec<Entry>, source: usize) -> Result<(), MergeError> {
-        self.files.push(HashMap::new());
+        self.files.push(Arc::default());
         self.hide(&entries);
         let mut placing = Placing {
             merged: self,
@@ -68,8 +74,8 @@ impl Merged {
     fn hide(&mut self, entries: &[Entry]) {
         for entry in entries {
             match entry.kind {
-                EntryKind::Whiteout => self.tree.remove(&entry.path),
-                EntryKind::Opaque => self.tree.remove_below(&entry.path),
+                EntryKind::Whiteout => self.tree_mut().remove(&entry.path),
+                EntryKind::Opaque => self.tree_mut().remove_below(&entry.path),
                 EntryKind::Node { .. } | EntryKind::HardLink(_) => {}
             }
         }
@@ -78,9 +84,9 @@ impl Merged {
     /// Takes a node back to what it was in the layers below.
     pub(super) fn restore(&mut self, path: &str, node: Node) {
         if let Some(files) = self.files.last_mut() {
-            files.remove(path);
+            Arc::make_mut(files).remove(path);
         }
-        self.tree.insert(path, node);
+        self.tree_mut().insert(path, node);
     }
 }
 
@@ -99,7 +105,7 @@ impl Placing<'_> {
     fn root(&mut self) {
         if self.merged.tree.get("").is_none() {
             let root = implied_directory(self.layer());
-            self.merged.tree.insert("", root);
+            self.merged.tree_mut().insert("", root);
         }
     }
 
@@ -135,11 +141,12 @@ impl Placing<'_> {
         {
             self.last_parent = None;
         }
+        let files = Arc::make_mut(&mut merged.files[layer]);
         match data {
-            Some(data) => merged.files[layer].insert(path.clone(), data),
-            None => merged.files[layer].remove(&path),
+            Some(data) => files.insert(path.clone(), data),
+            None => files.remove(&path),
         };
-        merged.tree.insert(&path, node);
+        merged.tree_mut().insert(&path, node);
         Ok(())
     }
 
@@ -195,7 +202,7 @@ impl Placing<'_> {
             parent: at.to_string(),
         };
         let layer = self.layer();
-        let tree = &mut self.merged.tree;
+        let tree = self.merged.tree_mut();
         let mut at = String::new();
         for part in parent.split('/') {
             let here = join(&at, part);

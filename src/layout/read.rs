@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os};
 
@@ -218,7 +219,7 @@ pub fn read_image(
     Ok(ReadImage {
         image_manifest,
         config,
-        tree: merged.tree,
+        tree: Arc::unwrap_or_clone(merged.tree),
         uncompressed_size,
     })
 }
