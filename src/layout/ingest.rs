@@ -246,8 +246,8 @@ fn write_image(
 /// A layer that a thread of its own writes.
 type Assembly<'scope> = ScopedJoinHandle<'scope, Result<Assembled, AssembleError>>;
 
-/// How many layers are written at a time, whatever an image has of them: each takes memory.
-const ASSEMBLIES: usize = 2;
+/// How many layers may still be written when the next one is compared, whatever an image has of them: each takes memory.
+const ASSEMBLIES: usize = 1;
 
 /// An image's layers from the base up, the last of them still being written.
 #[derive(Default)]
