@@ -1,7 +1,7 @@
 //! A stream of the network that a thread reads which computes.
 //!
 //! The thread is not woken for every piece that arrives, which the protocols make small (32 KiB with an engine), but for a
-//! heap of them: of the time that an export took, waking it took a tenth.
+//! heap of them: of the processor time that an export took, waking it took a tenth.
 
 use std::io::{self, Read};
 use std::pin::pin;

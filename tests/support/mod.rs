@@ -130,13 +130,13 @@ impl Lab {
         name
     }
 
-    /// One that nobody watches.
     /// The image as the engine exports it, whole.
     pub async fn export(&self, image: &str) -> std::io::Result<Vec<u8>> {
         let pieces: Vec<Bytes> = self.engine.export(image).try_collect().await?;
         Ok(pieces.concat())
     }
 
+    /// One that nobody watches.
     pub async fn solve(&self, request: &SolveRequest) -> Result<Solved, SolveError> {
         self.solve_watched(request, &Silent).await
     }
