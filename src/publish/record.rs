@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::{Shipment, Site};
 use crate::artifact::{Artifact, Content, Place};
@@ -30,15 +29,7 @@ pub(super) fn of(
 }
 
 fn artifact(subject: &Descriptor, tag: &str, now: Timestamp) -> Artifact {
-    let content = |media_type: MediaType, bytes: Vec<u8>| Content {
-        descriptor: Descriptor::new(
-            media_type,
-            bytes.len() as u64,
-            crate::layout::sha256_digest(&Sha256::digest(&bytes).into()),
-        ),
-        bytes: bytes.into(),
-    };
-    let empty = content(MediaType::EmptyJSON, b"{}".to_vec());
+    let empty = Content::new(MediaType::EmptyJSON, &b"{}"[..]);
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MediaType::ImageManifest.to_string(),
@@ -53,7 +44,7 @@ fn artifact(subject: &Descriptor, tag: &str, now: Timestamp) -> Artifact {
         "annotations": { TAG: tag, TIME: now.to_string() },
     });
     Artifact {
-        manifest: content(MediaType::ImageManifest, manifest.to_string().into_bytes()),
+        manifest: Content::new(MediaType::ImageManifest, manifest.to_string()),
         blobs: vec![empty],
         place: Place::Referrer,
     }

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use oci_spec::image::{Descriptor, MediaType};
+use oci_spec::image::MediaType;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::{Item, PublishError, Site, blobs, in_memory, parse};
 use crate::artifact::Content;
@@ -50,20 +49,11 @@ fn merge(there: &Content, new: &Content) -> Result<Option<(Content, Content)>, P
         "config": {},
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
     });
-    let config = content(MediaType::ImageConfig, config.to_string());
+    let config = Content::new(MediaType::ImageConfig, config.to_string());
     merged["config"] = json!(config.descriptor);
     merged["layers"] = layers.into();
-    let manifest = content(there.descriptor.media_type().clone(), merged.to_string());
+    let manifest = Content::new(there.descriptor.media_type().clone(), merged.to_string());
     Ok(Some((config, manifest)))
-}
-
-fn content(media_type: MediaType, text: String) -> Content {
-    let bytes = text.into_bytes();
-    let digest = crate::layout::sha256_digest(&Sha256::digest(&bytes).into());
-    Content {
-        descriptor: Descriptor::new(media_type, bytes.len() as u64, digest),
-        bytes: bytes.into(),
-    }
 }
 
 #[cfg(test)]
@@ -76,7 +66,7 @@ mod tests {
             .iter()
             .map(|key| json!({"mediaType": "x/y", "digest": digest, "size": 1, "annotations": {"sig": key}}))
             .collect();
-        content(
+        Content::new(
             MediaType::ImageManifest,
             json!({"schemaVersion": 2, "layers": layers}).to_string(),
         )

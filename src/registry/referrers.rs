@@ -8,7 +8,6 @@ use oci_spec::image::{Descriptor, Digest, ImageIndex, MediaType};
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::client::{Target, bounded_body};
 use super::error::RegistryError;
@@ -89,12 +88,7 @@ impl Repository {
                 "mediaType": MediaType::ImageIndex.to_string(),
                 "manifests": all,
             });
-            let bytes = index.to_string().into_bytes();
-            let digest = crate::layout::sha256_digest(&Sha256::digest(&bytes).into());
-            let content = Content {
-                descriptor: Descriptor::new(MediaType::ImageIndex, bytes.len() as u64, digest),
-                bytes: bytes.into(),
-            };
+            let content = Content::new(MediaType::ImageIndex, index.to_string());
             self.put_manifest(&tag, &content).await?;
         }
         let doing = format!("adding a referrer to {tag} of {}", self.path());

@@ -1,8 +1,7 @@
 //! A tag is removed and its image is not: other tags may stand for it.
 
-use oci_spec::image::{Descriptor, MediaType};
+use oci_spec::image::MediaType;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::error::RegistryError;
 use super::repository::Repository;
@@ -16,15 +15,7 @@ impl Repository {
         if self.delete(tag).await? {
             return Ok(());
         }
-        let content = |media_type: MediaType, text: String| Content {
-            descriptor: Descriptor::new(
-                media_type,
-                text.len() as u64,
-                crate::layout::sha256_digest(&Sha256::digest(&text).into()),
-            ),
-            bytes: text.into(),
-        };
-        let config = content(MediaType::ImageConfig, "{}".to_string());
+        let config = Content::new(MediaType::ImageConfig, "{}".to_string());
         if !self.has_blob(&config.descriptor).await? {
             let source = Source::Memory(config.bytes.clone());
             self.upload(&config.descriptor, &source, None, &Default::default())
@@ -38,7 +29,7 @@ impl Repository {
             "layers": [],
             "annotations": { "dev.obgp-build.removing": format!("{tag} {}", jiff::Timestamp::now()) },
         });
-        let dummy = content(MediaType::ImageManifest, dummy.to_string());
+        let dummy = Content::new(MediaType::ImageManifest, dummy.to_string());
         self.put_manifest(tag, &dummy).await?;
         self.delete(dummy.descriptor.digest().as_ref()).await?;
         Ok(())

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::dsse::{Envelope, Statement};
 use super::error::{SignError, VerifyError};
 use super::key::{Key, PublicKey};
-use super::manifest::{Checked, content, json_content, parse, sha256_hex};
+use super::manifest::{Checked, json_content, parse, sha256_hex};
 use super::{BUNDLE_TYPE, ENVELOPE_LIMIT, SIGNATURE_PREDICATE};
 use crate::artifact::{Artifact, Content, Place};
 
@@ -114,7 +114,7 @@ pub(super) fn referrer(
 
 /// A bundle in a manifest that refers to `subject`.
 pub(super) fn attached(bundle: Content, predicate_type: &str, subject: &Descriptor) -> Result<Artifact, SignError> {
-    let config = content(MediaType::EmptyJSON, b"{}".to_vec());
+    let config = Content::new(MediaType::EmptyJSON, b"{}".to_vec());
     // No time of creation, which cosign adds: signing again gives the same manifest.
     let manifest = json!({
         "schemaVersion": 2,
@@ -150,7 +150,7 @@ pub(super) fn verify_referrer(
     if !manifest.artifact_type().as_ref().is_some_and(is_bundle) || !is_bundle(layer.media_type()) {
         return Err(malformed(MANIFEST, "it is not declared as a Sigstore bundle v0.3"));
     }
-    let empty = content(MediaType::EmptyJSON, b"{}".to_vec()).descriptor;
+    let empty = Content::new(MediaType::EmptyJSON, b"{}".to_vec()).descriptor;
     if bare(manifest.config()) != empty {
         return Err(malformed(MANIFEST, "its configuration is not the empty one"));
     }

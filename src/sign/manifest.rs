@@ -14,13 +14,6 @@ pub(super) fn digest_of(bytes: &[u8]) -> Digest {
     sha256_digest(&Sha256::digest(bytes).into())
 }
 
-pub(super) fn content(media_type: MediaType, bytes: Vec<u8>) -> Content {
-    Content {
-        descriptor: Descriptor::new(media_type, bytes.len() as u64, digest_of(&bytes)),
-        bytes: bytes.into(),
-    }
-}
-
 /// Keys in order, so that equal documents have equal digests.
 pub(super) fn json_content(
     media_type: MediaType,
@@ -31,7 +24,7 @@ pub(super) fn json_content(
         what,
         reason: e.to_string(),
     })?;
-    Ok(content(media_type, bytes))
+    Ok(Content::new(media_type, bytes))
 }
 
 /// The hexadecimal digits that cosign makes tags of and that in-toto names a subject by.

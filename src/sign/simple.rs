@@ -13,9 +13,9 @@ use serde_json::{Map, Value};
 use super::PAYLOAD_LIMIT;
 use super::error::{SignError, VerifyError};
 use super::key::{Key, PublicKey};
-use super::manifest::{Checked, content, parse, sha256_hex};
+use super::manifest::{Checked, parse, sha256_hex};
 use super::tag::{Existing, SIGNATURE, append, signature_tag};
-use crate::artifact::Artifact;
+use crate::artifact::{Artifact, Content};
 
 const MEDIA_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const KIND: &str = "cosign container image signature";
@@ -84,7 +84,7 @@ pub fn simple_signing(
         what: PAYLOAD,
         reason: e.to_string(),
     })?;
-    let mut blob = content(MediaType::from(MEDIA_TYPE), payload);
+    let mut blob = Content::new(MediaType::from(MEDIA_TYPE), payload);
     let existing = existing.map(|bytes| Existing::read(&tag, bytes)).transpose()?;
     if let Some(existing) = &existing {
         let is_there = |layer: &Descriptor| {

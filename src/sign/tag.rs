@@ -5,7 +5,7 @@ use oci_spec::image::{Descriptor, Digest, ImageManifest, MediaType};
 use serde_json::{Value, json};
 
 use super::error::SignError;
-use super::manifest::{content, json_content, sha256_hex};
+use super::manifest::{json_content, sha256_hex};
 use super::{LAYERS_LIMIT, MANIFEST_LIMIT};
 use crate::artifact::{Artifact, Content, Place};
 
@@ -62,7 +62,7 @@ impl<'a> Existing<'a> {
     /// The artifact as it is, for when there is nothing to add to it.
     pub fn unchanged(&self, blob: Content) -> Artifact {
         Artifact {
-            manifest: content(MediaType::ImageManifest, self.bytes.to_vec()),
+            manifest: Content::new(MediaType::ImageManifest, self.bytes.to_vec()),
             blobs: vec![blob],
             place: Place::Tag(self.tag.to_string()),
         }

@@ -7,35 +7,21 @@ use super::support::distribution::{Distribution, Login, PASSWORD, USER};
 use super::support::faults::{Fault, FaultyProxy, uploaded};
 use super::support::tokens;
 use super::support::tool::{Tool, stderr};
-use bytes::Bytes;
 use obgp_build::artifact::{Artifact, Content, Place};
-use obgp_build::layout::sha256_digest;
 use obgp_build::progress::Silent;
 use obgp_build::publish::{Destination, publish};
 use obgp_build::registry::{Access, fallback_tag};
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
-
-fn content(media_type: MediaType, bytes: Vec<u8>) -> Content {
-    Content {
-        descriptor: Descriptor::new(
-            media_type,
-            bytes.len() as u64,
-            sha256_digest(&Sha256::digest(&bytes).into()),
-        ),
-        bytes: Bytes::from(bytes),
-    }
-}
 
 /// Something signed and something that refers, as other parts of the program make them.
 fn artifacts(index: &Descriptor, signer: &str) -> Vec<Artifact> {
-    let payload = content(
+    let payload = Content::new(
         "application/vnd.dev.cosign.simplesigning.v1+json".into(),
         b"{\"critical\":1}".to_vec(),
     );
-    let config = content(MediaType::ImageConfig, b"{\"rootfs\":{}}".to_vec());
+    let config = Content::new(MediaType::ImageConfig, b"{\"rootfs\":{}}".to_vec());
     let mut layer = serde_json::to_value(&payload.descriptor).unwrap();
     layer["annotations"] = json!({ "dev.cosignproject.cosign/signature": signer });
     let signature = json!({
@@ -44,8 +30,8 @@ fn artifacts(index: &Descriptor, signer: &str) -> Vec<Artifact> {
         "config": config.descriptor,
         "layers": [layer],
     });
-    let empty = content(MediaType::EmptyJSON, b"{}".to_vec());
-    let sbom = content(
+    let empty = Content::new(MediaType::EmptyJSON, b"{}".to_vec());
+    let sbom = Content::new(
         "application/spdx+json".into(),
         b"{\"spdxVersion\":\"SPDX-2.3\"}".to_vec(),
     );
@@ -58,7 +44,7 @@ fn artifacts(index: &Descriptor, signer: &str) -> Vec<Artifact> {
         "subject": {"mediaType": index.media_type(), "digest": index.digest(), "size": index.size()},
         "annotations": {"by": signer},
     });
-    let manifest = |value: Value| content(MediaType::ImageManifest, value.to_string().into_bytes());
+    let manifest = |value: Value| Content::new(MediaType::ImageManifest, value.to_string().into_bytes());
     vec![
         Artifact {
             manifest: manifest(signature),

@@ -16,9 +16,8 @@ use obgp_build::publish::{Destination, PublishError, Published, publish};
 use obgp_build::registry::{
     Access, Overrides, Patience, Registries, RegistryError, RemoteImage, RemoteRoot, Repository,
 };
-use oci_spec::image::{Descriptor, Digest, MediaType};
+use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 /// Notes what is told about tries.
@@ -190,23 +189,15 @@ async fn what_a_registry_fails_to_tell_of_is_sent_again() {
 async fn a_blob_of_several_artifacts_is_asked_for_and_sent_once() {
     let lab = Lab::new().await;
     let subject = lab.project.make("t", 17, MIB);
-    let content = |media_type: MediaType, bytes: Vec<u8>| {
-        let digest = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
-        Content {
-            descriptor: Descriptor::new(media_type, bytes.len() as u64, digest.parse::<Digest>().unwrap()),
-            bytes: bytes.into(),
-        }
-    };
-    let empty = content(MediaType::EmptyJSON, b"{}".to_vec());
+    let empty = Content::new(MediaType::EmptyJSON, b"{}".to_vec());
     let artifact = |kind: &str| Artifact {
-        manifest: content(
+        manifest: Content::new(
             MediaType::ImageManifest,
             json!({
                 "schemaVersion": 2, "mediaType": MediaType::ImageManifest.to_string(), "artifactType": kind,
                 "config": empty.descriptor, "layers": [empty.descriptor], "subject": subject,
             })
-            .to_string()
-            .into(),
+            .to_string(),
         ),
         blobs: vec![empty.clone()],
         place: Place::Referrer,

@@ -15,9 +15,8 @@ use url::Url;
 
 use super::bundle::{attached, signature_statement};
 use super::dsse::must_be_about;
-use super::manifest::content;
 use super::{Attestation, BUNDLE_TYPE, SIGNATURE_PREDICATE, SignError};
-use crate::artifact::Artifact;
+use crate::artifact::{Artifact, Content};
 
 /// For one request, of which Rekor's wait until the entry is in the log.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -96,7 +95,7 @@ impl Keyless {
         let failed = |error: Error| self.told(subject.digest(), &error);
         let bundle = self.signer.sign_raw_statement(statement).await.map_err(failed)?;
         let json = bundle.to_json().map_err(|e| failed(e.into()))?;
-        let bundle = content(MediaType::from(BUNDLE_TYPE), json.into_bytes());
+        let bundle = Content::new(MediaType::from(BUNDLE_TYPE), json);
         Ok(attached(bundle, predicate_type, subject)?)
     }
 
