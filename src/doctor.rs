@@ -128,14 +128,21 @@ fn examine_builder(builder: &Builder) -> Vec<Finding> {
         Daemon::Engine(engine) => {
             let info = engine.info();
             let store = match info.store {
-                ImageStore::Classic => "classic: one platform per tag, bases get a tag per platform",
-                ImageStore::Containerd => "containerd",
+                ImageStore::Classic => format!(
+                    "classic ({}): one platform per tag, bases get a tag per platform; images are {}",
+                    info.storage_driver,
+                    match engine.storage().is_some_and(|storage| storage.is_readable()) {
+                        true => "read where it keeps them",
+                        false => "exported by it",
+                    }
+                ),
+                ImageStore::Containerd => "containerd".to_string(),
             };
             (format!("{} (API {})", info.version, info.api_version), store)
         }
         Daemon::Buildkitd(buildkitd) => (
             format!("buildkitd {}", buildkitd.version()).trim_end().to_string(),
-            "none: bases go with each build, the image comes back with it; no --smoke there",
+            "none: bases go with each build, the image comes back with it; no --smoke there".to_string(),
         ),
     };
     let builds = format!("answers; builds {}", join(&builder.platforms));

@@ -3,12 +3,14 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use obgp_build::bridge;
+use obgp_build::engine::EngineImage;
 use obgp_build::layout::tree::NodeKind;
 use obgp_build::layout::{
     Compression, IngestOptions, Ingested, Layout, LayoutImage, ReadOptions, ingest, read_export, write_index,
@@ -63,6 +65,12 @@ fn options(base: &[u8]) -> IngestOptions<'static> {
 
 /// The image on this engine, in a layout of its own.
 async fn built(lab: &Lab, base: &[u8], layout: &Path) -> Ingested {
+    let image = solved(lab, base).await;
+    taken(lab, &image, base, layout).await
+}
+
+/// The image's name on this engine.
+async fn solved(lab: &Lab, base: &[u8]) -> String {
     let name = format!("obgp-test/layout-base-{}:1", std::process::id());
     lab.will_remove(&name);
     let archive = image_archive(&name, host_platform(), base);
@@ -71,7 +79,7 @@ async fn built(lab: &Lab, base: &[u8], layout: &Path) -> Ingested {
     let mut request = lab.request(&format!("FROM {name}{DOCKERFILE}"), &FILES);
     request.no_cache = true;
     lab.solve(&request).await.unwrap();
-    taken(lab, &request.image_name, base, layout).await
+    request.image_name
 }
 
 async fn taken(lab: &Lab, image: &str, base: &[u8], layout: &Path) -> Ingested {
@@ -206,6 +214,51 @@ async fn the_image_is_what_the_dockerfile_says_and_others_take_it() {
         let (config, tree) = tokio::task::spawn_blocking(only_read).await.unwrap();
         assert_eq!(config.config(), image.config.config());
         assert!(tree.iter().eq(image.tree.iter()));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn out_of_the_engines_storage_comes_what_it_exports() {
+    on(Which::Machine, async |lab: Arc<Lab>| {
+        if !lab.engine.storage().is_some_and(|storage| storage.is_readable()) {
+            const WHY: &str = "the machine's engine has no storage that this user may read";
+            assert!(std::env::var_os("CI").is_none(), "{WHY}");
+            return eprintln!("SKIPPED: {WHY}");
+        }
+        let base = busybox_layer();
+        let dir = tempfile::tempdir().unwrap();
+        let name = solved(&lab, &base).await;
+        let exported = taken(&lab, &name, &base, dir.path()).await;
+        let image = lab.engine.inspect_image(&name).await.unwrap().unwrap();
+        let lacking = EngineImage {
+            diff_ids: image.diff_ids.iter().rev().cloned().collect(),
+            ..image.clone()
+        };
+        assert!(lab.engine.stored(&image).is_ok() && lab.engine.stored(&lacking).is_err());
+
+        // Which image, how many archives of it are refused, and how many are read then.
+        for (image, refused, read) in [(image.clone(), 0, 1), (image, 1, 2), (lacking, 0, 1)] {
+            let (engine, options) = (lab.engine.clone(), options(&base));
+            let dir = tempfile::tempdir().unwrap();
+            let task = tokio::task::spawn_blocking(move || {
+                let layout = Layout::open_or_create(dir.path()).unwrap();
+                let mut archives = 0;
+                let image = engine.read_image(&image, |mut archive| {
+                    archives += 1;
+                    if archives <= refused {
+                        // As if it were damaged.
+                        std::io::copy(&mut archive.by_ref().take(10_000), &mut std::io::sink()).unwrap();
+                    }
+                    ingest(&layout, archive, &options, &Silent)
+                });
+                (image.unwrap(), archives)
+            });
+            let (stored, archives) = task.await.unwrap();
+            assert_eq!(archives, read);
+            assert_eq!(stored.manifest, exported.manifest);
+            assert!(stored.tree.iter().eq(exported.tree.iter()));
+        }
     })
     .await;
 }

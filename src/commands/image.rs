@@ -8,11 +8,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow, bail};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
 use serde_json::json;
-use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{Context, Failure};
-use crate::bridge;
 use crate::cli::{ExpectArgs, JudgeArgs};
 use crate::config::file::{BuildFile, ConfigError, Distro, Family};
 use crate::config::settings::find_distro;
@@ -348,10 +346,12 @@ async fn open_engine(
         bail!("the engine's {name} is {platform}, not {missing}");
     }
     let progress = context.terminal.line(name);
-    let reader = bridge::reader(&Handle::current(), engine.export(&image.id));
+    let uncompressed = image.size;
     let task = spawn_blocking(move || {
         let options = read_options(hash_files);
-        layout::read_export(reader, platform, &options, progress.as_ref())
+        engine.read_image(&image, |archive| {
+            layout::read_export(archive, platform, &options, progress.as_ref())
+        })
     });
     let (config, tree) = context
         .unless_cancelled(task)
@@ -363,7 +363,7 @@ async fn open_engine(
         config,
         tree,
         compressed: 0,
-        uncompressed: image.size,
+        uncompressed,
     }])
 }
 

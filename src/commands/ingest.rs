@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::image::{ImageName, Judge, Opened, layout_dir, read_options};
 use super::{Context, Failure};
-use crate::bridge;
 use crate::cli::IngestArgs;
 use crate::config::file::ConfigError;
 use crate::config::settings::epoch_from_environment;
@@ -48,7 +46,6 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
     let layout = Layout::open_or_create(layout_dir(&args.output))?;
     let progress = context.terminal.line(&name);
     progress.step("exporting into the layout");
-    let export = bridge::reader(&Handle::current(), engine.export(&image.id));
     let compression = args.compression.into();
     let task = spawn_blocking(move || {
         let options = IngestOptions {
@@ -60,7 +57,10 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
             expected_size: Some(image.size),
             read: read_options(false),
         };
-        layout::ingest(&layout, export, &options, progress.as_ref()).map(|ingested| (layout, ingested))
+        let ingested = engine.read_image(&image, |archive| {
+            layout::ingest(&layout, archive, &options, progress.as_ref())
+        })?;
+        Ok::<_, layout::IngestError>((layout, ingested))
     });
     let (layout, ingested) = context
         .unless_cancelled(task)

@@ -9,6 +9,8 @@ mod dialer;
 pub mod endpoint;
 mod error;
 mod images;
+pub mod storage;
+mod tar_split;
 
 use std::fmt;
 use std::pin::Pin;
@@ -82,6 +84,8 @@ pub struct EngineInfo {
     pub architecture: String,
     /// Where its data lies, on its own machine.
     pub data_root: String,
+    /// What keeps its layers there: `overlay2`.
+    pub storage_driver: String,
     /// Unique to the engine's installation.
     pub id: String,
     pub cpus: u32,
@@ -274,6 +278,7 @@ async fn ask(docker: &Docker, endpoint: &Endpoint) -> Result<EngineInfo, EngineE
         os: version.os.unwrap_or_default(),
         architecture: version.arch.unwrap_or_default(),
         data_root: info.docker_root_dir.unwrap_or_default(),
+        storage_driver: info.driver.unwrap_or_default(),
         id: info.id.unwrap_or_default(),
         cpus: info.ncpu.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
         memory_bytes: info.mem_total.and_then(|n| u64::try_from(n).ok()).unwrap_or_default(),

@@ -1,12 +1,9 @@
 //! An image from its builder -> the layout: exported by the engine that has it, or as a buildkitd sends it.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow};
-use bytes::Bytes;
-use futures_util::Stream;
 use jiff::Timestamp;
 use oci_spec::image::Digest;
 use tokio::runtime::Handle;
@@ -17,9 +14,10 @@ use super::Build;
 use super::target::Job;
 use crate::base::resolve::BaseImage;
 use crate::bridge;
-use crate::buildkit::{Archive, Receive, SolveError, Solved};
+use crate::buildkit::{self, Receive, SolveError, Solved};
+use crate::engine::storage::Archive;
 use crate::engine::{Engine, EngineImage};
-use crate::layout::{self, IngestOptions, Tree};
+use crate::layout::{self, IngestError, IngestOptions, Ingested, Tree};
 use crate::plan::ImagePlan;
 use crate::platform::Platform;
 use crate::progress::SharedProgress;
@@ -39,6 +37,9 @@ pub(super) struct Incoming {
 /// An image in the layout, with its files, unless it was there already.
 pub(super) type Arrived = (Remembered, Option<Tree>);
 
+/// Reads an archive into the layout, on a thread that may block.
+type Ingest<'a> = dyn FnMut(Archive) -> Result<Ingested, IngestError> + 'a;
+
 impl Incoming {
     pub fn new(build: &Arc<Build>, job: Job<'_>, base: &BaseImage) -> anyhow::Result<Self> {
         let base_diff_ids = base.diff_ids.iter().map(|d| d.parse());
@@ -52,16 +53,18 @@ impl Incoming {
         })
     }
 
-    /// Out of the engine's store.
+    /// Out of the engine that has it.
     pub async fn export(&self, engine: &Engine, image: &EngineImage) -> anyhow::Result<Arrived> {
-        self.take(&image.id, || engine.export(&image.id), Some(image.size))
+        let (engine, image) = (engine.clone(), image.clone());
+        let (id, size) = (image.id.clone(), image.size);
+        self.take(&id, Some(size), move |ingest| engine.read_image(&image, ingest))
             .await
     }
 
-    /// As it was in the layout, or read in one pass. `id` is the image's with its builder.
-    async fn take<S>(&self, id: &str, open: impl FnOnce() -> S, size: Option<u64>) -> anyhow::Result<Arrived>
+    /// As it was in the layout, or read in one pass. `id` is the image's with its builder; `read` has the archive.
+    async fn take<R>(&self, id: &str, size: Option<u64>, read: R) -> anyhow::Result<Arrived>
     where
-        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+        R: FnOnce(&mut Ingest<'_>) -> Result<Ingested, IngestError> + Send + 'static,
     {
         let build = Arc::clone(&self.build);
         let name = format!("{}-{}", self.image.tag, self.platform.slug());
@@ -79,7 +82,6 @@ impl Incoming {
         }
         let _permit = self.build.ingests.acquire().await?;
         self.progress.step("exporting into the layout");
-        let export = bridge::reader(&Handle::current(), open());
         let (platform, epoch, started) = (self.platform, self.image.source_date_epoch, self.started);
         let (base_diff_ids, progress) = (self.base_diff_ids.clone(), Arc::clone(&self.progress));
         let task = spawn_blocking(move || {
@@ -92,7 +94,7 @@ impl Incoming {
                 expected_size: size,
                 read: read_options(false),
             };
-            let ingested = layout::ingest(&build.layout, export, &options, progress.as_ref())?;
+            let ingested = read(&mut |archive| layout::ingest(&build.layout, archive, &options, progress.as_ref()))?;
             let remembered = Remembered {
                 manifest: ingested.manifest,
                 uncompressed_bytes: ingested.layers.iter().map(|l| l.uncompressed_size).sum(),
@@ -103,7 +105,7 @@ impl Incoming {
             if let Err(error) = build.state.remember(&name, key, &remembered, &ingested.tree) {
                 tracing::warn!(%error, "cannot remember what was built");
             }
-            Ok::<_, layout::IngestError>((remembered, ingested.tree))
+            Ok::<_, IngestError>((remembered, ingested.tree))
         });
         let (remembered, tree) = self
             .build
@@ -145,8 +147,9 @@ impl Receiver {
 
 #[tonic::async_trait]
 impl Receive for Receiver {
-    async fn receive(&self, image: &str, archive: Archive) -> Result<bool, String> {
-        let arrived = self.incoming.take(image, || archive, None).await;
+    async fn receive(&self, image: &str, archive: buildkit::Archive) -> Result<bool, String> {
+        let read = |ingest: &mut Ingest<'_>| ingest(Box::new(bridge::reader(&Handle::current(), archive)));
+        let arrived = self.incoming.take(image, None, read).await;
         let answer = match &arrived {
             Ok((_, tree)) => Ok(tree.is_some()),
             Err(error) => Err(format!("{error:#}")),
