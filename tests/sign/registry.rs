@@ -6,10 +6,9 @@ use std::process::{Child, Command, Stdio};
 
 use bytes::Bytes;
 use obgp_build::artifact::{Artifact, Content, Place};
-use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest, MediaType};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::support::debian;
 
@@ -46,14 +45,7 @@ impl TestImage {
 }
 
 pub fn content(media_type: &str, bytes: impl Into<Bytes>) -> Content {
-    let bytes = bytes.into();
-    let digest: Digest = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)))
-        .parse()
-        .unwrap();
-    Content {
-        descriptor: Descriptor::new(MediaType::from(media_type), bytes.len() as u64, digest),
-        bytes,
-    }
+    Content::new(MediaType::from(media_type), bytes)
 }
 
 impl Distribution {

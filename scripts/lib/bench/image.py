@@ -68,6 +68,14 @@ def both_to_layout(bench, image, output):
         },
     )
     bench.at_most(f"{what} (ours: built, only a label being new, and verified)", samples["obgp-build"].median, samples["skopeo"].median, 0.7)
+    remove_images(image, "labelled")
+
+
+def remove_images(image, tag):
+    """What obgp-build named in the engine for one measurement."""
+    for platform in image["platforms"]:
+        repository, architecture = platform["engine_image"].rsplit(":", 1)[0], platform["platform"].split("/")[1]
+        run(["docker", "image", "rm", f"{repository}:{tag}-{architecture}"])
 
 
 def verify(bench, image):
@@ -118,6 +126,7 @@ def nothing_changed(bench, image, output):
         samples = bench.compare(what, {"obgp-build": (None, ours, None), "docker build": (None, theirs, {"DOCKER_BUILDKIT": "1"})})
         bench.at_most(what, samples["obgp-build"].median, samples["docker build"].median, 1.3)
         run(["docker", "image", "rm", tag])
+    remove_images(image, "one-platform")
 
 
 def same_digest(bench):
