@@ -1,4 +1,4 @@
-//! An image from its builder -> the layout: exported by the engine that has it, or as a buildkitd sends it.
+//! An image from its builder -> the layout: out of the engine that has it, or as a buildkitd sends it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
