@@ -15,8 +15,9 @@ use std::fs::{self, File};
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 
+use oci_spec::image::{Digest, DigestAlgorithm};
 use serde_json::json;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 use tokio::runtime::Handle;
 
@@ -87,7 +88,7 @@ impl Storage {
     fn archive(&self, image: &EngineImage) -> io::Result<Archive> {
         let id = hex_of(&image.id)?;
         let mut config = Vec::new();
-        File::open(self.documents.join("imagedb/content/sha256").join(id))?
+        File::open(self.documents.join("imagedb/content/sha256").join(&id))?
             .take(CONFIG)
             .read_to_end(&mut config)?;
         let mut archive: Archive = Box::new(io::empty());
@@ -95,7 +96,7 @@ impl Storage {
         let mut chain_id: Option<String> = None;
         for (i, diff_id) in image.diff_ids.iter().enumerate() {
             let chain = match chain_id {
-                None => hex_of(diff_id)?.to_string(),
+                None => hex_of(diff_id)?,
                 Some(below) => hex::encode(Sha256::digest(format!("sha256:{below} {diff_id}"))),
             };
             let (layer, size) = self.layer(&chain)?;
@@ -145,11 +146,13 @@ fn with_member(archive: Archive, name: &str, data: impl Read + Send + 'static, s
     ))
 }
 
-fn hex_of(digest: &str) -> io::Result<&str> {
-    digest
-        .strip_prefix("sha256:")
-        .filter(|hex| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+/// Whoever reads the archive holds the configuration against what is a digest in its name, and nothing else.
+fn hex_of(digest: &str) -> io::Result<String> {
+    let digest: Digest = digest.parse().map_err(io::Error::other)?;
+    match digest.algorithm() {
+        DigestAlgorithm::Sha256 => Ok(digest.digest().to_string()),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
 #[cfg(test)]
