@@ -18,5 +18,6 @@ pub mod privsep;
 pub mod probe;
 pub mod report;
 pub mod rt_tables;
+pub mod sysctl;
 pub mod vty;
 pub mod vtysh;
