@@ -14,6 +14,7 @@ pub mod mapping;
 pub mod netlink;
 pub mod network;
 pub mod peer;
+pub mod preflight;
 pub mod privsep;
 pub mod probe;
 pub mod report;
