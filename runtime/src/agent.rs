@@ -25,7 +25,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::Failure;
 use crate::files;
-use crate::preflight;
+use crate::preflight::{Pod, Preflight};
 use crate::vty::{Connection, VtyError};
 use node::Node;
 use options::Options;
@@ -62,7 +62,7 @@ pub struct Args {
           value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
     #[command(flatten)]
-    preflight: preflight::Options,
+    preflight: Preflight,
 }
 
 /// Where the pod's containers meet; `agent` and `health` have to agree on it.
@@ -143,7 +143,7 @@ fn prepare(args: &Args) -> Result<(), Failure> {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::new(AtomicBool::new(true)))?;
     }
     remove_stale(&place.ready_mark())?;
-    args.preflight.agent(&preflight::Pod {
+    args.preflight.agent(&Pod {
         config: &place.config,
         frr_sockets: &place.frr_sockets,
         rt_tables: &args.rt_tables,

@@ -19,7 +19,7 @@ use crate::given::Given;
 use crate::mapping::{Mapping, MappingError};
 use crate::network::{Interface, Netlink};
 use crate::peer::{self, Choice, Discovery, Found};
-use crate::preflight;
+use crate::preflight::Preflight;
 use crate::probe::Prober;
 use crate::report::{AsnSource, Local, Peer, Report};
 
@@ -97,7 +97,7 @@ pub struct Args {
     #[command(flatten)]
     frr: frr_config::Options,
     #[command(flatten)]
-    preflight: preflight::Options,
+    preflight: Preflight,
 }
 
 #[derive(Debug, thiserror::Error)]

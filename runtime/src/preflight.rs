@@ -12,7 +12,7 @@ pub use agent::Pod;
 
 /// What is done about a problem that is found
 #[derive(Clone, Debug, clap::Args)]
-pub struct Options {
+pub struct Preflight {
     /// What a problem of the container does that keeps the agent from working: stop the start, or be printed
     #[arg(long, env = "PREFLIGHT", value_name = "WHAT", value_enum, default_value_t = Mode::Fail)]
     preflight: Mode,
@@ -61,7 +61,7 @@ impl fmt::Display for Problem {
 #[error("{}", .0.join("\nobgp-runtime: "))]
 pub struct PreflightError(Vec<String>);
 
-impl Options {
+impl Preflight {
     /// What `frr-init` can see: the same mounts as the agent's container, but no capability.
     pub fn node(&self) -> Result<(), PreflightError> {
         self.settle(sysctls())
@@ -106,16 +106,16 @@ mod tests {
                 Problem::new("f", "g"),
             ]
         };
-        let error = Options { preflight: Mode::Fail }
+        let error = Preflight { preflight: Mode::Fail }
             .settle(problems())
             .unwrap_err()
             .to_string();
         let expected =
             "the agent cannot work here: a is b\nhelp: do c\nobgp-runtime: the agent cannot work here: f\nhelp: g";
         assert_eq!(error, expected);
-        assert!(Options { preflight: Mode::Warn }.settle(problems()).is_ok());
+        assert!(Preflight { preflight: Mode::Warn }.settle(problems()).is_ok());
         assert!(
-            Options { preflight: Mode::Fail }
+            Preflight { preflight: Mode::Fail }
                 .settle([Problem::note("d", "e")])
                 .is_ok()
         );
