@@ -155,7 +155,7 @@ fn root(capable: bool) -> Option<Problem> {
         Ok(output) if output.status.success() => return None,
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
-            // The first one may be about /run/sudo, which is read-only.
+            // Before it come complaints about a read-only /run and a host name without an address.
             let line = text
                 .lines()
                 .last()
