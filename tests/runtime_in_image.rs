@@ -274,7 +274,11 @@ fn agent_names_what_keeps_it_from_working() {
                 &["--user", "4711"],
                 "you do not exist in the passwd database (uid 4711)",
             ),
-            ("", &["--volume", "/dev/null:/usr/bin/vtysh"], "not obgp-runtime"),
+            (
+                "",
+                &["--tmpfs", "/usr/local/sbin"],
+                "/usr/local/sbin/sysctl, which is to be obgp-runtime",
+            ),
         ] {
             let told = agent(without, change);
             // This machine's emulation may not honour setuid.
