@@ -25,6 +25,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::Failure;
 use crate::files;
+use crate::preflight::{Pod, Preflight};
 use crate::vty::{Connection, VtyError};
 use node::Node;
 use options::Options;
@@ -60,6 +61,8 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 300, env = "AGENT_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
+    #[command(flatten)]
+    preflight: Preflight,
 }
 
 /// Where the pod's containers meet; `agent` and `health` have to agree on it.
@@ -140,6 +143,13 @@ fn prepare(args: &Args) -> Result<(), Failure> {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::new(AtomicBool::new(true)))?;
     }
     remove_stale(&place.ready_mark())?;
+    args.preflight.agent(&Pod {
+        config: &place.config,
+        frr_sockets: &place.frr_sockets,
+        rt_tables: &args.rt_tables,
+        interface: args.interface.as_deref().filter(|name| !name.is_empty()),
+        env_file: &place.env_file(),
+    })?;
     Record::of_this_process()?.write(&place.shared_dir)?;
     // Before anything is waited for: a mistake in it is told at once.
     let options = Options::load(&place.config)?;
