@@ -100,7 +100,9 @@ impl Lab {
                 self.server().vtysh(&[
                     "show running-config",
                     "show bgp ipv4 unicast",
-                    "show bgp vrf bgp-vrf ipv4"
+                    "show bgp vrf bgp-vrf ipv4",
+                    "show ip route vrf bgp-vrf",
+                    "show interface vrf bgp-vrf"
                 ]),
                 self.server().log()
             );
