@@ -46,18 +46,8 @@ impl Lab {
              address-family ipv4 unicast\n  neighbor {SERVER} default-originate\n exit-address-family\n"
         );
         let leaf = site.switch(&root, &site.leaf, "leaf", &leaf_conf);
-        let agent_config = site.path("agent.conf");
-        fs::write(&agent_config, "[DEFAULT]\ndriver = nb_ovn_bgp_driver\n").unwrap();
-        let agent_config = agent_config.display().to_string();
-        let arguments = [
-            "--frr-owner",
-            &root.frr_owner(),
-            "--agent-config",
-            &agent_config,
-            "--peer-ip",
-            LEAF,
-        ];
-        site.init(&arguments).succeeded();
+        site.init(&["--frr-owner", &root.frr_owner(), "--peer-ip", LEAF])
+            .succeeded();
         let daemons = site.path("frr/daemons");
         let text = fs::read_to_string(&daemons).unwrap();
         let text = text.replace("zebra_options=\"", "zebra_options=\"-n ");
@@ -116,6 +106,11 @@ impl Lab {
             |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == daemon);
         let pid = pids.lines().find(is_it).unwrap();
         succeed(Command::new("kill").args([signal, pid]));
+        // zebra 10.3 may keep the route of an address that goes in the moment in which bgpd does.
+        while is_it(&pid) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::thread::sleep(Duration::from_millis(500));
     }
 
     /// For how long the leaf has no route to the lasting address, from `restart` until the removed one is gone, too.
