@@ -20,3 +20,14 @@ def nb_driver():
     driver.chassis = "node-1"
     driver.chassis_id = "node-1-id"
     return driver
+
+
+class Route(dict):
+    """A route as pyroute2 returns it."""
+
+    def __init__(self, dst, dst_len, oif, gateway=None, family=2):
+        super().__init__(dst_len=dst_len, family=family)
+        self.attributes = {"RTA_DST": dst, "RTA_OIF": oif, "RTA_GATEWAY": gateway}
+
+    def get_attr(self, name):
+        return self.attributes[name]
