@@ -22,6 +22,7 @@ use crate::config::{Distro, Settings, settings};
 use crate::engine::EngineError;
 use crate::host::Host;
 use crate::lock::{self, LockError, LockRequest};
+use crate::patches::{self, Patch, PatchError};
 use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::project::{self, ProjectError, Source};
@@ -118,6 +119,8 @@ pub struct ImagePlan {
     /// Which OpenStack release's upper constraints the lock honours.
     pub constraints: String,
     pub lock: LockPlan,
+    /// The patches that the project gets, in this order.
+    pub patches: Vec<Patch>,
     /// Nothing in the image is later than this.
     pub source_date_epoch: i64,
     /// SHA-256 of the build context: the Dockerfile and all it copies.
@@ -171,6 +174,8 @@ pub enum PlanError {
     Dockerfile(#[from] dockerfile::DockerfileError),
     #[error(transparent)]
     Context(#[from] context::ContextError),
+    #[error(transparent)]
+    Patch(#[from] PatchError),
     #[error(transparent)]
     NoBuilder(#[from] NoBuilder),
     #[error(
@@ -232,6 +237,7 @@ async fn plan_image(
     let distro = settings.distro(name)?;
     let reference = settings.reference_for(distro);
     let series = project::series(file, &reference)?;
+    let patches = patches::needed(file, &reference)?;
     let source = project::resolve(file, &reference).await?;
     let lock = match lock::find(file, &reference, &distro.python) {
         Err(LockError::Missing { .. }) if !settings.locked => {
@@ -285,11 +291,14 @@ async fn plan_image(
         digest: lock.digest,
         distributions: lock.pins.len(),
     };
+    let mut labels = labels(settings, name, distro, &reference, &source, source_date_epoch);
+    labels.extend(patches::label_of(&patches).map(|value| (patches::LABEL.to_string(), value)));
     Ok(ImagePlan {
         distro: name.to_string(),
         name: image_name.to_string(),
         tag,
-        labels: labels(settings, name, distro, &reference, &source, source_date_epoch),
+        labels,
+        patches,
         reference,
         source,
         python: distro.python.clone(),
@@ -378,6 +387,12 @@ pub struct Bases<'a> {
 }
 
 impl ImagePlan {
+    /// Separated by spaces.
+    fn patch_names(&self) -> String {
+        let names: Vec<&str> = self.patches.iter().map(|p| p.name.as_str()).collect();
+        names.join(" ")
+    }
+
     /// The Dockerfile's arguments for one target.
     pub fn build_args(&self, settings: &Settings, bases: &Bases) -> BTreeMap<String, String> {
         let user = &settings.file.user;
@@ -390,6 +405,7 @@ impl ImagePlan {
             ("BASE".to_string(), bases.image.to_string()),
             ("BUILD_BASE".to_string(), bases.build.to_string()),
             ("LOCK".to_string(), self.lock.name.clone()),
+            ("PATCHES".to_string(), self.patch_names()),
             ("USER_NAME".to_string(), user.name.clone()),
             ("USER_UID".to_string(), user.uid.to_string()),
             ("USER_GID".to_string(), user.gid.to_string()),

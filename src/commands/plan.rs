@@ -49,6 +49,15 @@ fn text(plan: &Plan) -> String {
             image.lock.name, image.lock.distributions, image.python
         );
         let _ = writeln!(text, "  constraints  OpenStack {}", image.constraints);
+        for patch in &image.patches {
+            let _ = writeln!(
+                text,
+                "  patch        {} (sha256:{}): {}",
+                patch.name,
+                &patch.sha256[..12],
+                patch.summary
+            );
+        }
         let _ = writeln!(text, "  context      {}", image.context_digest);
         let _ = writeln!(
             text,
