@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 
-use crate::project::{Project, base_layer};
+use crate::support::project::{Project, base_layer};
 use crate::support::registry::{PASSWORD, Registry, USER};
 use crate::support::{Which, address_for_containers, proxy};
 use crate::{dies_and_is_inherited, each, report};
