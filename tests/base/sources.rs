@@ -46,6 +46,11 @@ async fn a_modern_engine_builds_from_a_pulled_base() {
     builds_from_a_pulled_base(Which::Modern).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_modern_engine_with_the_classic_store_builds_from_a_pulled_base() {
+    builds_from_a_pulled_base(Which::ModernClassic).await;
+}
+
 /// An image that the engine had before keeps its tag and its digests, and is not pulled again.
 async fn an_own_image_stays_as_it_was(which: Which) {
     let Some(machine) = endpoint(which) else { return };
@@ -97,6 +102,11 @@ async fn an_own_image_stays_as_it_was_on_the_machine() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_own_image_stays_as_it_was_on_a_modern_engine() {
     an_own_image_stays_as_it_was(Which::Modern).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_own_image_stays_as_it_was_on_a_modern_engine_with_the_classic_store() {
+    an_own_image_stays_as_it_was(Which::ModernClassic).await;
 }
 
 /// `--base` from a registry that wants a login.
@@ -161,7 +171,7 @@ async fn a_base_without_a_digest_is_refused_at_once() {
 /// Engines ask for one platform at a time; both have their own tag.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_by_digest_leaves_nothing_behind() {
-    for which in [Which::Machine, Which::Modern] {
+    for which in [Which::Machine, Which::Modern, Which::ModernClassic] {
         let Some(machine) = endpoint(which) else { return };
         let engine = Engine::connect(machine).await.unwrap();
         let bases = Bases::start(which, Login::Nobody);
