@@ -8,7 +8,7 @@
 //! `ready` also keeps the mark in the shared directory true: it is there from the first check that the agent passes, and away
 //! from the first that it does not. `agent` removes it at its start.
 
-mod bgp;
+pub(crate) mod bgp;
 mod open;
 mod sock_diag;
 mod sockets;
@@ -206,6 +206,9 @@ fn examine(args: &Args, report: &mut Report) -> Result<String, String> {
     reason += ", its OVSDB connections are up";
     if args.check == Check::Startup {
         return Ok(reason);
+    }
+    if crate::drain::mark(&place.shared_dir).exists() {
+        return Err("the node is drained until the agent starts again, or obgp-runtime drain --undo".into());
     }
     let sessions = established(args, report)?;
     let synced = succeeds(args, &options, pid, report)?;

@@ -31,7 +31,7 @@ pub enum Role {
 }
 
 impl Session {
-    fn is_established(&self) -> bool {
+    pub fn is_established(&self) -> bool {
         self.state == "Established"
     }
 
