@@ -34,14 +34,14 @@ struct Lab {
 }
 
 impl Lab {
-    fn new(suite: Suite, leaf_lines: &str) -> Option<Self> {
+    fn new(suite: Suite) -> Option<Self> {
         let (root, site) = (FrrRoot::get(suite)?, Site::usual()?);
         let vrf = Namespace::new("vrf");
         for address in [LASTING, REMOVED] {
             vrf.ip(&format!("address add {address} dev lo"));
         }
         let leaf_conf = format!(
-            "router bgp 65001\n bgp router-id 10.255.1.1\n no bgp ebgp-requires-policy\n{leaf_lines} \
+            "router bgp 65001\n bgp router-id 10.255.1.1\n no bgp ebgp-requires-policy\n \
              neighbor {SERVER} remote-as {SERVER_ASN}\n neighbor {SERVER} timers connect 1\n \
              address-family ipv4 unicast\n  neighbor {SERVER} default-originate\n exit-address-family\n"
         );
@@ -168,7 +168,7 @@ fn watch(sockets: &Path, ended: &AtomicBool) -> Duration {
 }
 
 fn restarts(suite: Suite) {
-    let Some(mut lab) = Lab::new(suite, "") else { return };
+    let Some(mut lab) = Lab::new(suite) else { return };
     let version = suite.frr_version();
     for signal in ["-KILL", "-TERM"] {
         let gap = lab.gap(&format!("FRR {version}, bgpd gets {signal}"), |lab| {
@@ -176,11 +176,50 @@ fn restarts(suite: Suite) {
         });
         assert!(gap <= LONGEST_GAP, "{gap:?}");
     }
+    // What FRR learned from the leaf stays in the kernel, too.
+    let default = |lab: &Lab| {
+        let routes = lab.site.server.ip("route show default");
+        assert!(routes.contains("via 10.0.192.1"), "{routes:?}");
+    };
     let gap = lab.gap(&format!("FRR {version} restarted"), |lab| {
+        default(lab);
         lab.server = None;
+        default(lab);
         lab.start();
+        default(lab);
     });
     assert!(gap <= LONGEST_GAP, "{gap:?}");
+    let gap = lab.gap(&format!("FRR {version}, zebra gets -TERM"), |lab| {
+        lab.signal("zebra", "-TERM");
+        default(lab);
+    });
+    assert!(gap <= LONGEST_GAP, "{gap:?}");
+    default(&lab);
+}
+
+/// The check is able to fail: where only the running bgpd has the leak, the leaf loses the address.
+#[test]
+fn without_the_leak_in_frr_conf_the_address_goes() {
+    let Some(mut lab) = Lab::new(Suite::Bookworm) else {
+        return;
+    };
+    let path = lab.site.path("frr/frr.conf");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, leak) = text.split_once("! As the agent configures it").unwrap();
+    fs::write(&path, before.replace("  import vrf bgp-vrf\n", "") + "end\n").unwrap();
+    lab.server = None;
+    lab.start();
+    lab.wait_for(LASTING, false);
+    let family = format!("router bgp {SERVER_ASN}\naddress-family ipv4 unicast\nimport vrf bgp-vrf");
+    let lines: Vec<&str> = family
+        .lines()
+        .chain(["exit", "exit"])
+        .chain(leak.lines().skip(1))
+        .collect();
+    lab.server().vtysh(&[&["configure terminal"], &lines[..]].concat());
+    lab.wait_for(LASTING, true);
+    lab.signal("bgpd", "-KILL");
+    lab.wait_for(LASTING, false);
 }
 
 #[test]
@@ -195,7 +234,7 @@ fn an_address_stays_at_the_leaf_while_frr_restarts_10_3() {
 
 /// What the agent configures for its leak is there: the configuration does not change, and nothing is withdrawn.
 fn the_agent_finds_its_leak(suite: Suite) {
-    let (Some(venv), Some(lab)) = (Venv::get(), Lab::new(suite, "")) else {
+    let (Some(venv), Some(lab)) = (Venv::get(), Lab::new(suite)) else {
         return;
     };
     let leak = format!("frr.vrf_leak('bgp-vrf', '{SERVER_ASN}', '{SERVER}')");
@@ -238,7 +277,7 @@ fn the_agent_finds_its_leak_10_3() {
 
 /// The community first, then the withdrawal; undone by hand and by the agent's start.
 fn drained(suite: Suite) {
-    let Some(lab) = Lab::new(suite, "") else { return };
+    let Some(lab) = Lab::new(suite) else { return };
     lab.server().wait_for_session(LEAF, "Established", PATIENCE);
     let (shared, sockets) = (lab.site.path("shared"), lab.server().sockets());
     let drain = |arguments: &[&str]| {
