@@ -26,6 +26,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::cli::Failure;
 use crate::drain;
 use crate::files;
+use crate::preflight::{Pod, Preflight};
 use crate::vty::{Connection, VtyError};
 use node::Node;
 use options::Options;
@@ -61,6 +62,8 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 300, env = "AGENT_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
+    #[command(flatten)]
+    preflight: Preflight,
     /// Seconds that the agent has to end after SIGTERM or SIGINT; then it is killed
     #[arg(long, value_name = "SECONDS", default_value_t = 4, env = "AGENT_STOP_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(0..=3600))]
@@ -162,6 +165,13 @@ fn prepare(args: &Args) -> Result<(), Failure> {
     let place = &args.place;
     remove_stale(&place.ready_mark())?;
     remove_stale(&place.state_file())?;
+    args.preflight.agent(&Pod {
+        config: &place.config,
+        frr_sockets: &place.frr_sockets,
+        rt_tables: &args.rt_tables,
+        interface: args.interface.as_deref().filter(|name| !name.is_empty()),
+        env_file: &place.env_file(),
+    })?;
     Record::of(std::process::id())?.write(&place.shared_dir)?;
     // Before anything is waited for: a mistake in it is told at once.
     let options = Options::load(&place.config)?;

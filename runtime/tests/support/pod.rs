@@ -60,6 +60,8 @@ impl Pod {
             .arg("--program")
             .arg(program);
         command.env("OBGP_TEST_OUT", self.path("out")).stdin(Stdio::null());
+        // This machine is not the image: no sudoers, no links.
+        command.env("PREFLIGHT", "warn");
         command
     }
 
