@@ -3,18 +3,22 @@
     python3 tests/patches/probe.py --source DIR [--expect-broken] [--only 0011 ...]
 
 DIR holds the package ovn_bgp_agent, patched or not. The interpreter needs the agent's own requirements. A probe stubs
-netlink and OVSDB and runs the agent's code. Exit code 0: every probe passes, or with --expect-broken, every probe fails.
+netlink and OVSDB and runs the agent's code. A probe is skipped if its patch does not apply to the release in DIR. Exit code
+0: every probe passes, or with --expect-broken, every probe fails.
 """
 
 import argparse
 import importlib
+import importlib.metadata
 import logging
 import os
 import pathlib
+import re
 import sys
 import traceback
 import warnings
 
+PATCHES = pathlib.Path(__file__).parents[2] / "images" / "ovn-bgp-agent" / "patches"
 MODULES = ["probe_reports", "probe_wiring", "probe_scale"]
 
 
@@ -42,9 +46,22 @@ def load(source):
 
     probes = {}
     for name in MODULES:
-        if (here / f"{name}.py").is_file():
-            probes.update(importlib.import_module(name).PROBES)
-    return dict(sorted(probes.items()))
+        probes.update(importlib.import_module(name).PROBES)
+    missing = [patch.name for patch in PATCHES.glob("*.patch") if patch.name.split("-")[0] not in probes]
+    if missing:
+        sys.exit(f"loading probes: no probe for {' '.join(missing)}\nhelp: add one to tests/patches")
+    return {number: probes[number] for number in sorted(probes) if applies(number, root)}
+
+
+def applies(number, root):
+    """Whether the patch applies to the release in `root`; a source without a version counts as the latest."""
+    from packaging.specifiers import SpecifierSet
+
+    found = importlib.metadata.distributions(name="ovn-bgp-agent", path=[str(root)])
+    version = next((distribution.version for distribution in found), "99999")
+    heads = [patch.read_text() for patch in PATCHES.glob(f"{number}-*.patch")]
+    specifiers = [re.search("^Applies-To: (.*)$", head, re.MULTILINE)[1] for head in heads]
+    return all(SpecifierSet(specifier).contains(version, prereleases=True) for specifier in specifiers)
 
 
 def run(probe):
