@@ -18,7 +18,7 @@ use crate::runtime::Prebuilt;
 pub const DOCKERFILE: &str = "Dockerfile";
 
 /// What of `images/<name>/` the build steps read.
-const IMAGE: &[&str] = &["build", "locks", "sudoers"];
+const IMAGE: &[&str] = &["build", "locks", "patches", "sudoers"];
 
 /// What obgp-runtime is compiled from.
 const SOURCES: &[&str] = &["Cargo.toml", "Cargo.lock", "runtime"];

@@ -10,6 +10,7 @@ use crate::config::file::ConfigError;
 use crate::config::settings::find_distro;
 use crate::config::{BuildFile, Distro, Family};
 use crate::lock;
+use crate::patches::{self, PatchError};
 
 const TEMPLATE: &str = include_str!("../dockerfiles/Dockerfile.template");
 
@@ -28,6 +29,7 @@ pub fn render(name: &str, distro: &Distro, file: &BuildFile) -> Result<String, D
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     let runtime = find_distro(file, &file.runtime.distro)?;
     let reference = distro.reference.as_ref().unwrap_or(&file.project.reference);
+    let patches: Vec<String> = patches::needed(file, reference)?.into_iter().map(|p| p.name).collect();
     // A Dockerfile's double-quoted words know backslash, quote and dollar; JSON's escapes of the first two are the same.
     let labels: Vec<(String, String)> = file
         .image
@@ -54,6 +56,7 @@ pub fn render(name: &str, distro: &Distro, file: &BuildFile) -> Result<String, D
                 image => file.image.name.as_str(),
                 files => format!("images/{}", file.image.name),
                 lock => lock::file_name(file, reference, &distro.python)?,
+                patches,
                 project => context! { name => file.project.name.as_str(), git => file.project.git.as_str() },
                 user => context! {
                     name => file.user.name.as_str(),
@@ -87,4 +90,6 @@ pub enum DockerfileError {
     Template { distro: String, source: minijinja::Error },
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Patch(#[from] PatchError),
 }

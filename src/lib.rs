@@ -22,6 +22,7 @@ pub mod host;
 pub mod layout;
 pub mod lock;
 pub mod packages;
+pub mod patches;
 pub mod plan;
 pub mod platform;
 pub mod progress;

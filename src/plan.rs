@@ -3,8 +3,8 @@
 
 mod cache;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -12,16 +12,17 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use crate::base;
+use crate::base::lookup::Lookup;
 use crate::base::resolve::{self, BasePlan};
+use crate::base::{self, BaseError};
 use crate::builders::{Absent, Builder, Builders, NoBuilder};
 use crate::buildkit::Daemon;
 use crate::buildkit::cache::{Cache, CacheType};
 use crate::config::file::ConfigError;
 use crate::config::{Distro, Settings, settings};
-use crate::engine::EngineError;
 use crate::host::Host;
 use crate::lock::{self, LockError, LockRequest};
+use crate::patches::{self, Patch, PatchError};
 use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::project::{self, ProjectError, Source};
@@ -118,6 +119,8 @@ pub struct ImagePlan {
     /// Which OpenStack release's upper constraints the lock honours.
     pub constraints: String,
     pub lock: LockPlan,
+    /// The patches that the project gets, in this order.
+    pub patches: Vec<Patch>,
     /// Nothing in the image is later than this.
     pub source_date_epoch: i64,
     /// SHA-256 of the build context: the Dockerfile and all it copies.
@@ -162,7 +165,7 @@ pub enum PlanError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Base(#[from] BaseError),
     #[error(transparent)]
     Project(#[from] ProjectError),
     #[error(transparent)]
@@ -172,6 +175,8 @@ pub enum PlanError {
     #[error(transparent)]
     Context(#[from] context::ContextError),
     #[error(transparent)]
+    Patch(#[from] PatchError),
+    #[error(transparent)]
     NoBuilder(#[from] NoBuilder),
     #[error(
         "no builder can write a cache of type={}: that takes {}", kind.name(), cache::takes(*kind)
@@ -179,10 +184,12 @@ pub enum PlanError {
     CacheExport { kind: CacheType },
 }
 
-/// What planning may need of the outside: to make a lock that is missing.
+/// What planning needs of the outside.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
+    /// To make a lock that is missing.
     pub host: &'a Host,
+    pub lookup: &'a Lookup,
     pub progress: &'a dyn Progress,
     pub cancel: &'a CancellationToken,
 }
@@ -214,12 +221,35 @@ pub async fn plan(settings: &Settings, builders: &Builders, around: Surroundings
     {
         images.push(plan_image(settings, name, placed, around).await?);
     }
+    note_bases(&images, around.progress);
     cache::check(images.iter().flat_map(|i| &i.targets), builders, around.progress)?;
     Ok(Plan {
         builders: builders.members().iter().map(|b| b.as_ref().into()).collect(),
         absent: builders.absent().to_vec(),
         images,
     })
+}
+
+/// Once per base, not per target: why its registry is not used.
+fn note_bases(images: &[ImagePlan], progress: &dyn Progress) {
+    let mut notes = BTreeSet::new();
+    for target in images.iter().flat_map(|image| &image.targets) {
+        let bases = [&target.base, &target.build_base];
+        for base in bases.into_iter().chain(target.runtime.base()) {
+            let Some(reason) = &base.not_from_registry else {
+                continue;
+            };
+            let instead = match base.origin {
+                resolve::Origin::Bootstrap => "it is made from the distro's archive",
+                _ => "the engine's is used",
+            };
+            notes.insert(format!(
+                "warning: base {} is not from a registry, {instead}: {reason}",
+                base.name
+            ));
+        }
+    }
+    notes.iter().for_each(|note| progress.note(note));
 }
 
 async fn plan_image(
@@ -232,6 +262,7 @@ async fn plan_image(
     let distro = settings.distro(name)?;
     let reference = settings.reference_for(distro);
     let series = project::series(file, &reference)?;
+    let patches = patches::needed(file, &reference)?;
     let source = project::resolve(file, &reference).await?;
     let lock = match lock::find(file, &reference, &distro.python) {
         Err(LockError::Missing { .. }) if !settings.locked => {
@@ -260,6 +291,7 @@ async fn plan_image(
         base: settings.base.as_deref(),
         mode: settings.bootstrap,
         cache: &cache,
+        lookup: around.lookup,
     };
     let mut targets = Vec::new();
     for (platform, builder) in settings.platforms.iter().zip(builders) {
@@ -271,7 +303,7 @@ async fn plan_image(
             base: resolve::plan(daemon, &request, *platform).await?,
             build_base: resolve::plan(daemon, &request, native).await?,
             emulated: *platform != native,
-            runtime: plan_runtime(settings, daemon, *platform, native, &cache).await?,
+            runtime: plan_runtime(settings, daemon, *platform, native, &request).await?,
             cache: settings.cache.for_target(name, *platform),
         });
     }
@@ -285,11 +317,14 @@ async fn plan_image(
         digest: lock.digest,
         distributions: lock.pins.len(),
     };
+    let mut labels = labels(settings, name, distro, &reference, &source, source_date_epoch);
+    labels.extend(patches::label_of(&patches).map(|value| (patches::LABEL.to_string(), value)));
     Ok(ImagePlan {
         distro: name.to_string(),
         name: image_name.to_string(),
         tag,
-        labels: labels(settings, name, distro, &reference, &source, source_date_epoch),
+        labels,
+        patches,
         reference,
         source,
         python: distro.python.clone(),
@@ -308,7 +343,7 @@ async fn plan_runtime(
     daemon: &Daemon,
     platform: Platform,
     native: Platform,
-    cache: &Path,
+    image: &resolve::Request<'_>,
 ) -> Result<RuntimePlan, PlanError> {
     if let Some(prebuilt) = settings.prebuilt.get(&platform) {
         return Ok(RuntimePlan::Prebuilt(prebuilt.clone()));
@@ -318,8 +353,7 @@ async fn plan_runtime(
         distro_name,
         distro: settings.distro(distro_name)?,
         base: None,
-        mode: settings.bootstrap,
-        cache,
+        ..*image
     };
     let sources = context::sources(&settings.file.root)?;
     Ok(RuntimePlan::Compiled {
@@ -378,6 +412,12 @@ pub struct Bases<'a> {
 }
 
 impl ImagePlan {
+    /// Separated by spaces.
+    fn patch_names(&self) -> String {
+        let names: Vec<&str> = self.patches.iter().map(|p| p.name.as_str()).collect();
+        names.join(" ")
+    }
+
     /// The Dockerfile's arguments for one target.
     pub fn build_args(&self, settings: &Settings, bases: &Bases) -> BTreeMap<String, String> {
         let user = &settings.file.user;
@@ -390,6 +430,7 @@ impl ImagePlan {
             ("BASE".to_string(), bases.image.to_string()),
             ("BUILD_BASE".to_string(), bases.build.to_string()),
             ("LOCK".to_string(), self.lock.name.clone()),
+            ("PATCHES".to_string(), self.patch_names()),
             ("USER_NAME".to_string(), user.name.clone()),
             ("USER_UID".to_string(), user.uid.to_string()),
             ("USER_GID".to_string(), user.gid.to_string()),
