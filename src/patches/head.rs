@@ -161,6 +161,10 @@ pub fn split<'a>(diff: &'a str, package: &str) -> Result<Vec<(&'a str, &'a str)>
         if parsed.hunks().is_empty() {
             return Err(HeadError::Diff(format!("{path} has no hunk")));
         }
+        let hunks = parsed.hunks().iter().map(|hunk| 1 + hunk.lines().len());
+        if one.lines().count() != 2 + hunks.sum::<usize>() {
+            return Err(HeadError::Diff(format!("{path}: a line belongs to no hunk")));
+        }
         files.push((path, one));
     }
     match files.is_empty() {
