@@ -3,8 +3,8 @@
 
 mod cache;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -12,14 +12,14 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use crate::base;
+use crate::base::lookup::Lookup;
 use crate::base::resolve::{self, BasePlan};
+use crate::base::{self, BaseError};
 use crate::builders::{Absent, Builder, Builders, NoBuilder};
 use crate::buildkit::Daemon;
 use crate::buildkit::cache::{Cache, CacheType};
 use crate::config::file::ConfigError;
 use crate::config::{Distro, Settings, settings};
-use crate::engine::EngineError;
 use crate::host::Host;
 use crate::lock::{self, LockError, LockRequest};
 use crate::patches::{self, Patch, PatchError};
@@ -165,7 +165,7 @@ pub enum PlanError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Base(#[from] BaseError),
     #[error(transparent)]
     Project(#[from] ProjectError),
     #[error(transparent)]
@@ -184,10 +184,12 @@ pub enum PlanError {
     CacheExport { kind: CacheType },
 }
 
-/// What planning may need of the outside: to make a lock that is missing.
+/// What planning needs of the outside.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
+    /// To make a lock that is missing.
     pub host: &'a Host,
+    pub lookup: &'a Lookup,
     pub progress: &'a dyn Progress,
     pub cancel: &'a CancellationToken,
 }
@@ -219,12 +221,35 @@ pub async fn plan(settings: &Settings, builders: &Builders, around: Surroundings
     {
         images.push(plan_image(settings, name, placed, around).await?);
     }
+    note_bases(&images, around.progress);
     cache::check(images.iter().flat_map(|i| &i.targets), builders, around.progress)?;
     Ok(Plan {
         builders: builders.members().iter().map(|b| b.as_ref().into()).collect(),
         absent: builders.absent().to_vec(),
         images,
     })
+}
+
+/// Once per base, not per target: why its registry is not used.
+fn note_bases(images: &[ImagePlan], progress: &dyn Progress) {
+    let mut notes = BTreeSet::new();
+    for target in images.iter().flat_map(|image| &image.targets) {
+        let bases = [&target.base, &target.build_base];
+        for base in bases.into_iter().chain(target.runtime.base()) {
+            let Some(reason) = &base.not_from_registry else {
+                continue;
+            };
+            let instead = match base.origin {
+                resolve::Origin::Bootstrap => "it is made from the distro's archive",
+                _ => "the engine's is used",
+            };
+            notes.insert(format!(
+                "warning: base {} is not from a registry, {instead}: {reason}",
+                base.name
+            ));
+        }
+    }
+    notes.iter().for_each(|note| progress.note(note));
 }
 
 async fn plan_image(
@@ -266,6 +291,7 @@ async fn plan_image(
         base: settings.base.as_deref(),
         mode: settings.bootstrap,
         cache: &cache,
+        lookup: around.lookup,
     };
     let mut targets = Vec::new();
     for (platform, builder) in settings.platforms.iter().zip(builders) {
@@ -277,7 +303,7 @@ async fn plan_image(
             base: resolve::plan(daemon, &request, *platform).await?,
             build_base: resolve::plan(daemon, &request, native).await?,
             emulated: *platform != native,
-            runtime: plan_runtime(settings, daemon, *platform, native, &cache).await?,
+            runtime: plan_runtime(settings, daemon, *platform, native, &request).await?,
             cache: settings.cache.for_target(name, *platform),
         });
     }
@@ -317,7 +343,7 @@ async fn plan_runtime(
     daemon: &Daemon,
     platform: Platform,
     native: Platform,
-    cache: &Path,
+    image: &resolve::Request<'_>,
 ) -> Result<RuntimePlan, PlanError> {
     if let Some(prebuilt) = settings.prebuilt.get(&platform) {
         return Ok(RuntimePlan::Prebuilt(prebuilt.clone()));
@@ -327,8 +353,7 @@ async fn plan_runtime(
         distro_name,
         distro: settings.distro(distro_name)?,
         base: None,
-        mode: settings.bootstrap,
-        cache,
+        ..*image
     };
     let sources = context::sources(&settings.file.root)?;
     Ok(RuntimePlan::Compiled {

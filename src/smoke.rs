@@ -99,6 +99,17 @@ const CHECKS: &[Check] = &[
         &["/usr/bin/vtysh", "--vty_socket", "/run/frr", "-c", "show version"],
         &["vtysh:", "/run/frr"],
     ),
+    // The distribution's would set it, or be denied: ours answers first.
+    well(
+        "sysctl",
+        &["sysctl", "net.ipv4.ip_forward"],
+        &["net.ipv4.ip_forward = "],
+    ),
+    refused(
+        "sysctl-foreign-key",
+        &["sysctl", "-w", "net.ipv4.tcp_syncookies=1"],
+        &["the agent does not need it"],
+    ),
     well(
         "sudo-list",
         &["sudo", "-n", "-l"],

@@ -1,12 +1,13 @@
 //! `obgp-runtime agent`: what frr-init found out about the node becomes a running ovn-bgp-agent.
 //!
 //! It waits for `bgp-config.env` and for FRR, writes the agent's per-node options to a second configuration file, sees to the
-//! routing table of the provider bridge, and becomes the agent (exec): PID, signals and exit code are the agent's own.
+//! routing table of the provider bridge, and starts the agent as its child (see [`child`]): signals go to the agent, its exit
+//! code is this program's. `agent.pid` names the process for `health`, and the agent writes its signs of life to `state.json`.
 //!
-//! Nothing of this program is left after the exec, so it cannot mark the pod ready: a process forked before would be a child
-//! that the agent does not know of and never reaps. `health ready`, which the kubelet runs anyway, writes the mark while the
-//! agent is ready and removes it when it is not; here only a mark of an earlier run is removed.
+//! `health ready`, which the kubelet runs anyway, writes the mark `ready` while the agent is ready and removes it when it is
+//! not; here it is removed at the start and at the end.
 
+mod child;
 pub mod node;
 pub mod options;
 pub mod record;
@@ -14,17 +15,17 @@ pub mod tables;
 mod wait;
 
 use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::Failure;
 use crate::files;
+use crate::preflight::{Pod, Preflight};
 use crate::vty::{Connection, VtyError};
 use node::Node;
 use options::Options;
@@ -41,8 +42,8 @@ const ANSWER: Duration = Duration::from_secs(2);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: obgp-runtime agent --config /etc/ovn-bgp-agent/ovn-bgp-agent.conf --timeout 120\n\n\
-                  Ends with 1 when something is missing at the deadline, with 143 or 130 when terminated while waiting; \
-                  then it is the agent that ends."
+                  Exit status: 1 when something is missing at the deadline, 143 or 130 when terminated while waiting; \
+                  after that the agent's, or 128 plus the number of the signal that ended it."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -60,6 +61,12 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 300, env = "AGENT_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
+    #[command(flatten)]
+    preflight: Preflight,
+    /// Seconds that the agent has to end after SIGTERM or SIGINT; then it is killed
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, env = "AGENT_STOP_TIMEOUT",
+          value_parser = clap::value_parser!(u64).range(0..=3600))]
+    stop_timeout: u64,
 }
 
 /// Where the pod's containers meet; `agent` and `health` have to agree on it.
@@ -73,7 +80,7 @@ pub struct Place {
         env = "AGENT_CONFIG"
     )]
     pub config: PathBuf,
-    /// Directory shared with frr-init: bgp-config.env, node.conf, agent.pid, ready
+    /// Directory shared with frr-init: bgp-config.env, node.conf, agent.pid, state.json, ready
     #[arg(long, value_name = "DIR", default_value = "/run/ovn-bgp-agent", env = "SHARED_DIR")]
     pub shared_dir: PathBuf,
     /// Directory with FRR's sockets
@@ -88,6 +95,11 @@ impl Place {
 
     pub fn node_conf(&self) -> PathBuf {
         self.shared_dir.join("node.conf")
+    }
+
+    /// Where the agent writes when and how its reconciliations ended.
+    pub fn state_file(&self) -> PathBuf {
+        self.shared_dir.join("state.json")
     }
 
     pub fn ready_mark(&self) -> PathBuf {
@@ -114,33 +126,52 @@ pub enum AgentError {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    prepare(args)?;
-    let place = &args.place;
-    let mut command = Command::new(&args.program);
-    for file in [&place.config, &place.node_conf()] {
-        command.arg("--config-file").arg(file);
-    }
-    command.envs(privsep_environment(&place.config, &place.node_conf())?);
-    say(&format!("starting {}", args.program.display()));
-    // Returns only when it fails. Signal handlers, mask and SIGPIPE are reset by the exec.
-    let source = command.exec();
-    Err(AgentError::Io {
-        doing: "start",
-        path: args.program.clone(),
-        source,
-    }
-    .into())
-}
-
-/// Everything before the exec.
-fn prepare(args: &Args) -> Result<(), Failure> {
     let place = &args.place;
     // As PID 1 a process without handlers does not die of them: the pod would wait out its grace period.
+    let waiting = Arc::new(AtomicBool::new(true));
     for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::new(AtomicBool::new(true)))?;
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, waiting.clone())?;
     }
+    prepare(args)?;
+    let failed = |doing| {
+        let path = args.program.clone();
+        move |source| AgentError::Io { doing, path, source }
+    };
+    let mut signals = child::Signals::register()?;
+    waiting.store(false, Ordering::SeqCst);
+    say(&format!("starting {}", args.program.display()));
+    let agent = child::start(&mut command(args)?).map_err(failed("start"))?;
+    Record::of(agent.as_raw_pid() as u32)?.write(&place.shared_dir)?;
+    let code = child::wait(agent, &mut signals, Duration::from_secs(args.stop_timeout)).map_err(failed("wait for"))?;
+    say(&format!("the agent ended with {code}"));
     remove_stale(&place.ready_mark())?;
-    Record::of_this_process()?.write(&place.shared_dir)?;
+    Ok(ExitCode::from(code))
+}
+
+fn command(args: &Args) -> Result<Command, AgentError> {
+    let (config, node_conf) = (&args.place.config, args.place.node_conf());
+    let mut command = Command::new(&args.program);
+    for file in [config, &node_conf] {
+        command.arg("--config-file").arg(file);
+    }
+    command.envs(privsep_environment(config, &node_conf)?);
+    command.env("OVN_BGP_AGENT_STATE_FILE", args.place.state_file());
+    Ok(command)
+}
+
+/// Everything before the agent's start.
+fn prepare(args: &Args) -> Result<(), Failure> {
+    let place = &args.place;
+    remove_stale(&place.ready_mark())?;
+    remove_stale(&place.state_file())?;
+    args.preflight.agent(&Pod {
+        config: &place.config,
+        frr_sockets: &place.frr_sockets,
+        rt_tables: &args.rt_tables,
+        interface: args.interface.as_deref().filter(|name| !name.is_empty()),
+        env_file: &place.env_file(),
+    })?;
+    Record::of(std::process::id())?.write(&place.shared_dir)?;
     // Before anything is waited for: a mistake in it is told at once.
     let options = Options::load(&place.config)?;
     options.connections()?;
@@ -180,7 +211,7 @@ fn say(text: &str) {
 fn remove_stale(mark: &Path) -> Result<(), AgentError> {
     match std::fs::remove_file(mark) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(AgentError::Io {
-            doing: "remove the mark of an earlier run",
+            doing: "remove what an earlier run left,",
             path: mark.to_path_buf(),
             source,
         }),
@@ -298,7 +329,7 @@ mod tests {
             remove_stale(&mark)
                 .unwrap_err()
                 .to_string()
-                .contains("cannot remove the mark of an earlier run")
+                .contains("cannot remove what an earlier run left")
         );
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{agent, frr_config, frr_init, health, image_repo_sync, privsep, vtysh};
+use crate::{agent, frr_config, frr_init, health, image_repo_sync, privsep, sysctl, vtysh};
 
 /// What a subcommand ends with when it fails: printed with its causes, exit code 1.
 pub type Failure = Box<dyn std::error::Error>;
@@ -29,12 +29,14 @@ enum Command {
     ImageRepoSync(image_repo_sync::Args),
 }
 
-/// Runs what the arguments ask for. Called as `vtysh` (a link in the image), it is vtysh.
+/// Runs what the arguments ask for. Called as `vtysh` or `sysctl` (links in the image), it is that program.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     let called_as = arguments.first().map(Path::new).and_then(Path::file_name);
-    if called_as.is_some_and(|name| name == "vtysh") {
-        return vtysh::main(&arguments);
+    match called_as.and_then(std::ffi::OsStr::to_str) {
+        Some("vtysh") => return vtysh::main(&arguments),
+        Some("sysctl") => return sysctl::main(&arguments),
+        _ => {}
     }
     // The border to root reads its arguments itself; clap sees no more of it than a question for help.
     match arguments.as_slice() {

@@ -19,6 +19,7 @@ use crate::given::Given;
 use crate::mapping::{Mapping, MappingError};
 use crate::network::{Interface, Netlink};
 use crate::peer::{self, Choice, Discovery, Found};
+use crate::preflight::Preflight;
 use crate::probe::Prober;
 use crate::report::{AsnSource, Local, Peer, Report};
 
@@ -95,6 +96,8 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     frr: frr_config::Options,
+    #[command(flatten)]
+    preflight: Preflight,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +128,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         _ => (),
     }
 
+    args.preflight.node()?;
     let mut notes = Vec::new();
     let (report, sessions) = find(args, &mut notes)?;
     for note in &report.notes {

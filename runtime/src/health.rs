@@ -122,6 +122,11 @@ fn examine(args: &Args, report: &mut Report) -> Result<String, String> {
         State::Gone(why) => return Err(why),
         State::Waiting if args.check == Check::Live => return Ok(format!("process {pid} waits for frr-init and FRR")),
         State::Waiting => return Err(format!("process {pid} still waits for frr-init and FRR")),
+        State::Stopped => {
+            return Err(format!(
+                "process {pid}, the agent, is stopped: kill -CONT {pid} lets it go on"
+            ));
+        }
         State::Agent => {}
     }
     report.pid = Some(pid);

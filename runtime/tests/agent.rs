@@ -3,7 +3,6 @@
 mod support;
 
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -64,6 +63,8 @@ impl Pod {
             .arg("--program")
             .arg(program);
         command.env("OBGP_TEST_OUT", self.path("out")).stdin(Stdio::null());
+        // This machine is not the image: no sudoers, no links.
+        command.env("PREFLIGHT", "warn");
         command
     }
 
@@ -80,7 +81,8 @@ fn runtime() -> &'static str {
 fn stand_in(pod: &Pod) -> PathBuf {
     let script = "import json, os, signal, sys, time\n\
                   signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n\
-                  out = {'args': sys.argv[1:], 'pid': os.getpid(),\n       \
+                  out = {'args': sys.argv[1:], 'pid': os.getpid(), 'parent': os.getppid(),\n       \
+                  'state': os.environ.get('OVN_BGP_AGENT_STATE_FILE'),\n       \
                   'mask': len(signal.pthread_sigmask(signal.SIG_BLOCK, [])), 'fds': sorted(os.listdir('/proc/self/fd')),\n       \
                   'env': {k: v for k, v in os.environ.items() if k.startswith('OS_')}}\n\
                   path = os.environ['OBGP_TEST_OUT']\n\
@@ -152,8 +154,8 @@ impl Server {
     }
 }
 
-/// Arguments, environment, PID, signals, exit code, file descriptors: as if the agent had been started itself.
-fn becomes_the_agent(suite: Suite) {
+/// Arguments, environment, signals, exit code, file descriptors: as if the agent had been started itself.
+fn starts_the_agent(suite: Suite) {
     let Some(root) = FrrRoot::get(suite) else { return };
     let leaf = Namespace::new("leaf");
     let server = Server::new(&root, &leaf);
@@ -208,7 +210,12 @@ fn becomes_the_agent(suite: Suite) {
         node_conf.to_str().unwrap(),
     ];
     assert_eq!(out["args"], serde_json::json!(files));
-    assert_eq!(out["pid"], child.id());
+    assert_eq!(out["parent"], child.id());
+    let recorded = || fs::read_to_string(pod.shared().join("agent.pid")).unwrap();
+    wait_for("the agent is recorded", || {
+        recorded().starts_with(&format!("{} ", out["pid"])).then_some(())
+    });
+    assert_eq!(out["state"], pod.shared().join("state.json").to_str().unwrap());
     assert_eq!(out["mask"], direct["mask"]);
     let helper = format!("sudo obgp-runtime privsep {}", files.join(" "));
     for context in ["", "_OVS_VSCTL", "_VTYSH"] {
@@ -258,18 +265,87 @@ fn becomes_the_agent(suite: Suite) {
         fs::read_to_string(pod.path("rt_tables")).unwrap(),
         format!("{STANDARD}101 br-ex\n")
     );
-    succeed(Command::new("kill").args(["-KILL", &child.id().to_string()]));
-    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    let out: serde_json::Value = serde_json::from_str(&fs::read_to_string(pod.path("out")).unwrap()).unwrap();
+    let agent = out["pid"].to_string();
+    succeed(Command::new("kill").args(["-STOP", &agent]));
+    let live = wait_for("health notices", || {
+        Some(health("live")).filter(|live| !live.status.success())
+    });
+    let stopped = format!("not live: process {agent}, the agent, is stopped: kill -CONT {agent} lets it go on\n");
+    assert_eq!(text(&live), stopped);
+    assert_eq!(text(&health("startup")), stopped.replace("not live", "not startup"));
+    succeed(Command::new("kill").args(["-KILL", &agent]));
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 9));
 }
 
 #[test]
-fn it_becomes_the_agent_8_4() {
-    becomes_the_agent(Suite::Bookworm);
+fn it_starts_the_agent_8_4() {
+    starts_the_agent(Suite::Bookworm);
 }
 
 #[test]
-fn it_becomes_the_agent_10_3() {
-    becomes_the_agent(Suite::Trixie);
+fn it_starts_the_agent_10_3() {
+    starts_the_agent(Suite::Trixie);
+}
+
+/// An agent that does not end: killed with its helpers. As PID 1, which reaps what others leave behind.
+#[test]
+fn an_agent_that_does_not_end_is_killed() {
+    let Some(root) = FrrRoot::get(Suite::Bookworm) else {
+        return;
+    };
+    let leaf = Namespace::new("leaf");
+    let server = Server::new(&root, &leaf);
+    let pod = Pod::new(server.node.sockets());
+    pod.env_file();
+    let script = "import os, signal, subprocess, sys, time\n\
+                  signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsignal.signal(signal.SIGHUP, lambda *_: print('HUP', flush=True))\n\
+                  os.system('sleep 0.1 &')\nhelper = subprocess.Popen(['sleep', '1000'])\n\
+                  open(os.environ['OBGP_TEST_OUT'], 'w').write(f'{os.getpid()} {helper.pid}')\n\
+                  while True: time.sleep(1)\n";
+    let program = executable(
+        &pod.path("ovn-bgp-agent"),
+        &format!("#!/usr/bin/env -S python3 -S\n{script}"),
+    );
+    let log = fs::File::create(pod.path("log")).unwrap();
+    let mut unshare = server.space.command("unshare");
+    unshare.args(["--pid", "--fork", "--mount-proc", runtime()]);
+    let mut child = pod
+        .agent(unshare, &program, "30")
+        .args(["--stop-timeout", "2"])
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let log = || fs::read_to_string(pod.path("log")).unwrap();
+    wait_for("the agent starts", || pod.path("out").exists().then_some(()));
+    // The children of unshare, of PID 1, and of the agent.
+    let children = |pid: &str| -> Vec<String> {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        text.split_whitespace().map(str::to_string).collect()
+    };
+    let init = children(&child.id().to_string()).remove(0);
+    wait_for("the orphan is reaped", || (children(&init).len() == 1).then_some(()));
+    let agent = children(&init).remove(0);
+    let helper = children(&agent).remove(0);
+    wait_for("SIGHUP is passed on", || {
+        succeed(Command::new("kill").args(["-HUP", &init]));
+        log().contains("HUP").then_some(())
+    });
+    let begin = Instant::now();
+    succeed(Command::new("kill").arg(&init));
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 9), "{}", log());
+    let took = begin.elapsed();
+    assert!(
+        (Duration::from_secs(2)..Duration::from_secs(4)).contains(&took),
+        "{took:?}"
+    );
+    assert!(
+        log().contains("the agent did not end within 2 s of the signal: killing it"),
+        "{}",
+        log()
+    );
+    assert!(!Path::new("/proc").join(helper).exists());
 }
 
 #[test]

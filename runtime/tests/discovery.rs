@@ -104,7 +104,7 @@ fn options_come_from_the_environment_too() {
     }
     let frr_conf = std::fs::read_to_string(site.path("frr/frr.conf")).unwrap();
     assert!(
-        frr_conf.contains("neighbor 10.0.192.9 bfd") && !frr_conf.contains("ipv6 unicast"),
+        frr_conf.contains("neighbor 10.0.192.9 bfd") && !frr_conf.contains("HOSTS-V6"),
         "{frr_conf}"
     );
 }

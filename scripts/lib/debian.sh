@@ -35,12 +35,12 @@ END
   } >&2 </dev/null || die "$package of Debian $suite cannot be fetched" 'Is deb.debian.org reachable?'
 }
 
-# ensure_debian_program SUITE PACKAGE: sets `debian_program` to a command that runs the package's program of its own name with the
-# libraries of that suite, which may be newer than this machine's. Takes mmdebstrap.
+# ensure_debian_program SUITE PACKAGE [PROGRAM]: sets `debian_program` to a command that runs the package's PROGRAM (default: of
+# the package's name) with the libraries of that suite, which may be newer than this machine's. Takes mmdebstrap.
 ensure_debian_program() {
-  local suite=$1 package=$2
+  local suite=$1 package=$2 program=${3:-$2}
   local home=$tools_dir/debian/$suite/$package-with-libraries
-  debian_program=$home/$package
+  debian_program=$home/$program
   [[ ! -x $debian_program ]] || return 0
   say "  fetching $package of Debian $suite, with its libraries"
   rm -rf "$home"
@@ -51,7 +51,7 @@ ensure_debian_program() {
   local loaders=("$home"/root/usr/lib/*/ld-linux*.so.*)
   cat >"$home/new" <<END
 #!/bin/sh
-exec '${loaders[0]}' --library-path '${loaders[0]%/*}' '$home/root/usr/bin/$package' "\$@"
+exec '${loaders[0]}' --library-path '${loaders[0]%/*}' '$home/root/usr/bin/$program' "\$@"
 END
   chmod 0755 "$home/new"
   mv "$home/new" "$debian_program"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# A modern engine beside the machine's own, for as long as the script runs.
+# Modern engines beside the machine's own, one per image store, for as long as the script runs.
 
 # shellcheck source=common.sh
 source "${BASH_SOURCE[0]%/*}/common.sh"
@@ -12,3 +12,12 @@ modern_engine_up() {
 }
 
 modern_engine_down() { "$project/scripts/modern-engine" down >&2; }
+
+# The same with the classic image store: OBGP_TEST_MODERN_CLASSIC_HOST.
+modern_classic_engine_up() {
+  "$project/scripts/modern-engine" status --classic >/dev/null 2>&1 || at_exit modern_classic_engine_down
+  OBGP_TEST_MODERN_CLASSIC_HOST=$("$project/scripts/modern-engine" up --classic)
+  export OBGP_TEST_MODERN_CLASSIC_HOST
+}
+
+modern_classic_engine_down() { "$project/scripts/modern-engine" down --classic >&2; }

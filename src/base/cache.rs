@@ -84,11 +84,6 @@ pub(super) fn store(base: &BaseArchive, archive: &Path, scratch: &Path) -> Resul
     write().map_err(|e| BaseError::io("writing", &base.path, e))
 }
 
-/// The cached base that has exactly these layers, whatever the engine calls it.
-pub fn find(cache: &Path, distro_name: &str, platform: Platform, diff_ids: &[String]) -> Option<BaseArchive> {
-    newest(&directory(cache, distro_name, platform)).filter(|base| diff_ids == [base.diff_id.as_str()])
-}
-
 pub(super) fn directory(cache: &Path, distro_name: &str, platform: Platform) -> PathBuf {
     cache
         .join("bases")

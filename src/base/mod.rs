@@ -4,7 +4,9 @@
 mod archive;
 pub mod bootstrap;
 pub mod cache;
+mod kept;
 pub mod keyring;
+pub mod lookup;
 mod offer;
 mod process;
 pub mod resolve;
@@ -16,7 +18,6 @@ use std::path::{Path, PathBuf};
 use crate::config::{Distro, Family};
 use crate::engine::EngineError;
 use crate::platform::{Architecture, Platform};
-use crate::registry::RegistryError;
 
 /// The archive that serves `architecture`: the site's mirror, or the distro's own.
 pub fn mirror(distro: &Distro, architecture: Architecture) -> &str {
@@ -90,8 +91,10 @@ pub enum BaseError {
     },
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
+    #[error("{0}")]
+    Lookup(String),
+    #[error("the base's digest {digest} is not one of SHA-256, which tags in the engine are made from")]
+    Digest { digest: String },
     #[error("interrupted")]
     Cancelled,
 }
@@ -121,7 +124,7 @@ fn no_base(distro: &str, platform: &Platform, tried: &[Attempt]) -> String {
     let _ = write!(
         text,
         "\nThree ways out:\n\
-         \x20 - name an image that the engine has: --base REFERENCE\n\
+         \x20 - name another image, in a registry or pulled into the engine: --base REFERENCE\n\
          \x20 - name a mirror that can be reached, in build.toml: distros.{distro}.mirror, or distros.{distro}.base for a registry\n\
          \x20 - make it elsewhere and bring it: `obgp-build bootstrap {distro} --platform {platform}` there, `docker load -i FILE` here"
     );
@@ -129,22 +132,6 @@ fn no_base(distro: &str, platform: &Platform, tried: &[Attempt]) -> String {
 }
 
 impl BaseError {
-    /// `distro` could be had neither from the registry nor from the archive, as far as each was tried.
-    pub fn exhausted(distro: &str, platform: Platform, sources: impl IntoIterator<Item = (String, BaseError)>) -> Self {
-        let tried = sources
-            .into_iter()
-            .map(|(source, error)| Attempt {
-                source,
-                reason: error.to_string(),
-            })
-            .collect();
-        BaseError::NoBase {
-            distro: distro.to_string(),
-            platform,
-            tried,
-        }
-    }
-
     pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         BaseError::Io {
             doing,

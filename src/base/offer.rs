@@ -3,90 +3,55 @@
 
 use std::sync::Arc;
 
-use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageIndex, ImageManifest};
+use oci_spec::image::Digest;
 
-use super::cache::{self, BaseArchive};
+use super::BaseError;
+use super::cache::BaseArchive;
+use super::lookup::RegistryImage;
 use super::resolve::{BaseImage, BasePlan, Origin, Request};
-use super::{BaseError, bootstrap};
 use crate::buildkit::ImageArchive;
-use crate::cli::BootstrapMode;
-use crate::layout;
 use crate::platform::Platform;
-use crate::registry::{Access, ImageReference, Registries, RegistryError};
 
-/// As for an engine, with this machine's cache in place of the engine's store.
-pub(super) fn plan(request: &Request<'_>, platform: Platform) -> BasePlan {
-    let directory = cache::directory(request.cache, request.distro_name, platform);
-    let bootstrapped = match request.mode {
-        _ if request.base.is_some() => false,
-        BootstrapMode::Always => true,
-        BootstrapMode::Never => false,
-        BootstrapMode::Auto => cache::newest(&directory).is_some(),
-    };
-    let (origin, name, engine_tag) = match bootstrapped {
-        true => (
-            Origin::Bootstrap,
-            bootstrap::name(request.distro),
-            bootstrap::engine_tag(request.distro_name, platform),
-        ),
-        false => {
-            let reference = request.reference().to_string();
-            (Origin::Registry, reference.clone(), reference)
+/// As for an engine, without an engine's store: a registry that cannot be reached leads to the archive.
+pub(super) async fn plan(request: &Request<'_>, platform: Platform) -> Result<BasePlan, BaseError> {
+    if request.bootstraps_only() {
+        return Ok(request.bootstrapped(platform));
+    }
+    let reference = request.reference();
+    match request.lookup.image(reference, platform).await {
+        Ok(found) => Ok(BasePlan {
+            platform,
+            origin: Origin::Registry,
+            name: reference.to_string(),
+            engine_tag: pinned(&found),
+            digest: Some(found.digest.to_string()),
+            engine_image: None,
+            not_from_registry: None,
+        }),
+        Err(failure) if failure.answered || !request.may_bootstrap() => {
+            Err(request.no_base(platform, vec![request.failed_lookup(&failure)]))
         }
-    };
-    BasePlan {
-        platform,
-        origin,
-        name,
-        engine_tag,
-        engine_image: None,
+        Err(failure) => Ok(BasePlan {
+            not_from_registry: Some(failure.reason),
+            ..request.bootstrapped(platform)
+        }),
     }
 }
 
-/// What the registry has now, for the buildkitd to pull exactly that.
-pub(super) async fn from_registry(
-    request: &Request<'_>,
-    plan: &BasePlan,
-    registries: &Registries,
-) -> Result<BaseImage, BaseError> {
-    let text = request.reference();
-    let bad = |reason: String| RegistryError::Name {
-        text: text.to_string(),
-        reason,
-    };
-    let reference = ImageReference::familiar(text).map_err(bad)?;
-    let repository = registries.repository(&reference.repository, Access::Pull)?;
-    let target = reference.target().unwrap_or_else(|| "latest".into());
-    let root = repository.manifest(&target).await?;
-    let manifest = match layout::is_index(root.descriptor.media_type()) {
-        false => root.clone(),
-        true => {
-            let index: ImageIndex = repository.parse(&root.descriptor, &root.bytes)?;
-            let fits = |child: &&Descriptor| {
-                let platform = child.platform().as_ref();
-                platform.and_then(|p| layout::known_platform(p.os(), p.architecture())) == Some(plan.platform)
-            };
-            let child = index.manifests().iter().find(fits);
-            let child =
-                child.ok_or_else(|| bad(format!("the registry has no image of this name for {}", plan.platform)))?;
-            repository.manifest(child.digest().as_ref()).await?
-        }
-    };
-    let manifest: ImageManifest = repository.parse(&manifest.descriptor, &manifest.bytes)?;
-    let config = repository.blob(manifest.config()).await?;
-    let config: ImageConfiguration = repository.parse(manifest.config(), &config)?;
-    let (os, architecture) = (config.os(), config.architecture());
-    if layout::known_platform(os, architecture) != Some(plan.platform) {
-        return Err(bad(format!("it is for {os}/{architecture}, not for {}", plan.platform)).into());
-    }
-    let digest = root.descriptor.digest().to_string();
-    Ok(BaseImage {
-        from: format!("{}@{digest}", reference.repository),
+/// What `FROM` says: exactly the image that was looked up.
+fn pinned(found: &RegistryImage) -> String {
+    format!("{}@{}", found.repository, found.digest)
+}
+
+/// What the registry has, for the buildkitd to pull.
+pub(super) fn from_registry(plan: &BasePlan, found: RegistryImage) -> BaseImage {
+    BaseImage {
+        from: pinned(&found),
         name: plan.name.clone(),
-        digest: Some(digest),
-        diff_ids: config.rootfs().diff_ids().clone(),
+        digest: found.digest.to_string(),
+        diff_ids: found.diff_ids,
         archive: None,
-    })
+    }
 }
 
 /// A bootstrapped base, under the name that an engine would have it by.
@@ -100,7 +65,7 @@ pub(super) fn from_archive(plan: &BasePlan, base: &BaseArchive) -> Result<BaseIm
     Ok(BaseImage {
         from: plan.engine_tag.clone(),
         name: plan.name.clone(),
-        digest: Some(base.digest.clone()),
+        digest: base.digest.clone(),
         diff_ids: vec![base.diff_id.clone()],
         archive: Some(Arc::new(archive)),
     })

@@ -1,26 +1,27 @@
-//! Where a target's base comes from: the engine has it, a registry serves it, or the archive makes it.
+//! Where a target's base comes from: a registry serves it, the engine has it, or it is made from the distro's archive.
 //!
-//! Planning only asks; [`provide`] acts. Either way the base ends up in the engine under a tag of its own per
-//! architecture, because a tag of the classic store holds one platform. For a buildkitd, which keeps no images, see
-//! [`super::offer`].
+//! Planning only asks: the registry for the digest, then the engine for an image of that digest; [`provide`] acts. Either
+//! way the base ends up in the engine under a tag of its own, see [`super::kept`]. For a buildkitd, which keeps no images,
+//! see [`super::offer`].
 
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::bootstrap::{self, BootstrapRequest};
-use super::cache::{self, BaseArchive};
+use super::cache::BaseArchive;
+use super::kept::{self, Source};
+use super::lookup::{Lookup, LookupFailure, RegistryImage};
 use super::{Attempt, BaseError, offer};
 use crate::buildkit::{Daemon, ImageArchive};
 use crate::cli::BootstrapMode;
 use crate::config::Distro;
-use crate::engine::{Engine, EngineError, EngineImage};
+use crate::engine::{Engine, EngineImage};
 use crate::platform::Platform;
 use crate::progress::Progress;
-use crate::registry::Registries;
+use crate::registry::ImageReference;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -42,9 +43,15 @@ pub struct BasePlan {
     pub name: String,
     /// The tag in the engine that the build starts from; what `FROM` says to a buildkitd.
     pub engine_tag: String,
-    /// Where the engine has it under now, if it does.
+    /// What `org.opencontainers.image.base.digest` will say; `None` if the base has to be made first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The image's ID in the engine, if it has the base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine_image: Option<String>,
+    /// Why the base does not come from the registry, where that was to be asked first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_from_registry: Option<String>,
 }
 
 /// A base that a build can start from.
@@ -54,15 +61,15 @@ pub struct BaseImage {
     pub from: String,
     pub name: String,
     /// Digest of the manifest or index in the registry; of the archive's manifest for a bootstrapped one.
-    pub digest: Option<String>,
+    pub digest: String,
     /// Its layers: they keep their bytes in the image.
     pub diff_ids: Vec<String>,
     /// What a buildkitd reads it out of, where it cannot pull it.
     pub archive: Option<Arc<ImageArchive>>,
 }
 
-/// What is asked for, for one distro.
-#[derive(Clone, Copy, Debug)]
+/// The base of one distro, as flags and build.toml have it.
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     pub distro_name: &'a str,
     pub distro: &'a Distro,
@@ -71,121 +78,241 @@ pub struct Request<'a> {
     pub mode: BootstrapMode,
     /// See [`super::cache_directory`].
     pub cache: &'a Path,
+    pub lookup: &'a Lookup,
 }
 
 impl Request<'_> {
-    /// The tag that a pulled base gets in the engine. The distro's own and one given with `--base` must not meet in it.
-    fn pulled_tag(&self, platform: Platform) -> String {
-        let which = self.base.map_or_else(String::new, |base| {
-            format!("-{}", &hex::encode(Sha256::digest(base))[..12])
-        });
-        format!(
-            "obgp-build/base:{}-{}-registry{which}",
-            self.distro_name,
-            platform.architecture().name()
-        )
-    }
-
     /// The reference in a registry that the base has, or would have.
     pub(super) fn reference(&self) -> &str {
         self.base.unwrap_or(&self.distro.base)
     }
-}
 
-/// Decides where the base comes from. Asks the engine only: whether a registry answers is found out by [`provide`].
-pub async fn plan(daemon: &Daemon, request: &Request<'_>, platform: Platform) -> Result<BasePlan, EngineError> {
-    match daemon {
-        Daemon::Engine(engine) => plan_in(engine, request, platform).await,
-        Daemon::Buildkitd(_) => Ok(offer::plan(request, platform)),
+    /// Whether no registry is asked. `--base` names an image, so it comes from where images come from.
+    pub(super) fn bootstraps_only(&self) -> bool {
+        self.base.is_none() && self.mode == BootstrapMode::Always
     }
-}
 
-async fn plan_in(engine: &Engine, request: &Request<'_>, platform: Platform) -> Result<BasePlan, EngineError> {
-    let planned = |origin, name: &str, engine_tag: &str, found: Option<&EngineImage>| BasePlan {
-        platform,
-        origin,
-        name: name.to_string(),
-        engine_tag: engine_tag.to_string(),
-        engine_image: found.map(|image| image.id.clone()),
-    };
-    let bootstrapped = bootstrap::engine_tag(request.distro_name, platform);
-    let pulled = request.pulled_tag(platform);
-    let has = async |name: &str| engine.inspect_image_for(name, platform).await;
-    if let Some(base) = request.base {
-        return Ok(match has(base).await? {
-            Some(image) => planned(Origin::Engine, base, base, Some(&image)),
-            None => planned(Origin::Registry, base, &pulled, None),
-        });
+    /// Whether the archive may replace a registry that cannot be reached.
+    pub(super) fn may_bootstrap(&self) -> bool {
+        self.base.is_none() && self.mode != BootstrapMode::Never
     }
-    let archive_name = bootstrap::name(request.distro);
-    if request.mode != BootstrapMode::Always {
-        for name in [pulled.as_str(), request.distro.base.as_str()] {
-            if let Some(image) = has(name).await? {
-                return Ok(planned(Origin::Engine, request.reference(), name, Some(&image)));
-            }
+
+    pub(super) fn failed_lookup(&self, failure: &LookupFailure) -> Attempt {
+        self.attempt(failure.reason.clone())
+    }
+
+    fn attempt(&self, reason: String) -> Attempt {
+        Attempt {
+            source: format!("the registry, for {}", self.reference()),
+            reason,
         }
     }
-    // One that the cache does not know has no digest to be named by: it is taken from the cache again, or made anew.
-    if request.mode != BootstrapMode::Never
-        && let Some(image) = has(&bootstrapped).await?
-        && cache::find(request.cache, request.distro_name, platform, &image.diff_ids).is_some()
-    {
-        return Ok(planned(Origin::Engine, &archive_name, &bootstrapped, Some(&image)));
+
+    pub(super) fn no_base(&self, platform: Platform, tried: Vec<Attempt>) -> BaseError {
+        BaseError::NoBase {
+            distro: self.distro_name.to_string(),
+            platform,
+            tried,
+        }
     }
-    Ok(match request.mode {
-        BootstrapMode::Always => planned(Origin::Bootstrap, &archive_name, &bootstrapped, None),
-        BootstrapMode::Auto | BootstrapMode::Never => planned(Origin::Registry, request.reference(), &pulled, None),
+
+    /// A base that is to be bootstrapped.
+    pub(super) fn bootstrapped(&self, platform: Platform) -> BasePlan {
+        BasePlan {
+            platform,
+            origin: Origin::Bootstrap,
+            name: bootstrap::name(self.distro),
+            engine_tag: bootstrap::engine_tag(self.distro_name, platform),
+            digest: None,
+            engine_image: None,
+            not_from_registry: None,
+        }
+    }
+}
+
+/// Decides where the base comes from. A reference that its registry does not have is an error, unless the engine has an
+/// image of that name.
+pub async fn plan(daemon: &Daemon, request: &Request<'_>, platform: Platform) -> Result<BasePlan, BaseError> {
+    match daemon {
+        Daemon::Engine(engine) => plan_in(engine, request, platform).await,
+        Daemon::Buildkitd(_) => offer::plan(request, platform).await,
+    }
+}
+
+async fn plan_in(engine: &Engine, request: &Request<'_>, platform: Platform) -> Result<BasePlan, BaseError> {
+    if request.bootstraps_only() {
+        return Ok(request.bootstrapped(platform));
+    }
+    let failure = match from_registry(engine, request, platform).await? {
+        Ok(planned) => return Ok(planned),
+        Err(failure) => failure,
+    };
+    let mut tried = vec![request.failed_lookup(&failure)];
+    let planned = match in_engine(engine, request, platform, &failure).await? {
+        Ok(planned) => Some(planned),
+        Err(attempt) => {
+            tried.extend(attempt);
+            None
+        }
+    };
+    let planned = match planned {
+        Some(planned) => planned,
+        None if failure.answered || !request.may_bootstrap() => return Err(request.no_base(platform, tried)),
+        None => archived(engine, request, platform).await?,
+    };
+    Ok(BasePlan {
+        not_from_registry: Some(failure.reason),
+        ..planned
+    })
+}
+
+/// What the registry has under the reference, pulled already or not.
+async fn from_registry(
+    engine: &Engine,
+    request: &Request<'_>,
+    platform: Platform,
+) -> Result<Result<BasePlan, LookupFailure>, BaseError> {
+    let reference = request.reference();
+    let digest = match request.lookup.digest(reference).await {
+        Ok(digest) => digest,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let planned = |image: Option<EngineImage>, engine_tag| BasePlan {
+        platform,
+        origin: match image {
+            Some(_) => Origin::Engine,
+            None => Origin::Registry,
+        },
+        name: reference.to_string(),
+        engine_tag,
+        digest: Some(digest.to_string()),
+        engine_image: image.map(|image| image.id),
+        not_from_registry: None,
+    };
+    let tag = kept::tag(Source::Reference(reference), platform, digest.as_ref())?;
+    if let Some(image) = engine.inspect_image_for(&tag, platform).await? {
+        return Ok(Ok(planned(Some(image), tag)));
+    }
+    let found = match request.lookup.image(reference, platform).await {
+        Ok(found) => found,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let own = engine.inspect_image_for(reference, platform).await?;
+    Ok(Ok(planned(own.filter(|image| is_same(image, &found)), tag)))
+}
+
+/// Whether the engine's image is the registry's. Its ID is a digest of either kind of store.
+fn is_same(image: &EngineImage, found: &RegistryImage) -> bool {
+    let digests = [&found.digest, &found.manifest, &found.config];
+    digests.iter().any(|digest| digest.as_ref() == image.id)
+}
+
+/// An image that the engine has of the reference, whether or not the registry has it still; otherwise what was found
+/// instead. A base that was pulled earlier replaces a registry that cannot be reached, but not one that has no such image.
+async fn in_engine(
+    engine: &Engine,
+    request: &Request<'_>,
+    platform: Platform,
+    failure: &LookupFailure,
+) -> Result<Result<BasePlan, Option<Attempt>>, BaseError> {
+    let reference = request.reference();
+    let planned = |tag: String, digest: String, image: EngineImage| BasePlan {
+        platform,
+        origin: Origin::Engine,
+        name: reference.to_string(),
+        engine_tag: tag,
+        digest: Some(digest),
+        engine_image: Some(image.id),
+        not_from_registry: None,
+    };
+    let own = engine.inspect_image_for(reference, platform).await?;
+    if let Some(image) = &own
+        && let Some(digest) = repository_digest(image, reference)
+    {
+        let tag = kept::tag(Source::Reference(reference), platform, &digest)?;
+        return Ok(Ok(planned(tag, digest, image.clone())));
+    }
+    if !failure.answered
+        && let Some(kept) = kept::newest(engine, Source::Reference(reference), platform).await?
+    {
+        return Ok(Ok(planned(kept.tag, kept.digest, kept.image)));
+    }
+    Ok(Err(own.map(|_| Attempt {
+        source: format!("the engine, for {reference}"),
+        reason: "it has this image without a digest, because the image was not pulled from a registry; \
+                 push it to a registry that can be reached, and name it there"
+            .into(),
+    })))
+}
+
+/// The digest that the reference's repository has the image under.
+fn repository_digest(image: &EngineImage, reference: &str) -> Option<String> {
+    let wanted = ImageReference::familiar(reference).ok()?;
+    if let Some(digest) = wanted.digest {
+        return Some(digest.to_string());
+    }
+    let digests = image.repo_digests.iter();
+    let mut digests = digests.filter_map(|text| ImageReference::familiar(text).ok());
+    let of_repository = digests.find(|known| known.repository == wanted.repository)?;
+    of_repository.digest.map(|digest| digest.to_string())
+}
+
+/// A base from the distro's archive that the engine has, or one that is to be made.
+async fn archived(engine: &Engine, request: &Request<'_>, platform: Platform) -> Result<BasePlan, BaseError> {
+    let planned = request.bootstrapped(platform);
+    let kept = kept::newest(engine, Source::Archive(request.distro), platform).await?;
+    Ok(match kept {
+        None => planned,
+        Some(kept) => BasePlan {
+            origin: Origin::Engine,
+            engine_tag: kept.tag,
+            digest: Some(kept.digest),
+            engine_image: Some(kept.image.id),
+            ..planned
+        },
     })
 }
 
 /// Puts a planned base into the engine, or in reach of the buildkitd, and says what it is. With `--bootstrap auto` a
-/// registry that does not answer leads to the archive; when that fails too, the error tells of both.
+/// failed pull leads to the archive; when that fails too, the error tells of both.
 pub async fn provide(
     daemon: &Daemon,
     request: &Request<'_>,
     plan: &BasePlan,
-    registries: &Registries,
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<BaseImage, BaseError> {
-    let no_base = |tried| BaseError::NoBase {
-        distro: request.distro_name.to_string(),
-        platform: plan.platform,
-        tried,
-    };
+    let platform = plan.platform;
     let archive = || {
-        format!(
-            "the archive {}",
-            super::mirror(request.distro, plan.platform.architecture())
-        )
+        let mirror = super::mirror(request.distro, platform.architecture());
+        format!("the archive {mirror}")
     };
     match (plan.origin, daemon.engine()) {
-        (Origin::Engine, Some(engine)) => found(engine, request, plan).await,
+        (Origin::Engine, Some(engine)) => keep(engine, request, plan).await,
         (Origin::Engine, None) | (Origin::Bootstrap, _) => match make(daemon, request, plan, progress, cancel).await {
-            Err(error @ BaseError::Unreachable { .. }) => Err(no_base(vec![Attempt::new(archive(), &error)])),
+            Err(error @ BaseError::Unreachable { .. }) => {
+                let registry = plan.not_from_registry.clone().map(|reason| request.attempt(reason));
+                let tried = registry.into_iter().chain([Attempt::new(archive(), &error)]);
+                Err(request.no_base(platform, tried.collect()))
+            }
             done => done,
         },
         (Origin::Registry, _) => {
-            let error = match pull(daemon, request, plan, registries, progress, cancel).await {
+            let error = match pull(daemon, request, plan, progress, cancel).await {
                 Err(error) if !matches!(error, BaseError::Cancelled) => error,
                 done => return done,
             };
-            let registry = Attempt::new(format!("the registry, for {}", request.reference()), &error);
-            if request.base.is_some() || request.mode == BootstrapMode::Never {
-                return Err(no_base(vec![registry]));
+            let registry = request.attempt(error.to_string());
+            if !request.may_bootstrap() {
+                return Err(request.no_base(platform, vec![registry]));
             }
             progress.note(&format!(
                 "{} cannot be pulled; making the base from the archive",
                 request.reference()
             ));
-            let plan = BasePlan {
-                name: bootstrap::name(request.distro),
-                engine_tag: bootstrap::engine_tag(request.distro_name, plan.platform),
-                ..plan.clone()
-            };
-            match make(daemon, request, &plan, progress, cancel).await {
+            match make(daemon, request, &request.bootstrapped(platform), progress, cancel).await {
                 Err(error) if !matches!(error, BaseError::Cancelled) => {
-                    Err(no_base(vec![registry, Attempt::new(archive(), &error)]))
+                    Err(request.no_base(platform, vec![registry, Attempt::new(archive(), &error)]))
                 }
                 done => done,
             }
@@ -197,20 +324,27 @@ async fn pull(
     daemon: &Daemon,
     request: &Request<'_>,
     plan: &BasePlan,
-    registries: &Registries,
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<BaseImage, BaseError> {
     let pulling = async {
+        let found = request.lookup.image(request.reference(), plan.platform).await;
+        let found = found.map_err(|failure| BaseError::Lookup(failure.reason))?;
         let Some(engine) = daemon.engine() else {
-            progress.step(&format!("asking the registry for {}", request.reference()));
-            return offer::from_registry(request, plan, registries).await;
+            return Ok(offer::from_registry(plan, found));
         };
-        progress.step(&format!("pulling {}", request.reference()));
-        engine
-            .pull(request.reference(), plan.platform, &plan.engine_tag, progress)
+        // By the platform's own manifest: the digest of an index stands for one platform at a time in a classic store.
+        let reference = format!("{}@{}", found.repository, found.manifest);
+        let image = engine
+            .pull(&reference, plan.platform, &plan.engine_tag, progress)
             .await?;
-        found(engine, request, plan).await
+        Ok(BaseImage {
+            from: plan.engine_tag.clone(),
+            name: plan.name.clone(),
+            digest: found.digest.to_string(),
+            diff_ids: image.diff_ids,
+            archive: None,
+        })
     };
     tokio::select! {
         pulled = pulling => pulled,
@@ -235,15 +369,24 @@ async fn make(
     let archive = bootstrap::bootstrap(&what, progress, cancel).await?;
     match daemon {
         Daemon::Engine(engine) => {
-            load(engine, &archive, progress).await?;
-            found(engine, request, plan).await
+            let planned = BasePlan {
+                engine_tag: load(engine, request.distro, &archive, progress).await?,
+                digest: Some(archive.digest.clone()),
+                ..plan.clone()
+            };
+            keep(engine, request, &planned).await
         }
         Daemon::Buildkitd(_) => offer::from_archive(plan, &archive),
     }
 }
 
-/// Loads a bootstrapped base into the engine, under its own tag.
-pub async fn load(engine: &Engine, archive: &BaseArchive, progress: &dyn Progress) -> Result<(), BaseError> {
+/// Loads a bootstrapped base into the engine. Returns the tag that it is kept under.
+pub async fn load(
+    engine: &Engine,
+    distro: &Distro,
+    archive: &BaseArchive,
+    progress: &dyn Progress,
+) -> Result<String, BaseError> {
     progress.step("loading the base into the engine");
     let file = tokio::fs::File::open(&archive.path)
         .await
@@ -251,35 +394,27 @@ pub async fn load(engine: &Engine, archive: &BaseArchive, progress: &dyn Progres
     engine
         .load(tokio_util::io::ReaderStream::with_capacity(file, 1 << 20))
         .await?;
-    Ok(())
+    let tag = kept::tag(Source::Archive(distro), archive.platform, &archive.digest)?;
+    engine.tag(&archive.image_name, &tag).await?;
+    Ok(tag)
 }
 
-/// What the engine has under the planned tag.
-async fn found(engine: &Engine, request: &Request<'_>, plan: &BasePlan) -> Result<BaseImage, BaseError> {
-    let image = engine
-        .inspect_image_for(&plan.engine_tag, plan.platform)
-        .await?
-        .ok_or_else(|| BaseError::NoBase {
-            distro: request.distro_name.to_string(),
-            platform: plan.platform,
-            tried: vec![Attempt {
-                source: format!("the engine, for {}", plan.engine_tag),
-                reason: "it is gone".into(),
-            }],
-        })?;
-    let digest = image
-        .repo_digests
-        .iter()
-        .filter(|_| plan.engine_tag != bootstrap::engine_tag(request.distro_name, plan.platform))
-        .find_map(|digest| digest.split_once('@').map(|(_, digest)| digest.to_string()))
-        .or_else(|| {
-            cache::find(request.cache, request.distro_name, plan.platform, &image.diff_ids).map(|base| base.digest)
-        });
+/// An image that the engine has, under the tag that keeps it. The tag is set again each time: the newest one is the base
+/// that was used last.
+async fn keep(engine: &Engine, request: &Request<'_>, plan: &BasePlan) -> Result<BaseImage, BaseError> {
+    let gone = || {
+        let source = format!("the engine, for {}", plan.engine_tag);
+        let reason = "it is gone".into();
+        request.no_base(plan.platform, vec![Attempt { source, reason }])
+    };
+    let from = plan.engine_image.as_ref().unwrap_or(&plan.engine_tag);
+    engine.tag(from, &plan.engine_tag).await?;
+    let image = engine.inspect_image_for(&plan.engine_tag, plan.platform).await?;
     Ok(BaseImage {
         from: plan.engine_tag.clone(),
         name: plan.name.clone(),
-        digest,
-        diff_ids: image.diff_ids,
+        digest: plan.digest.clone().ok_or_else(gone)?,
+        diff_ids: image.ok_or_else(gone)?.diff_ids,
         archive: None,
     })
 }

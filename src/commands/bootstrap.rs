@@ -29,7 +29,9 @@ pub async fn run(context: &Context, args: &BootstrapArgs) -> Result<(), Failure>
         };
         let base = bootstrap::bootstrap(&request, progress.as_ref(), &context.cancel).await?;
         match &engine {
-            Ok(engine) => resolve::load(engine, &base, progress.as_ref()).await?,
+            Ok(engine) => {
+                resolve::load(engine, distro, &base, progress.as_ref()).await?;
+            }
             // Whoever bootstraps for another machine may have no engine here.
             Err(error) => progress.note(&format!("not loaded into an engine: {error}")),
         }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Context, Failure};
+use crate::base::lookup::Lookup;
 use crate::base::resolve::BasePlan;
 use crate::builders::Builders;
 use crate::cli::TargetArgs;
@@ -19,8 +20,14 @@ pub async fn run(context: &Context, args: &TargetArgs) -> Result<(), Failure> {
     let builders = context.unless_cancelled(connecting).await??;
     let progress = context.terminal.line("plan");
     let host = Host::from_env();
+    let lookup = Lookup::new(
+        context.registries(&settings.file),
+        settings.bootstrap,
+        settings.base.as_deref(),
+    );
     let around = Surroundings {
         host: &host,
+        lookup: &lookup,
         progress: progress.as_ref(),
         cancel: &context.cancel,
     };
@@ -146,9 +153,13 @@ fn runtimes(image: &ImagePlan) -> Vec<String> {
 
 fn base(base: &BasePlan) -> String {
     use crate::base::resolve::Origin;
-    match base.origin {
-        Origin::Engine => format!("{} (the engine has it as {})", base.name, base.engine_tag),
-        Origin::Registry => format!("{} (from its registry)", base.name),
-        Origin::Bootstrap => format!("{} (bootstrapped from the archive)", base.name),
+    let whence = match base.origin {
+        Origin::Engine => "the engine has it",
+        Origin::Registry => "from its registry",
+        Origin::Bootstrap => "bootstrapped from the archive",
+    };
+    match &base.digest {
+        Some(digest) => format!("{}@{digest} ({whence})", base.name),
+        None => format!("{} ({whence})", base.name),
     }
 }

@@ -1,15 +1,17 @@
 //! Images in the engine's store: inspect, load, pull, export, tag, remove.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 
 use bollard::auth::DockerCredentials;
 use bollard::models::ImageInspect;
 use bollard::query_parameters::{
-    CreateImageOptionsBuilder, ImportImageOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+    CreateImageOptionsBuilder, ImportImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
+    TagImageOptionsBuilder,
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
+use jiff::Timestamp;
 
 use super::credentials::{self, Credentials};
 use super::{ApiVersion, Engine, EngineError, ImageStore};
@@ -35,6 +37,8 @@ pub struct EngineImage {
     pub size: u64,
     /// RFC 3339.
     pub created: Option<String>,
+    /// When it was last given a tag in this engine.
+    pub tagged: Option<Timestamp>,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -55,6 +59,10 @@ impl From<ImageInspect> for EngineImage {
             diff_ids: found.root_fs.and_then(|fs| fs.layers).unwrap_or_default(),
             size: found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default(),
             created: found.created.map(|date| date.to_string()),
+            tagged: found
+                .metadata
+                .and_then(|metadata| metadata.last_tag_time)
+                .and_then(|date| date.parse().ok()),
             labels: found
                 .config
                 .and_then(|config| config.labels)
@@ -126,9 +134,18 @@ impl Engine {
         Ok(loaded)
     }
 
-    /// Pulls `reference` for `platform`, with the credentials docker has for its registry, and names it `name`. The
-    /// reference itself stands afterwards for what it stood for before: the classic store gives it to whichever platform
-    /// was pulled last, and the person may use it for another. One pull at a time for the same reason.
+    /// The tags in the store that match `pattern`, which may have `*` in it.
+    pub async fn tags_like(&self, pattern: &str) -> Result<Vec<String>, EngineError> {
+        let filters = HashMap::from([("reference", vec![pattern])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let found = self.docker().list_images(Some(options)).await;
+        let found = found.map_err(|e| self.api_error(format!("listing the images {pattern}"), e))?;
+        Ok(found.into_iter().flat_map(|image| image.repo_tags).collect())
+    }
+
+    /// Pulls `reference`, a tag or digest, for `platform`, with the credentials docker has for its registry, and names it
+    /// `name`. The reference itself stands afterwards for what it stood for before: the classic store gives it to whichever
+    /// platform was pulled last, and the person may use it for another. One pull at a time for the same reason.
     pub async fn pull(
         &self,
         reference: &str,
@@ -140,9 +157,11 @@ impl Engine {
         let before = self.inspect_image(reference).await?;
         self.pull_to_reference(reference, platform, progress).await?;
         // An image that is no index is pulled whatever its platform.
-        let pulled = self.inspect_image_for(reference, platform).await?;
-        if let Some(image) = &pulled {
-            self.tag(&image.id, name).await?;
+        let mut pulled = self.inspect_image_for(reference, platform).await?;
+        match &pulled {
+            Some(image) => self.tag(&image.id, name).await?,
+            // Another run pulled the same, and has removed the reference by now.
+            None => pulled = self.inspect_image_for(name, platform).await?,
         }
         match before {
             Some(before) if Some(&before.id) == pulled.as_ref().map(|image| &image.id) => {}

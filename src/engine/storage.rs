@@ -190,6 +190,7 @@ mod tests {
             diff_ids: vec![LOWER.into(), UPPER.into()],
             size: 0,
             created: None,
+            tagged: None,
             labels: Default::default(),
         };
         (storage, image)

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 
-use crate::project::{Project, base_layer};
+use crate::support::project::{Project, base_layer};
 use crate::support::registry::{PASSWORD, Registry, USER};
 use crate::support::{Which, address_for_containers, proxy};
 use crate::{dies_and_is_inherited, each, report};
@@ -173,7 +173,7 @@ async fn a_buildkitd_pulls_a_base() {
 
     // One that nobody has.
     let none = run("build", "bare", &format!("{host}/test/none:1"));
-    let told = String::from_utf8_lossy(&none.stdout).into_owned();
+    let told = String::from_utf8_lossy(&none.stderr).into_owned();
     assert_eq!(none.status.code(), Some(1), "{told}");
     assert!(told.contains("tried the registry, for"), "{told}");
 

@@ -9,8 +9,8 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::buildkitd;
-use crate::project::Project;
 use crate::support::distribution::Distribution;
+use crate::support::project::Project;
 use crate::support::{self, Lab, Recorder, Which, address_for_containers};
 
 /// A solve with one step.

@@ -8,14 +8,13 @@ mod support;
 
 mod buildkitd;
 mod cache;
-mod project;
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Output, Stdio};
 
 use obgp_build::engine::Address;
-use project::{PLATFORM, Project};
 use serde_json::Value;
+use support::project::{self, PLATFORM, Project};
 use support::{Which, proxy};
 
 /// The result of a build that was done but for the contract.

@@ -26,7 +26,9 @@ fn base_plan(name: &str) -> BasePlan {
         origin: Origin::Registry,
         name: name.to_string(),
         engine_tag: "base:amd64".into(),
+        digest: None,
         engine_image: None,
+        not_from_registry: None,
     }
 }
 

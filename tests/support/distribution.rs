@@ -47,7 +47,11 @@ impl Distribution {
 
     /// Where containers of this machine's engines can reach it too.
     pub fn start_for_containers() -> Self {
-        Self::start_at("0.0.0.0", Login::Nobody, None)
+        Self::start_for_containers_with(Login::Nobody)
+    }
+
+    pub fn start_for_containers_with(login: Login) -> Self {
+        Self::start_at("0.0.0.0", login, None)
     }
 
     pub fn start_with(login: Login, tls: Option<Tls>) -> Self {

@@ -211,6 +211,7 @@ impl TestImage {
         let runtime = static_elf_header(self.platform.architecture().elf_machine());
         self.bytes("usr/local/bin/obgp-runtime", 0o755, &runtime);
         self.link("usr/bin/vtysh", "../local/bin/obgp-runtime");
+        self.link("usr/local/sbin/sysctl", "../bin/obgp-runtime");
         self.elf("usr/bin/sudo", 0o4755);
         self.elf("usr/sbin/sysctl", 0o755);
         self.elf("usr/sbin/xtables-nft-multi", 0o755);

@@ -6,6 +6,7 @@ pub mod debian;
 pub mod distribution;
 pub mod faults;
 pub mod image;
+pub mod project;
 pub mod proxy;
 pub mod published;
 pub mod quickstart;
@@ -42,6 +43,8 @@ pub enum Which {
     Machine,
     /// A current one with the containerd store, see `scripts/modern-engine`.
     Modern,
+    /// A current one with the classic store.
+    ModernClassic,
 }
 
 impl Which {
@@ -49,20 +52,22 @@ impl Which {
     pub fn endpoint(self) -> Option<Endpoint> {
         match self {
             Self::Machine => Some(Endpoint::choose(&Settings::from_env()).unwrap()),
-            Self::Modern => {
-                const HELP: &str =
-                    "OBGP_TEST_MODERN_HOST is not set; `scripts/modern-engine up` starts a modern engine and prints it";
-                match std::env::var("OBGP_TEST_MODERN_HOST") {
-                    Ok(host) => Some(Endpoint {
-                        address: Address::parse(&host, None).unwrap(),
-                        origin: Origin::DockerHost,
-                    }),
-                    Err(_) if std::env::var_os("CI").is_some() => panic!("{HELP}"),
-                    Err(_) => {
-                        eprintln!("SKIPPED: {HELP}");
-                        None
-                    }
-                }
+            Self::Modern => Self::started("OBGP_TEST_MODERN_HOST", "scripts/modern-engine up"),
+            Self::ModernClassic => Self::started("OBGP_TEST_MODERN_CLASSIC_HOST", "scripts/modern-engine up --classic"),
+        }
+    }
+
+    fn started(variable: &str, command: &str) -> Option<Endpoint> {
+        let help = format!("{variable} is not set; `{command}` starts a modern engine and prints it");
+        match std::env::var(variable) {
+            Ok(host) => Some(Endpoint {
+                address: Address::parse(&host, None).unwrap(),
+                origin: Origin::DockerHost,
+            }),
+            Err(_) if std::env::var_os("CI").is_some() => panic!("{help}"),
+            Err(_) => {
+                eprintln!("SKIPPED: {help}");
+                None
             }
         }
     }

@@ -96,6 +96,7 @@ pub const BREAKS: &[Break] = &[
         "a link to ../local/bin/obgp-runtime",
     ),
     breaks("files", |i| i.elf("usr/bin/vtysh", 0o755), "a symbolic link"),
+    breaks("files", |i| i.remove("usr/local/sbin/sysctl"), "/usr/local/sbin/sysctl"),
     breaks("files", |i| i.node(RUNTIME, |n| n.mode = 0o775), "mode 0755"),
     breaks(
         "files",

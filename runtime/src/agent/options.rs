@@ -48,6 +48,14 @@ pub struct Expected {
     pub remotes: Vec<Remote>,
 }
 
+/// The VRF whose routes the agent makes FRR leak into the default BGP instance, with `router bgp ASN vrf NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leak {
+    pub vrf: String,
+    /// FRR's words for the routes of the VRF that are redistributed into BGP.
+    pub redistribute: &'static [&'static str],
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     path: PathBuf,
@@ -123,6 +131,41 @@ impl Options {
     pub fn has_bridge_tables(&self) -> bool {
         self.get("DEFAULT", "exposing_method")
             .is_none_or(|method| method == "underlay")
+    }
+
+    /// The leak that the agent configures at its start and in each `frr_sync`: `None` for drivers and methods without one.
+    ///
+    /// As ovn_bgp_agent/drivers/openstack/utils/bgp.py (ensure_base_bgp_configuration) decides it.
+    pub fn vrf_leak(&self) -> Result<Option<Leak>, OptionsError> {
+        let method = self.get("DEFAULT", "exposing_method").unwrap_or("underlay");
+        let driver = self.get("DEFAULT", "driver").unwrap_or("ovn_bgp_driver");
+        if !["underlay", "dynamic", "ovn"].contains(&method) || driver == "ovn_evpn_driver" {
+            return Ok(None);
+        }
+        let name = "bgp_vrf";
+        let vrf = self.get("DEFAULT", name).unwrap_or("bgp-vrf");
+        if vrf.contains('$') || !super::node::is_interface_name(vrf) {
+            return Err(self.bad("DEFAULT", name, vrf, "the name of an interface is expected, without $"));
+        }
+        let subnets = self.get("DEFAULT", "advertisement_method_tenant_networks") == Some("subnet");
+        Ok(Some(Leak {
+            vrf: vrf.to_string(),
+            redistribute: match subnets {
+                true => &["connected", "kernel"],
+                false if driver == "ovn_stretched_l2_bgp_driver" => &["kernel"],
+                false => &["connected"],
+            },
+        }))
+    }
+
+    /// Seconds between two reconciliations of a kind: `reconcile_interval` or `frr_reconcile_interval`.
+    pub fn interval(&self, name: &'static str, default: u64) -> Result<u64, OptionsError> {
+        match self.get("DEFAULT", name) {
+            None => Ok(default),
+            Some(value) => value
+                .parse()
+                .map_err(|_| self.bad("DEFAULT", name, value, "a number of seconds is expected")),
+        }
     }
 
     /// The OVSDB connections that the agent makes with these options.
@@ -292,6 +335,35 @@ mod tests {
 
         let found = connections("[DEFAULT]\novsdb_connection = unix:$dir/db.sock\n").unwrap();
         assert_eq!((found.len(), found[0].remotes.len(), found[1].remotes.len()), (2, 0, 0));
+    }
+
+    #[test]
+    fn the_leak_is_the_one_that_the_agent_makes() {
+        let leak = |text: &str| options(&format!("[DEFAULT]\n{text}")).unwrap().vrf_leak();
+        let found = |text: &str| leak(text).unwrap().map(|leak| (leak.vrf, leak.redistribute.join(" ")));
+        let expected = |vrf: &str, redistribute: &str| Some((vrf.to_string(), redistribute.to_string()));
+        assert_eq!(found(""), expected("bgp-vrf", "connected"));
+        assert_eq!(
+            found("exposing_method = ovn\nbgp_vrf = red\n"),
+            expected("red", "connected")
+        );
+        let subnet = "driver = nb_ovn_bgp_driver\nadvertisement_method_tenant_networks = subnet\n";
+        assert_eq!(found(subnet), expected("bgp-vrf", "connected kernel"));
+        assert_eq!(
+            found("driver = ovn_stretched_l2_bgp_driver\n"),
+            expected("bgp-vrf", "kernel")
+        );
+        for without in [
+            "exposing_method = vrf\n",
+            "exposing_method = l2vni\n",
+            "driver = ovn_evpn_driver\n",
+        ] {
+            assert_eq!(found(without), None, "{without}");
+        }
+        for name in ["a b", "a\n  router bgp 1", "$name", "longer-than-allowed"] {
+            let error = leak(&format!("bgp_vrf = {name}\n")).unwrap_err().to_string();
+            assert!(error.contains("the name of an interface is expected"), "{error}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Which process the agent is: `agent.pid` in the shared directory, and what /proc says about it.
 //!
-//! A PID alone may be another process by now; with the time it was started at it cannot. The exec that makes this program
-//! the agent changes neither.
+//! A PID alone may be another process by now; with the time it was started at it cannot. `obgp-runtime agent` records
+//! itself while it waits, then the agent that it started.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,12 @@ pub struct Record {
 /// What the recorded process is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// `obgp-runtime agent`, before it became the agent.
+    /// `obgp-runtime agent`, before it started the agent.
     Waiting,
     /// The agent.
     Agent,
+    /// The agent, stopped by a signal or a debugger.
+    Stopped,
     /// Why it is neither.
     Gone(String),
 }
@@ -33,8 +35,7 @@ impl Record {
         directory.join("agent.pid")
     }
 
-    pub fn of_this_process() -> Result<Self, AgentError> {
-        let pid = std::process::id();
+    pub fn of(pid: u32) -> Result<Self, AgentError> {
         match started(pid) {
             Ok((_, started)) => Ok(Self { pid, started }),
             Err(source) => Err(AgentError::Io {
@@ -79,7 +80,8 @@ impl Record {
                 State::Gone(format!("process {pid} is gone; another one has its PID"))
             }
             Ok(('Z' | 'X', _)) => State::Gone(format!("process {pid} has ended and is not reaped")),
-            Ok(_) => match std::fs::read(format!("/proc/{pid}/cmdline")) {
+            Ok((letter, _)) => match std::fs::read(format!("/proc/{pid}/cmdline")) {
+                Ok(cmdline) if matches!(letter, 'T' | 't') && what_runs(&cmdline).is_some() => State::Stopped,
                 Ok(cmdline) => what_runs(&cmdline).unwrap_or_else(|| {
                     let text = String::from_utf8_lossy(&cmdline).replace('\0', " ");
                     State::Gone(format!("process {pid} is not the agent but {:?}", text.trim_end()))
@@ -182,7 +184,7 @@ mod tests {
     fn a_pid_that_somebody_else_has_is_not_the_agent() {
         let directory = tempfile::tempdir().unwrap();
         assert!(Record::read(directory.path()).unwrap_err().contains("was not started"));
-        let record = Record::of_this_process().unwrap();
+        let record = Record::of(std::process::id()).unwrap();
         record.write(directory.path()).unwrap();
         assert_eq!(Record::read(directory.path()), Ok(record));
         // This test is a process, but not the agent.

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::builder::FalseyValueParser;
 use serde::Serialize;
 
+use crate::agent::options::{Leak, Options as AgentOptions, OptionsError};
 use crate::asn::Asn;
 use crate::cli::Failure;
 use crate::files::{self, FileError, Owner, Until};
@@ -87,6 +88,14 @@ pub struct Options {
     /// Announce every prefix. Otherwise only single addresses (/32, /128) are
     #[arg(long, env = "FRR_NO_OUTBOUND_FILTER", value_parser = FalseyValueParser::new())]
     pub no_outbound_filter: bool,
+    /// The agent's configuration, which names the VRF that frr.conf leaks routes from. Without the file the agent's defaults apply
+    #[arg(
+        long,
+        env = "AGENT_CONFIG",
+        value_name = "FILE",
+        default_value = "/etc/ovn-bgp-agent/ovn-bgp-agent.conf"
+    )]
+    pub agent_config: PathBuf,
     /// File with the password of the sessions with the leaf switches (TCP MD5)
     #[arg(
         long,
@@ -125,6 +134,8 @@ pub enum ConfigError {
     Extra { path: PathBuf, line: usize },
     #[error(transparent)]
     File(#[from] FileError),
+    #[error("reading the agent's configuration: {0}")]
+    Agent(#[from] OptionsError),
     #[error("the template of {file}: {source}")]
     Template { file: &'static str, source: askama::Error },
 }
@@ -194,6 +205,7 @@ struct Extras {
     ipv6: bool,
     bfd: bool,
     outbound_filter: bool,
+    leak: Option<Leak>,
     password: Option<String>,
     extra: Option<String>,
 }
@@ -207,6 +219,7 @@ impl Extras {
             ipv6: options.ipv6,
             bfd: options.bfd,
             outbound_filter: !options.no_outbound_filter,
+            leak: leak(&options.agent_config)?,
             password: options.password_file.as_ref().map(|path| password(path)).transpose()?,
             extra: options.extra_config.as_ref().map(|path| extra(path)).transpose()?,
         })
@@ -240,6 +253,19 @@ fn check(sessions: &Sessions, reflector: Option<RouteReflector>) -> Result<(), C
         }
     }
     reflector.map_or(Ok(()), |reflector| own("route reflector's", reflector.asn))
+}
+
+/// The container that writes frr.conf may not have the agent's configuration.
+fn leak(path: &Path) -> Result<Option<Leak>, ConfigError> {
+    let options = match path.try_exists() {
+        Ok(false) => {
+            let path = path.display();
+            eprintln!("obgp-runtime: note: there is no {path}: frr.conf leaks the agent's default VRF, bgp-vrf");
+            AgentOptions::default()
+        }
+        _ => AgentOptions::load(path)?,
+    };
+    Ok(options.vrf_leak()?)
 }
 
 fn password(path: &Path) -> Result<String, ConfigError> {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use askama::Template;
 
-use super::{ConfigError, Extras, Leaf, RouteReflector, Sessions};
+use super::{ConfigError, Extras, Leaf, Leak, RouteReflector, Sessions};
 use crate::asn::Asn;
 
 const VTYSH_CONF: &str = include_str!("../../templates/vtysh.conf");
@@ -26,6 +26,7 @@ struct FrrConf<'a> {
     evpn: Option<Evpn>,
     bfd: bool,
     outbound_filter: bool,
+    leak: Option<&'a Leak>,
     password: Option<&'a str>,
     extra: Option<&'a str>,
 }
@@ -55,7 +56,7 @@ pub(super) fn render(sessions: &Sessions, extras: &Extras) -> Result<[(&'static 
         router_id: sessions.router_id,
         leaves,
         leaf_asns_differ: leaves.windows(2).any(|pair| pair[0].asn != pair[1].asn),
-        families: families(leaves, extras.ipv6),
+        families: families(leaves, extras.ipv6, extras.leak.is_some()),
         evpn: extras.reflector.map(|RouteReflector { address, asn }| Evpn {
             address,
             asn,
@@ -64,6 +65,7 @@ pub(super) fn render(sessions: &Sessions, extras: &Extras) -> Result<[(&'static 
         }),
         bfd: extras.bfd,
         outbound_filter: extras.outbound_filter,
+        leak: extras.leak.as_ref(),
         password: extras.password.as_deref(),
         extra: extras.extra.as_deref(),
     };
@@ -74,8 +76,8 @@ pub(super) fn render(sessions: &Sessions, extras: &Extras) -> Result<[(&'static 
     ])
 }
 
-/// IPv4 over IPv4, IPv6 over IPv6, and with `ipv6` over both.
-fn families(leaves: &[Leaf], ipv6: bool) -> Vec<Family> {
+/// IPv4 over IPv4, IPv6 over IPv6, and with `ipv6` over both. The agent leaks in both families, whether a leaf has them or not.
+fn families(leaves: &[Leaf], ipv6: bool, leak: bool) -> Vec<Family> {
     let addresses = leaves.iter().map(|leaf| leaf.address);
     let v4 = Family {
         name: "ipv4",
@@ -92,7 +94,7 @@ fn families(leaves: &[Leaf], ipv6: bool) -> Vec<Family> {
         leaves: addresses.filter(|address| ipv6 || address.is_ipv6()).collect(),
     };
     let mut families = vec![v4, v6];
-    families.retain(|family| !family.leaves.is_empty());
+    families.retain(|family| leak || !family.leaves.is_empty());
     families
 }
 

@@ -153,6 +153,11 @@ pub struct Node {
 impl Node {
     /// Starts what `config_dir`/daemons says and waits until bgpd answers.
     pub fn start(root: &FrrRoot, space: &Namespace, config_dir: &Path) -> Self {
+        Self::start_with_vrf(root, space, config_dir, None)
+    }
+
+    /// With a namespace that FRR takes for the VRF `bgp-vrf` (zebra -n): not every kernel has VRFs of its own.
+    pub fn start_with_vrf(root: &FrrRoot, space: &Namespace, config_dir: &Path, vrf: Option<&Namespace>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let sockets = directory.path().join("run");
         fs::create_dir(&sockets).unwrap();
@@ -165,16 +170,23 @@ impl Node {
                 test ! -d "$1/$scratch" || mount -t tmpfs -o mode=1777 tmpfs "$1/$scratch"
             done
             mount -t proc proc "$1/proc"
+            if test -n "$4"; then
+                mkdir -p "$1/run/netns"
+                mount -t tmpfs tmpfs "$1/run/netns"
+                touch "$1/run/netns/bgp-vrf"
+                mount --bind "/run/netns/$4" "$1/run/netns/bgp-vrf"
+            fi
             exec chroot "$1" bash -c '
                 log_success_msg() { :; }; log_warning_msg() { echo "$@"; }; log_failure_msg() { echo "$@"; }
                 chown frr:frr /run/frr
                 . /usr/lib/frr/frrcommon.sh
-                exec /usr/lib/frr/watchfrr $(daemon_list)'
+                exec /usr/lib/frr/watchfrr $watchfrr_options $(daemon_list)'
         "#;
         let child = space
             .command("unshare")
             .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", SCRIPT, "sh"])
             .args([root.path(), config_dir, &sockets])
+            .arg(vrf.map_or("", Namespace::name))
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()

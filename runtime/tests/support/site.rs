@@ -45,6 +45,7 @@ impl Site {
         for name in ["frr", "shared", "mapping"] {
             std::fs::create_dir(site.path(name)).unwrap();
         }
+        write(&site.path("agent.conf"), "[DEFAULT]\ndriver = nb_ovn_bgp_driver\n");
         site.map(r#"{"10.0.192.0/24": "65001"}"#);
         Some(site)
     }
@@ -78,6 +79,7 @@ impl Site {
         command.arg("--output-dir").arg(self.path("frr"));
         command.arg("--shared-dir").arg(self.path("shared"));
         command.arg("--asn-mapping").arg(self.path("mapping"));
+        command.arg("--agent-config").arg(self.path("agent.conf"));
         command.args(arguments).env("NODE_NAME", "worker1");
         let start = Instant::now();
         let output = command.output().unwrap();

@@ -114,6 +114,7 @@ impl Build {
             base: wanted.base.as_deref(),
             mode: self.settings.bootstrap,
             cache: &self.cache,
+            lookup: &self.lookup,
         };
         let plan = match plan {
             Some(plan) => plan,
@@ -125,7 +126,6 @@ impl Build {
             &builder.daemon,
             &request,
             &plan,
-            &self.context.registries(&self.settings.file),
             progress.as_ref(),
             &self.context.cancel,
         )

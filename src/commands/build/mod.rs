@@ -22,6 +22,7 @@ use super::image::{contract_path, layout_dir};
 use super::publishing::{PendingKey, tell_zuul};
 use super::{Context, Failure};
 use crate::base;
+use crate::base::lookup::Lookup;
 use crate::builders::Builders;
 use crate::cli::{BuildArgs, BuildOptions, CompressionArg};
 use crate::config::Settings;
@@ -65,10 +66,16 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
         )));
     }
     let host = Host::from_env();
+    let lookup = Lookup::new(
+        context.registries(&settings.file),
+        settings.bootstrap,
+        settings.base.as_deref(),
+    );
     let plan = {
         let progress = context.terminal.line("plan");
         let around = Surroundings {
             host: &host,
+            lookup: &lookup,
             progress: progress.as_ref(),
             cancel: &context.cancel,
         };
@@ -82,6 +89,7 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
     let build = Arc::new(Build {
         host,
         cache: base::cache_directory(),
+        lookup,
         state: State::new(&options.output),
         jobs: Semaphore::new(jobs),
         ingests: Semaphore::new(INGESTS),
@@ -132,6 +140,8 @@ struct Build {
     host: Host,
     /// Where bootstrapped bases are kept.
     cache: PathBuf,
+    /// Knows what the plan found in registries.
+    lookup: Lookup,
     layout: Layout,
     state: State,
     /// Solves, and bases being made, at a time, whatever the builders' slots would allow.

@@ -149,7 +149,7 @@ impl Build {
             engine_image: engine_image.map(|_| target.engine_tag.clone()),
             base: BaseReport {
                 name: bases.image.name,
-                digest: bases.image.digest,
+                digest: Some(bases.image.digest),
             },
             steps: solved.steps,
             cached_steps: solved.cached_steps,
@@ -163,7 +163,7 @@ impl Build {
         if self.key.is_some() {
             let build_base = BaseReport {
                 name: bases.build.name,
-                digest: bases.build.digest,
+                digest: Some(bases.build.digest),
             };
             attestations.push(self.provenance(job, &manifest, &built, &build_base, times)?);
         }
@@ -214,9 +214,7 @@ impl Build {
         let base = &bases.image;
         let mut labels = image.labels.clone();
         labels.insert("org.opencontainers.image.base.name".into(), base.name.clone());
-        if let Some(digest) = &base.digest {
-            labels.insert("org.opencontainers.image.base.digest".into(), digest.clone());
-        }
+        labels.insert("org.opencontainers.image.base.digest".into(), base.digest.clone());
         let mut build_args = image.build_args(
             &self.settings,
             &plan::Bases {

@@ -29,6 +29,7 @@ const LEAF: &[(&str, u32)] = &[("10.0.192.1", 65001)];
 fn filtered() -> Extras {
     Extras {
         outbound_filter: true,
+        leak: None,
         ..Extras::default()
     }
 }
@@ -43,6 +44,10 @@ router bgp 4200049263
  bgp router-id 10.0.192.111
  bgp log-neighbor-changes
  bgp graceful-restart
+ ! The kernel has the routes of the virtual machines: they work while bgpd restarts, so the leaf keeps its own.
+ bgp graceful-restart preserve-fw-state
+ ! Updates are sent at once: after a restart a delay is a gap.
+ coalesce-time 0
  no bgp ebgp-requires-policy
  no bgp default ipv4-unicast
  neighbor 10.0.192.1 remote-as 65001
@@ -75,6 +80,10 @@ fn everything_at_once() {
         ipv6: true,
         bfd: true,
         outbound_filter: true,
+        leak: Some(Leak {
+            vrf: "bgp-vrf".into(),
+            redistribute: &["connected", "kernel"],
+        }),
         password: Some("s3cret{{x}}".into()),
         extra: Some("log syslog informational".into()),
     };
@@ -89,6 +98,10 @@ router bgp 4200049263
  bgp router-id 10.0.192.111
  bgp log-neighbor-changes
  bgp graceful-restart
+ ! The kernel has the routes of the virtual machines: they work while bgpd restarts, so the leaf keeps its own.
+ bgp graceful-restart preserve-fw-state
+ ! Updates are sent at once: after a restart a delay is a gap.
+ coalesce-time 0
  no bgp ebgp-requires-policy
  no bgp default ipv4-unicast
  bgp bestpath as-path multipath-relax
@@ -115,6 +128,7 @@ router bgp 4200049263
   neighbor 10.0.192.1 activate
   neighbor 10.0.192.1 soft-reconfiguration inbound
   neighbor 10.0.192.1 prefix-list HOSTS-V4 out
+  import vrf bgp-vrf
  exit-address-family
  !
  address-family ipv6 unicast
@@ -125,11 +139,27 @@ router bgp 4200049263
   neighbor fd00::1 soft-reconfiguration inbound
   neighbor fd00::1 prefix-list HOSTS-V6 out
   maximum-paths 2
+  import vrf bgp-vrf
  exit-address-family
  !
  address-family l2vpn evpn
   neighbor 10.255.0.1 activate
   advertise-all-vni
+ exit-address-family
+exit
+!
+! As the agent configures it: after a restart of bgpd the leak is there before the agent's next frr_sync.
+router bgp 4200049263 vrf bgp-vrf
+ bgp router-id 10.0.192.111
+ !
+ address-family ipv4 unicast
+  redistribute connected
+  redistribute kernel
+ exit-address-family
+ !
+ address-family ipv6 unicast
+  redistribute connected
+  redistribute kernel
  exit-address-family
 exit
 !
@@ -143,6 +173,28 @@ end
 ";
     let leaves = [("10.0.192.1", 65001), ("fd00::1", 65002)];
     assert_eq!(frr_conf(&leaves, &extras), expected);
+}
+
+/// The agent leaks in both families, whatever the leaf speaks.
+#[test]
+fn a_leak_is_in_both_families() {
+    let leak = Leak {
+        vrf: "red".into(),
+        redistribute: &["connected"],
+    };
+    let text = frr_conf(
+        LEAF,
+        &Extras {
+            leak: Some(leak),
+            ..filtered()
+        },
+    );
+    assert!(
+        text.contains(" address-family ipv6 unicast\n  import vrf red\n exit-address-family\nexit\n"),
+        "{text}"
+    );
+    assert_eq!(text.matches("  import vrf red\n").count(), 2);
+    assert!(!text.contains("HOSTS-V6"), "{text}");
 }
 
 #[test]

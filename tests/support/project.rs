@@ -11,8 +11,8 @@ use obgp_build::engine::{Endpoint, Engine};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::support::tls::Certificates;
-use crate::support::{busybox, busybox_layer_with, host_platform, proxy};
+use super::tls::Certificates;
+use super::{busybox, busybox_layer_with, host_platform, proxy};
 
 pub const PLATFORM: &str = "linux/amd64";
 
@@ -41,11 +41,25 @@ pub struct Project {
     pub distros: [String; 2],
     engines: Vec<Endpoint>,
     builders: Mutex<String>,
+    /// `base` of both distros in build.toml.
+    base: Mutex<String>,
+    /// Digests of bases that engines may keep.
+    kept: Mutex<Vec<String>>,
+    hurried: bool,
 }
 
 impl Project {
     /// For these engines, which are rid of its images at the end.
     pub fn new(engines: &[&Endpoint]) -> Self {
+        Self::made(engines, false)
+    }
+
+    /// Its builds are at their end at once.
+    pub fn hurried(engines: &[&Endpoint]) -> Self {
+        Self::made(engines, true)
+    }
+
+    fn made(engines: &[&Endpoint], hurried: bool) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let distro = |which| format!("test_{which}_{}_{count}", std::process::id());
@@ -54,6 +68,9 @@ impl Project {
             distros: ["a", "b"].map(distro),
             engines: engines.iter().map(|e| (*e).clone()).collect(),
             builders: Mutex::default(),
+            base: Mutex::new("docker.io/library/debian:bookworm-slim".into()),
+            kept: Mutex::default(),
+            hurried,
         };
         project.write_images();
         project.write_bases();
@@ -77,6 +94,10 @@ impl Project {
         }
         for (step, script) in STEPS {
             let path = self.dir.path().join(image).join("build").join(step);
+            let script = match self.hurried {
+                true => script.replace("sleep 4", "true"),
+                false => script.to_string(),
+            };
             // Of this project alone: another's steps must not come out of an engine's cache, nor take the place of its own.
             let script = format!("#!/bin/sh\n# {}\n{script}\n", self.distros[0]);
             std::fs::write(&path, script).unwrap();
@@ -92,6 +113,7 @@ impl Project {
             std::fs::create_dir_all(&dir).unwrap();
             let name = base_name(distro);
             let (archive, digest) = base_archive(&name, &layer);
+            self.will_forget(&digest);
             std::fs::write(dir.join("base.tar"), archive).unwrap();
             let described = json!({
                 "image_name": name, "platform": PLATFORM, "digest": digest,
@@ -114,6 +136,7 @@ impl Project {
             let mut distro = distros["debian_bookworm"].clone();
             let distro_table = distro.as_table_mut().unwrap();
             distro_table.insert("mirror".into(), MIRROR.into());
+            distro_table.insert("base".into(), self.base.lock().unwrap().clone().into());
             distros.insert(name.clone(), distro);
         }
         let text = file.to_string() + &self.builders.lock().unwrap();
@@ -122,6 +145,17 @@ impl Project {
 
     fn cache(&self) -> PathBuf {
         self.dir.path().join("cache")
+    }
+
+    /// The reference of the base that a registry has.
+    pub fn set_base(&self, reference: &str) {
+        *self.base.lock().unwrap() = reference.to_string();
+        self.write_build_toml();
+    }
+
+    /// The base of this digest will be gone from the engines at the end.
+    pub fn will_forget(&self, digest: &str) {
+        self.kept.lock().unwrap().push(digest.replace("sha256:", "-"));
     }
 
     pub fn builder(&self, name: &str, endpoint: &str, more: &str) {
@@ -150,7 +184,7 @@ impl Project {
             command
                 .args(["--locked", "--runtime-binary"])
                 .arg(format!("{PLATFORM}={}", busybox().display()));
-            if !args.contains(&"--base") {
+            if !args.iter().any(|arg| ["--base", "--bootstrap"].contains(arg)) {
                 command.args(["--bootstrap", "always"]);
             }
         }
@@ -180,6 +214,12 @@ impl Project {
                     engine.remove_image(&name).await.unwrap();
                 }
             }
+            let digests = self.kept.lock().unwrap().clone();
+            for tag in engine.tags_like("obgp-build/base:*").await.unwrap() {
+                if digests.iter().any(|digest| tag.ends_with(digest)) {
+                    engine.remove_image(&tag).await.unwrap();
+                }
+            }
         }
     }
 }
@@ -195,13 +235,13 @@ pub fn base_layer() -> Vec<u8> {
     busybox_layer_with(&commands, &scripts)
 }
 
-fn digest_of(bytes: &[u8]) -> String {
+pub fn digest_of(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
 /// A base of one layer as bootstrapping leaves it in the cache, an OCI layout that engines of every age load, and the digest
 /// of its manifest.
-fn base_archive(name: &str, layer: &[u8]) -> (Vec<u8>, String) {
+pub fn base_archive(name: &str, layer: &[u8]) -> (Vec<u8>, String) {
     let config = json!({
         "architecture": host_platform().architecture().name(),
         "os": "linux",

@@ -1,0 +1,252 @@
+//! What the agent's container has to have: capabilities, sudo, its own programs, sockets that it may use, routing tables.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::fs::{Access, StatVfsMountFlags, access};
+use rustix::thread::CapabilitySet;
+
+use super::Problem;
+use crate::agent::node::Node;
+use crate::agent::options::{Options, Remote};
+use crate::files;
+use crate::rt_tables;
+use crate::sysctl::way;
+
+/// What the root helpers may have (see privsep's contexts), and what sudo starts them with.
+const CAPABILITIES: [CapabilitySet; 6] = [
+    CapabilitySet::NET_ADMIN,
+    CapabilitySet::SYS_ADMIN,
+    CapabilitySet::DAC_READ_SEARCH,
+    CapabilitySet::DAC_OVERRIDE,
+    CapabilitySet::SETUID,
+    CapabilitySet::SETGID,
+];
+/// The programs that the agent and its root helpers start, which are this one.
+const LINKS: [&str; 2] = ["/usr/bin/vtysh", "/usr/local/sbin/sysctl"];
+/// With which the agent's root helper makes rt_tables.
+const SHIPPED_TABLES: &str = "/usr/share/iproute2/rt_tables";
+
+/// Where the agent's things are.
+pub struct Pod<'a> {
+    pub config: &'a Path,
+    pub frr_sockets: &'a Path,
+    pub rt_tables: &'a Path,
+    /// The provider bridge, where it is known before frr-init ends.
+    pub interface: Option<&'a str>,
+    /// What frr-init wrote, where it has: it knows the bridge.
+    pub env_file: &'a Path,
+}
+
+impl Pod<'_> {
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let mut problems = capabilities();
+        problems.extend(root(problems.is_empty()));
+        problems.extend(LINKS.iter().filter_map(|link| not_ours(Path::new(link))));
+        problems.extend(self.frr());
+        // A mistake in the configuration is told by its reader.
+        let options = Options::load(self.config).unwrap_or_default();
+        problems.extend(open_vswitch(&options));
+        if options.has_bridge_tables() {
+            problems.extend(self.tables(&options));
+        }
+        if options.get("DEFAULT", "exposing_method") != Some("ovn") {
+            problems.extend(forwarding(way::read("ipv4/ip_forward")));
+        }
+        problems
+    }
+
+    fn frr(&self) -> Option<Problem> {
+        let directory = self.frr_sockets;
+        if !directory.is_dir() {
+            return Some(Problem::new(
+                format!(
+                    "there is no directory {}, where FRR's sockets are to be",
+                    directory.display()
+                ),
+                "share FRR's /run/frr with this container",
+            ));
+        }
+        let daemons = ["zebra.vty", "bgpd.vty"].map(|name| directory.join(name));
+        no_access(directory, "FRR's sockets", Access::EXEC_OK).or_else(|| {
+            daemons
+                .iter()
+                .find_map(|path| no_access(path, "FRR's sockets", Access::WRITE_OK))
+        })
+    }
+
+    /// That the bridges' tables have names, or can get them.
+    fn tables(&self, options: &Options) -> Option<Problem> {
+        let path = self.rt_tables;
+        let shown = path.display();
+        let text = match files::read_text(path) {
+            Ok(text) => text,
+            Err(files::FileError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return no_file(path).then(|| {
+                    let help = "mount a writable directory there that has the distribution's rt_tables, or none";
+                    Problem::new(format!("there is no {shown}, and it cannot be made"), help)
+                });
+            }
+            Err(error) => {
+                return Some(Problem::new(
+                    error.to_string(),
+                    format!("make {shown} readable for everybody"),
+                ));
+            }
+        };
+        let interface = self.interface.map(str::to_string).or_else(|| {
+            let text = files::read_text(self.env_file).ok()?;
+            Some(Node::parse(&text, self.env_file).ok()?.interface)
+        })?;
+        let vrf = options.vrf_table().ok()?;
+        match rt_tables::find(&rt_tables::parse(&text), &interface) {
+            Some(entry) if entry.id == vrf => Some(Problem::new(
+                format!("{shown} gives {interface} table {vrf}, which is that of the agent's VRF"),
+                format!("give {interface} another number in {shown}, or set bgp_vrf_table_id"),
+            )),
+            None if is_read_only(path) => Some(Problem::new(
+                format!("{shown} has no table for {interface} and is on a read-only file system"),
+                format!(
+                    "mount a writable directory at {}, with rt_tables in it",
+                    parent(path).display()
+                ),
+            )),
+            _ => None,
+        }
+    }
+}
+
+fn capabilities() -> Vec<Problem> {
+    let lacks = |wanted: &CapabilitySet| rustix::thread::capability_is_in_bounding_set(*wanted) == Ok(false);
+    let name = |wanted: CapabilitySet| wanted.iter_names().next().map_or("", |(name, _)| name);
+    let help = |name| format!("add {name} (docker: --cap-add {name}; pod: securityContext.capabilities.add)");
+    let missing = CAPABILITIES.into_iter().filter(lacks).map(name);
+    let mut problems: Vec<Problem> = missing
+        .map(|name| Problem::new(format!("the container does not have the capability {name}"), help(name)))
+        .collect();
+    // The agent does not need it: `ping` may, for who looks after it.
+    if lacks(&CapabilitySet::NET_RAW) {
+        let cause = "the container does not have the capability NET_RAW: the agent works, ping in it may not";
+        problems.push(Problem::note(cause, help("NET_RAW")));
+    }
+    problems
+}
+
+/// That sudo makes this program root. It is not asked when it cannot know, for want of capabilities.
+fn root(capable: bool) -> Option<Problem> {
+    if rustix::thread::no_new_privs() == Ok(true) {
+        return Some(Problem::new(
+            "no_new_privs is set, with which sudo cannot start the root helpers",
+            "set allowPrivilegeEscalation: true (docker: no --security-opt no-new-privileges)",
+        ));
+    }
+    if !capable {
+        return None;
+    }
+    // Asks whether it would, and starts nothing.
+    let output = Command::new("sudo")
+        .args(["-n", "-l", "obgp-runtime", "privsep", "--privsep_context"])
+        .stdin(Stdio::null())
+        .output();
+    let why = match output {
+        Ok(output) if output.status.success() => return None,
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            let line = text.lines().next().unwrap_or("sudoers has no grant for it");
+            format!("{line} (uid {})", rustix::process::getuid())
+        }
+        Err(error) => format!("sudo: {error}"),
+    };
+    Some(Problem::new(
+        format!("sudo does not start obgp-runtime privsep as root: {why}"),
+        "run the image as its own user, with its own /etc/sudoers and /usr/bin/sudo, not on a nosuid mount",
+    ))
+}
+
+/// The programs by other names are this one: another vtysh, or none, would end after the start, and a sync with it.
+fn not_ours(link: &Path) -> Option<Problem> {
+    let why = match (fs::canonicalize(link), fs::canonicalize("/proc/self/exe")) {
+        (Ok(found), Ok(own)) if found == own => return None,
+        (Ok(found), _) => format!("{} is {}, not obgp-runtime", link.display(), found.display()),
+        (Err(error), _) => format!("{}, which is to be obgp-runtime: {error}", link.display()),
+    };
+    Some(Problem::new(
+        why,
+        format!("mount nothing over {}: the image has it", parent(link).display()),
+    ))
+}
+
+fn open_vswitch(options: &Options) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    // Mistakes are told by who reads the options next.
+    for expected in options.connections().unwrap_or_default() {
+        for remote in expected.remotes {
+            let Remote::Unix(path) = remote else { continue };
+            let directory = parent(&path);
+            if directory.is_dir() {
+                problems.extend(no_access(&path, expected.option, Access::WRITE_OK));
+            } else {
+                problems.push(Problem::new(
+                    format!("there is no {} for {}", directory.display(), expected.option),
+                    format!(
+                        "mount the node's directory there, or set {} to where the socket is",
+                        expected.option
+                    ),
+                ));
+            }
+        }
+    }
+    problems
+}
+
+/// A socket or directory that is there, but not for this process. `what` it is for.
+fn no_access(path: &Path, what: &str, wanted: Access) -> Option<Problem> {
+    let Err(error) = access(path, wanted) else { return None };
+    // What is not there yet is waited for.
+    if error != rustix::io::Errno::ACCESS {
+        return None;
+    }
+    let closed = path
+        .ancestors()
+        .find(|part| part.symlink_metadata().is_ok())
+        .unwrap_or(path);
+    let (gid, mode) = closed
+        .metadata()
+        .map_or((0, 0), |found| (found.gid(), found.mode() & 0o7777));
+    Some(Problem::new(
+        format!(
+            "{} is closed to uid {}: {} has group {gid} and mode {mode:04o} ({what})",
+            path.display(),
+            rustix::process::getuid(),
+            closed.display()
+        ),
+        format!("add group {gid} (docker: --group-add {gid}; pod: securityContext.supplementalGroups)"),
+    ))
+}
+
+/// Neither this process nor the agent's root helper, which copies the distribution's, can make the file.
+fn no_file(path: &Path) -> bool {
+    let directory = parent(path);
+    access(directory, Access::WRITE_OK).is_err() && (is_read_only(directory) || !Path::new(SHIPPED_TABLES).exists())
+}
+
+fn is_read_only(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+fn forwarding(value: io::Result<String>) -> Option<Problem> {
+    let off = value.is_ok_and(|value| value == "0");
+    off.then(|| {
+        Problem::note(
+            "net.ipv4.ip_forward is 0: this node does not forward packets to the addresses that are announced",
+            "set it to 1 on the node, in /etc/sysctl.d",
+        )
+    })
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}

@@ -1,0 +1,235 @@
+//! FRR restarts on a server with frr-init's configuration: what the leaf sees meanwhile. FRR 8.4.4 and 10.3.
+//!
+//! The VRF is a network namespace (zebra -n), because not every kernel has VRFs; bgpd leaks from both alike.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use obgp_runtime::vty::Connection;
+use support::agent::Venv;
+use support::frr::{FrrRoot, Namespace, Node, Suite, succeed};
+use support::site::{SERVER, SERVER_ASN, Site};
+
+const LEAF: &str = "10.0.192.1";
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A working address may be gone from the leaf for this long.
+const LONGEST_GAP: Duration = Duration::from_millis(1500);
+const LASTING: &str = "10.250.0.5/32";
+const REMOVED: &str = "10.250.0.6/32";
+
+/// A server with an address in its VRF, and a leaf.
+struct Lab {
+    // In the order in which they end.
+    server: Option<Node>,
+    leaf: Node,
+    vrf: Namespace,
+    site: Site,
+    root: FrrRoot,
+}
+
+impl Lab {
+    fn new(suite: Suite, leaf_lines: &str) -> Option<Self> {
+        let (root, site) = (FrrRoot::get(suite)?, Site::usual()?);
+        let vrf = Namespace::new("vrf");
+        for address in [LASTING, REMOVED] {
+            vrf.ip(&format!("address add {address} dev lo"));
+        }
+        let leaf_conf = format!(
+            "router bgp 65001\n bgp router-id 10.255.1.1\n no bgp ebgp-requires-policy\n{leaf_lines} \
+             neighbor {SERVER} remote-as {SERVER_ASN}\n neighbor {SERVER} timers connect 1\n \
+             address-family ipv4 unicast\n  neighbor {SERVER} default-originate\n exit-address-family\n"
+        );
+        let leaf = site.switch(&root, &site.leaf, "leaf", &leaf_conf);
+        site.init(&["--frr-owner", &root.frr_owner(), "--peer-ip", LEAF])
+            .succeeded();
+        let daemons = site.path("frr/daemons");
+        let text = fs::read_to_string(&daemons).unwrap();
+        let text = text.replace("zebra_options=\"", "zebra_options=\"-n ");
+        // watchfrr waits 60 s before it restarts a daemon that was started not long ago.
+        fs::write(
+            &daemons,
+            format!("{text}watchfrr_options=\"--min-restart-interval=1\"\n"),
+        )
+        .unwrap();
+        let mut lab = Self {
+            server: None,
+            leaf,
+            vrf,
+            site,
+            root,
+        };
+        lab.start();
+        lab.wait_for(LASTING, true);
+        lab.wait_for(REMOVED, true);
+        Some(lab)
+    }
+
+    fn start(&mut self) {
+        let node = Node::start_with_vrf(&self.root, &self.site.server, &self.site.path("frr"), Some(&self.vrf));
+        self.server = Some(node);
+    }
+
+    fn server(&self) -> &Node {
+        self.server.as_ref().unwrap()
+    }
+
+    fn wait_for(&self, prefix: &str, there: bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while has(&self.leaf.sockets(), prefix) != there {
+            assert!(
+                Instant::now() < deadline,
+                "{prefix} there: {}\n{}\n{}\n{}",
+                !there,
+                self.leaf.vtysh(&["show bgp ipv4 unicast", "show bgp summary"]),
+                self.server().vtysh(&[
+                    "show running-config",
+                    "show bgp ipv4 unicast",
+                    "show bgp vrf bgp-vrf ipv4",
+                    "show ip route vrf bgp-vrf",
+                    "show interface vrf bgp-vrf"
+                ]),
+                self.server().log()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn signal(&self, daemon: &str, signal: &str) {
+        let pids = succeed(Command::new("ip").args(["netns", "pids", self.site.server.name()]));
+        let is_it =
+            |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == daemon);
+        let pid = pids.lines().find(is_it).unwrap();
+        succeed(Command::new("kill").args([signal, pid]));
+        // zebra 10.3 may keep the route of an address that goes in the moment in which bgpd does.
+        while is_it(&pid) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+
+    /// For how long the leaf has no route to the lasting address, from `restart` until the removed one is gone, too.
+    fn gap(&mut self, name: &str, restart: impl FnOnce(&mut Self)) -> Duration {
+        let sockets = self.leaf.sockets();
+        let ended = Arc::new(AtomicBool::new(false));
+        let watch = std::thread::spawn({
+            let ended = ended.clone();
+            move || watch(&sockets, &ended)
+        });
+        let begin = Instant::now();
+        restart(self);
+        self.vrf.ip(&format!("address del {REMOVED} dev lo"));
+        // Stale routes end with the restarted daemon's End-of-RIB marker, not with the leaf's stale path timer.
+        self.wait_for(REMOVED, false);
+        let swept = begin.elapsed();
+        self.server().wait_for_session(LEAF, "Established", PATIENCE);
+        self.wait_for(LASTING, true);
+        std::thread::sleep(Duration::from_secs(3));
+        ended.store(true, Ordering::SeqCst);
+        let gap = watch.join().unwrap();
+        println!("{name}: the address is gone for {gap:?}; stale routes are gone after {swept:?}");
+        self.vrf.ip(&format!("address add {REMOVED} dev lo"));
+        self.wait_for(REMOVED, true);
+        gap
+    }
+}
+
+/// Whether the leaf's zebra has a route to a prefix.
+fn has(sockets: &Path, prefix: &str) -> bool {
+    let mut zebra = Connection::open(sockets, "zebra", PATIENCE).unwrap();
+    zebra.ask("enable").unwrap();
+    asked(&mut zebra, prefix)
+}
+
+fn asked(zebra: &mut Connection, prefix: &str) -> bool {
+    let answer = zebra.ask(&format!("show ip route {prefix} json")).unwrap();
+    answer.text.contains(&format!("{prefix:?}"))
+}
+
+/// The longest time without the route.
+fn watch(sockets: &Path, ended: &AtomicBool) -> Duration {
+    let mut zebra = Connection::open(sockets, "zebra", PATIENCE).unwrap();
+    zebra.ask("enable").unwrap();
+    let (mut longest, mut gone) = (Duration::ZERO, None);
+    while !ended.load(Ordering::SeqCst) {
+        gone = match asked(&mut zebra, LASTING) {
+            true => None,
+            false => gone.or(Some(Instant::now())),
+        };
+        longest = longest.max(gone.map_or(Duration::ZERO, |since| since.elapsed()));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    longest
+}
+
+fn restarts(suite: Suite) {
+    let Some(mut lab) = Lab::new(suite, "") else { return };
+    let version = suite.frr_version();
+    for signal in ["-KILL", "-TERM"] {
+        let gap = lab.gap(&format!("FRR {version}, bgpd gets {signal}"), |lab| {
+            lab.signal("bgpd", signal)
+        });
+        assert!(gap <= LONGEST_GAP, "{gap:?}");
+    }
+    let gap = lab.gap(&format!("FRR {version} restarted"), |lab| {
+        lab.server = None;
+        lab.start();
+    });
+    assert!(gap <= LONGEST_GAP, "{gap:?}");
+}
+
+#[test]
+fn an_address_stays_at_the_leaf_while_frr_restarts_8_4() {
+    restarts(Suite::Bookworm);
+}
+
+#[test]
+fn an_address_stays_at_the_leaf_while_frr_restarts_10_3() {
+    restarts(Suite::Trixie);
+}
+
+/// What the agent configures for its leak is there: the configuration does not change, and nothing is withdrawn.
+fn the_agent_finds_its_leak(suite: Suite) {
+    let (Some(venv), Some(lab)) = (Venv::get(), Lab::new(suite, "")) else {
+        return;
+    };
+    let leak = format!("frr.vrf_leak('bgp-vrf', '{SERVER_ASN}', '{SERVER}')");
+    let [text] = &venv.files(&[&leak])[..] else {
+        unreachable!()
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let (vtysh, file) = (directory.path().join("vtysh"), directory.path().join("leak"));
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_obgp-runtime"), &vtysh).unwrap();
+    fs::write(&file, text).unwrap();
+    let state = || {
+        let server = lab.server();
+        let version = server.json("show bgp ipv4 unicast json")["tableVersion"].clone();
+        (server.vtysh(&["show running-config"]), version)
+    };
+    let before = state();
+    succeed(
+        Command::new(vtysh)
+            .arg("--vty_socket")
+            .arg(lab.server().sockets())
+            .arg("-f")
+            .arg(file),
+    );
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(before, state());
+    assert!(before.0.contains("import vrf bgp-vrf"));
+}
+
+#[test]
+fn the_agent_finds_its_leak_8_4() {
+    the_agent_finds_its_leak(Suite::Bookworm);
+}
+
+#[test]
+fn the_agent_finds_its_leak_10_3() {
+    the_agent_finds_its_leak(Suite::Trixie);
+}

@@ -1,0 +1,86 @@
+//! What `--bootstrap` means while a registry can be reached and while it cannot.
+
+use super::*;
+
+/// A base of the archive's does not replace a registry for ever, and each mode does what it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_back_is_used_again() {
+    let Some(machine) = endpoint(Which::Machine) else {
+        return;
+    };
+    let mut bases = Bases::start(Which::Machine, Login::Nobody);
+    let digest = bases.push("modes:1");
+    let reference = bases.reference("modes:1");
+    let project = Project::hurried(&[&machine]);
+    project.builder("one", &machine.address.to_string(), "slots = 2");
+    project.set_base(&reference);
+    project.will_forget(&digest);
+    let plan = |mode: &str| command(&project, "plan", mode, &[]).output().unwrap();
+
+    bases.registry.kill();
+    let told = failure(&plan("never"));
+    assert!(told.contains("tried the registry, for"), "{told}");
+    let offline = plan("auto");
+    assert!(String::from_utf8_lossy(&offline.stderr).contains("is not from a registry"));
+    assert_eq!(planned(&offline)[0].0, "bootstrap");
+    let built = report(&command(&project, "build", "auto", &[]).output().unwrap());
+    assert!(
+        built["images"][0]["platforms"][0]["base"]["name"]
+            .as_str()
+            .unwrap()
+            .ends_with("-bootstrap")
+    );
+
+    // One that the engine has by now says its digest without the cache of whoever made it.
+    let mut stranger = command(&project, "plan", "auto", &[]);
+    stranger.env("OBGP_CACHE_DIR", bases.dir.path());
+    let (origin, known) = planned(&stranger.output().unwrap()).remove(0);
+    assert_eq!(origin, "engine");
+    assert!(known.is_some());
+
+    bases.registry.restart();
+    assert_eq!(
+        planned(&plan("auto"))[0],
+        ("registry".to_string(), Some(digest.clone()))
+    );
+    assert_eq!(planned(&plan("always"))[0], ("bootstrap".to_string(), None));
+    let built = report(&command(&project, "build", "auto", &[]).output().unwrap());
+    assert_based_on(&built, &reference, &digest);
+
+    // What was pulled once is used while the registry is away, rather than a base of another origin.
+    bases.registry.kill();
+    for mode in ["never", "auto"] {
+        assert_eq!(
+            planned(&plan(mode))[0],
+            ("engine".to_string(), Some(digest.clone())),
+            "{mode}"
+        );
+    }
+    project.clean().await;
+}
+
+/// A changed `base` in build.toml is taken at once; one that does not exist is an error before anything is built.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_reference_is_another_base() {
+    let Some(machine) = endpoint(Which::Machine) else {
+        return;
+    };
+    let bases = Bases::start(Which::Machine, Login::Nobody);
+    let project = Project::hurried(&[&machine]);
+    project.builder("one", &machine.address.to_string(), "slots = 2");
+    for name in ["first:1", "second:1"] {
+        let digest = bases.push(name);
+        project.will_forget(&digest);
+        project.set_base(&bases.reference(name));
+        let built = report(&command(&project, "build", "auto", &[]).output().unwrap());
+        assert_based_on(&built, &bases.reference(name), &digest);
+    }
+    for missing in ["none:1", "second:2"] {
+        project.set_base(&bases.reference(missing));
+        for mode in ["auto", "never"] {
+            let told = failure(&command(&project, "plan", mode, &[]).output().unwrap());
+            assert!(told.contains("has no tag"), "{told}");
+        }
+    }
+    project.clean().await;
+}

@@ -1,0 +1,189 @@
+//! Builds from a pulled base, on each kind of builder.
+
+use base64::Engine as _;
+use obgp_build::engine::{Engine, ImageStore};
+use obgp_build::platform::Platform;
+use obgp_build::progress::Silent;
+use serde_json::json;
+
+use super::*;
+
+async fn builds_from_a_pulled_base(which: Which) {
+    let Some(machine) = endpoint(which) else { return };
+    let engine = Engine::connect(machine.clone()).await.unwrap();
+    let bases = Bases::start(which, Login::Nobody);
+    let project = Project::hurried(&[&machine]);
+    project.builder("one", &machine.address.to_string(), "slots = 2");
+    for (name, digest) in [
+        ("single:1", bases.push("single:1")),
+        ("index:1", bases.push_index("index:1")),
+    ] {
+        let reference = bases.reference(name);
+        project.will_forget(&digest);
+        project.set_base(&reference);
+        let pulled = planned(&command(&project, "plan", "never", &[]).output().unwrap());
+        assert_eq!(pulled, vec![("registry".to_string(), Some(digest.clone())); 2]);
+        // Two targets, which pull the same base at once.
+        let built = report(&command(&project, "build", "never", &[]).output().unwrap());
+        assert_based_on(&built, &reference, &digest);
+        // The engine has it now, and nothing else of it.
+        let again = planned(&command(&project, "plan", "never", &[]).output().unwrap());
+        assert_eq!(again, vec![("engine".to_string(), Some(digest.clone())); 2]);
+        assert_eq!(engine.inspect_image(&reference).await.unwrap(), None);
+        let by_digest = format!("{}@{digest}", reference.trim_end_matches(":1"));
+        assert_eq!(engine.inspect_image(&by_digest).await.unwrap(), None);
+    }
+    project.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_machine_builds_from_a_pulled_base() {
+    builds_from_a_pulled_base(Which::Machine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_modern_engine_builds_from_a_pulled_base() {
+    builds_from_a_pulled_base(Which::Modern).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_modern_engine_with_the_classic_store_builds_from_a_pulled_base() {
+    builds_from_a_pulled_base(Which::ModernClassic).await;
+}
+
+/// An image that the engine had before keeps its tag and its digests, and is not pulled again.
+async fn an_own_image_stays_as_it_was(which: Which) {
+    let Some(machine) = endpoint(which) else { return };
+    let engine = Engine::connect(machine.clone()).await.unwrap();
+    let bases = Bases::start(which, Login::Nobody);
+    let digest = bases.push_index("own:1");
+    let reference = bases.reference("own:1");
+    let project = Project::hurried(&[&machine]);
+    project.builder("one", &machine.address.to_string(), "slots = 2");
+    project.set_base(&reference);
+    project.will_forget(&digest);
+    let docker = |arguments: &[&str]| {
+        run(Command::new("docker")
+            .args(["--host", &machine.address.to_string()])
+            .args(arguments))
+    };
+    docker(&["pull", "--quiet", &reference]);
+    let before = engine.inspect_image(&reference).await.unwrap().unwrap();
+    assert!(
+        before.repo_digests.iter().any(|known| known.ends_with(&digest)),
+        "{before:?}"
+    );
+
+    let plan = planned(&command(&project, "plan", "auto", &[]).output().unwrap());
+    assert_eq!(plan[0], ("engine".to_string(), Some(digest.clone())));
+    let built = report(&command(&project, "build", "auto", &[]).output().unwrap());
+    assert_based_on(&built, &reference, &digest);
+
+    // The tag moves in the registry: the new base is pulled, the old image is still the engine's.
+    let newer = bases.push("own:1");
+    project.will_forget(&newer);
+    let built = report(&command(&project, "build", "auto", &[]).output().unwrap());
+    assert_based_on(&built, &reference, &newer);
+    let after = engine.inspect_image(&reference).await.unwrap().unwrap();
+    assert_eq!(after.id, before.id);
+    assert!(
+        after.repo_digests.iter().any(|known| known.ends_with(&digest)),
+        "{after:?}"
+    );
+    docker(&["rmi", &reference]);
+    project.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_own_image_stays_as_it_was_on_the_machine() {
+    an_own_image_stays_as_it_was(Which::Machine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_own_image_stays_as_it_was_on_a_modern_engine() {
+    an_own_image_stays_as_it_was(Which::Modern).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_own_image_stays_as_it_was_on_a_modern_engine_with_the_classic_store() {
+    an_own_image_stays_as_it_was(Which::ModernClassic).await;
+}
+
+/// `--base` from a registry that wants a login.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_is_named_and_behind_a_login() {
+    let Some(machine) = endpoint(Which::Machine) else {
+        return;
+    };
+    let bases = Bases::start(Which::Machine, Login::Basic);
+    let digest = bases.push("private:1");
+    let reference = bases.reference("private:1");
+    let project = Project::hurried(&[&machine]);
+    project.builder("one", &machine.address.to_string(), "");
+    project.will_forget(&digest);
+    let with = |what: &str, mode: &str| {
+        let of = ["--base", &reference, "--distro", &project.distros[0]];
+        let mut command = command(&project, what, mode, &of);
+        command.env("DOCKER_CONFIG", bases.dir.path());
+        command
+    };
+    std::fs::write(bases.dir.path().join("config.json"), "{}").unwrap();
+    let told = failure(&with("plan", "auto").output().unwrap());
+    assert!(told.contains("docker login"), "{told}");
+
+    let login = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
+    let config = json!({"auths": {bases.host.as_str(): {"auth": login}}}).to_string();
+    std::fs::write(bases.dir.path().join("config.json"), config).unwrap();
+    let built = report(&with("build", "never").output().unwrap());
+    assert_based_on(&built, &reference, &digest);
+    project.clean().await;
+}
+
+/// One that was loaded has no digest in a classic store: said before anything is built.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_without_a_digest_is_refused_at_once() {
+    let Some(machine) = endpoint(Which::Machine) else {
+        return;
+    };
+    let engine = Engine::connect(machine.clone()).await.unwrap();
+    assert_eq!(engine.info().store, ImageStore::Classic, "this is about that store");
+    let name = format!("127.0.0.1:9/obgp-test/loaded:{}", std::process::id());
+    let (archive, _) = base_archive(&name, &base_layer());
+    let chunk = std::io::Result::Ok(bytes::Bytes::from(archive));
+    engine.load(futures_util::stream::iter([chunk])).await.unwrap();
+    let project = Project::hurried(&[&machine]);
+    project.builder("one", &machine.address.to_string(), "");
+    let told = failure(
+        &command(
+            &project,
+            "plan",
+            "auto",
+            &["--base", &name, "--distro", &project.distros[0]],
+        )
+        .output()
+        .unwrap(),
+    );
+    engine.remove_image(&name).await.unwrap();
+    assert!(told.contains("without a digest"), "{told}");
+    project.clean().await;
+}
+
+/// Engines ask for one platform at a time; both have their own tag.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_by_digest_leaves_nothing_behind() {
+    for which in [Which::Machine, Which::Modern, Which::ModernClassic] {
+        let Some(machine) = endpoint(which) else { return };
+        let engine = Engine::connect(machine).await.unwrap();
+        let bases = Bases::start(which, Login::Nobody);
+        let digest = bases.push("plain:1");
+        let reference = format!("{}@{digest}", bases.reference("plain"));
+        let name = format!("obgp-test/pulled:{}", std::process::id());
+        let platform: Platform = PLATFORM.parse().unwrap();
+        let pulls = (0..4).map(|_| engine.pull(&reference, platform, &name, &Silent));
+        for pulled in futures_util::future::join_all(pulls).await {
+            assert!(pulled.unwrap().is_for(platform));
+        }
+        assert_eq!(engine.inspect_image(&reference).await.unwrap(), None);
+        assert!(engine.remove_image(&name).await.unwrap());
+    }
+}
