@@ -1,6 +1,6 @@
 """Probes for the patches of the OVN BGP Agent: one per patch, for the defect that the patch fixes.
 
-    python3 tests/patches/probe.py --source DIR [--expect-broken] [--only 0011 ...]
+    python3 tests/patches/probe.py --source DIR [--list] [--expect-broken] [--only 0011 ...]
 
 DIR holds the package ovn_bgp_agent, patched or not. The interpreter needs the agent's own requirements. A probe stubs
 netlink and OVSDB and runs the agent's code. A probe is skipped if its patch does not apply to the release in DIR. Exit code
@@ -84,10 +84,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", required=True, help="directory that holds ovn_bgp_agent")
     parser.add_argument("--expect-broken", action="store_true", help="succeed if every probe fails")
+    parser.add_argument("--list", action="store_true", help="print the names of the patches for the release in DIR, and exit")
     parser.add_argument("--only", nargs="+", default=[], metavar="NUMBER", help="run these patches' probes only")
     args = parser.parse_args()
 
     probes = load(args.source)
+    if args.list:
+        print("\n".join(patch.stem for patch in sorted(PATCHES.glob("*.patch")) if patch.name.split("-")[0] in probes))
+        return
     unknown = [number for number in args.only if number not in probes]
     if unknown:
         sys.exit(f"choosing probes: unknown {' '.join(unknown)}\nhelp: known are {' '.join(probes)}")
