@@ -187,3 +187,59 @@ async fn a_pull_by_digest_leaves_nothing_behind() {
         assert!(engine.remove_image(&name).await.unwrap());
     }
 }
+
+/// The real image on a real base from a registry keeps its whole contract. The base is the bootstrapped one, which others
+/// have built on: the steps come out of the engine's cache where they are in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_image_on_a_pulled_base_keeps_its_contract() {
+    let Some(machine) = endpoint(Which::Machine) else {
+        return;
+    };
+    let distro = "debian_bookworm";
+    let obgp_build = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_obgp-build"));
+        command.env("DOCKER_HOST", machine.address.to_string());
+        command
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(arguments)
+            .args(["--json", "--progress", "quiet"]);
+        command.output().unwrap()
+    };
+    let made = report(&obgp_build(&["bootstrap", distro, "--platform", PLATFORM]));
+    let bases = Bases::start(Which::Machine, Login::Nobody);
+    // Two names of one image: either will do.
+    let from = format!("oci-archive:{}:@0", made[0]["path"].as_str().unwrap());
+    bases.copy(&from, "debian:bookworm-slim");
+    let (reference, digest) = (
+        bases.reference("debian:bookworm-slim"),
+        made[0]["base"]["digest"].as_str().unwrap(),
+    );
+
+    let output = bases.dir.path().join("dist");
+    let output = output.to_str().unwrap();
+    let of = [
+        "--distro",
+        distro,
+        "--platform",
+        PLATFORM,
+        "--base",
+        &reference,
+        "--output",
+        output,
+    ];
+    let built = obgp_build(&of);
+    let engine = Engine::connect(machine.clone()).await.unwrap();
+    for tag in engine.tags_like("obgp-build/base:*").await.unwrap() {
+        let own = tag.ends_with(&digest["sha256:".len()..]);
+        if own && !made[0].to_string().contains(&tag) {
+            engine.remove_image(&tag).await.unwrap();
+        }
+    }
+    assert_eq!(
+        built.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&built.stdout)
+    );
+    assert_based_on(&report(&built), &reference, digest);
+}
