@@ -161,6 +161,9 @@ fn health_sees_the_real_agent_ovsdb_and_bgp() {
         "the agent hangs: its last sign of life is 301 s old (at most 300 s are allowed)",
     );
     state(1.0, None);
+    fs::write(pod.shared().join("drained"), "").unwrap();
+    becomes("ready", false, "the node is drained until the agent starts again");
+    fs::remove_file(pod.shared().join("drained")).unwrap();
     becomes("ready", true, "");
     let begin = Instant::now();
     assert!(health("ready").status.success());
@@ -198,6 +201,9 @@ fn health_sees_the_real_agent_ovsdb_and_bgp() {
     assert!(health("live").status.success(), "{report}");
     ovsdb.restart(&server.space);
     becomes("startup", true, "");
+    let begin = Instant::now();
     terminate(&mut child);
+    println!("the agent ends after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     becomes("live", false, "is gone");
 }

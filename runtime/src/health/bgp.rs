@@ -178,7 +178,7 @@ mod tests {
             "no BGP session is established: 10.9.9.9 is Connect"
         );
         assert_eq!(
-            judge(&[down.clone()]).unwrap_err(),
+            judge(std::slice::from_ref(&down)).unwrap_err(),
             "no BGP session is established: 10.0.0.2 is Active"
         );
         let refused = Session {
