@@ -15,36 +15,60 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use key::{Key, KeyError};
 use way::Access;
 
-/// Read the kernel's network settings, and write those that the agent needs.
-#[derive(Debug, Parser)]
-#[command(
-    name = "sysctl",
-    version,
-    after_help = "Writable: net.ipv4.ip_forward, net.ipv4.conf.DEVICE.{forwarding,proxy_arp,rp_filter}, \
-                  net.ipv6.conf.DEVICE.{forwarding,proxy_ndp}; values 0, 1 and 2.\n\
-                  /usr/sbin/sysctl is the distribution's."
-)]
+const USAGE: &str = "Usage: sysctl [-n] [-e] KEY... | sysctl -w [-n] [-q] KEY=VALUE...\n\n\
+    -w  every argument is KEY=VALUE and is written\n\
+    -n  print values without their keys\n\
+    -q  print nothing about values that were written\n\
+    -e  ignore keys that do not exist\n\n\
+    Writable: net.ipv4.ip_forward, net.ipv4.conf.DEVICE.{forwarding,proxy_arp,rp_filter},\n\
+    net.ipv6.conf.DEVICE.{forwarding,proxy_ndp}; values 0, 1 and 2.\n\
+    /usr/sbin/sysctl is the distribution's.\n";
+
+#[derive(Debug, Default)]
 struct Args {
-    /// Every argument is KEY=VALUE and is written
-    #[arg(short = 'w', long)]
     write: bool,
-    /// Print values without their keys
-    #[arg(short = 'n', long)]
+    /// Values without their keys.
     values: bool,
-    /// Print nothing about values that were written
-    #[arg(short = 'q', long)]
     quiet: bool,
-    /// Ignore keys that do not exist
-    #[arg(short = 'e', long)]
+    /// A key that does not exist is not an error.
     ignore: bool,
-    /// The key, with dots or slashes (net.ipv4.conf.br-ex/100.proxy_arp is that of br-ex.100)
-    #[arg(required = true, value_name = "KEY[=VALUE]")]
     settings: Vec<String>,
+}
+
+impl Args {
+    /// By hand: clap's types for one more command line cost some kilobytes, of which the contract has few left. Else the
+    /// argument that is not understood.
+    fn parse(arguments: &[OsString]) -> Result<Self, String> {
+        let mut args = Self::default();
+        for argument in arguments {
+            let text = argument
+                .to_str()
+                .ok_or_else(|| argument.to_string_lossy().into_owned())?;
+            match text.strip_prefix('-') {
+                None => args.settings.push(text.to_string()),
+                Some("-write") => args.write = true,
+                Some("-values") => args.values = true,
+                Some("-quiet") => args.quiet = true,
+                Some("-ignore") => args.ignore = true,
+                Some(letters) if letters.is_empty() => return Err(text.to_string()),
+                Some(letters) => {
+                    for letter in letters.chars() {
+                        match letter {
+                            'w' => args.write = true,
+                            'n' => args.values = true,
+                            'q' => args.quiet = true,
+                            'e' => args.ignore = true,
+                            _ => return Err(text.to_string()),
+                        }
+                    }
+                }
+            }
+        }
+        Ok(args)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -72,9 +96,20 @@ enum SysctlError {
 }
 
 pub fn main(arguments: &[OsString]) -> ExitCode {
-    let args = match Args::try_parse_from(arguments) {
-        Ok(args) => args,
-        Err(error) => error.exit(),
+    let args = match Args::parse(arguments.get(1..).unwrap_or_default()) {
+        Ok(args) if !args.settings.is_empty() => args,
+        Err(help) if help == "-h" || help == "--help" => {
+            let _ = io::stdout().write_all(USAGE.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        wrong => {
+            let what = wrong.map_or_else(
+                |argument| format!("unknown argument {argument:?}"),
+                |_| "a key is missing".into(),
+            );
+            eprintln!("sysctl: {what}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
     };
     let mut code = ExitCode::SUCCESS;
     // As procps: a key that fails does not keep the next from being written.

@@ -77,6 +77,22 @@ fn it_answers_as_procps_does() {
         &["cannot stat /proc/sys/net/ipv4/conf/br-no/proxy_arp"],
     );
     fails("sysctl -w net.ipv4.ip_forward", &["must be KEY=VALUE"]);
+    for (arguments, complaint) in [
+        ("", "a key is missing"),
+        ("-x net.ipv4.ip_forward", "unknown argument \"-x\""),
+    ] {
+        let (code, _, stderr) = seen(&format!("sysctl {arguments}"));
+        assert_eq!(code, Some(2), "{arguments}: {stderr}");
+        assert!(
+            stderr.contains(complaint) && stderr.contains("Usage: sysctl"),
+            "{stderr}"
+        );
+    }
+    succeeds("sysctl --help | grep -c 'proxy_arp,rp_filter'", "1\n");
+    succeeds(
+        "sysctl -nw net.ipv4.ip_forward=1; sysctl --values net.ipv4.ip_forward",
+        "1\n1\n",
+    );
     // The second is set although the first cannot be.
     let (code, stdout, _) =
         seen("sysctl -w net.ipv4.none=1 net.ipv4.ip_forward=1 || s=$?; get ipv4/ip_forward; exit $s");
