@@ -95,12 +95,18 @@ enum Check {
 }
 
 fn seconds(text: &str) -> Result<Duration, &'static str> {
-    let seconds = text
-        .parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    // Digits, not a float: the tables for reading floats are ten kilobytes of the program.
+    let parse = || {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let nanos = format!("{fraction:0<9}");
+        if !digits(whole) || !digits(fraction) || nanos.len() != 9 {
+            return None;
+        }
+        Some(Duration::new(whole.parse().ok()?, nanos.parse().ok()?))
+    };
     let allowed = Duration::from_millis(10)..=Duration::from_secs(600);
-    seconds
+    parse()
         .filter(|seconds| allowed.contains(seconds))
         .ok_or("a number of seconds from 0.01 to 600 is expected")
 }
@@ -310,8 +316,16 @@ mod tests {
 
     #[test]
     fn timeouts_are_seconds() {
-        assert_eq!(seconds("0.8"), Ok(Duration::from_millis(800)));
-        for text in ["", "0", "-1", "601", "nan", "inf", "1s"] {
+        for (text, milliseconds) in [
+            ("0.8", 800),
+            ("1", 1000),
+            ("600", 600_000),
+            ("0.01", 10),
+            ("2.050", 2050),
+        ] {
+            assert_eq!(seconds(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["", "0", "-1", "601", "nan", "inf", "1s", ".", "1.", ".5", "+1", "1.2.3"] {
             assert!(seconds(text).is_err(), "{text}");
         }
     }
