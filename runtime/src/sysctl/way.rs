@@ -76,11 +76,15 @@ fn confined() -> Result<(), String> {
         .or_else(|_| std::fs::read_to_string("/proc/self/attr/current"))
         .unwrap_or_default();
     let profile = profile.trim_end_matches(['\0', '\n']);
-    let forbids = profile.ends_with("(enforce)") && PROFILES.iter().any(|name| profile.starts_with(name));
-    match forbids {
+    match forbids(profile) {
         true => Err(format!("is closed by the AppArmor profile {profile}")),
         false => Ok(()),
     }
+}
+
+/// A process's label, as in `docker-default (enforce)`.
+fn forbids(profile: &str) -> bool {
+    profile.ends_with("(enforce)") && PROFILES.iter().any(|name| profile.starts_with(name))
 }
 
 /// The value of a key, without its last newline. `path` is relative to `net`.
@@ -141,5 +145,22 @@ fn open(place: &str, path: &str, access: OFlags) -> io::Result<File> {
     match rustix::fs::fstatfs(&file)?.f_type == PROC_SUPER_MAGIC {
         true => Ok(file.into()),
         false => Err(ErrorKind::Unsupported.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_engines_profiles_close_proc_sys() {
+        for profile in [
+            "docker-default (enforce)",
+            "cri-containerd.apparmor.d (enforce)",
+            "containers-default-0.57 (enforce)",
+        ] {
+            assert!(super::forbids(profile), "{profile}");
+        }
+        for profile in ["", "unconfined", "docker-default (complain)", "site-agent (enforce)"] {
+            assert!(!super::forbids(profile), "{profile}");
+        }
     }
 }
