@@ -1,4 +1,4 @@
-//! Two images into what differs between them: packages, Python distributions, files, configuration.
+//! Two images into what differs between them: packages, Python distributions, patches, files, configuration.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::layout::tree::{Node, NodeKind, Tree};
 use crate::packages::dpkg;
 use crate::packages::python::{self, SitePath};
+use crate::patches::applied::Applied;
 use crate::platform::Platform;
 
 /// How many lines of each kind of difference people are shown; JSON has all.
@@ -29,6 +30,8 @@ pub struct Difference {
     pub packages: Changes<String>,
     /// Python distributions, with their versions.
     pub python: Changes<String>,
+    /// Patches of distributions, with their SHA-256.
+    pub patches: Changes<String>,
     /// Files and directories by path. Where two are the same but for their times, nothing is said.
     pub files: Changes<FileFacts>,
     /// The image configuration by field: `User`, `Env.PATH`, `Labels.org.opencontainers.image.version`.
@@ -84,6 +87,7 @@ pub fn diff(a: &ImageForDiff, b: &ImageForDiff) -> Difference {
         platform: None,
         packages: changes(packages(a.tree), packages(b.tree)),
         python: changes(distributions(a.tree), distributions(b.tree)),
+        patches: changes(patches(a.tree), patches(b.tree)),
         files: files(a.tree, b.tree),
         config: changes(config(a.config), config(b.config)),
     }
@@ -124,6 +128,19 @@ fn distributions(tree: &Tree) -> BTreeMap<String, String> {
         }
     }
     all
+}
+
+/// A record that cannot be read has nothing to compare, as above.
+fn patches(tree: &Tree) -> BTreeMap<String, String> {
+    let versions = python::interpreters(tree);
+    let found = versions
+        .iter()
+        .flat_map(|v| SitePath::read(tree, v, None).distributions);
+    let records = found.filter_map(|d| Applied::read(tree, &d.metadata).ok().flatten());
+    records
+        .flat_map(|record| record.patches)
+        .map(|patch| (patch.name, format!("sha256:{}", patch.sha256)))
+        .collect()
 }
 
 fn files(a: &Tree, b: &Tree) -> Changes<FileFacts> {
@@ -231,7 +248,11 @@ impl<T> Changes<T> {
 
 impl Difference {
     pub fn is_empty(&self) -> bool {
-        self.packages.is_empty() && self.python.is_empty() && self.files.is_empty() && self.config.is_empty()
+        self.packages.is_empty()
+            && self.python.is_empty()
+            && self.patches.is_empty()
+            && self.files.is_empty()
+            && self.config.is_empty()
     }
 }
 
@@ -255,6 +276,13 @@ impl Display for Difference {
             f,
             "Python distributions",
             &self.python,
+            |v| v.clone(),
+            |c| format!("{} -> {}", c.from, c.to),
+        )?;
+        section(
+            f,
+            "patches",
+            &self.patches,
             |v| v.clone(),
             |c| format!("{} -> {}", c.from, c.to),
         )?;
@@ -429,6 +457,34 @@ mod tests {
             serde_json::json!({"from": "1.6", "to": "1.7.1"})
         );
         assert_eq!(json["files"]["changed"]["/usr/bin/sudo"]["to"]["mode"], "4755");
+    }
+
+    #[test]
+    fn patches_are_compared_by_name_and_hash() {
+        let patched = |name: &str, sha256: &str| {
+            let mut tree = tree("1");
+            let site = "usr/local/lib/python3.12/dist-packages";
+            let mut parents = Vec::new();
+            for part in format!("{site}/a-1.dist-info").split('/') {
+                parents.push(part.to_string());
+                tree.insert(&parents.join("/"), node(NodeKind::Directory, 0o755));
+            }
+            let metadata = "Metadata-Version: 2.1\nName: a\nVersion: 1\n";
+            tree.insert(&format!("{site}/a-1.dist-info/METADATA"), node(file(metadata), 0o644));
+            let record = format!(
+                r#"{{"files": {{}}, "patches": [{{"files": [], "name": "0001-a", "sha256": "1"}},
+                    {{"files": [], "name": "{name}", "sha256": "{sha256}"}}]}}"#
+            );
+            tree.insert(&format!("{site}/a-1.dist-info/PATCHES"), node(file(&record), 0o644));
+            tree
+        };
+        let compare = |a: &Tree, b: &Tree| changes(patches(a), patches(b));
+        let (old, new) = (patched("0002-b", "2"), patched("0002-b", "3"));
+        assert!(compare(&old, &old).is_empty());
+        assert_eq!(compare(&old, &new).changed["0002-b"].to, "sha256:3");
+        let found = compare(&patched("0003-c", "4"), &old);
+        assert_eq!(found.added["0002-b"], "sha256:2");
+        assert_eq!(found.removed["0003-c"], "sha256:4");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::layout::tree::Tree;
 use crate::verify::Passed;
 
 /// Changes with the shape of [`Head`], and with what [`verify::keeps`](crate::verify::keeps) has trees keep.
-const FORMAT: &str = concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), " 7\n");
+const FORMAT: &str = concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), " 8\n");
 
 /// Changes with the shape of [`Verdicts`].
 const VERDICTS: &str = "obgp-build verdicts 1\n";

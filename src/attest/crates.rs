@@ -86,6 +86,7 @@ fn of_binary(path: &str, info: &VersionInfo, first: usize) -> Vec<Component> {
                 download: None,
                 location: path.to_string(),
                 partial: false,
+                patches: Vec::new(),
                 depends_on,
             }
         })

@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use super::license::License;
-use super::sbom::{Component as Found, Kind, Party, Sbom, uuid_of, web_address};
+use super::sbom::{Change, Component as Found, Kind, Party, Sbom, uuid_of, web_address};
 use super::statement::{Statement, Subject};
 
 /// What `cosign attest --type cyclonedx` calls it.
@@ -66,6 +66,8 @@ struct Component {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     external_references: Vec<ExternalReference>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pedigree: Option<Pedigree>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     evidence: Option<Evidence>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     properties: Vec<Property>,
@@ -107,6 +109,42 @@ struct ExternalReference {
     #[serde(rename = "type")]
     kind: &'static str,
     url: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Pedigree {
+    patches: Vec<Patch>,
+}
+
+#[derive(Debug, Serialize)]
+struct Patch {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    diff: Diff,
+    resolves: Vec<Issue>,
+}
+
+#[derive(Debug, Serialize)]
+struct Diff {
+    text: Text,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Text {
+    content_type: &'static str,
+    content: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Issue {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: String,
+    name: String,
+    description: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    references: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -252,6 +290,7 @@ fn component(found: &Found) -> Component {
         licenses: licenses(&found.license).into_iter().collect(),
         purl: Some(found.purl.clone()),
         external_references,
+        pedigree: pedigree(&found.patches),
         evidence: Some(Evidence {
             occurrences: vec![Occurrence {
                 location: format!("/{}", found.location),
@@ -260,6 +299,35 @@ fn component(found: &Found) -> Component {
         properties,
         ..Component::default()
     }
+}
+
+/// The patches of a component. <https://cyclonedx.org/docs/1.6/json/#components_items_pedigree_patches>
+fn pedigree(changes: &[Change]) -> Option<Pedigree> {
+    let kind = |change: &Change| match change.origin.as_deref().and_then(|o| o.split([',', ':']).next()) {
+        Some("backport") => "backport",
+        Some("upstream") => "cherry-pick",
+        _ => "unofficial",
+    };
+    let patches: Vec<Patch> = changes
+        .iter()
+        .map(|change| Patch {
+            kind: kind(change),
+            diff: Diff {
+                text: Text {
+                    content_type: "text/x-diff",
+                    content: change.text.clone(),
+                },
+            },
+            resolves: vec![Issue {
+                kind: "defect",
+                id: change.name.clone(),
+                name: change.summary.clone(),
+                description: change.description.clone(),
+                references: change.bug.as_deref().and_then(web_address).into_iter().collect(),
+            }],
+        })
+        .collect();
+    (!patches.is_empty()).then_some(Pedigree { patches })
 }
 
 fn organization(party: &Party) -> Organization {

@@ -68,6 +68,7 @@ fn component(tree: &Tree, package: &Package, system: &System, depends_on: Vec<us
         source: Some((source, source_version)),
         download: None,
         partial: package.partial(),
+        patches: Vec::new(),
         purl,
         location,
         depends_on,

@@ -206,7 +206,7 @@ fn seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Everything that went in, as far as it was pinned before the build: bases, files, the lock, the project.
+/// Everything that went in, as far as it was pinned before the build: bases, files, the lock, the project, its patches.
 fn dependencies(image: &ImagePlan, built: &Built, run: &Run<'_>) -> Result<Vec<Resource>, ProvenanceError> {
     let files = ContextFiles::read(image)?;
     let mut all = vec![base("base", &built.base)];
@@ -224,6 +224,10 @@ fn dependencies(image: &ImagePlan, built: &Built, run: &Run<'_>) -> Result<Vec<R
         )
     });
     all.push(project(image, run.project));
+    all.extend(image.patches.iter().map(|patch| Resource {
+        annotations: BTreeMap::from([("summary", patch.summary.clone())]),
+        ..Resource::file(&format!("patches/{}.patch", patch.name), patch.sha256.clone())
+    }));
     all.extend(files.runtime.map(|digest| Resource {
         name: "runtime".to_string(),
         digest: BTreeMap::from([("dirHash", digest)]),

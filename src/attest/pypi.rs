@@ -7,10 +7,12 @@ use pep508_rs::{MarkerEnvironment, PackageName, Requirement, VerbatimUrl};
 use serde::Deserialize;
 
 use super::license::{self, License};
-use super::sbom::{Component, ImageForSbom, Kind, Party, component_id, purl};
+use super::sbom::{Change, Component, ImageForSbom, Kind, Party, component_id, purl};
 use crate::layout::tree::Tree;
 use crate::packages::dpkg::Package;
 use crate::packages::python::{self, Distribution, SitePath};
+use crate::patches::Head;
+use crate::patches::applied::{self, Applied};
 
 /// One component per metadata directory, and what could not be read.
 pub fn components(image: &ImageForSbom, packages: &[Package]) -> (Vec<Component>, Vec<String>) {
@@ -36,6 +38,10 @@ pub fn components(image: &ImageForSbom, packages: &[Package]) -> (Vec<Component>
         }
         for (at, distribution) in found.iter().enumerate() {
             let mut component = component(image.tree, distribution);
+            match patches(image.tree, &distribution.metadata) {
+                Ok(patches) => component.patches = patches,
+                Err(what) => drop(gaps.insert(format!("/{}: patches: {what}", distribution.metadata))),
+            }
             if let Some(environment) = &environment {
                 let required = required(distribution, environment);
                 let installed = required.iter().filter_map(|n| by_name.get(n.as_str()));
@@ -76,8 +82,31 @@ fn component(tree: &Tree, distribution: &Distribution) -> Component {
         download,
         location: distribution.metadata.clone(),
         partial: false,
+        patches: Vec::new(),
         depends_on: Vec::new(),
     }
+}
+
+/// What the build changed in a distribution, by the record that it left there.
+fn patches(tree: &Tree, metadata: &str) -> Result<Vec<Change>, String> {
+    let Some(record) = Applied::read(tree, metadata)? else {
+        return Ok(Vec::new());
+    };
+    let changes = record.patches.into_iter().map(|patch| {
+        let unreadable = || format!("{} cannot be read", patch.name);
+        let (text, sha256) = applied::text(tree, metadata, &patch.name).ok_or_else(unreadable)?;
+        let (head, _) = Head::parse(text.as_bytes()).map_err(|error| format!("{}: {error}", patch.name))?;
+        Ok(Change {
+            summary: head.summary().to_string(),
+            description: head.description,
+            origin: head.origin,
+            bug: head.bug,
+            name: patch.name,
+            sha256,
+            text,
+        })
+    });
+    changes.collect()
 }
 
 /// The clearest of the three places that say it.

@@ -87,8 +87,26 @@ pub struct Component {
     pub location: String,
     /// Some files of it only.
     pub partial: bool,
+    /// What was changed in it, in this order.
+    pub patches: Vec<Change>,
     /// Positions in [`Sbom::components`].
     pub depends_on: Vec<usize>,
+}
+
+/// A patch that a component has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub name: String,
+    pub sha256: String,
+    /// With its head, as it is in the image.
+    pub text: String,
+    pub summary: String,
+    /// All of the patch's description.
+    pub description: String,
+    /// DEP-3: `backport, …` and `upstream, …` are changes of upstream's.
+    pub origin: Option<String>,
+    /// Upstream's report.
+    pub bug: Option<String>,
 }
 
 /// Who maintains something.

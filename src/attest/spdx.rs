@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::sbom::{Component, Kind, Party, Sbom, uuid_of, web_address};
+use super::sbom::{Change, Component, Kind, Party, Sbom, uuid_of, web_address};
 use super::statement::{Statement, Subject};
 
 /// What `cosign attest --type spdxjson` calls it.
@@ -15,6 +15,7 @@ pub const PREDICATE_TYPE: &str = "https://spdx.dev/Document";
 const DOCUMENT_ID: &str = "SPDXRef-DOCUMENT";
 const IMAGE_ID: &str = "SPDXRef-image";
 const SYSTEM_ID: &str = "SPDXRef-operating-system";
+const TOOL: &str = concat!("Tool: obgp-build-", env!("CARGO_PKG_VERSION"));
 const UNKNOWN: &str = "NOASSERTION";
 
 #[derive(Debug, Serialize)]
@@ -79,6 +80,17 @@ struct Package {
     checksums: Vec<Checksum>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     external_refs: Vec<ExternalRef>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    annotations: Vec<Annotation>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Annotation {
+    annotation_date: String,
+    annotation_type: &'static str,
+    annotator: &'static str,
+    comment: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -112,7 +124,7 @@ pub fn statement(subject: Subject, sbom: &Sbom) -> serde_json::Result<Vec<u8>> {
 /// The document. Its namespace is made from its content.
 pub fn document(sbom: &Sbom) -> serde_json::Result<Document> {
     let mut packages = vec![image(sbom), system(sbom)];
-    packages.extend(sbom.components.iter().map(package));
+    packages.extend(sbom.components.iter().map(|c| package(c, &sbom.created())));
     let mut document = Document {
         spdx_version: "SPDX-2.3",
         data_license: "CC0-1.0",
@@ -121,7 +133,7 @@ pub fn document(sbom: &Sbom) -> serde_json::Result<Document> {
         document_namespace: String::new(),
         creation_info: CreationInfo {
             created: sbom.created(),
-            creators: vec![concat!("Tool: obgp-build-", env!("CARGO_PKG_VERSION")).to_string()],
+            creators: vec![TOOL.to_string()],
             license_list_version: license_list_version(),
         },
         comment: (!sbom.gaps.is_empty()).then(|| format!("Not complete. {}", sbom.gaps.join("; "))),
@@ -170,7 +182,7 @@ fn system(sbom: &Sbom) -> Package {
     }
 }
 
-fn package(component: &Component) -> Package {
+fn package(component: &Component, created: &str) -> Package {
     let found = format!("found in /{}", component.location);
     let source_info = match &component.source {
         Some((name, version)) => format!("built from the source package {name} {version}; {found}"),
@@ -194,7 +206,23 @@ fn package(component: &Component) -> Package {
             .partial
             .then(|| "Some files of this package only.".to_string()),
         external_refs: vec![ExternalRef::purl(&component.purl)],
+        annotations: component.patches.iter().map(|c| annotation(c, created)).collect(),
         ..Package::named(&component.name, spdx_id(component), purpose)
+    }
+}
+
+/// A patch of a package: SPDX 2.3 has no field of its own.
+fn annotation(change: &Change, created: &str) -> Annotation {
+    Annotation {
+        annotation_date: created.to_string(),
+        annotation_type: "OTHER",
+        annotator: TOOL,
+        comment: format!(
+            "Patched: {} (sha256:{}): {}",
+            change.name,
+            change.sha256,
+            one_line(&change.description)
+        ),
     }
 }
 
@@ -293,6 +321,7 @@ impl Package {
             primary_package_purpose: purpose,
             checksums: Vec::new(),
             external_refs: Vec::new(),
+            annotations: Vec::new(),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::config::settings::find_distro;
 use crate::engine::Engine;
 use crate::layout::{self, LayoutImage, LayoutReference, ReadImage, ReadOptions, Tree};
 use crate::lock;
+use crate::patches;
 use crate::platform::Platform;
 use crate::registry::{Access, ImageReference, Registries, RemoteImage, RemoteRoot};
 use crate::report::text;
@@ -409,6 +410,8 @@ impl Judge {
             for (name, content) in lock::candidates(&self.file, reference)? {
                 more.extend([name.into_bytes(), content]);
             }
+            let patches = patches::expected(&self.file, reference).map_err(std::io::Error::other)?;
+            more.push(serde_json::to_vec(&patches)?);
         }
         terms(&self.file, &self.contract, &more)
     }
@@ -427,6 +430,10 @@ impl Judge {
         let lock = reference
             .and_then(|reference| lock::find(&self.file, reference, &distro.python).ok())
             .and_then(|lock| std::fs::read_to_string(lock.path).ok());
+        let patches = reference
+            .map(|r| patches::expected(&self.file, r))
+            .transpose()?
+            .flatten();
         let under_test = ImageUnderTest {
             platform: image.platform,
             tree: &image.tree,
@@ -442,6 +449,7 @@ impl Judge {
             reference,
             labels: &self.file.image.labels,
             lock: lock.as_deref(),
+            patches: patches.as_deref(),
         };
         Ok(self.contract.check(&under_test, &expectation)?)
     }

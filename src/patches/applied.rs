@@ -13,8 +13,11 @@ pub const RECORD: &str = "PATCHES";
 /// The directory of the patches themselves, next to the record.
 pub const DIRECTORY: &str = "patches";
 
+/// How the directory's path ends.
+pub const IN_DIST_INFO: &str = ".dist-info/patches";
+
 /// The record of the patches that a distribution has.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Applied {
     /// In the order in which they were applied.
@@ -46,9 +49,14 @@ impl Applied {
     }
 }
 
+/// Where the patch `name` is in a `.dist-info` directory.
+pub fn path(metadata: &str, name: &str) -> String {
+    format!("{metadata}/{DIRECTORY}/{name}.patch")
+}
+
 /// The text of the patch `name` in a `.dist-info` directory, and its SHA-256.
 pub fn text(tree: &Tree, metadata: &str, name: &str) -> Option<(String, String)> {
-    let bytes = tree.content(&format!("{metadata}/{DIRECTORY}/{name}.patch"))?;
+    let bytes = tree.content(&path(metadata, name))?;
     let text = String::from_utf8(bytes.to_vec()).ok()?;
     Some((text, hex::encode(Sha256::digest(bytes))))
 }

@@ -59,8 +59,8 @@ const FIELDS: [&str; 8] = [
 ];
 
 impl Head {
-    /// The head, and the paths of the diff. `package` is the only directory that the diff may reach.
-    pub fn parse(bytes: &[u8], package: &str) -> Result<(Self, Vec<String>), HeadError> {
+    /// The head, and the diff behind it as text.
+    pub fn parse(bytes: &[u8]) -> Result<(Self, &str), HeadError> {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(HeadError::TooLarge);
         }
@@ -70,7 +70,7 @@ impl Head {
             return Err(HeadError::Text);
         }
         let (fields, diff) = fields(text)?;
-        Ok((Self::of(&fields)?, files(diff, package)?))
+        Ok((Self::of(&fields)?, diff))
     }
 
     /// The first line of the description.
@@ -143,9 +143,9 @@ fn fields(text: &str) -> Result<(Fields, &str), HeadError> {
     Ok((fields, rest))
 }
 
-/// The paths that a unified diff changes or adds.
-fn files(diff: &str, package: &str) -> Result<Vec<String>, HeadError> {
-    let mut files: Vec<String> = Vec::new();
+/// The path and the diff of each file that a unified diff changes or adds.
+pub fn split<'a>(diff: &'a str, package: &str) -> Result<Vec<(&'a str, &'a str)>, HeadError> {
+    let mut files: Vec<(&str, &str)> = Vec::new();
     let mut rest = diff;
     while !rest.is_empty() {
         let (one, behind) = rest.split_at(end_of_file(rest));
@@ -153,7 +153,7 @@ fn files(diff: &str, package: &str) -> Result<Vec<String>, HeadError> {
         let mut lines = one.lines();
         let (old, new) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
         let path = path_of(old, new, package)?;
-        if files.iter().any(|known| known == path) {
+        if files.iter().any(|(known, _)| *known == path) {
             return Err(HeadError::Diff(format!("{path} appears twice")));
         }
         // Lines are counted, and checked against the head of their hunk.
@@ -161,7 +161,11 @@ fn files(diff: &str, package: &str) -> Result<Vec<String>, HeadError> {
         if parsed.hunks().is_empty() {
             return Err(HeadError::Diff(format!("{path} has no hunk")));
         }
-        files.push(path.to_string());
+        let hunks = parsed.hunks().iter().map(|hunk| 1 + hunk.lines().len());
+        if one.lines().count() != 2 + hunks.sum::<usize>() {
+            return Err(HeadError::Diff(format!("{path}: a line belongs to no hunk")));
+        }
+        files.push((path, one));
     }
     match files.is_empty() {
         true => Err(HeadError::Diff("there is none".into())),
@@ -214,7 +218,10 @@ mod tests {
         --- /dev/null\n+++ b/pkg/new.py\n@@ -0,0 +1 @@\n+x\n";
 
     fn parse(head: &str, diff: &str) -> Result<(Head, Vec<String>), HeadError> {
-        Head::parse(format!("{head}\n{diff}").as_bytes(), "pkg")
+        let text = format!("{head}\n{diff}");
+        let (head, diff) = Head::parse(text.as_bytes())?;
+        let files = split(diff, "pkg")?;
+        Ok((head, files.into_iter().map(|(path, _)| path.to_string()).collect()))
     }
 
     #[test]
@@ -281,8 +288,8 @@ mod tests {
     fn only_plain_text_is_read() {
         for text in ["\u{1b}[0m\n", "a\r\n", "no newline"] {
             let text = format!("{HEAD}\n{DIFF}{text}");
-            assert!(matches!(Head::parse(text.as_bytes(), "pkg"), Err(HeadError::Text)));
+            assert!(matches!(Head::parse(text.as_bytes()), Err(HeadError::Text)));
         }
-        assert!(matches!(Head::parse(b"\xff\n", "pkg"), Err(HeadError::Text)));
+        assert!(matches!(Head::parse(b"\xff\n"), Err(HeadError::Text)));
     }
 }

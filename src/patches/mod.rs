@@ -19,7 +19,7 @@ use crate::config::BuildFile;
 use crate::config::file::ConfigError;
 use crate::project;
 
-pub use head::{Head, HeadError};
+pub use head::{Head, HeadError, split};
 
 /// The label that lists an image's patches.
 pub const LABEL: &str = "org.openstack.obgp-build.patches";
@@ -62,13 +62,26 @@ pub enum PatchError {
     Config(#[from] ConfigError),
 }
 
+/// The one directory of a project's source whose files patches may change: its package.
+pub fn package(project: &str) -> String {
+    project.replace('-', "_")
+}
+
 /// The patches that `reference` needs, in the order in which they are applied.
 pub fn needed(file: &BuildFile, reference: &str) -> Result<Vec<Patch>, PatchError> {
     let directory = file.root.join("images").join(&file.image.name).join("patches");
-    let mut patches = load(&directory, &file.project.name.replace('-', "_"))?;
+    let mut patches = load(&directory, &package(&file.project.name))?;
     let version = version_of(file, reference)?;
     patches.retain(|patch| patch.head.applies_to.contains(&version));
     Ok(patches)
+}
+
+/// The patches that an image of `reference` has to have. `None` if build.toml does not know the ref.
+pub fn expected(file: &BuildFile, reference: &str) -> Result<Option<Vec<Patch>>, PatchError> {
+    match needed(file, reference) {
+        Err(PatchError::Config(_)) => Ok(None),
+        needed => needed.map(Some),
+    }
 }
 
 /// All patches of a directory, by name. `package` is the only directory whose files they may change.
@@ -130,12 +143,19 @@ impl Patch {
                 path: path.clone(),
                 source,
             })?;
-        let (head, files) = Head::parse(&bytes, package).map_err(|source| PatchError::Head { path, source })?;
+        let stem = name.trim_end_matches(".patch");
+        Self::parse(stem, &bytes, package).map_err(|source| PatchError::Head { path, source })
+    }
+
+    /// The patch `name` (without `.patch`). `package` is the only directory whose files it may change.
+    pub fn parse(name: &str, bytes: &[u8], package: &str) -> Result<Self, HeadError> {
+        let (head, diff) = Head::parse(bytes)?;
+        let files = split(diff, package)?;
         Ok(Patch {
-            name: name.trim_end_matches(".patch").to_string(),
-            sha256: hex::encode(Sha256::digest(&bytes)),
+            name: name.to_string(),
+            sha256: hex::encode(Sha256::digest(bytes)),
             summary: head.summary().to_string(),
-            files,
+            files: files.into_iter().map(|(path, _)| path.to_string()).collect(),
             head,
         })
     }

@@ -1,6 +1,7 @@
 //! Which files' contents the rules and the SBOM need; of all others the tree has metadata and the head only.
 
 use crate::packages::dpkg::{STATUS, STATUS_DIR};
+use crate::patches::applied;
 
 /// No text that the rules read is longer; dpkg's status of a full desktop is about 6 MB.
 const LARGEST: u64 = 16 << 20;
@@ -24,7 +25,7 @@ pub fn keeps(path: &str, size: u64) -> bool {
     if is_copyright(path) {
         return size <= LARGEST_COPYRIGHT;
     }
-    size <= LARGEST_SMALL && (is_configuration(path) || is_python_metadata(path))
+    size <= LARGEST_SMALL && (is_configuration(path) || is_python_metadata(path) || is_agent_source(path))
 }
 
 fn is_configuration(path: &str) -> bool {
@@ -69,13 +70,27 @@ fn is_python_metadata(path: &str) -> bool {
     if dir.ends_with(".dist-info") {
         return matches!(
             name,
-            "METADATA" | "RECORD" | "entry_points.txt" | "top_level.txt" | "direct_url.json" | "INSTALLER"
+            "METADATA"
+                | "RECORD"
+                | "entry_points.txt"
+                | "top_level.txt"
+                | "direct_url.json"
+                | "INSTALLER"
+                | applied::RECORD
         );
+    }
+    if dir.ends_with(applied::IN_DIST_INFO) {
+        return name.ends_with(".patch");
     }
     if dir.ends_with(".egg-info") {
         return matches!(name, "PKG-INFO" | "entry_points.txt" | "top_level.txt" | "requires.txt");
     }
     name.ends_with(".pth") || name.ends_with(".egg-info")
+}
+
+/// What patches may change: 0.7 MB of source.
+fn is_agent_source(path: &str) -> bool {
+    path.starts_with("usr/local/lib/python3") && path.contains("/dist-packages/ovn_bgp_agent/") && path.ends_with(".py")
 }
 
 /// The commands in /usr/local are ours: small scripts, and the runtime.
@@ -108,6 +123,14 @@ mod tests {
             assert!(keeps(path, 1000) && !keeps(path, 1 << 30), "{path}");
         }
         assert!(keeps("usr/local/lib/python3.12/dist-packages/a-1.dist-info/RECORD", 10));
+        let site = "usr/local/lib/python3.12/dist-packages";
+        for path in [
+            "a-1.dist-info/PATCHES",
+            "a-1.dist-info/patches/0001-a.patch",
+            "ovn_bgp_agent/agent.py",
+        ] {
+            assert!(keeps(&format!("{site}/{path}"), 10), "{path}");
+        }
         assert!(!keeps("usr/lib/x86_64-linux-gnu/libc.so.6", 10));
         assert!(!keeps("usr/local/lib/python3.12/dist-packages/a/__init__.py", 10));
         assert!(!keeps("usr/share/doc/sudo/examples/copyright", 10));

@@ -16,6 +16,7 @@ mod host_traces;
 mod keep;
 mod leftovers;
 mod packages;
+mod patches;
 mod permissions;
 mod python;
 mod requirements;
@@ -33,6 +34,7 @@ use crate::config::{Distro, Identity};
 use crate::layout::tree::{Node, NodeKind, Tree};
 use crate::packages::dpkg::{self, DpkgError, Package};
 use crate::packages::python::{SitePath, extension_suffixes};
+use crate::patches::Patch;
 use crate::platform::Platform;
 
 pub use contract::{Contract, ContractError};
@@ -70,6 +72,8 @@ pub struct Expectation<'a> {
     pub labels: &'a BTreeMap<String, String>,
     /// The lock in use (`name==version --hash=…` lines): installed versions have to be its pins.
     pub lock: Option<&'a str>,
+    /// The project's patches for that ref: the image has to have them, and no others. `None` if they are not known.
+    pub patches: Option<&'a [Patch]>,
 }
 
 /// A rule: what its reports are called, and how it looks.
@@ -93,6 +97,7 @@ const RULES: &[Rule] = &[
     python::MODULES,
     python::SCRIPTS,
     bytecode::BYTECODE,
+    patches::PATCHES,
     commands::REQUIRED,
     commands::FORBIDDEN,
     packages::REQUIRED,

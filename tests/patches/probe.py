@@ -1,20 +1,24 @@
 """Probes for the patches of the OVN BGP Agent: one per patch, for the defect that the patch fixes.
 
-    python3 tests/patches/probe.py --source DIR [--expect-broken] [--only 0011 ...]
+    python3 tests/patches/probe.py --source DIR [--list] [--expect-broken] [--only 0011 ...]
 
 DIR holds the package ovn_bgp_agent, patched or not. The interpreter needs the agent's own requirements. A probe stubs
-netlink and OVSDB and runs the agent's code. Exit code 0: every probe passes, or with --expect-broken, every probe fails.
+netlink and OVSDB and runs the agent's code. A probe is skipped if its patch does not apply to the release in DIR. Exit code
+0: every probe passes, or with --expect-broken, every probe fails.
 """
 
 import argparse
 import importlib
+import importlib.metadata
 import logging
 import os
 import pathlib
+import re
 import sys
 import traceback
 import warnings
 
+PATCHES = pathlib.Path(__file__).parents[2] / "images" / "ovn-bgp-agent" / "patches"
 MODULES = ["probe_reports", "probe_wiring", "probe_scale"]
 
 
@@ -42,9 +46,22 @@ def load(source):
 
     probes = {}
     for name in MODULES:
-        if (here / f"{name}.py").is_file():
-            probes.update(importlib.import_module(name).PROBES)
-    return dict(sorted(probes.items()))
+        probes.update(importlib.import_module(name).PROBES)
+    missing = [patch.name for patch in PATCHES.glob("*.patch") if patch.name.split("-")[0] not in probes]
+    if missing:
+        sys.exit(f"loading probes: no probe for {' '.join(missing)}\nhelp: add one to tests/patches")
+    return {number: probes[number] for number in sorted(probes) if applies(number, root)}
+
+
+def applies(number, root):
+    """Whether the patch applies to the release in `root`; a source without a version counts as the latest."""
+    from packaging.specifiers import SpecifierSet
+
+    found = importlib.metadata.distributions(name="ovn-bgp-agent", path=[str(root)])
+    version = next((distribution.version for distribution in found), "99999")
+    heads = [patch.read_text() for patch in PATCHES.glob(f"{number}-*.patch")]
+    specifiers = [re.search("^Applies-To: (.*)$", head, re.MULTILINE)[1] for head in heads]
+    return all(SpecifierSet(specifier).contains(version, prereleases=True) for specifier in specifiers)
 
 
 def run(probe):
@@ -67,10 +84,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", required=True, help="directory that holds ovn_bgp_agent")
     parser.add_argument("--expect-broken", action="store_true", help="succeed if every probe fails")
+    parser.add_argument("--list", action="store_true", help="print the names of the patches for the release in DIR, and exit")
     parser.add_argument("--only", nargs="+", default=[], metavar="NUMBER", help="run these patches' probes only")
     args = parser.parse_args()
 
     probes = load(args.source)
+    if args.list:
+        print("\n".join(patch.stem for patch in sorted(PATCHES.glob("*.patch")) if patch.name.split("-")[0] in probes))
+        return
     unknown = [number for number in args.only if number not in probes]
     if unknown:
         sys.exit(f"choosing probes: unknown {' '.join(unknown)}\nhelp: known are {' '.join(probes)}")

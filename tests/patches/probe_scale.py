@@ -152,7 +152,7 @@ def interface_index():
 
     ipr = mock.MagicMock()
     ipr.__enter__.return_value = ipr
-    ipr.link_lookup.return_value = []
+    ipr.link_lookup.side_effect = lambda ifname: [1] if ifname == "lo" else []
     with (
         mock.patch.object(linux_net.pyroute2, "IPRoute", return_value=ipr) as opened,
         mock.patch.object(privileged_net.iproute, "IPRoute", return_value=ipr) as opened_privileged,

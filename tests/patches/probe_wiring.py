@@ -166,6 +166,19 @@ def router_name_prefix():
         assert driver._expose_subnet.call_count == 1, "the tenant network is not announced"
 
 
+def delete_exposed_set():
+    """a set of addresses is deleted through the protocol of the privileged daemon"""
+    import msgpack
+
+    from ovn_bgp_agent.utils import linux_net
+
+    sent = []
+    with mock.patch.object(linux_net.ovn_bgp_agent.privileged, "linux_net") as privileged:
+        privileged.delete_exposed_ips = lambda *arguments: sent.append(msgpack.packb(arguments))
+        linux_net.delete_exposed_ips({"172.24.4.10"}, "bgp-nic")
+    assert msgpack.unpackb(sent[0]) == [["172.24.4.10"], "bgp-nic"]
+
+
 PROBES = {
     "0001": routing_tables,
     "0002": withdraw_without_neighbour,
@@ -174,4 +187,5 @@ PROBES = {
     "0005": ipv6_ingress_flow,
     "0006": provider_network_cache,
     "0011": router_name_prefix,
+    "0013": delete_exposed_set,
 }

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use obgp_build::attest::{ImageForSbom, Sbom, Subject, cyclonedx, spdx};
 use serde_json::{Value, json};
-use support::image::{SITE, TestImage};
+use support::image::{AGENT, PATCH, PATCH_NAME, SITE, TestImage, patch};
 use validators::{Kind, Validators};
 
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -220,6 +220,23 @@ fn what_the_image_says_of_its_packages_is_in_both() {
         format!("git+https://example.org/agent@{}", "0".repeat(40))
     );
 
+    // What was changed in it, and why.
+    let patched = find(&cyclonedx["components"], "ovn-bgp-agent");
+    let all = cyclonedx["components"].as_array().unwrap();
+    assert_eq!(all.iter().filter(|c| !c["pedigree"].is_null()).count(), 1);
+    let patches = &patched["pedigree"]["patches"];
+    assert_eq!(patches.as_array().unwrap().len(), 1);
+    assert_eq!(patches[0]["type"], "unofficial");
+    assert_eq!(patches[0]["diff"]["text"]["content"], PATCH);
+    assert_eq!(patches[0]["resolves"][0]["name"], "Say hello");
+    assert_eq!(
+        agent["annotations"][0]["comment"],
+        format!(
+            "Patched: {PATCH_NAME} (sha256:{}): Say hello Nothing was said.",
+            patch().sha256
+        )
+    );
+
     // Parts of a package whose other files are not there.
     assert_eq!(
         find(&spdx["packages"], "ovn-common")["comment"],
@@ -287,6 +304,30 @@ fn an_sbom_becomes_the_predicate_of_a_statement() {
         ];
         validators.tell_apart(Kind::Statement, &statement, &breaks);
     }
+}
+
+#[test]
+fn a_change_of_upstream_s_is_no_unofficial_patch() {
+    for (origin, kind) in [
+        ("backport, https://review.example.org/1", "backport"),
+        ("upstream, https://review.example.org/1", "cherry-pick"),
+        ("vendor", "unofficial"),
+    ] {
+        let mut image = image();
+        let path = format!("{AGENT}/patches/{PATCH_NAME}.patch");
+        image.replace(&path, "Author: a test", &format!("Origin: {origin}"));
+        let document = cyclonedx_of(&sbom_of(&image, Some(DIGEST)));
+        let agent = find(&document["components"], "ovn-bgp-agent");
+        assert_eq!(agent["pedigree"]["patches"][0]["type"], kind);
+    }
+}
+
+#[test]
+fn a_patch_that_cannot_be_read_is_a_gap() {
+    let mut image = image();
+    image.remove(&format!("{AGENT}/patches/{PATCH_NAME}.patch"));
+    let sbom = sbom_of(&image, Some(DIGEST));
+    assert!(sbom.gaps.iter().any(|gap| gap.contains(PATCH_NAME)), "{:?}", sbom.gaps);
 }
 
 #[test]

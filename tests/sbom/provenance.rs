@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::DIGEST;
-use crate::support::image::TestImage;
+use crate::support::image::{PATCH_NAME, TestImage, patch};
 use crate::validators::{Kind, Validators};
 
 const DOCKERFILE: &str = "FROM scratch\n";
@@ -53,6 +53,7 @@ fn plan(source: Source, runtime: &[(&str, &str)]) -> ImagePlan {
             digest: format!("sha256:{}", "1".repeat(64)),
             distributions: 87,
         },
+        patches: vec![patch()],
         source_date_epoch: 1_767_225_600,
         context_digest: format!("sha256:{}", "2".repeat(64)),
         context: context.to_tar().unwrap(),
@@ -130,6 +131,14 @@ fn pypi() -> Source {
 fn dependency<'a>(statement: &'a Value, name: &str) -> &'a Value {
     let all = &statement["predicate"]["buildDefinition"]["resolvedDependencies"];
     crate::find(all, name)
+}
+
+#[test]
+fn patches_are_dependencies_with_their_hashes() {
+    let statement = made(&plan(pypi(), &[]));
+    let found = dependency(&statement, &format!("patches/{PATCH_NAME}.patch"));
+    assert_eq!(found["digest"]["sha256"], patch().sha256);
+    assert_eq!(found["annotations"]["summary"], "Say hello");
 }
 
 #[test]

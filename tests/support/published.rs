@@ -12,7 +12,7 @@ use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::image::{TestImage, repository};
+use super::image::{PATCH, PATCH_NAME, TestImage, patch, repository};
 
 /// `build.toml` and the contract of this repository, without its locks: the images are smaller than those.
 pub struct Project {
@@ -30,6 +30,9 @@ impl Project {
         std::fs::create_dir(dir.path().join("images")).unwrap();
         let contract = "images/ovn-bgp-agent.toml";
         std::fs::copy(repository().join(contract), dir.path().join(contract)).unwrap();
+        let patches = dir.path().join("images/ovn-bgp-agent/patches");
+        std::fs::create_dir_all(&patches).unwrap();
+        std::fs::write(patches.join(format!("{PATCH_NAME}.patch")), PATCH).unwrap();
         Self { dir }
     }
 
@@ -118,6 +121,7 @@ impl Project {
                 reference: Some("7.0.0"),
                 labels: &file.image.labels,
                 lock: None,
+                patches: Some(&[patch()]),
             };
             contract.check(&under_test, &expectation).unwrap()
         });

@@ -3,6 +3,7 @@
 mod accounts;
 mod config;
 mod contents;
+mod patches;
 mod permissions;
 mod python;
 mod remains;
@@ -49,6 +50,7 @@ fn tables() -> impl Iterator<Item = &'static Break> {
         accounts::BREAKS,
         sudoers::BREAKS,
         python::BREAKS,
+        patches::BREAKS,
         contents::BREAKS,
         permissions::BREAKS,
         remains::BREAKS,

@@ -75,6 +75,7 @@ impl Build {
                     reference: Some(&image.reference),
                     labels: &image.labels,
                     lock: Some(&lock),
+                    patches: Some(&image.patches),
                 };
                 let verdict = self.contract.check(&under_test, &expectation)?;
                 if let (Some(key), Some(passed)) = (key, Passed::new(&verdict))
@@ -100,6 +101,7 @@ impl Build {
             image.reference.clone().into_bytes(),
             serde_json::to_vec(&image.labels)?,
             lock.as_bytes().to_vec(),
+            serde_json::to_vec(&image.patches)?,
         ];
         Ok(terms(&self.settings.file, &self.contract, &more)?)
     }
