@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::base::keyring::{self, Keyring};
+use crate::base::tools;
 use crate::builders::{Builder, Builders};
 use crate::buildkit::Daemon;
 use crate::config::file::{BuildFile, Family};
@@ -66,6 +67,7 @@ pub async fn examine(file: &BuildFile, host: &Host, output: &Path) -> Vec<Findin
         )),
     }
     findings.push(mmdebstrap());
+    findings.push(uidmap(tools::lacking_without_root()));
     findings.extend(keyrings(file));
     findings.push(command(
         "git",
@@ -195,6 +197,19 @@ fn mmdebstrap() -> Finding {
             Status::Warn,
             "not installed: bases can come from a registry or the engine only",
             Some("apt-get install mmdebstrap"),
+        ),
+    }
+}
+
+/// Root needs none of it.
+fn uidmap(lacking: Option<String>) -> Finding {
+    match lacking {
+        None => finding("uidmap", Status::Ok, "bases can be bootstrapped as this user", None),
+        Some(programs) => finding(
+            "uidmap",
+            Status::Warn,
+            format!("{programs} not installed: without root, bases can come from a registry or the engine only"),
+            Some("apt-get install uidmap   # newuidmap and newgidmap"),
         ),
     }
 }

@@ -33,6 +33,7 @@ impl Pod {
         command.args(capabilities.iter().flat_map(|name| ["--cap-add", name]));
         command.args(["--security-opt", "no-new-privileges"]);
         command.args(["--user", &USER.to_string(), "--tmpfs", "/tmp"]);
+        command.args(["--volume", "/proc/sys/net:/run/obgp/sysctl"]);
         for (name, inside) in [
             ("shared", "/run/ovn-bgp-agent"),
             ("frr", "/etc/frr"),
@@ -204,5 +205,89 @@ fn frr_init_that_fails_leaves_no_environment() {
             stderr.contains("br-nowhere") && stderr.contains("br-ex"),
             "{platform}: {stderr}"
         );
+    }
+}
+
+/// The image in the agent's container, one thing wrong at a time: with the engine's mounts, and the real sudo.
+#[test]
+fn agent_names_what_keeps_it_from_working() {
+    let directory = tempfile::tempdir().unwrap();
+    let volume = |name: &str, inside: &str| {
+        let path = directory.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        format!("{}:{inside}", path.display())
+    };
+    let shared = volume("shared", "/run/ovn-bgp-agent");
+    let (frr, ovs) = (volume("frr", "/run/frr"), volume("ovs", "/run/openvswitch"));
+    let tables = volume("iproute2", "/etc/iproute2");
+    let config = volume("config", "/etc/ovn-bgp-agent");
+    let conf = directory.path().join("config/ovn-bgp-agent.conf");
+    std::fs::write(conf, "[DEFAULT]\novsdb_connection = unix:/run/openvswitch/db.sock\n").unwrap();
+    let sudoers = directory.path().join("sudoers");
+    std::fs::write(&sudoers, "Defaults env_reset\n").unwrap();
+    std::fs::set_permissions(&sudoers, std::fs::Permissions::from_mode(0o440)).unwrap();
+    let no_grant = format!("{}:/etc/sudoers:ro", sudoers.display());
+    for (image, platform) in images() {
+        let agent = |without: &str, change: &[&str]| {
+            let mut command = Command::new("docker");
+            command.args([
+                "run",
+                "--rm",
+                "--platform",
+                &platform,
+                "--network",
+                "none",
+                "--read-only",
+            ]);
+            for name in ["NET_ADMIN", "SYS_ADMIN", "NET_RAW", "DAC_READ_SEARCH"] {
+                command.args((name != without).then_some(["--cap-add", name]).iter().flatten());
+            }
+            if without != "mount" {
+                command.args(["--volume", "/proc/sys/net:/run/obgp/sysctl"]);
+            }
+            for volume in [&shared, &frr, &ovs, &tables, &config] {
+                command.args(["--volume", volume]);
+            }
+            command.args(["--tmpfs", "/tmp:mode=1777"]).args(change);
+            let command = command.args(["--entrypoint", RUNTIME, &image, "agent", "--timeout", "1"]);
+            String::from_utf8_lossy(&command.output().unwrap().stderr).into_owned()
+        };
+        let sound = agent("", &[]);
+        if !sound.contains("effective uid is not 0") {
+            assert!(
+                sound.contains("frr-init has not finished") && !sound.contains("cannot work here"),
+                "{platform}: {sound}"
+            );
+        }
+        for (without, change, cause) in [
+            (
+                "mount",
+                &[] as &[&str],
+                "/proc/sys/net is read-only; /run/obgp/sysctl is not there",
+            ),
+            ("NET_ADMIN", &[], "does not have the capability NET_ADMIN"),
+            ("", &["--security-opt", "no-new-privileges"], "no_new_privs is set"),
+            ("", &["--volume", &no_grant], "sudoers has no grant for it (uid 42494)"),
+            (
+                "",
+                &["--user", "4711"],
+                "you do not exist in the passwd database (uid 4711)",
+            ),
+            (
+                "",
+                &["--tmpfs", "/usr/local/sbin"],
+                "/usr/local/sbin/sysctl, which is to be obgp-runtime",
+            ),
+        ] {
+            let told = agent(without, change);
+            // This machine's emulation may not honour setuid.
+            if !told.contains("effective uid is not 0") {
+                assert!(
+                    told.contains("the agent cannot work here: ") && told.contains(cause),
+                    "{platform}: {change:?}: {told}"
+                );
+            }
+        }
     }
 }

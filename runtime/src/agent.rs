@@ -24,6 +24,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::Failure;
+use crate::drain;
 use crate::files;
 use crate::preflight::{Pod, Preflight};
 use crate::vty::{Connection, VtyError};
@@ -191,6 +192,7 @@ fn prepare(args: &Args) -> Result<(), Failure> {
 
     let version = waiting.until("FRR does not answer", || frr_answers(&place.frr_sockets))?;
     say(&format!("FRR {version} answers"));
+    drain::undo(&node, &place.shared_dir, &place.frr_sockets)?;
 
     let interface = args
         .interface

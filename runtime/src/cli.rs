@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{agent, frr_config, frr_init, health, image_repo_sync, privsep, sysctl, vtysh};
+use crate::{agent, drain, frr_config, frr_init, health, image_repo_sync, privsep, sysctl, vtysh};
 
 /// What a subcommand ends with when it fails: printed with its causes, exit code 1.
 pub type Failure = Box<dyn std::error::Error>;
@@ -25,6 +25,7 @@ enum Command {
     FrrConfig(frr_config::Args),
     Agent(agent::Args),
     Health(health::Args),
+    Drain(drain::Args),
     Privsep(privsep::Args),
     ImageRepoSync(image_repo_sync::Args),
 }
@@ -49,6 +50,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::FrrConfig(args) => frr_config::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Drain(args) => drain::run(&args),
         Command::Privsep(args) => privsep::run(&args),
         Command::ImageRepoSync(args) => image_repo_sync::run(&args),
     };

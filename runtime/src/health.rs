@@ -1,17 +1,19 @@
 //! `obgp-runtime health`: what /proc, the kernel's sockets and FRR say about the agent becomes an exit code and a line.
 //!
-//! Each check asks for what the one before it asks, and more. `live`: the process that `obgp-runtime agent` became is there and
-//! is the agent (or is still waiting to become it, which has a deadline of its own). `startup`: it is the agent and has its
-//! OVSDB connections. `ready`: besides, FRR has an established session with a leaf, and with the EVPN peer if there is one.
+//! Each check asks for what the one before it asks, and more. `live`: the process that `obgp-runtime agent` started is there,
+//! is the agent, is not stopped, and gave a sign of life not too long ago (or `obgp-runtime agent` still waits to start it,
+//! which has a deadline of its own); BGP has no part in it. `startup`: it is the agent and has its OVSDB connections. `ready`:
+//! besides, its reconciliations succeed, and FRR has an established session with a leaf, and with the EVPN peer if there is one.
 //!
 //! `ready` also keeps the mark in the shared directory true: it is there from the first check that the agent passes, and away
 //! from the first that it does not. `agent` removes it at its start.
 
-mod bgp;
+pub(crate) mod bgp;
+mod open;
 mod sock_diag;
 mod sockets;
+mod state;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,10 +21,14 @@ use serde::Serialize;
 
 use crate::agent::Place;
 use crate::agent::node::Node;
-use crate::agent::options::Options;
+use crate::agent::options::{Options, OptionsError};
 use crate::agent::record::{Record, State};
 use crate::cli::Failure;
 use crate::files;
+use state::State as Reconciled;
+
+/// The agent writes a sign of life each second while a reconciliation makes progress: one that takes minutes is not silent.
+const SILENCE: u64 = 300;
 
 /// Answer the probes of the agent's container
 #[derive(Debug, clap::Args)]
@@ -40,16 +46,51 @@ pub struct Args {
     /// Print what was found as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    bounds: Bounds,
+}
+
+/// How old the agent's signs may be, in seconds. The defaults follow the intervals in its configuration.
+#[derive(Debug, clap::Args)]
+struct Bounds {
+    /// live: without a sign of life; 0 for any time [default: 300, or 4 x frr_reconcile_interval if that is more]
+    #[arg(long, env = "HEALTH_MAX_SILENCE", value_name = "SECONDS")]
+    max_silence: Option<u64>,
+    /// ready: since the last sync that succeeded [default: 3 x reconcile_interval, 900]
+    #[arg(long, env = "HEALTH_MAX_SYNC_AGE", value_name = "SECONDS")]
+    max_sync_age: Option<u64>,
+    /// ready: since the last frr_sync that succeeded [default: 4 x frr_reconcile_interval, 60]
+    #[arg(long, env = "HEALTH_MAX_FRR_SYNC_AGE", value_name = "SECONDS")]
+    max_frr_sync_age: Option<u64>,
+}
+
+impl Bounds {
+    fn silence(&self, options: &Options) -> Result<u64, OptionsError> {
+        let frr = options.interval("frr_reconcile_interval", 15)?;
+        Ok(self.max_silence.unwrap_or(SILENCE.max(frr.saturating_mul(4))))
+    }
+
+    /// By the agent's names for its reconciliations.
+    fn ages(&self, options: &Options) -> Result<[(&'static str, u64); 2], OptionsError> {
+        let (sync, frr) = (
+            options.interval("reconcile_interval", 300)?,
+            options.interval("frr_reconcile_interval", 15)?,
+        );
+        Ok([
+            ("sync", self.max_sync_age.unwrap_or(sync.saturating_mul(3))),
+            ("frr_sync", self.max_frr_sync_age.unwrap_or(frr.saturating_mul(4))),
+        ])
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Check {
-    /// The agent's process is there
+    /// The agent's process is there and gives signs of life
     Live,
     /// It has its OVSDB connections
     Startup,
-    /// FRR has its BGP sessions, too
+    /// Its reconciliations succeed and FRR has its BGP sessions, too
     Ready,
 }
 
@@ -72,6 +113,8 @@ struct Report {
     reason: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<Reconciled>,
     ovsdb: Vec<Connected>,
     bgp: Vec<bgp::Session>,
 }
@@ -88,6 +131,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         ok: false,
         reason: String::new(),
         pid: None,
+        state: None,
         ovsdb: Vec::new(),
         bgp: Vec::new(),
     };
@@ -131,11 +175,17 @@ fn examine(args: &Args, report: &mut Report) -> Result<String, String> {
     }
     report.pid = Some(pid);
     let mut reason = format!("process {pid} is the agent");
+    let options = Options::load(&place.config).map_err(|error| error.to_string());
     if args.check == Check::Live {
-        return Ok(reason);
+        // A configuration that cannot be read any more does not make the agent a dead one.
+        let longest = args.bounds.silence(&options.unwrap_or_default()).unwrap_or(SILENCE);
+        return match longest {
+            0 => Ok(reason),
+            longest => lives(args, &record, report, longest).map(|sign| format!("{reason}, {sign}")),
+        };
     }
 
-    let options = Options::load(&place.config).map_err(|error| error.to_string())?;
+    let options = options?;
     let expected = options.connections().map_err(|error| error.to_string())?;
     let peers = sockets::peers(pid).map_err(|error| format!("the agent's connections cannot be listed: {error}"))?;
     for (expected, connected) in sockets::compare(&expected, &peers) {
@@ -157,12 +207,56 @@ fn examine(args: &Args, report: &mut Report) -> Result<String, String> {
     if args.check == Check::Startup {
         return Ok(reason);
     }
+    if crate::drain::mark(&place.shared_dir).exists() {
+        return Err("the node is drained until the agent starts again, or obgp-runtime drain --undo".into());
+    }
+    let sessions = established(args, report)?;
+    let synced = succeeds(args, &options, pid, report)?;
+    Ok(format!("{reason}, {sessions}, {synced}"))
+}
 
-    let env_file: PathBuf = place.env_file();
+/// The sign of life: what the agent wrote, or its start if it has not written yet.
+fn lives(args: &Args, record: &Record, report: &mut Report, longest: u64) -> Result<String, String> {
+    let path = args.place.state_file();
+    report.state = Reconciled::read(&path, record.pid)?;
+    if let Some(state) = &report.state {
+        return state.lives(state::now(), longest);
+    }
+    let age = record.age().map_err(|error| error.to_string())?;
+    let missing = format!(
+        "it was started {} s ago and has not written {} yet",
+        age,
+        path.display()
+    );
+    match age <= longest {
+        true => Ok(missing),
+        false => Err(format!("the agent hangs: {missing} (at most {longest} s are allowed)")),
+    }
+}
+
+fn established(args: &Args, report: &mut Report) -> Result<String, String> {
+    let env_file = args.place.env_file();
     let text = files::read_text(&env_file).map_err(|error| error.to_string())?;
     let node = Node::parse(&text, &env_file).map_err(|error| error.to_string())?;
-    report.bgp = bgp::sessions(&place.frr_sockets, args.timeout, &node)?;
-    bgp::judge(&report.bgp).map(|sessions| format!("{reason}, {sessions}"))
+    report.bgp = bgp::sessions(&args.place.frr_sockets, args.timeout, &node)?;
+    bgp::judge(&report.bgp)
+}
+
+/// The agent's reconciliations, all of them.
+fn succeeds(args: &Args, options: &Options, pid: u32, report: &mut Report) -> Result<String, String> {
+    let path = args.place.state_file();
+    report.state = Reconciled::read(&path, pid)?;
+    let Some(state) = &report.state else {
+        return Err(format!(
+            "the agent has not begun its first sync: it has not written {}",
+            path.display()
+        ));
+    };
+    let (now, mut found) = (state::now(), Vec::new());
+    for (name, longest) in args.bounds.ages(options).map_err(|error| error.to_string())? {
+        found.push(state.succeeds(name, now, longest)?);
+    }
+    Ok(found.join(", "))
 }
 
 /// Writes or removes the mark; what cannot be marked is not ready, as others rely on the mark.

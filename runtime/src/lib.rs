@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod asn;
 pub mod cli;
+pub mod drain;
 pub mod env_file;
 pub mod files;
 pub mod frr_config;

@@ -88,6 +88,33 @@ fn run(args: &Args) -> Result<u8, VtyshError> {
     }
 }
 
+/// Configures FRR with these lines, for other commands of this program; the first line that is refused ends it.
+pub fn configure(sockets: &Path, patience: Duration, lines: &[String]) -> Result<(), String> {
+    let mut session = Session::open(sockets, patience).map_err(|error| error.to_string())?;
+    let accepted = |answer: Answer, line: &str| {
+        if answer.is_accepted() {
+            return Ok(());
+        }
+        let why: Vec<String> = answer
+            .refusals()
+            .map(|(daemon, _, text)| format!("{daemon}: {}", text.trim()))
+            .collect();
+        Err(format!(
+            "{line:?} is not accepted (status {}) {}",
+            answer.status,
+            why.join(", ")
+        ))
+    };
+    let begun = session.configure();
+    accepted(begun, "configure terminal")?;
+    for line in lines {
+        let answer = session.execute(line);
+        accepted(answer, line)?;
+    }
+    session.end();
+    Ok(())
+}
+
 fn read_file(path: &Path) -> Result<String, VtyshError> {
     use std::io::Read;
     let failed = |source| VtyshError::File {

@@ -1,81 +1,15 @@
-//! `agent` and `health` with real FRR, the real kernel, and the real agent of PyPI on a real OVSDB server.
+//! `agent` with real FRR and the real kernel.
 
 mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::agent::{Ovsdb, Venv, executable};
-use support::frr::{FrrRoot, Namespace, Node, Suite, succeed};
-
-const STANDARD: &str = "255\tlocal\n254\tmain\n253\tdefault\n0\tunspec\n";
-
-const ENV: &str = "NODE_NAME='worker1'\nNODE_IP='10.0.192.111'\nINTERFACE='br-ex'\nSUBNET='10.0.192.0/24'\nBGP_AS='4200049263'\n\
-                   BGP_ROUTER_ID='10.0.192.111'\nBGP_PEER_IP='10.0.192.1'\nBGP_PEER_AS='65001'\nBGP_PEER_DISCOVERY='route'\n";
-
-/// A pod's directories, and the commands in it.
-struct Pod {
-    directory: tempfile::TempDir,
-    sockets: PathBuf,
-}
-
-impl Pod {
-    fn new(sockets: PathBuf) -> Self {
-        let pod = Self {
-            directory: tempfile::tempdir().unwrap(),
-            sockets,
-        };
-        fs::create_dir(pod.shared()).unwrap();
-        fs::write(pod.path("rt_tables"), STANDARD).unwrap();
-        fs::write(pod.path("agent.conf"), "[DEFAULT]\novsdb_connection = unix:/run/none\n").unwrap();
-        pod
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn shared(&self) -> PathBuf {
-        self.path("shared")
-    }
-
-    fn mark(&self) -> PathBuf {
-        self.shared().join("ready")
-    }
-
-    fn with_place(&self, mut command: Command, words: &[&str]) -> Command {
-        command.args(words).arg("--config").arg(self.path("agent.conf"));
-        command
-            .arg("--shared-dir")
-            .arg(self.shared())
-            .arg("--frr-sockets")
-            .arg(&self.sockets);
-        command
-    }
-
-    fn agent(&self, command: Command, program: &Path, timeout: &str) -> Command {
-        let mut command = self.with_place(command, &["agent", "--timeout", timeout]);
-        command
-            .arg("--rt-tables")
-            .arg(self.path("rt_tables"))
-            .arg("--program")
-            .arg(program);
-        command.env("OBGP_TEST_OUT", self.path("out")).stdin(Stdio::null());
-        // This machine is not the image: no sudoers, no links.
-        command.env("PREFLIGHT", "warn");
-        command
-    }
-
-    fn env_file(&self) {
-        fs::write(self.shared().join("bgp-config.env"), ENV).unwrap();
-    }
-}
-
-fn runtime() -> &'static str {
-    env!("CARGO_BIN_EXE_obgp-runtime")
-}
+use support::agent::executable;
+use support::frr::{FrrRoot, Namespace, Suite, succeed};
+use support::pod::{ENV, Pod, STANDARD, Server, runtime, terminate, text, wait_for};
 
 /// Something that runs as the agent's Python does, says what it was given, and ends as it is told.
 fn stand_in(pod: &Pod) -> PathBuf {
@@ -91,67 +25,6 @@ fn stand_in(pod: &Pod) -> PathBuf {
         &pod.path("ovn-bgp-agent"),
         &format!("#!/usr/bin/env -S python3 -S\n{script}"),
     )
-}
-
-fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(value) = attempt() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-fn terminate(child: &mut Child) -> std::process::ExitStatus {
-    succeed(Command::new("kill").arg(child.id().to_string()));
-    child.wait().unwrap()
-}
-
-fn text(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
-/// A node with br-ex and FRR.
-struct Server {
-    node: Node,
-    space: Namespace,
-    _config: tempfile::TempDir,
-}
-
-fn frr_config(router: &str) -> tempfile::TempDir {
-    let config = tempfile::tempdir().unwrap();
-    fs::write(
-        config.path().join("daemons"),
-        "zebra=yes\nbgpd=yes\nzebra_options=\"-A 127.0.0.1\"\nbgpd_options=\"-A 127.0.0.1\"\n",
-    )
-    .unwrap();
-    fs::write(config.path().join("frr.conf"), router).unwrap();
-    fs::write(config.path().join("vtysh.conf"), "").unwrap();
-    config
-}
-
-impl Server {
-    fn new(root: &FrrRoot, leaf: &Namespace) -> Self {
-        let space = Namespace::new("server");
-        space.link("eth1", leaf, "eth1");
-        space.bridge("br-ex", "eth1", "10.0.192.111/24");
-        let config = frr_config(
-            "router bgp 4200049263\n bgp router-id 10.0.192.111\n no bgp ebgp-requires-policy\n \
-             neighbor 10.0.192.1 remote-as 65001\n neighbor 10.0.192.1 timers 3 10\n neighbor 10.0.192.1 timers connect 1\nexit\n",
-        );
-        let node = Node::start(root, &space, config.path());
-        Self {
-            node,
-            space,
-            _config: config,
-        }
-    }
 }
 
 /// Arguments, environment, signals, exit code, file descriptors: as if the agent had been started itself.
@@ -444,98 +317,4 @@ fn mgmtd_is_waited_for_where_there_is_one() {
         "{}",
         text(&output)
     );
-}
-
-/// The agent of PyPI, an OVSDB server, FRR with a leaf: each of them is seen to come and to go.
-#[test]
-fn health_sees_the_real_agent_ovsdb_and_bgp() {
-    let (Some(root), Some(venv)) = (FrrRoot::get(Suite::Trixie), Venv::get()) else {
-        return;
-    };
-    let leaf = Namespace::new("leaf");
-    let server = Server::new(&root, &leaf);
-    leaf.ip("address add 10.0.192.1/24 dev eth1");
-    let mut ovsdb = Ovsdb::start(&server.space);
-    let pod = Pod::new(server.node.sockets());
-    pod.env_file();
-    let conf = format!(
-        // Of the methods the one that needs nothing that this machine's kernel may lack.
-        "[DEFAULT]\ndriver = nb_ovn_bgp_driver\nexposing_method = vrf\novsdb_connection = unix:{}\n[ovn]\n\
-         ovn_nb_connection = tcp:127.0.0.1:{}\n",
-        ovsdb.socket().display(),
-        Ovsdb::PORT
-    );
-    fs::write(pod.path("agent.conf"), conf).unwrap();
-    let program = venv.agent(pod.directory.path());
-    let log = fs::File::create(pod.path("log")).unwrap();
-    let mut child = pod
-        .agent(server.space.command(runtime()), &program, "30")
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    let health = |check: &str| {
-        pod.with_place(server.space.command(runtime()), &["health", check, "--json"])
-            .output()
-            .unwrap()
-    };
-    let json = |output: &Output| serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap();
-    let becomes = |check: &str, ok: bool, reason: &str| {
-        let mut last = String::new();
-        let deadline = Instant::now() + Duration::from_secs(90);
-        loop {
-            let output = health(check);
-            let report = json(&output);
-            assert_eq!(output.status.success(), report["ok"] == true);
-            // The mark says what the last check of readiness said.
-            assert!(
-                check != "ready" || pod.mark().exists() == output.status.success(),
-                "{report}"
-            );
-            if report["ok"] == ok && report["reason"].as_str().unwrap().contains(reason) {
-                return report;
-            }
-            if Instant::now() > deadline {
-                panic!("{check} does not become {ok} for {reason:?} but {report}\n{last}");
-            }
-            last = fs::read_to_string(pod.path("log")).unwrap_or_default();
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    };
-
-    let report = becomes("startup", true, "its OVSDB connections are up");
-    assert_eq!(report["pid"], child.id());
-    assert_eq!(
-        report["ovsdb"][1],
-        serde_json::json!({"option": "ovn_nb_connection", "connected": true})
-    );
-    // Its start leads to a first reconciliation.
-    wait_for("the agent works", || {
-        fs::read_to_string(pod.path("log"))
-            .unwrap()
-            .contains("Running reconciliation loop")
-            .then_some(())
-    });
-    let report = becomes("ready", false, "no BGP session is established: 10.0.192.1 is ");
-    assert_eq!(report["bgp"][0]["role"], "leaf");
-
-    let config = frr_config(
-        "router bgp 65001\n bgp router-id 10.0.192.1\n no bgp ebgp-requires-policy\n neighbor 10.0.192.111 remote-as 4200049263\nexit\n",
-    );
-    let leaf_node = Node::start(&root, &leaf, config.path());
-    becomes("ready", true, "the BGP session with 10.0.192.1 is established");
-    let begin = Instant::now();
-    assert!(health("ready").status.success());
-    println!("health ready takes {:?}", begin.elapsed());
-
-    drop(leaf_node);
-    becomes("ready", false, "no BGP session is established");
-    assert!(health("startup").status.success());
-    ovsdb.stop();
-    let report = becomes("startup", false, "the agent is not connected to ovsdb_connection");
-    assert!(health("live").status.success(), "{report}");
-    ovsdb.restart(&server.space);
-    becomes("startup", true, "");
-    terminate(&mut child);
-    becomes("live", false, "is gone");
 }

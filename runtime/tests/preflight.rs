@@ -125,8 +125,8 @@ fn each_thing_that_is_missing_is_named() {
         "allowPrivilegeEscalation: true",
     );
     names(
-        "printf '#!/bin/sh\\necho sudo: a password is required >&2\\nexit 1\\n' > /usr/bin/sudo",
-        "sudo does not start obgp-runtime privsep as root: sudo: a password is required (uid 42494)",
+        "printf '#!/bin/sh\\necho sudo: unable to mkdir /run/sudo >&2\\necho sudo: a password is required >&2\\nexit 1\\n' > /usr/bin/sudo",
+        "sudo does not start obgp-runtime privsep as root: sudoers has no grant for it (uid 42494)",
         "with its own /etc/sudoers",
     );
     names(

@@ -1,4 +1,4 @@
-//! FRR restarts on a server with frr-init's configuration: what the leaf sees meanwhile. FRR 8.4.4 and 10.3.
+//! FRR restarts on a server with frr-init's configuration, or the server is drained: what the leaf sees. FRR 8.4.4 and 10.3.
 //!
 //! The VRF is a network namespace (zebra -n), because not every kernel has VRFs; bgpd leaks from both alike.
 
@@ -34,14 +34,14 @@ struct Lab {
 }
 
 impl Lab {
-    fn new(suite: Suite, leaf_lines: &str) -> Option<Self> {
+    fn new(suite: Suite) -> Option<Self> {
         let (root, site) = (FrrRoot::get(suite)?, Site::usual()?);
         let vrf = Namespace::new("vrf");
         for address in [LASTING, REMOVED] {
             vrf.ip(&format!("address add {address} dev lo"));
         }
         let leaf_conf = format!(
-            "router bgp 65001\n bgp router-id 10.255.1.1\n no bgp ebgp-requires-policy\n{leaf_lines} \
+            "router bgp 65001\n bgp router-id 10.255.1.1\n no bgp ebgp-requires-policy\n \
              neighbor {SERVER} remote-as {SERVER_ASN}\n neighbor {SERVER} timers connect 1\n \
              address-family ipv4 unicast\n  neighbor {SERVER} default-originate\n exit-address-family\n"
         );
@@ -168,7 +168,7 @@ fn watch(sockets: &Path, ended: &AtomicBool) -> Duration {
 }
 
 fn restarts(suite: Suite) {
-    let Some(mut lab) = Lab::new(suite, "") else { return };
+    let Some(mut lab) = Lab::new(suite) else { return };
     let version = suite.frr_version();
     for signal in ["-KILL", "-TERM"] {
         let gap = lab.gap(&format!("FRR {version}, bgpd gets {signal}"), |lab| {
@@ -176,11 +176,50 @@ fn restarts(suite: Suite) {
         });
         assert!(gap <= LONGEST_GAP, "{gap:?}");
     }
+    // What FRR learned from the leaf stays in the kernel, too.
+    let default = |lab: &Lab| {
+        let routes = lab.site.server.ip("route show default");
+        assert!(routes.contains("via 10.0.192.1"), "{routes:?}");
+    };
     let gap = lab.gap(&format!("FRR {version} restarted"), |lab| {
+        default(lab);
         lab.server = None;
+        default(lab);
         lab.start();
+        default(lab);
     });
     assert!(gap <= LONGEST_GAP, "{gap:?}");
+    let gap = lab.gap(&format!("FRR {version}, zebra gets -TERM"), |lab| {
+        lab.signal("zebra", "-TERM");
+        default(lab);
+    });
+    assert!(gap <= LONGEST_GAP, "{gap:?}");
+    default(&lab);
+}
+
+/// The check is able to fail: where only the running bgpd has the leak, the leaf loses the address.
+#[test]
+fn without_the_leak_in_frr_conf_the_address_goes() {
+    let Some(mut lab) = Lab::new(Suite::Bookworm) else {
+        return;
+    };
+    let path = lab.site.path("frr/frr.conf");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, leak) = text.split_once("! As the agent configures it").unwrap();
+    fs::write(&path, before.replace("  import vrf bgp-vrf\n", "") + "end\n").unwrap();
+    lab.server = None;
+    lab.start();
+    lab.wait_for(LASTING, false);
+    let family = format!("router bgp {SERVER_ASN}\naddress-family ipv4 unicast\nimport vrf bgp-vrf");
+    let lines: Vec<&str> = family
+        .lines()
+        .chain(["exit", "exit"])
+        .chain(leak.lines().skip(1))
+        .collect();
+    lab.server().vtysh(&[&["configure terminal"], &lines[..]].concat());
+    lab.wait_for(LASTING, true);
+    lab.signal("bgpd", "-KILL");
+    lab.wait_for(LASTING, false);
 }
 
 #[test]
@@ -195,7 +234,7 @@ fn an_address_stays_at_the_leaf_while_frr_restarts_10_3() {
 
 /// What the agent configures for its leak is there: the configuration does not change, and nothing is withdrawn.
 fn the_agent_finds_its_leak(suite: Suite) {
-    let (Some(venv), Some(lab)) = (Venv::get(), Lab::new(suite, "")) else {
+    let (Some(venv), Some(lab)) = (Venv::get(), Lab::new(suite)) else {
         return;
     };
     let leak = format!("frr.vrf_leak('bgp-vrf', '{SERVER_ASN}', '{SERVER}')");
@@ -207,19 +246,21 @@ fn the_agent_finds_its_leak(suite: Suite) {
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_obgp-runtime"), &vtysh).unwrap();
     fs::write(&file, text).unwrap();
     let state = || {
-        let server = lab.server();
-        let version = server.json("show bgp ipv4 unicast json")["tableVersion"].clone();
-        (server.vtysh(&["show running-config"]), version)
+        let version = lab.leaf.json("show bgp ipv4 unicast json")["tableVersion"].to_string();
+        (lab.server().vtysh(&["show running-config"]), version)
     };
-    let before = state();
-    succeed(
-        Command::new(vtysh)
-            .arg("--vty_socket")
-            .arg(lab.server().sockets())
-            .arg("-f")
-            .arg(file),
-    );
-    std::thread::sleep(Duration::from_secs(2));
+    // The leaf's default route may still be on its way.
+    let mut before = state();
+    loop {
+        std::thread::sleep(Duration::from_secs(3));
+        match state() {
+            same if same == before => break,
+            other => before = other,
+        }
+    }
+    let sockets = lab.server().sockets();
+    succeed(Command::new(vtysh).arg("--vty_socket").arg(sockets).arg("-f").arg(file));
+    std::thread::sleep(Duration::from_secs(3));
     assert_eq!(before, state());
     assert!(before.0.contains("import vrf bgp-vrf"));
 }
@@ -232,4 +273,85 @@ fn the_agent_finds_its_leak_8_4() {
 #[test]
 fn the_agent_finds_its_leak_10_3() {
     the_agent_finds_its_leak(Suite::Trixie);
+}
+
+/// The community first, then the withdrawal; undone by hand and by the agent's start.
+fn drained(suite: Suite) {
+    let Some(lab) = Lab::new(suite) else { return };
+    lab.server().wait_for_session(LEAF, "Established", PATIENCE);
+    let (shared, sockets) = (lab.site.path("shared"), lab.server().sockets());
+    let drain = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_obgp-runtime"));
+        command
+            .arg("drain")
+            .arg("--shared-dir")
+            .arg(&shared)
+            .arg("--frr-sockets")
+            .arg(&sockets);
+        command.args(arguments);
+        command
+    };
+    let is_marked = || {
+        let route = lab.leaf.json(&format!("show bgp ipv4 unicast {LASTING} json"));
+        route["paths"][0]["community"]["string"] == "graceful-shutdown"
+    };
+    assert!(!is_marked());
+    let mut child = drain(&["--wait", "3"]).spawn().unwrap();
+    let begin = Instant::now();
+    while !is_marked() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(3),
+            "the leaf does not see the community"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(has(&lab.leaf.sockets(), LASTING), "the route still works");
+    assert!(child.wait().unwrap().success());
+    let took = begin.elapsed();
+    assert!(
+        (Duration::from_secs(3)..Duration::from_secs(6)).contains(&took),
+        "{took:?}"
+    );
+    // Stale routes would stay for two minutes.
+    let begin = Instant::now();
+    lab.wait_for(LASTING, false);
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+
+    let begin = Instant::now();
+    succeed(&mut drain(&[]));
+    assert!(begin.elapsed() < Duration::from_secs(3), "nothing is waited for");
+    succeed(&mut drain(&["--undo"]));
+    lab.wait_for(LASTING, true);
+    assert!(!is_marked() && !shared.join("drained").exists());
+
+    succeed(&mut drain(&["--wait", "0"]));
+    lab.wait_for(LASTING, false);
+    let mut agent = lab.site.server.command(env!("CARGO_BIN_EXE_obgp-runtime"));
+    agent
+        .args(["agent", "--program", "/bin/true", "--timeout", "30", "--config"])
+        .arg(lab.site.path("agent.conf"));
+    fs::write(lab.site.path("rt_tables"), "254\tmain\n").unwrap();
+    agent
+        .arg("--rt-tables")
+        .arg(lab.site.path("rt_tables"))
+        .env("PREFLIGHT", "warn");
+    succeed(
+        agent
+            .arg("--shared-dir")
+            .arg(&shared)
+            .arg("--frr-sockets")
+            .arg(&sockets),
+    );
+    lab.wait_for(LASTING, true);
+    assert!(!lab.server().vtysh(&["show running-config"]).contains("shutdown"));
+}
+
+#[test]
+fn a_node_is_drained_8_4() {
+    drained(Suite::Bookworm);
+}
+
+#[test]
+fn a_node_is_drained_10_3() {
+    drained(Suite::Trixie);
 }

@@ -170,6 +170,8 @@ pub(super) struct ImageInfo<'a> {
     pub created_by: &'a str,
     /// The name `docker load` gives it.
     pub tag: &'a str,
+    /// The same for a further name, which the digest's hexadecimal ends: an engine that loads the archive knows the digest.
+    pub kept: &'a str,
 }
 
 /// Writes the archive with `rootfs` as the one layer. Returns the digest of the image's manifest.
@@ -209,17 +211,24 @@ pub(super) fn write(
     })
     .to_string();
     let digest = format!("sha256:{}", sha256(manifest.as_bytes()));
-    let index = json!({
-        "manifests": [{
+    let names = [
+        image.tag.to_string(),
+        format!("{}{}", image.kept, &digest["sha256:".len()..]),
+    ];
+    let named = names.each_ref().map(|name| {
+        json!({
             "annotations": {
-                "io.containerd.image.name": format!("docker.io/{}", image.tag),
-                "org.opencontainers.image.ref.name": image.tag.rsplit(':').next(),
+                "io.containerd.image.name": format!("docker.io/{name}"),
+                "org.opencontainers.image.ref.name": name.rsplit(':').next(),
             },
             "digest": digest,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "platform": { "architecture": image.platform.architecture().name(), "os": "linux" },
             "size": manifest.len(),
-        }],
+        })
+    });
+    let index = json!({
+        "manifests": named,
         "mediaType": "application/vnd.oci.image.index.v1+json",
         "schemaVersion": 2,
     })
@@ -227,7 +236,7 @@ pub(super) fn write(
     let legacy = json!([{
         "Config": format!("blobs/sha256/{config_hex}"),
         "Layers": [format!("blobs/sha256/{}", layer.hex)],
-        "RepoTags": [image.tag],
+        "RepoTags": names,
     }])
     .to_string();
 
@@ -349,12 +358,15 @@ mod tests {
             created: Timestamp::UNIX_EPOCH,
             created_by: "mmdebstrap",
             tag: "obgp-build/base:x",
+            kept: "obgp-build/base:arm64-0-",
         };
         let mut archive = Vec::new();
         let digest = write(&mut archive, &layer, &mut tar.as_slice(), &image).unwrap();
         let files = files_lossy(&archive);
         let json = |name: &str| serde_json::from_slice::<serde_json::Value>(&files[name]).unwrap();
         assert_eq!(json("index.json")["manifests"][0]["digest"], digest);
+        let kept = format!("obgp-build/base:arm64-0-{}", &digest["sha256:".len()..]);
+        assert_eq!(json("manifest.json")[0]["RepoTags"], json!(["obgp-build/base:x", kept]));
         let config = json(json("manifest.json")[0]["Config"].as_str().unwrap());
         assert_eq!(config["architecture"], "arm64");
         assert_eq!(files[json("manifest.json")[0]["Layers"][0].as_str().unwrap()], tar);

@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::archive::{self, ImageInfo, Layer};
 use super::cache::{self, BaseArchive};
+use super::kept::Source;
 use super::process::{Child, run};
-use super::{BaseError, keyring, mirror, own_archive};
+use super::{BaseError, keyring, mirror, own_archive, tools};
 use crate::config::{Distro, Family};
 use crate::platform::{Architecture, Platform};
 use crate::progress::Progress;
@@ -38,7 +39,7 @@ const DPKG_OPTIONS: &[&str] = &[
 ];
 
 /// Counts the ways this module has made bases: a cached one of another way is not taken.
-const RECIPE: &str = "3";
+const RECIPE: &str = "4";
 
 /// How many lines of mmdebstrap's output an error shows.
 const LOG_LINES: usize = 25;
@@ -100,7 +101,7 @@ pub async fn bootstrap(
     {
         return Ok(base);
     }
-    check_tools(request.platform)?;
+    tools::check(request.platform)?;
     let keyring = keyring::find(request.distro.family, request.cache, progress, cancel).await?;
     let readable = readable_copy(&keyring).map_err(|e| BaseError::io("copying", &keyring, e))?;
     let base = recipe
@@ -133,6 +134,8 @@ struct Recipe<'a> {
     mirror: &'a str,
     security: String,
     tag: String,
+    /// What the digest follows in the tag that engines keep it under.
+    kept: String,
 }
 
 impl<'a> Recipe<'a> {
@@ -145,6 +148,7 @@ impl<'a> Recipe<'a> {
             mirror,
             security: security_archive(request.distro, architecture, mirror),
             tag: engine_tag(request.distro_name, request.platform),
+            kept: Source::Archive(request.distro).prefix(request.platform),
         }
     }
 
@@ -267,7 +271,7 @@ impl<'a> Recipe<'a> {
             "--mode=unshare"
         });
         command.arg(format!("--architectures={}", self.platform.architecture().name()));
-        // mmdebstrap's own test of the emulation needs one more package (arch-test); `check_tools` has asked the kernel.
+        // mmdebstrap's own test of the emulation needs one more package (arch-test); `tools::check` has asked the kernel.
         command.arg("--skip=check/qemu");
         // The host's apt may say otherwise, and mmdebstrap asks it.
         command.arg("--aptopt=APT::Install-Recommends \"false\"");
@@ -389,6 +393,7 @@ impl<'a> Recipe<'a> {
             created,
             created_by,
             tag: &self.tag,
+            kept: &self.kept,
         };
         let write = || {
             let mut input = File::open(rootfs)?;
@@ -449,36 +454,6 @@ fn is_network_failure(line: &str) -> bool {
     ]
     .iter()
     .any(|sign| line.contains(sign))
-}
-
-fn check_tools(platform: Platform) -> Result<(), BaseError> {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    if !std::env::split_paths(&paths).any(|directory| directory.join("mmdebstrap").is_file()) {
-        return Err(BaseError::NoMmdebstrap);
-    }
-    if Architecture::host() == Some(platform.architecture()) || is_emulated(platform.architecture()) {
-        return Ok(());
-    }
-    Err(BaseError::NoEmulation { platform })
-}
-
-/// Whether the kernel runs `architecture`'s programs through an interpreter, whoever registered it.
-fn is_emulated(architecture: Architecture) -> bool {
-    // e_machine, little-endian, is at offset 18 of the magic that an entry shows in hexadecimal.
-    let machine = hex::encode(architecture.elf_machine().to_le_bytes());
-    let Ok(entries) = fs::read_dir("/proc/sys/fs/binfmt_misc") else {
-        return false;
-    };
-    entries
-        .filter_map(Result::ok)
-        .filter_map(|entry| fs::read_to_string(entry.path()).ok())
-        .any(|text| {
-            text.starts_with("enabled\n")
-                && text.lines().any(|line| {
-                    line.strip_prefix("magic ")
-                        .is_some_and(|magic| magic.starts_with("7f454c46") && magic.get(36..40) == Some(&machine))
-                })
-        })
 }
 
 #[cfg(test)]

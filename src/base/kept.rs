@@ -23,7 +23,7 @@ pub(super) enum Source<'a> {
 
 impl Source<'_> {
     /// What precedes the digest.
-    fn prefix(self, platform: Platform) -> String {
+    pub(super) fn prefix(self, platform: Platform) -> String {
         let architecture = platform.architecture();
         let name = match self {
             Self::Reference(reference) => reference.to_string(),

@@ -15,13 +15,19 @@ use crate::layout;
 use crate::platform::Platform;
 use crate::registry::{Access, ImageReference, Patience, Registries, RegistryError, Repository, RepositoryName};
 
-/// Some seconds: what the engine has, or the archive, may replace a registry that cannot be reached.
+/// Some seconds: an image that the engine has may replace a registry that cannot be reached.
 const PATIENCE: Patience = Patience {
     tries: 4,
     first: Duration::from_millis(250),
     longest: Duration::from_secs(2),
 };
-/// For a whole question, where the archive is an alternative.
+/// Where the archive is an alternative, a run without a network must not wait.
+const IMPATIENT: Patience = Patience {
+    tries: 2,
+    first: Duration::from_millis(100),
+    ..PATIENCE
+};
+/// For a whole question, under the same condition.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The image of a platform in a registry.
@@ -83,7 +89,7 @@ impl Lookup {
     pub fn new(registries: Registries, mode: BootstrapMode, base: Option<&str>) -> Self {
         let has_alternative = mode == BootstrapMode::Auto && base.is_none();
         Self {
-            registries: registries.with_patience(PATIENCE),
+            registries: registries.with_patience(if has_alternative { IMPATIENT } else { PATIENCE }),
             limit: has_alternative.then_some(LIMIT),
             digests: Mutex::default(),
             images: Mutex::default(),

@@ -10,6 +10,7 @@ pub mod lookup;
 mod offer;
 mod process;
 pub mod resolve;
+pub mod tools;
 
 use std::fmt::Write as _;
 use std::io;
@@ -56,6 +57,11 @@ pub enum BaseError {
          Install it: apt-get install mmdebstrap"
     )]
     NoMmdebstrap,
+    #[error(
+        "bootstrapping a base without root: {lacking} not installed.\n\
+         help: apt-get install uidmap, or run `obgp-build bootstrap` as root"
+    )]
+    NoUidmap { lacking: String },
     #[error(
         "{platform} cannot be run here, and bootstrapping a base runs its packages' scripts. Register the emulation: \
          apt-get install qemu-user-static binfmt-support && update-binfmts --enable qemu-{}\n\

@@ -51,6 +51,35 @@ async fn a_modern_engine_with_the_classic_store_builds_from_a_pulled_base() {
     builds_from_a_pulled_base(Which::ModernClassic).await;
 }
 
+/// It keeps no images, and pulls what was planned.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_buildkitd_builds_from_a_pulled_base() {
+    let Some(modern) = endpoint(Which::Modern) else { return };
+    let bases = Bases::start(Which::Modern, Login::Nobody);
+    let project = Project::hurried(&[]);
+    let dir = tempfile::tempdir().unwrap();
+    let buildkitd = support::buildkitd::start(&modern, dir.path());
+    project.builder("bare", &buildkitd.address.to_string(), "slots = 2");
+    let pushed = [
+        ("single:1", bases.push("single:1")),
+        ("index:1", bases.push_index("index:1")),
+    ];
+    for (name, digest) in pushed {
+        let reference = bases.reference(name);
+        project.set_base(&reference);
+        for mode in ["never", "auto"] {
+            let plan = planned(&command(&project, "plan", mode, &[]).output().unwrap());
+            assert_eq!(plan, vec![("registry".to_string(), Some(digest.clone())); 2]);
+        }
+        let built = report(&command(&project, "build", "never", &[]).output().unwrap());
+        assert_based_on(&built, &reference, &digest);
+    }
+    project.set_base(&bases.reference("none:1"));
+    let told = failure(&command(&project, "plan", "auto", &[]).output().unwrap());
+    assert!(told.contains("has no tag"), "{told}");
+    project.clean().await;
+}
+
 /// An image that the engine had before keeps its tag and its digests, and is not pulled again.
 async fn an_own_image_stays_as_it_was(which: Which) {
     let Some(machine) = endpoint(which) else { return };
@@ -186,4 +215,49 @@ async fn a_pull_by_digest_leaves_nothing_behind() {
         assert_eq!(engine.inspect_image(&reference).await.unwrap(), None);
         assert!(engine.remove_image(&name).await.unwrap());
     }
+}
+
+/// The real image on a real base from a registry keeps its whole contract. The base is the bootstrapped one, which others
+/// have built on: the steps come out of the engine's cache where they are in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_image_on_a_pulled_base_keeps_its_contract() {
+    let Some(machine) = endpoint(Which::Machine) else {
+        return;
+    };
+    let distro = "debian_bookworm";
+    let obgp_build = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_obgp-build"));
+        command.env("DOCKER_HOST", machine.address.to_string());
+        command
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(arguments)
+            .args(["--json", "--progress", "quiet"]);
+        command.output().unwrap()
+    };
+    let made = report(&obgp_build(&["bootstrap", distro, "--platform", PLATFORM]));
+    let bases = Bases::start(Which::Machine, Login::Nobody);
+    let text = |value: &Value| value.as_str().unwrap().to_string();
+    let (path, name) = (text(&made[0]["path"]), text(&made[0]["base"]["image_name"]));
+    let from = format!("oci-archive:{path}:{}", name.rsplit(':').next().unwrap());
+    bases.copy(&from, "debian:bookworm-slim");
+    let (reference, digest) = (
+        bases.reference("debian:bookworm-slim"),
+        text(&made[0]["base"]["digest"]),
+    );
+
+    let output = bases.dir.path().join("dist");
+    let of = ["--distro", distro, "--platform", PLATFORM, "--base", &reference];
+    let built = obgp_build(&[&["build", "--output", output.to_str().unwrap()], of.as_slice()].concat());
+    let plan = report(&obgp_build(&[&["plan"], of.as_slice()].concat()));
+    let engine = Engine::connect(machine.clone()).await.unwrap();
+    let kept = text(&plan["images"][0]["targets"][0]["base"]["engine_tag"]);
+    assert!(engine.remove_image(&kept).await.unwrap(), "{plan:#}");
+    let told = String::from_utf8_lossy(&built.stdout);
+    assert_eq!(
+        built.status.code(),
+        Some(0),
+        "{told}\n{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+    assert_based_on(&report(&built), &reference, &digest);
 }

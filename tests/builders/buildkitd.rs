@@ -1,43 +1,14 @@
 //! A buildkitd as a builder.
-//!
-//! None is to be had from the archives that the tests use. What stands in for it is the BuildKit of the modern engine, by its
-//! own API: no Docker API around it, no `/session`, no image store.
-
-use std::path::Path;
 
 use base64::Engine as _;
-use obgp_build::engine::{Address, Dialer, Endpoint, Engine, Origin};
+use obgp_build::engine::{Address, Engine};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixListener;
 
+use crate::support::buildkitd::start;
 use crate::support::project::{Project, base_layer};
 use crate::support::registry::{PASSWORD, Registry, USER};
 use crate::support::{Which, address_for_containers, proxy};
 use crate::{dies_and_is_inherited, each, report};
-
-/// Listens in `dir` as a buildkitd does, gRPC from the first byte on, and joins each connection to the engine's BuildKit.
-pub fn start(engine: &Endpoint, dir: &Path) -> Endpoint {
-    let socket = dir.join("buildkitd.sock");
-    let listener = UnixListener::bind(&socket).unwrap();
-    let dialer = Dialer::new(&engine.address).unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let mut buildkit = dialer.dial().await.unwrap();
-            let upgrade = b"POST /grpc HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
-            buildkit.write_all(upgrade).await.unwrap();
-            let mut answer = Vec::new();
-            while !answer.ends_with(b"\r\n\r\n") {
-                answer.push(buildkit.read_u8().await.unwrap());
-            }
-            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut buildkit).await });
-        }
-    });
-    Endpoint {
-        address: Address::Unix(socket),
-        origin: Origin::DockerHost,
-    }
-}
 
 /// On a socket and over mutual TLS, with bases that only this machine has.
 #[tokio::test(flavor = "multi_thread")]

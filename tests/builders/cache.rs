@@ -8,7 +8,6 @@ use obgp_build::engine::Endpoint;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::buildkitd;
 use crate::support::distribution::Distribution;
 use crate::support::project::Project;
 use crate::support::{self, Lab, Recorder, Which, address_for_containers};
@@ -141,7 +140,7 @@ impl Receive for Leave {
 async fn a_cache_in_a_directory_is_written_and_read() {
     let Some(modern) = Which::Modern.endpoint() else { return };
     let scratch = tempfile::tempdir().unwrap();
-    let bare = buildkitd::start(&modern, scratch.path());
+    let bare = crate::support::buildkitd::start(&modern, scratch.path());
     let bare = Daemon::Buildkitd(Buildkitd::connect(bare).await.unwrap().unwrap());
     support::on(Which::Modern, async |lab| {
         let base = lab.shell_image().await;

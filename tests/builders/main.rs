@@ -151,7 +151,7 @@ async fn who_does_not_answer_as_an_engine_is_left_out() {
     let project = Project::new(&[&machine]);
     let dir = tempfile::tempdir().unwrap();
     // The BuildKit of 20.10 has neither Info nor bases from a session.
-    let old = buildkitd::start(&machine, dir.path());
+    let old = support::buildkitd::start(&machine, dir.path());
     project.builder("here", &machine.address.to_string(), "");
     project.builder("gone", "unix:///nonexistent/docker.sock", "");
     project.builder("old", &old.address.to_string(), "");

@@ -1,6 +1,7 @@
 //! What the tests that need a real engine share: the engines, a small base image, and leaving nothing behind.
 #![allow(dead_code)] // Each test binary uses its part.
 
+pub mod buildkitd;
 pub mod cosign;
 pub mod debian;
 pub mod distribution;

@@ -60,7 +60,8 @@ impl Record {
     /// Why there is none, if there is none.
     pub fn read(directory: &Path) -> Result<Self, String> {
         let path = Self::path(directory);
-        let text = files::read_text(&path).map_err(|error| format!("the agent was not started: {error}"))?;
+        let text = files::read_text(&path)
+            .map_err(|error| format!("the agent was not started by obgp-runtime agent, which health needs: {error}"))?;
         let parse = || {
             let (pid, started) = text.trim_end().split_once(' ')?;
             Some(Self {
@@ -71,13 +72,30 @@ impl Record {
         parse().ok_or_else(|| format!("{} does not have a PID and a start time", path.display()))
     }
 
+    /// Seconds since the process was started.
+    pub fn age(&self) -> io::Result<u64> {
+        /// USER_HZ, of every architecture that the image is made for.
+        const TICKS: u64 = 100;
+        let uptime = std::fs::read_to_string("/proc/uptime")?;
+        let seconds = uptime.split('.').next().and_then(|seconds| seconds.parse::<u64>().ok());
+        let seconds =
+            seconds.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/uptime is not as proc(5) says"))?;
+        Ok(seconds.saturating_sub(self.started / TICKS))
+    }
+
     pub fn state(&self) -> State {
         let pid = self.pid;
         match started(pid) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => State::Gone(format!("process {pid} is gone")),
             Err(error) => State::Gone(format!("process {pid} cannot be looked at: {error}")),
             Ok((_, started)) if started != self.started => {
-                State::Gone(format!("process {pid} is gone; another one has its PID"))
+                let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                State::Gone(match what_runs(&cmdline) {
+                    Some(State::Agent) => {
+                        format!("the agent, process {pid}, was not started by obgp-runtime agent, which health needs")
+                    }
+                    _ => format!("the agent, process {pid}, is gone; another process has its PID"),
+                })
             }
             Ok(('Z' | 'X', _)) => State::Gone(format!("process {pid} has ended and is not reaped")),
             Ok((letter, _)) => match std::fs::read(format!("/proc/{pid}/cmdline")) {
@@ -183,17 +201,23 @@ mod tests {
     #[test]
     fn a_pid_that_somebody_else_has_is_not_the_agent() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(Record::read(directory.path()).unwrap_err().contains("was not started"));
+        assert!(
+            Record::read(directory.path())
+                .unwrap_err()
+                .contains("was not started by")
+        );
+
         let record = Record::of(std::process::id()).unwrap();
         record.write(directory.path()).unwrap();
         assert_eq!(Record::read(directory.path()), Ok(record));
+        assert!(record.age().unwrap() < 3600);
         // This test is a process, but not the agent.
         assert!(matches!(record.state(), State::Gone(why) if why.contains("is not the agent but")));
         let older = Record {
             started: record.started - 1,
             ..record
         };
-        assert!(matches!(older.state(), State::Gone(why) if why.contains("another one has its PID")));
+        assert!(matches!(older.state(), State::Gone(why) if why.contains("another process has its PID")));
 
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let (_, started) = started(child.id()).unwrap();

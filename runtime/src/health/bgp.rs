@@ -1,4 +1,4 @@
-//! FRR's summary of BGP sessions becomes the state of those that the node has to have.
+//! FRR's summary of BGP sessions becomes the state of those that the node has to have, and why they are not established.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::open;
 use crate::agent::node::Node;
-use crate::vty::Connection;
+use crate::vty::{Connection, VtyError};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Session {
@@ -17,6 +18,9 @@ pub struct Session {
     pub role: Role,
     /// As FRR names it; `none` when FRR does not have the neighbour.
     pub state: String,
+    /// Why the session was refused, where FRR says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -27,15 +31,23 @@ pub enum Role {
 }
 
 impl Session {
-    fn is_established(&self) -> bool {
+    pub fn is_established(&self) -> bool {
         self.state == "Established"
+    }
+
+    fn describe(&self) -> String {
+        let problem = self
+            .problem
+            .as_ref()
+            .map_or(String::new(), |problem| format!(" ({problem})"));
+        format!("{} is {}{problem}", self.peer, self.state)
     }
 }
 
 /// Asks FRR for the sessions with the node's peers.
 pub fn sessions(sockets: &Path, patience: Duration, node: &Node) -> Result<Vec<Session>, String> {
-    let ask = || {
-        let mut connection = Connection::open(sockets, "bgpd", patience)?;
+    let mut connection = Connection::open(sockets, "bgpd", patience).map_err(|error| error.to_string())?;
+    let mut ask = || {
         connection.ask("enable")?;
         connection.ask("show bgp summary json")
     };
@@ -49,12 +61,47 @@ pub fn sessions(sockets: &Path, patience: Duration, node: &Node) -> Result<Vec<S
     };
     let leaves = node.peers.iter().map(|peer| (*peer, Role::Leaf));
     let evpn = node.evpn_peer.iter().map(|peer| (*peer, Role::Evpn));
-    let session = |(peer, role)| Session {
-        peer,
-        role,
-        state: state(&summary, peer, role),
+    let mut session = |(peer, role)| {
+        let state = state(&summary, peer, role);
+        // Of a session that is established it is history. Without an answer the state says enough.
+        let problem = match state.as_str() {
+            "Established" | "none" => None,
+            _ => problem(&mut connection, peer, node).ok().flatten(),
+        };
+        Session {
+            peer,
+            role,
+            state,
+            problem,
+        }
     };
-    Ok(leaves.chain(evpn).map(session).collect())
+    Ok(leaves.chain(evpn).map(&mut session).collect())
+}
+
+/// Whether the last attempt ended with "Bad Peer AS" (RFC 4271, 6.2): the one mistake in the site's mapping that FRR notices.
+fn problem(connection: &mut Connection, peer: IpAddr, node: &Node) -> Result<Option<String>, VtyError> {
+    let reply = connection.ask(&format!("show bgp neighbors {peer} json"))?;
+    let all: Value = serde_json::from_str(&reply.text).unwrap_or_default();
+    let Some(neighbor) = all.get(peer.to_string()) else {
+        return Ok(None);
+    };
+    let text = |name: &str| neighbor.get(name).and_then(Value::as_str).unwrap_or_default();
+    if !text("lastNotificationReason").ends_with("Bad Peer AS") {
+        return Ok(None);
+    }
+    if !text("lastResetDueTo").ends_with("send") {
+        return Ok(Some(format!(
+            "bad peer AS: it does not accept this server's AS {}",
+            node.asn
+        )));
+    }
+    let shown = connection.ask(&format!("show bgp neighbors {peer}"))?;
+    let says = match open::asn(&shown.text) {
+        Some(asn) => format!("it says AS {asn}"),
+        None => "it says another AS".to_string(),
+    };
+    let configured = neighbor.get("remoteAs").and_then(Value::as_u64).unwrap_or_default();
+    Ok(Some(format!("bad peer AS: {says}, configured is AS {configured}")))
 }
 
 /// A neighbour is under each address family that is activated for it, with the same state; the EVPN peer's is that of EVPN.
@@ -80,7 +127,7 @@ pub fn judge(sessions: &[Session]) -> Result<String, String> {
             Some(session) => established.push(session.peer.to_string()),
             None if of_role().next().is_none() => {}
             None => {
-                let states: Vec<String> = of_role().map(|one| format!("{} is {}", one.peer, one.state)).collect();
+                let states: Vec<String> = of_role().map(Session::describe).collect();
                 return Err(format!("no BGP session is established: {}", states.join(", ")));
             }
         }
@@ -101,6 +148,7 @@ mod tests {
             peer,
             role,
             state: state(&serde_json::from_str(summary).unwrap(), peer, role),
+            problem: None,
         }
     }
 
@@ -130,8 +178,16 @@ mod tests {
             "no BGP session is established: 10.9.9.9 is Connect"
         );
         assert_eq!(
-            judge(&[down]).unwrap_err(),
+            judge(std::slice::from_ref(&down)).unwrap_err(),
             "no BGP session is established: 10.0.0.2 is Active"
+        );
+        let refused = Session {
+            problem: Some("bad peer AS".into()),
+            ..down
+        };
+        assert_eq!(
+            judge(&[refused]).unwrap_err(),
+            "no BGP session is established: 10.0.0.2 is Active (bad peer AS)"
         );
     }
 

@@ -155,7 +155,12 @@ fn root(capable: bool) -> Option<Problem> {
         Ok(output) if output.status.success() => return None,
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
-            let line = text.lines().next().unwrap_or("sudoers has no grant for it");
+            // Before it come complaints about a read-only /run and a host name without an address.
+            let line = text
+                .lines()
+                .last()
+                .filter(|line| !line.contains("password is required"));
+            let line = line.unwrap_or("sudoers has no grant for it");
             format!("{line} (uid {})", rustix::process::getuid())
         }
         Err(error) => format!("sudo: {error}"),
@@ -168,7 +173,7 @@ fn root(capable: bool) -> Option<Problem> {
 
 /// The programs by other names are this one: another vtysh, or none, would end after the start, and a sync with it.
 fn not_ours(link: &Path) -> Option<Problem> {
-    let why = match (fs::canonicalize(link), fs::canonicalize("/proc/self/exe")) {
+    let why = match (fs::canonicalize(link), std::env::current_exe()) {
         (Ok(found), Ok(own)) if found == own => return None,
         (Ok(found), _) => format!("{} is {}, not obgp-runtime", link.display(), found.display()),
         (Err(error), _) => format!("{}, which is to be obgp-runtime: {error}", link.display()),

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod frr;
 pub mod namespace;
+pub mod pod;
 pub mod site;
 
 /// Whether the test can run; the reason is printed where it cannot, and a failure in CI, where everything must be there.

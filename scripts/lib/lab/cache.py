@@ -44,6 +44,8 @@ def frr(release, architecture):
         start = new / "root/usr/lib/frr/docker-start"
         start.write_text(FRR_START)
         start.chmod(0o755)
+        # The number that pod.yaml names, as it is in FRR's own images.
+        subprocess.run(["chroot", str(new / "root"), "groupmod", "--gid", "102", "frrvty"], check=True)
         ext4(new / "root", new / "root.img", "768M")
         shutil.rmtree(new / "root")
     return _made([suite, architecture, FRR_START, "ext4"], f"frr-{release}-{architecture}", make) / "root.img"

@@ -1,0 +1,81 @@
+//! What bootstrapping needs on this machine: mmdebstrap, emulation for a foreign platform, and user namespaces without root.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
+
+use super::BaseError;
+use crate::platform::{Architecture, Platform};
+
+/// Whether a base for `platform` can be made here.
+pub(super) fn check(platform: Platform) -> Result<(), BaseError> {
+    if find("mmdebstrap").is_none() {
+        return Err(BaseError::NoMmdebstrap);
+    }
+    if let Some(lacking) = lacking_without_root() {
+        return Err(BaseError::NoUidmap { lacking });
+    }
+    if Architecture::host() == Some(platform.architecture()) || is_emulated(platform.architecture()) {
+        return Ok(());
+    }
+    Err(BaseError::NoEmulation { platform })
+}
+
+/// Whether the kernel runs `architecture`'s programs through an interpreter, whoever registered it.
+fn is_emulated(architecture: Architecture) -> bool {
+    // e_machine, little-endian, is at offset 18 of the magic that an entry shows in hexadecimal.
+    let machine = hex::encode(architecture.elf_machine().to_le_bytes());
+    let Ok(entries) = fs::read_dir("/proc/sys/fs/binfmt_misc") else {
+        return false;
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| fs::read_to_string(entry.path()).ok())
+        .any(|text| {
+            text.starts_with("enabled\n")
+                && text.lines().any(|line| {
+                    line.strip_prefix("magic ")
+                        .is_some_and(|magic| magic.starts_with("7f454c46") && magic.get(36..40) == Some(&machine))
+                })
+        })
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    find_in(&std::env::var_os("PATH")?, program)
+}
+
+fn find_in(path: &OsStr, program: &str) -> Option<PathBuf> {
+    std::env::split_paths(path)
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_file())
+}
+
+/// Without root, mmdebstrap works in a user namespace, whose IDs these programs map. Names what is missing.
+pub fn lacking_without_root() -> Option<String> {
+    match rustix::process::geteuid().is_root() {
+        true => None,
+        false => lacking_in(&std::env::var_os("PATH").unwrap_or_default()),
+    }
+}
+
+fn lacking_in(path: &OsStr) -> Option<String> {
+    let programs = ["newuidmap", "newgidmap"].into_iter();
+    let missing: Vec<&str> = programs.filter(|program| find_in(path, program).is_none()).collect();
+    (!missing.is_empty()).then(|| missing.join(" and "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_user_without_root_lacks_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().as_os_str();
+        assert_eq!(lacking_in(path).as_deref(), Some("newuidmap and newgidmap"));
+        fs::write(dir.path().join("newuidmap"), "").unwrap();
+        assert_eq!(lacking_in(path).as_deref(), Some("newgidmap"));
+        fs::write(dir.path().join("newgidmap"), "").unwrap();
+        assert_eq!(lacking_in(path), None);
+    }
+}
