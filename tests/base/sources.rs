@@ -197,18 +197,21 @@ async fn a_base_without_a_digest_is_refused_at_once() {
     project.clean().await;
 }
 
-/// Engines ask for one platform at a time; both have their own tag.
+/// Several runs pull the same base at once; each of them removes the reference that its pull made.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pull_by_digest_leaves_nothing_behind() {
+async fn pulls_by_digest_leave_nothing_behind() {
     for which in [Which::Machine, Which::Modern, Which::ModernClassic] {
         let Some(machine) = endpoint(which) else { return };
-        let engine = Engine::connect(machine).await.unwrap();
+        let engine = Engine::connect(machine.clone()).await.unwrap();
+        // Another run: the pulls of one connection take turns.
+        let other = Engine::connect(machine).await.unwrap();
         let bases = Bases::start(which, Login::Nobody);
         let digest = bases.push("plain:1");
         let reference = format!("{}@{digest}", bases.reference("plain"));
         let name = format!("obgp-test/pulled:{}", std::process::id());
         let platform: Platform = PLATFORM.parse().unwrap();
-        let pulls = (0..4).map(|_| engine.pull(&reference, platform, &name, &Silent));
+        let runs = [&engine, &other, &engine, &other];
+        let pulls = runs.map(|run| run.pull(&reference, platform, &name, &Silent));
         for pulled in futures_util::future::join_all(pulls).await {
             assert!(pulled.unwrap().is_for(platform));
         }
