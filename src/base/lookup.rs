@@ -11,6 +11,7 @@ use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageIndex, ImageM
 use tokio::sync::Mutex;
 
 use crate::cli::BootstrapMode;
+use crate::engine::Engine;
 use crate::layout;
 use crate::platform::Platform;
 use crate::registry::{Access, ImageReference, Patience, Registries, RegistryError, Repository, RepositoryName};
@@ -27,7 +28,7 @@ const IMPATIENT: Patience = Patience {
     first: Duration::from_millis(100),
     ..PATIENCE
 };
-/// For a whole question, under the same condition.
+/// For a whole question, under the same condition; for an engine's answer, in any case.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The image of a platform in a registry.
@@ -82,6 +83,8 @@ pub struct Lookup {
     limit: Option<Duration>,
     digests: Answers<String, Digest>,
     images: Answers<(String, Platform), RegistryImage>,
+    /// By the engine's endpoint and the reference.
+    by_engines: Answers<(String, String), Digest>,
 }
 
 impl Lookup {
@@ -93,6 +96,7 @@ impl Lookup {
             limit: has_alternative.then_some(LIMIT),
             digests: Mutex::default(),
             images: Mutex::default(),
+            by_engines: Mutex::default(),
         }
     }
 
@@ -115,6 +119,24 @@ impl Lookup {
             let (parsed, repository) = self.open(reference)?;
             self.in_time(image(&repository, parsed.repository, digest.clone(), platform))
                 .await
+        })
+        .await
+    }
+
+    /// The digest that the engine finds. Its own configuration may have a mirror, a proxy or plain HTTP that ours lacks.
+    pub async fn by_engine(&self, engine: &Engine, reference: &str) -> Result<Digest, LookupFailure> {
+        let failed = |reason: String| LookupFailure {
+            reason,
+            answered: false,
+        };
+        let key = (engine.endpoint().to_string(), reference.to_string());
+        once(&self.by_engines, key, async || {
+            let asking = tokio::time::timeout(LIMIT, engine.registry_digest(reference)).await;
+            let asked = asking.map_err(|_| failed(format!("no answer in {} s", LIMIT.as_secs())))?;
+            let digest = asked.map_err(|e| failed(e.to_string()))?;
+            digest
+                .parse()
+                .map_err(|_| failed(format!("{digest:?} is not a digest")))
         })
         .await
     }

@@ -175,7 +175,11 @@ async fn from_registry(
     let reference = request.reference();
     let digest = match request.lookup.digest(reference).await {
         Ok(digest) => digest,
-        Err(failure) => return Ok(Err(failure)),
+        Err(failure) if failure.answered => return Ok(Err(failure)),
+        Err(failure) => match request.lookup.by_engine(engine, reference).await {
+            Ok(digest) => digest,
+            Err(_) => return Ok(Err(failure)),
+        },
     };
     let planned = |image: Option<EngineImage>, engine_tag| BasePlan {
         platform,
@@ -194,11 +198,15 @@ async fn from_registry(
         return Ok(Ok(planned(Some(image), tag)));
     }
     let found = match request.lookup.image(reference, platform).await {
-        Ok(found) => found,
-        Err(failure) => return Ok(Err(failure)),
+        Err(failure) if failure.answered => return Ok(Err(failure)),
+        found => found.ok(),
     };
     let own = engine.inspect_image_for(reference, platform).await?;
-    Ok(Ok(planned(own.filter(|image| is_same(image, &found)), tag)))
+    let own = own.filter(|image| match &found {
+        Some(found) => is_same(image, found),
+        None => repository_digest(image, reference).as_deref() == Some(digest.as_ref()),
+    });
+    Ok(Ok(planned(own, tag)))
 }
 
 /// Whether the engine's image is the registry's. Its ID is a digest of either kind of store.
@@ -329,19 +337,30 @@ async fn pull(
 ) -> Result<BaseImage, BaseError> {
     let pulling = async {
         let found = request.lookup.image(request.reference(), plan.platform).await;
-        let found = found.map_err(|failure| BaseError::Lookup(failure.reason))?;
+        let failed = |failure: LookupFailure| BaseError::Lookup(failure.reason);
         let Some(engine) = daemon.engine() else {
-            return Ok(offer::from_registry(plan, found));
+            return Ok(offer::from_registry(plan, found.map_err(failed)?));
         };
         // By the platform's own manifest: the digest of an index stands for one platform at a time in a classic store.
-        let reference = format!("{}@{}", found.repository, found.manifest);
+        let (reference, digest) = match (found, &plan.digest) {
+            (Ok(found), _) => {
+                let reference = format!("{}@{}", found.repository, found.manifest);
+                (reference, found.digest.to_string())
+            }
+            // Only the engine reaches this registry.
+            (Err(failure), Some(digest)) => match ImageReference::familiar(request.reference()) {
+                Ok(name) => (format!("{}@{digest}", name.repository), digest.clone()),
+                Err(_) => return Err(failed(failure)),
+            },
+            (Err(failure), None) => return Err(failed(failure)),
+        };
         let image = engine
             .pull(&reference, plan.platform, &plan.engine_tag, progress)
             .await?;
         Ok(BaseImage {
             from: plan.engine_tag.clone(),
             name: plan.name.clone(),
-            digest: found.digest.to_string(),
+            digest,
             diff_ids: image.diff_ids,
             archive: None,
         })

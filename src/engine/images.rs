@@ -134,6 +134,14 @@ impl Engine {
         Ok(loaded)
     }
 
+    /// The digest that the engine finds for `reference` in its registry, by its own configuration.
+    pub async fn registry_digest(&self, reference: &str) -> Result<String, EngineError> {
+        let login = login_for(reference).await;
+        let found = self.docker().inspect_registry_image(reference, login).await;
+        let found = found.map_err(|e| self.api_error(format!("asking the registry for {reference}"), e))?;
+        Ok(found.descriptor.digest.unwrap_or_default())
+    }
+
     /// The tags in the store that match `pattern`, which may have `*` in it.
     pub async fn tags_like(&self, pattern: &str) -> Result<Vec<String>, EngineError> {
         let filters = HashMap::from([("reference", vec![pattern])]);
@@ -165,6 +173,12 @@ impl Engine {
         }
         match before {
             Some(before) if Some(&before.id) == pulled.as_ref().map(|image| &image.id) => {}
+            // A digest cannot be given to an image. What is there already is not downloaded again.
+            Some(before) if reference.contains('@') => {
+                if let Ok(platform) = format!("{}/{}", before.os, before.architecture).parse() {
+                    self.pull_to_reference(reference, platform, progress).await?;
+                }
+            }
             Some(before) => self.tag(&before.id, reference).await?,
             None => {
                 self.remove_image(reference).await?;
@@ -183,19 +197,7 @@ impl Engine {
         progress: &dyn Progress,
     ) -> Result<(), EngineError> {
         progress.step(&format!("pulling {reference} for {platform}"));
-        let login = credentials::for_registry(credentials::registry_of(reference))
-            .await
-            .map(|login| match login {
-                Credentials::Password { username, password } => DockerCredentials {
-                    username: Some(username),
-                    password: Some(password),
-                    ..DockerCredentials::default()
-                },
-                Credentials::IdentityToken(token) => DockerCredentials {
-                    identitytoken: Some(token),
-                    ..DockerCredentials::default()
-                },
-            });
+        let login = login_for(reference).await;
         let options = CreateImageOptionsBuilder::default()
             .from_image(reference)
             .platform(&platform.to_string())
@@ -247,6 +249,23 @@ impl Engine {
             Err(e) => Err(self.api_error(format!("removing image {name}"), e)),
         }
     }
+}
+
+/// What docker has for the reference's registry.
+async fn login_for(reference: &str) -> Option<DockerCredentials> {
+    credentials::for_registry(credentials::registry_of(reference))
+        .await
+        .map(|login| match login {
+            Credentials::Password { username, password } => DockerCredentials {
+                username: Some(username),
+                password: Some(password),
+                ..DockerCredentials::default()
+            },
+            Credentials::IdentityToken(token) => DockerCredentials {
+                identitytoken: Some(token),
+                ..DockerCredentials::default()
+            },
+        })
 }
 
 /// `NAME:TAG` in two; without a tag, docker means `latest`.

@@ -138,6 +138,34 @@ async fn an_own_image_stays_as_it_was_on_a_modern_engine_with_the_classic_store(
     an_own_image_stays_as_it_was(Which::ModernClassic).await;
 }
 
+/// The engine may use plain HTTP here, and obgp-build may not: the engine is asked, and pulls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_only_the_engine_reaches_serves_the_base() {
+    for which in [Which::Modern, Which::ModernClassic] {
+        let Some(machine) = endpoint(which) else { return };
+        let engine = Engine::connect(machine.clone()).await.unwrap();
+        let bases = Bases::start(which, Login::Nobody);
+        let digest = bases.push_index("far:1");
+        let reference = bases.reference("far:1");
+        let project = Project::hurried(&[&machine]);
+        project.builder("one", &machine.address.to_string(), "slots = 2");
+        project.set_base(&reference);
+        project.will_forget(&digest);
+        let run = |what: &str, output: &str| {
+            let mut command = project.command(&[what, "--bootstrap", "never", "--json", "--progress", "plain"]);
+            command.args(output.split_whitespace()).output().unwrap()
+        };
+        let plan = planned(&run("plan", ""));
+        assert_eq!(plan, vec![("registry".to_string(), Some(digest.clone())); 2]);
+        let output = project.output("far");
+        let built = report(&run("build", &format!("--output {}", output.display())));
+        assert_based_on(&built, &reference, &digest);
+        let by_digest = format!("{}@{digest}", reference.trim_end_matches(":1"));
+        assert_eq!(engine.inspect_image(&by_digest).await.unwrap(), None);
+        project.clean().await;
+    }
+}
+
 /// `--base` from a registry that wants a login.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_base_is_named_and_behind_a_login() {
@@ -197,18 +225,21 @@ async fn a_base_without_a_digest_is_refused_at_once() {
     project.clean().await;
 }
 
-/// Engines ask for one platform at a time; both have their own tag.
+/// Several runs pull the same base at once; each of them removes the reference that its pull made.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pull_by_digest_leaves_nothing_behind() {
+async fn pulls_by_digest_leave_nothing_behind() {
     for which in [Which::Machine, Which::Modern, Which::ModernClassic] {
         let Some(machine) = endpoint(which) else { return };
-        let engine = Engine::connect(machine).await.unwrap();
+        let engine = Engine::connect(machine.clone()).await.unwrap();
+        // Another run: the pulls of one connection take turns.
+        let other = Engine::connect(machine).await.unwrap();
         let bases = Bases::start(which, Login::Nobody);
         let digest = bases.push("plain:1");
         let reference = format!("{}@{digest}", bases.reference("plain"));
         let name = format!("obgp-test/pulled:{}", std::process::id());
         let platform: Platform = PLATFORM.parse().unwrap();
-        let pulls = (0..4).map(|_| engine.pull(&reference, platform, &name, &Silent));
+        let runs = [&engine, &other, &engine, &other];
+        let pulls = runs.map(|run| run.pull(&reference, platform, &name, &Silent));
         for pulled in futures_util::future::join_all(pulls).await {
             assert!(pulled.unwrap().is_for(platform));
         }

@@ -12,7 +12,8 @@ use std::process::Command;
 
 use obgp_build::attest::{ImageForSbom, Sbom, Subject, cyclonedx, spdx};
 use serde_json::{Value, json};
-use support::image::{AGENT, PATCH, PATCH_NAME, SITE, TestImage, patch};
+use support::image::{SITE, TestImage};
+use support::patch::{AGENT, PATCH, PATCH_NAME, patch};
 use validators::{Kind, Validators};
 
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";

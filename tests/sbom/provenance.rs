@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::DIGEST;
-use crate::support::image::{PATCH_NAME, TestImage, patch};
+use crate::support::image::TestImage;
+use crate::support::patch::{PATCH_NAME, patch};
 use crate::validators::{Kind, Validators};
 
 const DOCKERFILE: &str = "FROM scratch\n";

@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 
 use obgp_build::config::BuildFile;
 use obgp_build::layout::tree::{self, File, Node, NodeKind, Tree};
-use obgp_build::patches::{LABEL, Patch, label_of};
+use obgp_build::patches::Patch;
 use obgp_build::platform::Platform;
 use obgp_build::verify::{Contract, Expectation, ImageUnderTest, Verdict, keeps};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
+
+use super::patch::patch;
 
 pub const SITE: &str = "usr/local/lib/python3.12/dist-packages";
-/// The agent's metadata.
-pub const AGENT: &str = "usr/local/lib/python3.12/dist-packages/ovn_bgp_agent-7.0.0.dist-info";
 
 pub const SUDOERS: &str = r#"# Only what starts the helpers of oslo.privsep.
 Defaults env_reset
@@ -23,17 +22,6 @@ Defaults !syslog, !fqdn, !lecture
 
 ovn-bgp-agent ALL = (root) NOPASSWD: /usr/local/bin/obgp-runtime privsep *
 "#;
-
-/// The one patch of the test image, and of the project that it is judged by.
-pub const PATCH_NAME: &str = "0001-say-hello";
-pub const PATCH: &str = "Description: Say hello\n Nothing was said.\nAuthor: a test\nForwarded: no\nApplies-To: >=5.0.0\n\
-    Drop-When: never\nLast-Update: 2026-01-02\n\n\
-    --- a/ovn_bgp_agent/hello.py\n+++ b/ovn_bgp_agent/hello.py\n@@ -1,2 +1,2 @@\n # hello\n-print()\n+print('hello')\n";
-
-/// [`PATCH`] as the project has it.
-pub fn patch() -> Patch {
-    Patch::parse(PATCH_NAME, PATCH.as_bytes(), "ovn_bgp_agent").unwrap()
-}
 
 pub struct TestImage {
     pub platform: Platform,
@@ -289,30 +277,6 @@ impl TestImage {
             "oslo_privsep.daemon:helper_main",
         );
         self.bytecode(&format!("{SITE}/ovn_bgp_agent/cmd/agent.py"), 0b01);
-    }
-
-    /// What `build/apply-patches` leaves.
-    fn patched(&mut self) {
-        let (file, source) = ("ovn_bgp_agent/hello.py", "# hello\nprint('hello')\n");
-        self.file(&format!("{SITE}/{file}"), 0o644, source);
-        let patch = patch();
-        let record = json!({
-            "files": { file: hex::encode(Sha256::digest(source)) },
-            "patches": [{ "files": patch.files, "name": patch.name, "sha256": patch.sha256 }],
-        });
-        self.file(&format!("{AGENT}/PATCHES"), 0o644, &format!("{record:#}\n"));
-        self.file(&format!("{AGENT}/patches/{PATCH_NAME}.patch"), 0o644, PATCH);
-        let label = label_of(&[patch]).unwrap();
-        self.config["config"]["Labels"][LABEL] = json!(label);
-    }
-
-    /// Changes the record of the patches as JSON.
-    pub fn patch_record(&mut self, change: impl FnOnce(&mut Value)) {
-        self.edit(&format!("{AGENT}/PATCHES"), |text| {
-            let mut record = serde_json::from_str(text).unwrap();
-            change(&mut record);
-            format!("{record:#}\n")
-        });
     }
 
     /// A distribution with its metadata, as an installer leaves it.

@@ -12,7 +12,8 @@ use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::image::{PATCH, PATCH_NAME, TestImage, patch, repository};
+use super::image::{TestImage, repository};
+use super::patch::{PATCH, PATCH_NAME, patch};
 
 /// `build.toml` and the contract of this repository, without its locks: the images are smaller than those.
 pub struct Project {

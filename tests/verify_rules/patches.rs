@@ -3,7 +3,8 @@
 use obgp_build::patches::{LABEL, Patch};
 use serde_json::json;
 
-use crate::support::image::{AGENT, PATCH, PATCH_NAME, SITE, TestImage, patch};
+use crate::support::image::{SITE, TestImage};
+use crate::support::patch::{AGENT, PATCH, PATCH_NAME, patch};
 use crate::{Break, breaks};
 
 const HELLO: &str = "ovn_bgp_agent/hello.py";

@@ -21,6 +21,11 @@ MACHINES = {
 }
 
 
+def modules():
+    """QEMU's loadable parts, its TCG among them."""
+    return next((pathlib.Path(os.environ["LAB_QEMU"]).parent / "root/usr/lib").glob("*/qemu"))
+
+
 class Machine:
     def __init__(self, architecture, disks, arguments, memory, directory):
         self.architecture = architecture
@@ -28,7 +33,8 @@ class Machine:
         directory.mkdir(parents=True, exist_ok=True)
         self.reports, self.console = directory / "reports", directory / "console.log"
         self.reports.write_bytes(b"")
-        self.process = subprocess.Popen(self._command({**disks, "lab": self._lab_disk(arguments)}, memory), stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(self._command({**disks, "lab": self._lab_disk(arguments)}, memory), stdin=subprocess.DEVNULL,
+                                        env={**os.environ, "QEMU_MODULE_DIR": str(modules())})
 
     def _lab_disk(self, arguments):
         with tempfile.TemporaryDirectory(prefix="obgp-lab-") as scratch:
@@ -44,9 +50,12 @@ class Machine:
 
     def _command(self, disks, memory):
         machine, console, *_ = MACHINES[self.architecture]
+        # Its packages are unpacked, not installed: it is told where they are.
+        shared = pathlib.Path(os.environ["LAB_QEMU"]).parent / "root/usr/share"
+        firmware = [word for directory in ("qemu", "seabios", "qemu-efi-aarch64") for word in ("-L", str(shared / directory))]
         lines = [f"file,path={self.console}", f"file,path={self.reports}", f"socket,path={self.directory}/shell.sock,server=on,wait=off"]
         command = [
-            os.environ["LAB_QEMU"], "-L", str(pathlib.Path(os.environ["LAB_QEMU"]).parent / "root/usr/share/qemu"), *machine,
+            os.environ["LAB_QEMU"], *firmware, *machine,
             "-accel", "tcg,thread=multi,tb-size=512", "-smp", "2", "-m", str(memory), "-display", "none", "-no-reboot", "-nic", "none",
             "-kernel", str(disks["kernel"]), "-append", f"console={console} root=/dev/nvme0n1 rw quiet panic=-1 init=/init mitigations=off",
         ]

@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 CACHE = pathlib.Path(os.environ["LAB_CACHE"])
 MIRROR = os.environ.get("OBGP_DEBIAN_MIRROR", "http://deb.debian.org/debian")
@@ -55,7 +56,7 @@ def _made(content, name, make):
     home = CACHE / f"{name}-{hashlib.sha256(repr(content).encode()).hexdigest()[:12]}"
     if home.is_dir():
         return home
-    print(f"  making {name}", flush=True)
+    print(f"  making {name}", file=sys.stderr, flush=True)
     new = home.with_name(home.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
@@ -94,4 +95,4 @@ def _mmdebstrap(suite, architecture, packages, directory):
 
 def ext4(directory, image, size):
     """An ext4 image with what is in the directory, owners and modes kept."""
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", str(directory), str(image), size], check=True)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", str(directory), str(image), size], check=True, stdout=subprocess.DEVNULL)
