@@ -53,7 +53,7 @@ impl Args {
                 Some("-values") => args.values = true,
                 Some("-quiet") => args.quiet = true,
                 Some("-ignore") => args.ignore = true,
-                Some(letters) if letters.is_empty() => return Err(text.to_string()),
+                Some("") => return Err(text.to_string()),
                 Some(letters) => {
                     for letter in letters.chars() {
                         match letter {
