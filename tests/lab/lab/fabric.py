@@ -80,7 +80,8 @@ class Switch:
         return run(words, netns=self.name)
 
     def json(self, command):
-        return json.loads(self.vtysh(command) or "{}")
+        # Warnings may follow the answer.
+        return json.JSONDecoder().raw_decode(self.vtysh(command).lstrip() or "{}")[0]
 
     def established(self, address):
         peers = self.json("show bgp neighbors json")
