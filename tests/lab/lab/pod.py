@@ -10,6 +10,7 @@ import os
 import pathlib
 import shutil
 import signal
+import time
 
 import yaml
 
@@ -67,6 +68,11 @@ class Pod:
     def start(self):
         """Runs the init containers, then starts the others. Returns the first failed init container's result, or None."""
         shutil.rmtree(self.home, ignore_errors=True)
+        for name in [container["name"] for container in [*self.spec.get("initContainers", []), *self.spec["containers"]]]:
+            # What an earlier pod said is kept under another name: it is not this one's.
+            log = LOGS / f"{self.node.name}-{name}.log"
+            if log.exists():
+                log.rename(log.with_suffix(f".until-{int(time.monotonic())}.log"))
         for volume in self.spec["volumes"]:
             self.volumes[volume["name"]] = self._volume(volume)
         for container in self.spec.get("initContainers", []):

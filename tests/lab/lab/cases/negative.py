@@ -33,14 +33,14 @@ def _refused(world, words, what, timeout=120, **options):
 
 
 def no_capabilities(world):
-    for capability in ("NET_ADMIN", "SYS_ADMIN", "NET_RAW", "DAC_READ_SEARCH"):
+    for capability in ("NET_ADMIN", "SYS_ADMIN", "DAC_READ_SEARCH", "DAC_OVERRIDE", "SETUID", "SETGID"):
         def change(spec, capability=capability):
             _container(spec)["securityContext"]["capabilities"]["add"].remove(capability)
         _refused(world, [capability], capability, change=change)
 
 
 def no_vtysh(world):
-    _refused(world, ["vtysh"], "no vtysh", image_change=lambda root: (root / "usr/bin/vtysh").unlink())
+    _refused(world, ["/usr/bin/vtysh", "cannot work here"], "no vtysh", image_change=lambda root: (root / "usr/bin/vtysh").unlink())
 
 
 def no_sysctl(world):
@@ -55,7 +55,7 @@ def no_sudoers_grant(world):
         sudoers = root / "etc/sudoers"
         text = "".join(line for line in sudoers.read_text().splitlines(keepends=True) if "NOPASSWD" not in line)
         sudoers.write_text(text)
-    _refused(world, ["sudo"], "no sudoers grant", image_change=change)
+    _refused(world, ["sudo", "cannot work here"], "no sudoers grant", image_change=change)
 
 
 def no_new_privs(world):
