@@ -33,6 +33,7 @@ CASES = [
     Case("leaf-down", "faults.leaf_down", "the link to the leaf switch down and back"),
     Case("drain", "faults.drain", "obgp-runtime drain: the community first, then withdrawal"),
     Case("reboot", "faults.reboot", "the node rebooted: /run empty, devices gone"),
+    Case("ovn", "methods.ovn", "exposing method ovn: a cluster of the node's own"),
     Case("scale", "scale.scale", "many floating IPs: added, resynced, removed; memory"),
     Case("no-capability", "negative.no_capabilities", "each capability missing in turn"),
     Case("no-vtysh", "negative.no_vtysh", "the vtysh link gone", core=True),

@@ -182,7 +182,7 @@ class Pod:
             "root": {"path": "rootfs", "readonly": bool(security.get("readOnlyRootFilesystem"))},
             "mounts": self._mounts(container),
             "linux": {
-                "namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"},
+                "namespaces": [*([] if self.spec.get("hostPID") else [{"type": "pid"}]), {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"},
                                {"type": "network", "path": f"/var/run/netns/{self.node.name}"}],
                 "maskedPaths": MASKED, "readonlyPaths": READ_ONLY, "cgroupsPath": f"/{self.node.name}-{container['name']}",
                 "resources": {"devices": [{"allow": False, "access": "rwm"}]},

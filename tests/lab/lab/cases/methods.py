@@ -2,6 +2,7 @@
 
 import json
 
+from .. import local_ovn
 from ..shell import until
 from .sessions import _env, spine
 
@@ -20,6 +21,22 @@ def vrf(world):
         world.check("the spine has the server's address as a route of type 5", announced(), announced())
     world.stop_pod(world.nodes[0])
     world.neutron.remove_network("vpn")
+
+
+def ovn(world):
+    """On node 2, which keeps that layout: the packets go through the node's own OVN, not through the kernel's routing."""
+    node = world.nodes[1]
+    settings = local_ovn.start(node)
+
+    def change(spec):
+        # The agent asks ovs-appctl, which looks for the switch's PID in its own namespace.
+        spec["hostPID"] = True
+        _env(INTERFACE="br-ext")(spec)
+    world.ready_pod(node, settings=settings, change=change)
+    inside, _ = world.private_server("ovn-server", node)
+    world.at_leaf("203.0.113.170", world.floating_ip("ovn-server", inside, "203.0.113.170"), "the floating IP is at the leaf")
+    world.check("the server answers the leaf's ping", "203.0.113.170", world.ping("203.0.113.170"))
+    world.stop_pod(node)
 
 
 def sb_driver(world):
