@@ -36,7 +36,6 @@ def load(source):
     sys.path.insert(0, str(here))
 
     from oslo_config import cfg
-
     from ovn_bgp_agent import config
 
     config.register_opts()

@@ -11,8 +11,7 @@ from unittest import mock
 
 def state_file():
     """reconciliations and progress are reported in the state file"""
-    from ovn_bgp_agent import agent
-    from ovn_bgp_agent import privileged
+    from ovn_bgp_agent import agent, privileged
 
     service = agent.BGPAgent.__new__(agent.BGPAgent)
     service.agent_driver = mock.Mock()

@@ -12,7 +12,6 @@ PUBLIC = "neutron-public"
 def routing_tables():
     """the base wiring fills in the routing tables of the driver"""
     from oslo_config import cfg
-
     from ovn_bgp_agent.drivers.openstack.utils import wire
 
     cfg.CONF.set_override("exposing_method", "underlay")
@@ -30,12 +29,11 @@ def routing_tables():
 def withdraw_without_neighbour():
     """an address and a subnet are withdrawn without a neighbour entry"""
     from oslo_config import cfg
-    from pyroute2.netlink.exceptions import NetlinkError
-
     from ovn_bgp_agent import privileged
     from ovn_bgp_agent.drivers.openstack.utils import wire
     from ovn_bgp_agent.privileged import linux_net as privileged_net
     from ovn_bgp_agent.utils import linux_net
+    from pyroute2.netlink.exceptions import NetlinkError
 
     cfg.CONF.set_override("exposing_method", "underlay")
     ipr = mock.MagicMock()
@@ -88,9 +86,8 @@ def extra_routes():
 
 def bfd_table():
     """the connection to the local OVN cluster has the tables of a BFD session"""
-    from ovsdbapp.schema.ovn_northbound import commands
-
     from ovn_bgp_agent.drivers.openstack import nb_ovn_bgp_driver as driver
+    from ovsdbapp.schema.ovn_northbound import commands
 
     api = mock.Mock()
     api.tables = {name: mock.Mock(rows={}, columns={}) for name in driver.LOCAL_CLUSTER_OVN_TABLES}
@@ -139,7 +136,6 @@ def provider_network_cache():
 def router_name_prefix():
     """a tenant network is announced whatever neutron calls the router of its gateway port"""
     from oslo_config import cfg
-
     from ovn_bgp_agent.drivers.openstack.utils import port as port_utils
 
     cfg.CONF.set_override("expose_tenant_networks", True)
@@ -169,7 +165,6 @@ def router_name_prefix():
 def delete_exposed_set():
     """a set of addresses is deleted through the protocol of the privileged daemon"""
     import msgpack
-
     from ovn_bgp_agent.utils import linux_net
 
     sent = []

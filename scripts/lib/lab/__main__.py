@@ -68,13 +68,16 @@ def shell(output):
     os.execvp("socat", ["socat", "-,raw,echo=0,escape=0x1d", f"unix-connect:{socket}"])
 
 
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
 def run(options):
     names = [case.name for case in case_list()]
     for name in options.case:
         if name not in names:
             raise SystemExit(f"no case is called {name}\nhelp: scripts/lab list")
     architecture = options.platform.removeprefix("linux/")
-    say = (lambda *words: print(*words, file=sys.stderr, flush=True))
     say(f"==> Lab: {options.image} with FRR {options.frr} on {options.platform}")
     root, kernel = cache.machine(architecture)
     disks = {"root": root, "kernel": kernel, "image": image.disk(options.image, architecture), "frr": cache.frr(options.frr, architecture)}

@@ -19,7 +19,7 @@ def table(results):
         elif report["kind"] == "figure":
             rows.append((report["case"], report["name"], f"{report['value']} {report['unit']}", "", ""))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     requests = [report["text"] for report in results if report["kind"] == "request"]
     if requests:
         lines += ["", "What the agent asked for:", *(f"  {request}" for request in requests)]

@@ -30,6 +30,15 @@ def documents():
     return list(yaml.safe_load_all(MANIFEST.read_text()))
 
 
+def environment(**values):
+    """A change of the manifest: these variables for frr-init and the agent."""
+    def change(spec):
+        for container in [*spec["initContainers"], *(one for one in spec["containers"] if one["name"] == "ovn-bgp-agent")]:
+            container["env"] = [entry for entry in container.get("env", []) if entry["name"] not in values]
+            container["env"] += [{"name": name, "value": value} for name, value in values.items()]
+    return change
+
+
 class Pod:
     """One pod on one node. `change` may edit the manifest's spec before anything starts, `settings` the agent's configuration."""
 

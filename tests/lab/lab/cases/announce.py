@@ -2,8 +2,8 @@
 
 import time
 
-from ..fabric import run
-from ..shell import until
+from ..pod import environment
+from ..shell import run, until
 
 
 def start(world):
@@ -45,7 +45,7 @@ def provider_vlan(world):
 
 
 def dual_stack(world):
-    world.base_pod()
+    world.ready_pod(change=environment(FRR_IPV6="true"))
     # The network's own address is the gateway of IPv6: the agent answers for it on the bridge.
     world.neutron.network("dual", physical="physnet1", vlan=102)
     mark = world.watch.mark()
@@ -54,6 +54,7 @@ def dual_stack(world):
     world.at_leaf("2001:db8:18::50", mark, "the IPv6 address is at the leaf")
     world.check("IPv4 answers the leaf's ping", "198.18.0.50", world.ping("198.18.0.50"))
     world.check("IPv6 answers the leaf's ping", "2001:db8:18::50", world.ping("2001:db8:18::50"))
+    world.stop_pod(world.nodes[0])
 
 
 def moved(world):

@@ -2,10 +2,10 @@
 
 import os
 import signal
+import threading
 import time
 
-from ..fabric import run
-from ..shell import until
+from ..shell import run, until
 
 GAP_S = 1.5
 
@@ -126,7 +126,6 @@ def drain(world):
     pod = world.base_pod()
     address = _announced(world, 135)
     mark = world.watch.mark()
-    import threading
     seen = {}
 
     def communities():

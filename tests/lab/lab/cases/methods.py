@@ -3,14 +3,15 @@
 import json
 
 from .. import local_ovn
+from ..pod import environment
 from ..shell import until
-from .sessions import _env, spine
+from .sessions import spine
 
 
 def vrf(world):
     """The provider network's VNI is announced to the spine as an EVPN route of type 5."""
     world.neutron.network("vpn", physical="physnet1", vlan=103, vni=1003)
-    world.ready_pod(settings={"exposing_method": "vrf", "evpn_local_ip": world.nodes[0].address}, change=_env(**spine(world)))
+    world.ready_pod(settings={"exposing_method": "vrf", "evpn_local_ip": world.nodes[0].address}, change=environment(**spine(world)))
     world.server("vpn-server", "vpn", ["198.51.100.150/24"], "198.51.100.1")
 
     def announced():
@@ -31,7 +32,7 @@ def ovn(world):
     def change(spec):
         # The agent asks ovs-appctl, which looks for the switch's PID in its own namespace.
         spec["hostPID"] = True
-        _env(INTERFACE="br-ext")(spec)
+        environment(INTERFACE="br-ext")(spec)
     world.ready_pod(node, settings=settings, change=change)
     inside, _ = world.private_server("ovn-server", node)
     world.at_leaf("203.0.113.170", world.floating_ip("ovn-server", inside, "203.0.113.170"), "the floating IP is at the leaf")

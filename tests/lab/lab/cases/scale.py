@@ -5,7 +5,7 @@ import os
 import pathlib
 import time
 
-from ..ovsdb import add_to, insert
+from ..ovsdb import add_to
 from ..shell import until
 
 COUNTS = (1, 100)
@@ -32,7 +32,9 @@ def _count(world, count):
     for number, (name, *_) in enumerate(ports):
         words += ["--", "add-port", "br-int", f"s{count}-{number}", "--", "set", "Interface", f"s{count}-{number}", "type=internal", f"external_ids:iface-id={name}"]
     node.vsctl(*words[1:])
-    up = lambda: sum(row["name"].startswith(f"scale-{count}-") for row in world.neutron.nb.rows("Logical_Switch_Port", ["name"], up=True))
+
+    def up():
+        return sum(row["name"].startswith(f"scale-{count}-") for row in world.neutron.nb.rows("Logical_Switch_Port", ["name"], up=True))
     until(f"{count} ports are up", lambda: up() == count, 1200, interval=2)
     addresses = {address for _, _, address, _ in ports}
 

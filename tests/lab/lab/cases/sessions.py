@@ -2,20 +2,13 @@
 
 import pathlib
 
+from ..pod import environment
 from ..shell import run, until
-
-
-def _env(**values):
-    def change(spec):
-        for container in [*spec["initContainers"], spec["containers"][1]]:
-            container["env"] = [entry for entry in container["env"] if entry["name"] not in values]
-            container["env"] += [{"name": name, "value": value} for name, value in values.items()]
-    return change
 
 
 def ecmp(world):
     world.leaf2.start()
-    pod, _ = world.ready_pod(change=_env(BGP_PEER_IP="10.1.1.1,10.2.1.1"), mapping={"10.1.0.0/16": 65001, "10.2.0.0/16": 65002})
+    pod, _ = world.ready_pod(change=environment(BGP_PEER_IP="10.1.1.1,10.2.1.1"), mapping={"10.1.0.0/16": 65001, "10.2.0.0/16": 65002})
     until("both sessions are established", lambda: world.leaf1.established("10.1.1.2") and world.leaf2.established("10.2.1.2"), 120)
     inside, _ = world.private_server("ecmp-server")
     world.at_leaf("203.0.113.140", world.floating_ip("ecmp-server", inside, "203.0.113.140"), "the floating IP is at the first leaf")
@@ -35,7 +28,7 @@ def spine(world):
 
 
 def evpn(world):
-    pod, _ = world.ready_pod(change=_env(**spine(world)))
+    pod, _ = world.ready_pod(change=environment(**spine(world)))
     until("the spine has the session", lambda: world.spine.established(pod.node.address), 120)
     peer = world.spine.json("show bgp neighbors json").get(pod.node.address, {})
     families = list(peer.get("addressFamilyInfo", {}))

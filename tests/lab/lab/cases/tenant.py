@@ -1,5 +1,6 @@
 """Tenant networks behind a gateway port that this node hosts."""
 
+from ..pod import environment
 from ..shell import run
 
 
@@ -12,12 +13,10 @@ def hosts(world):
 
 
 def subnet(world):
-    def change(spec):
-        for container in spec["initContainers"]:
-            # Without it only single addresses leave.
-            container["env"] = [*container["env"], {"name": "FRR_NO_OUTBOUND_FILTER", "value": "true"}]
     mark = world.watch.mark()
-    world.ready_pod(settings={"expose_tenant_networks": "True", "advertisement_method_tenant_networks": "subnet"}, change=change)
+    world.ready_pod(settings={"expose_tenant_networks": "True", "advertisement_method_tenant_networks": "subnet"},
+                    # Without it only single addresses leave.
+                    change=environment(FRR_NO_OUTBOUND_FILTER="true"))
     world.at_leaf("192.168.0.0/16", mark, "the subnet is at the leaf")
     address, _ = world.private_server("subnet-server")
     world.check("a server of it answers the leaf's ping", address, world.ping(address))
