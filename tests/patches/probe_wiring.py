@@ -155,7 +155,7 @@ def router_name_prefix():
         driver._expose_lbs = mock.Mock()
         driver._expose_subnet = mock.Mock()
         attached = Row(external_ids={"neutron:device_id": ROUTER, "neutron:cidrs": "10.0.0.1/24"})
-        driver.nb_idl.get_active_local_lrps = lambda routers: [attached] if ROUTER in routers else []
+        driver.nb_idl.get_active_local_lrps = lambda routers, attached=attached: [attached] if ROUTER in routers else []
         driver._ensure_crlrp_exposed(gateway)
 
         assert list(driver.ovn_local_cr_lrps) == [ROUTER], driver.ovn_local_cr_lrps

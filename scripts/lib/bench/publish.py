@@ -1,7 +1,6 @@
 """From a verified layout to a registry: against skopeo, crane, oras and cosign, and the whole way against all of them scripted."""
 
 import shlex
-import shutil
 import socket
 import subprocess
 import time
