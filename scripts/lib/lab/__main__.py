@@ -130,4 +130,7 @@ match options.command:
     case "shell":
         shell(options.output)
     case "run":
-        sys.exit(run(options))
+        try:
+            sys.exit(run(options))
+        except KeyboardInterrupt:
+            sys.exit(130)
