@@ -1,7 +1,5 @@
 """Exposing methods other than underlay, and the driver that reads the southbound database."""
 
-import json
-
 from .. import local_ovn
 from ..pod import environment
 from ..shell import until
@@ -15,7 +13,7 @@ def vrf(world):
     world.server("vpn-server", "vpn", ["198.51.100.150/24"], "198.51.100.1")
 
     def announced():
-        return "[5]:[0]:[32]:[198.51.100.150]" in json.dumps(world.spine.json("show bgp l2vpn evpn route json"))
+        return "[5]:[0]:[32]:[198.51.100.150]" in world.spine.vtysh("show bgp l2vpn evpn route")
     try:
         until("the spine has the route", announced, 120)
     finally:
