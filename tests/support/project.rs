@@ -81,16 +81,18 @@ impl Project {
     fn write_images(&self) {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let image = "images/ovn-bgp-agent";
-        for path in ["build", "locks"] {
+        for path in ["build", "locks", "patches"] {
             std::fs::create_dir_all(self.dir.path().join(image).join(path)).unwrap();
         }
         for path in ["images/ovn-bgp-agent.toml".to_string(), format!("{image}/sudoers")] {
             std::fs::copy(here.join(&path), self.dir.path().join(&path)).unwrap();
         }
-        for lock in std::fs::read_dir(here.join(image).join("locks")).unwrap() {
-            let lock = lock.unwrap();
-            let to = self.dir.path().join(image).join("locks").join(lock.file_name());
-            std::fs::copy(lock.path(), to).unwrap();
+        for directory in ["locks", "patches"] {
+            for file in std::fs::read_dir(here.join(image).join(directory)).unwrap() {
+                let file = file.unwrap();
+                let to = self.dir.path().join(image).join(directory).join(file.file_name());
+                std::fs::copy(file.path(), to).unwrap();
+            }
         }
         for (step, script) in STEPS {
             let path = self.dir.path().join(image).join("build").join(step);
