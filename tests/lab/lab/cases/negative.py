@@ -18,7 +18,7 @@ def _refused(world, words, what, timeout=120, **options):
     began = time.monotonic()
 
     def said():
-        return "\n".join([str(failed or ""), pod.log("ovn-bgp-agent"), pod.log("frr-init"), pod.health("ready").output if not failed else ""])
+        return "\n".join([str(failed or ""), pod.log("ovn-bgp-agent"), pod.health("ready").output if not failed else ""])
     try:
         until("the cause is named", lambda: all(word.lower() in said().lower() for word in words), timeout, interval=1)
     except Exception:
@@ -65,7 +65,7 @@ def no_new_privs(world):
 
 
 def wrong_as(world):
-    _refused(world, ["65009", "as"], "wrong AS", mapping={"10.1.0.0/16": 65009})
+    _refused(world, ["configured is AS 65009"], "wrong AS", mapping={"10.1.0.0/16": 65009})
 
 
 def wrong_groups(world):
@@ -84,7 +84,7 @@ def table_taken(world):
     run("ip link add other-vrf type vrf table 10", netns="n1")
     run("ip link set other-vrf up", netns="n1")
     try:
-        _refused(world, ["table", "10"], "table 10 taken", settings={"bgp_vrf_table_id": "10"})
+        _refused(world, ["not ready: the last", "failed"], "table 10 taken", settings={"bgp_vrf_table_id": "10"})
     finally:
         run("ip link del other-vrf", netns="n1")
 
