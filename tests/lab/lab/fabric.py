@@ -31,7 +31,7 @@ def link(left, left_device, right, right_device):
 
 
 def management(name, number):
-    if "master br-mgmt" not in run("ip -d link show type bridge") and not pathlib.Path("/sys/class/net/br-mgmt").exists():
+    if not pathlib.Path("/sys/class/net/br-mgmt").exists():
         run("ip link add br-mgmt type bridge")
         run("ip link set br-mgmt up")
         run("ip addr add 10.9.0.254/24 dev br-mgmt")
@@ -57,8 +57,7 @@ class Switch:
         (self.etc / "frr.conf").write_text(self._configuration())
         run(f"chown -R frr:frr {self.etc}")
         options = ["-N", self.name, "-A", "127.0.0.1", "-P", "0"]
-        self.daemons = [daemon(self.name, [f"/usr/lib/frr/{program}", *options, *more], netns=self.name)
-                        for program, more in (("mgmtd", []), ("zebra", []), ("bgpd", []))]
+        self.daemons = [daemon(self.name, [f"/usr/lib/frr/{program}", *options], netns=self.name) for program in ("mgmtd", "zebra", "bgpd")]
         until(f"{self.name} answers", lambda: (self.run_dir / "bgpd.vty").exists(), 60)
         run(["vtysh", "-N", self.name, "-b"], netns=self.name)
 

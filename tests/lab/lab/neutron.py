@@ -78,7 +78,7 @@ class Neutron:
                       external_ids=table_map({"neutron:cidrs": " ".join(cidrs), "neutron:device_owner": owner, "neutron:device_id": router,
                                               "neutron:network_name": f"neutron-{network}", "neutron:port_name": ""}))
 
-    def port(self, name, network, mac, cidrs, host, up=None):
+    def port(self, name, network, mac, cidrs, host):
         """A server's port, on that host once its interface is there."""
         operation, reference = self.port_row(name, network, mac, cidrs, host)
         self.nb.transact([operation, add_to("Logical_Switch", "ports", [reference], name=f"neutron-{network}")])

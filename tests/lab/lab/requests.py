@@ -8,8 +8,6 @@ import re
 
 # A negative case provokes them.
 PROVOKED = {"no-capability", "no-vtysh", "no-sysctl", "no-sudoers-grant", "no-new-privs", "wrong-groups", "wrong-as", "table-taken"}
-REPLY = re.compile(r"privsep: (?P<verb>request|reply|Exception)\[[^\]]*\]:? ?(?P<rest>.*)")
-CALL = re.compile(r"\('?(?P<function>ovn_bgp_agent\.[\w.]+)'?")
 FAILURE = re.compile(r"obgp-runtime[^\n]*(?:refuse|not allowed)|privsep: Exception during request|FailedToDropPrivileges", re.IGNORECASE)
 
 
