@@ -50,6 +50,12 @@ impl Pod {
             r#"{"10.0.192.0/24": "65001"}"#,
         )
         .unwrap();
+        let configuration = directory.path().join("ovn-bgp-agent.conf");
+        std::fs::write(&configuration, "[DEFAULT]\n").unwrap();
+        command.arg("--volume").arg(format!(
+            "{}:/etc/ovn-bgp-agent/ovn-bgp-agent.conf:ro",
+            configuration.display()
+        ));
         command.args(["--entrypoint", "sleep", image, "infinity"]);
         let container = succeed(&mut command).trim().to_string();
         let inspect = ["inspect", "--format", "{{.State.Pid}}", &container];
