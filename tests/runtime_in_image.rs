@@ -275,6 +275,12 @@ fn agent_names_what_keeps_it_from_working() {
             ("NET_ADMIN", &[], "does not have the capability NET_ADMIN"),
             ("", &["--security-opt", "no-new-privileges"], "no_new_privs is set"),
             ("", &["--volume", &no_grant], "sudoers has no grant for it (uid 42494)"),
+            // Without NET_RAW, which the agent does not use, sudo is asked all the same.
+            (
+                "NET_RAW",
+                &["--volume", &no_grant, "--cap-drop", "NET_RAW"],
+                "sudoers has no grant for it (uid 42494)",
+            ),
             (
                 "",
                 &["--user", "4711"],
