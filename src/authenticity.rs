@@ -5,7 +5,7 @@ use futures_util::future::try_join_all;
 use oci_spec::image::{Descriptor, ImageManifest};
 use serde::Serialize;
 
-use crate::artifact::{Artifact, Content, Place};
+use crate::oci::{Artifact, Content, Place};
 use crate::registry::{RegistryError, RemoteRoot, Repository};
 use crate::sign::{self, PublicKey, VerifyError};
 

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use keyless::KeylessArgs;
 pub use target::{BootstrapMode, TargetArgs};
 
-use crate::platform::Platform;
+use crate::oci::Platform;
 use crate::sign::KeySource;
 
 /// Build, verify, compare and publish the OVN BGP Agent container images.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::buildkit::context::Context;
 use crate::config::BuildFile;
-use crate::platform::Platform;
+use crate::oci::Platform;
 use crate::runtime::Prebuilt;
 
 /// Where [`build`] puts the Dockerfile.

@@ -7,10 +7,10 @@ use oci_spec::image::ImageConfiguration;
 use serde::Serialize;
 
 use crate::layout::tree::{Node, NodeKind, Tree};
+use crate::oci::Platform;
 use crate::packages::dpkg;
 use crate::packages::python::{self, SitePath};
 use crate::patches::applied::Applied;
-use crate::platform::Platform;
 
 /// How many lines of each kind of difference people are shown; JSON has all.
 const SHOWN: usize = 40;

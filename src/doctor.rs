@@ -12,7 +12,7 @@ use crate::buildkit::Daemon;
 use crate::config::file::{BuildFile, Family};
 use crate::engine::{ImageStore, Origin};
 use crate::host::Host;
-use crate::platform::Platform;
+use crate::oci::Platform;
 
 /// How long a question to the network may take: whoever does not answer by then does not answer a build either.
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(8);
@@ -300,7 +300,7 @@ async fn network(file: &BuildFile, host: &Host) -> Vec<Finding> {
         ("network: Ubuntu archive", Family::Ubuntu),
     ] {
         if let Some(distro) = file.distros.values().find(|d| d.family == family) {
-            let mirror = crate::base::mirror(distro, crate::platform::Architecture::Amd64);
+            let mirror = crate::base::mirror(distro, crate::oci::Architecture::Amd64);
             let url = format!("{}/dists/{}/Release", mirror.trim_end_matches('/'), distro.suite);
             questions.push((check, url, Status::Warn));
         }

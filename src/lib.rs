@@ -2,11 +2,9 @@
 //!
 //! `config` → `builders` → `plan` → `base` → `buildkit` → `layout` → `verify` → `report`; only `commands` knows that order.
 
-pub mod artifact;
 pub mod attest;
 pub mod authenticity;
 pub mod base;
-pub mod bridge;
 pub mod builders;
 pub mod buildkit;
 pub mod cli;
@@ -16,15 +14,14 @@ pub mod context;
 pub mod diff;
 pub mod dockerfile;
 pub mod doctor;
-pub mod elf;
 pub mod engine;
 pub mod host;
 pub mod layout;
 pub mod lock;
+pub mod oci;
 pub mod packages;
 pub mod patches;
 pub mod plan;
-pub mod platform;
 pub mod progress;
 pub mod project;
 pub mod publish;
@@ -34,4 +31,5 @@ pub mod runtime;
 pub mod sign;
 pub mod smoke;
 pub mod state;
+pub mod util;
 pub mod verify;

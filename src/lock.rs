@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::BuildFile;
 use crate::config::file::ConfigError;
 use crate::host::Host;
-use crate::platform::Architecture;
+use crate::oci::Architecture;
 use crate::progress::Progress;
 use crate::project::{self, Source};
 

@@ -20,15 +20,15 @@ use crate::buildkit::Daemon;
 use crate::buildkit::cache::{Cache, CacheType};
 use crate::config::file::ConfigError;
 use crate::config::{Distro, Settings, settings};
+use crate::context;
+use crate::dockerfile;
 use crate::host::Host;
 use crate::lock::{self, LockError, LockRequest};
+use crate::oci::{ImageReference, Platform};
 use crate::patches::{self, Patch, PatchError};
-use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::project::{self, ProjectError, Source};
-use crate::registry::ImageReference;
 use crate::runtime::RuntimePlan;
-use crate::{context, dockerfile};
 
 #[derive(Debug, Serialize)]
 pub struct Plan {

@@ -11,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::base::resolve::BasePlan;
 use crate::config::file::ConfigError;
-use crate::elf::{Header, Loader, machine_name};
-use crate::platform::Platform;
+use crate::oci::Platform;
+use crate::util::elf::{Header, Loader, machine_name};
 
 /// No program of ours is nearly as large; what is larger is somebody's mistake, and not read into memory.
 const MAX_BYTES: u64 = 32 << 20;

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Identity;
 use crate::engine::{ContainerOutput, ContainerSpec, Engine, EngineError};
-use crate::platform::Platform;
+use crate::oci::Platform;
 use crate::progress::Progress;
 
 /// Emulated Python takes its time.

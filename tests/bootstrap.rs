@@ -12,7 +12,7 @@ use obgp_build::base::BaseError;
 use obgp_build::base::bootstrap::{BootstrapRequest, bootstrap};
 use obgp_build::base::cache::BaseArchive;
 use obgp_build::config::BuildFile;
-use obgp_build::platform::{Architecture, Platform};
+use obgp_build::oci::{Architecture, Platform};
 use obgp_build::progress::Silent;
 use tokio_util::sync::CancellationToken;
 

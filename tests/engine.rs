@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use obgp_build::buildkit::{self, Daemon, SolveError};
 use obgp_build::engine::{ContainerSpec, ImageStore};
-use obgp_build::platform::{Architecture, Platform};
+use obgp_build::oci::{Architecture, Platform};
 use obgp_build::progress::Silent;
 use support::{Lab, Recorder, Which, host_platform, secret};
 use tokio_util::sync::CancellationToken;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use obgp_build::engine::{Address, Endpoint, Engine, Origin};
-use obgp_build::platform::{Architecture, Platform};
+use obgp_build::oci::{Architecture, Platform};
 use obgp_build::progress::Silent;
 use support::registry::{PASSWORD, Registry, USER};
 use support::{Recorder, Which, address_for_containers, host_platform};

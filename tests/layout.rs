@@ -9,13 +9,13 @@ use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use obgp_build::bridge;
 use obgp_build::engine::EngineImage;
 use obgp_build::layout::tree::NodeKind;
 use obgp_build::layout::{
     Compression, IngestOptions, Ingested, Layout, LayoutImage, ReadOptions, ingest, read_export, write_index,
 };
 use obgp_build::progress::Silent;
+use obgp_build::util::bridge;
 use sha2::{Digest, Sha256};
 use support::{Lab, Which, busybox_layer, host_platform, image_archive, on};
 use tokio::runtime::Handle;

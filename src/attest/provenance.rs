@@ -13,8 +13,8 @@ use sha2::{Digest as _, Sha256};
 use super::sbom::purl;
 use super::statement::{Statement, Subject};
 use crate::context::DOCKERFILE;
+use crate::oci::Platform;
 use crate::plan::{BuilderPlan, ImagePlan, Target};
-use crate::platform::Platform;
 use crate::project::Source;
 use crate::report::result::{BaseReport, Built};
 

@@ -10,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 use super::license::License;
 use super::{crates, deb, pypi};
 use crate::layout::tree::Tree;
+use crate::oci::Platform;
 use crate::packages::dpkg::{self, DpkgError};
-use crate::platform::Platform;
 
 /// One platform's image, as the layout read it.
 pub struct ImageForSbom<'a> {

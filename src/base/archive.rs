@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::platform::Platform;
+use crate::oci::Platform;
 
 /// What of a root file system is of the machine it was made on, or of use only there. `*` ends a path: everything below.
 const DROPPED: &[&str] = &[

@@ -23,7 +23,7 @@ use super::kept::Source;
 use super::process::{Child, run};
 use super::{BaseError, keyring, mirror, own_archive, tools};
 use crate::config::{Distro, Family};
-use crate::platform::{Architecture, Platform};
+use crate::oci::{Architecture, Platform};
 use crate::progress::Progress;
 
 /// Documentation stays out, now and in every later installation on this base, as in the distros' own minimal images.

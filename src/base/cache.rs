@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::BaseError;
-use crate::platform::Platform;
+use crate::oci::Platform;
 use crate::progress::Progress;
 
 /// A base on disk.

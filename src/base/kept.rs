@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::BaseError;
 use crate::config::Distro;
 use crate::engine::{Engine, EngineError, EngineImage};
-use crate::platform::Platform;
+use crate::oci::Platform;
 
 const REPOSITORY: &str = "obgp-build/base";
 

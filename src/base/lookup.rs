@@ -13,8 +13,8 @@ use tokio::sync::Mutex;
 use crate::cli::BootstrapMode;
 use crate::engine::Engine;
 use crate::layout;
-use crate::platform::Platform;
-use crate::registry::{Access, ImageReference, Patience, Registries, RegistryError, Repository, RepositoryName};
+use crate::oci::{ImageReference, Platform, RepositoryName};
+use crate::registry::{Access, Patience, Registries, RegistryError, Repository};
 
 /// Some seconds: an image that the engine has may replace a registry that cannot be reached.
 const PATIENCE: Patience = Patience {

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Distro, Family};
 use crate::engine::EngineError;
-use crate::platform::{Architecture, Platform};
+use crate::oci::{Architecture, Platform};
 
 /// The archive that serves `architecture`: the site's mirror, or the distro's own.
 pub fn mirror(distro: &Distro, architecture: Architecture) -> &str {

@@ -10,7 +10,7 @@ use super::cache::BaseArchive;
 use super::lookup::RegistryImage;
 use super::resolve::{BaseImage, BasePlan, Origin, Request};
 use crate::buildkit::ImageArchive;
-use crate::platform::Platform;
+use crate::oci::Platform;
 
 /// As for an engine, without an engine's store: a registry that cannot be reached leads to the archive.
 pub(super) async fn plan(request: &Request<'_>, platform: Platform) -> Result<BasePlan, BaseError> {

@@ -19,9 +19,8 @@ use crate::buildkit::{Daemon, ImageArchive};
 use crate::cli::BootstrapMode;
 use crate::config::Distro;
 use crate::engine::{Engine, EngineImage};
-use crate::platform::Platform;
+use crate::oci::{ImageReference, Platform};
 use crate::progress::Progress;
-use crate::registry::ImageReference;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::BaseError;
-use crate::platform::{Architecture, Platform};
+use crate::oci::{Architecture, Platform};
 
 /// Whether a base for `platform` can be made here.
 pub(super) fn check(platform: Platform) -> Result<(), BaseError> {

@@ -7,7 +7,7 @@ use crate::buildkit::{Buildkitd, Daemon};
 use crate::config::builders::BuilderEntry;
 use crate::config::file::ConfigError;
 use crate::engine::{Endpoint, Engine, EngineError};
-use crate::platform::Platform;
+use crate::oci::Platform;
 
 /// What the builder is called that nobody named: as docker calls its default context.
 pub const DEFAULT: &str = "default";

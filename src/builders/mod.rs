@@ -18,7 +18,7 @@ use select::{Choice, Fit, Standing};
 
 use crate::buildkit::Daemon;
 use crate::config::builders::BuilderEntry;
-use crate::platform::Platform;
+use crate::oci::Platform;
 
 /// A connected engine or buildkitd, and what it is to be given.
 pub struct Builder {

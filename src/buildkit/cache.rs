@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::daemon::Daemon;
 use crate::engine::ImageStore;
-use crate::platform::Platform;
+use crate::oci::Platform;
 
 /// Where a solve's cache comes from or goes to: `type=registry,ref=…`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,13 +7,12 @@ use bollard_buildkit_proto::{google, pb};
 use prost::Message;
 use tonic::Code;
 
-use super::SolveRequest;
 use super::content::LocalCacheError;
 use super::daemon::Daemon;
-use super::dockerfile;
 use super::status::Tracker;
+use super::{SolveRequest, dockerfile};
 use crate::engine::EngineError;
-use crate::platform::Platform;
+use crate::oci::Platform;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SolveError {

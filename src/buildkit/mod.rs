@@ -25,7 +25,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::platform::Platform;
+use crate::oci::Platform;
 use crate::progress::Progress;
 
 use cache::Cache;

@@ -29,7 +29,7 @@ use super::daemon::Daemon;
 use super::receive::Sink;
 use super::{SecretBytes, SolveRequest};
 use crate::engine::EngineError;
-use crate::engine::credentials::{self, Credentials};
+use crate::oci::docker_config::{self, Credentials};
 
 /// One message of the upload. gRPC's default limit on the receiving side is 4 MiB on old engines.
 const UPLOAD_CHUNK: usize = 1 << 20;
@@ -196,7 +196,7 @@ struct DockerLogins;
 #[tonic::async_trait]
 impl Auth for DockerLogins {
     async fn credentials(&self, request: Request<CredentialsRequest>) -> Result<Response<CredentialsResponse>, Status> {
-        let found = credentials::for_registry(&request.get_ref().host).await;
+        let found = docker_config::for_registry(&request.get_ref().host).await;
         Ok(Response::new(match found {
             Some(Credentials::Password { username, password }) => CredentialsResponse {
                 username,

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use crate::buildkit::cache::CacheEntry;
-use crate::platform::Platform;
+use crate::oci::Platform;
 use crate::runtime::RuntimeBinary;
 
 /// What is to be built.

@@ -9,8 +9,9 @@ use super::signing::PendingSigner;
 use super::{Context, Failure};
 use crate::attest::{ImageForSbom, Statement, Subject};
 use crate::cli::AttestArgs;
+use crate::oci::ImageReference;
 use crate::publish;
-use crate::registry::{ImageReference, RemoteImage};
+use crate::registry::RemoteImage;
 use crate::sign::Attestation;
 
 pub async fn run(context: &Context, args: &AttestArgs) -> Result<(), Failure> {

@@ -14,8 +14,7 @@ use crate::config::file::ConfigError;
 use crate::config::settings::epoch_from_environment;
 use crate::engine::Engine;
 use crate::layout::{self, IngestOptions, Layout};
-use crate::platform::Platform;
-use crate::registry::ImageReference;
+use crate::oci::{ImageReference, Platform};
 use crate::report::text;
 use crate::verify::Verified;
 

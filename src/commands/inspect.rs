@@ -11,10 +11,9 @@ use serde::Serialize;
 
 use super::image::find_remote;
 use super::{Context, Failure};
-use crate::artifact::Content;
 use crate::cli::InspectArgs;
-use crate::platform::Platform;
-use crate::registry::{ImageReference, RegistryError, RemoteImage, fallback_tag};
+use crate::oci::{Content, ImageReference, Platform};
+use crate::registry::{RegistryError, RemoteImage, fallback_tag};
 use crate::report::text::{number, table, trim_lines};
 
 /// The JSON is user interface.

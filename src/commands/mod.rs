@@ -16,9 +16,10 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::{Cli, Command, GlobalArgs, LogFormat};
 use crate::config::file::{BuildFile, ConfigError};
 use crate::config::settings;
+use crate::oci::ReferenceError;
 use crate::progress::Progress;
 use crate::publish::PublishError;
-use crate::registry::{Overrides, Registries, RegistryError};
+use crate::registry::{Overrides, Registries};
 use crate::report::terminal::Terminal;
 
 mod attest;
@@ -146,7 +147,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 /// Whether it was asked for wrongly: an unknown distro, a name that cannot be one.
 fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.is::<ConfigError>()
-        || matches!(cause.downcast_ref(), Some(RegistryError::Name { .. }))
+        || cause.is::<ReferenceError>()
         || matches!(cause.downcast_ref(), Some(PublishError::Destination { .. }))
 }
 

@@ -9,8 +9,8 @@ use crate::builders::Builders;
 use crate::cli::TargetArgs;
 use crate::config::Settings;
 use crate::host::Host;
+use crate::oci::Platform;
 use crate::plan::{self, BuilderKind, BuilderPlan, ImagePlan, Plan, Surroundings};
-use crate::platform::Platform;
 use crate::project::Source;
 use crate::runtime::RuntimePlan;
 

@@ -5,8 +5,9 @@ use super::push::{destinations, print};
 use super::{Context, Failure};
 use crate::authenticity::{Depth, authenticate};
 use crate::cli::PromoteArgs;
+use crate::oci::ImageReference;
 use crate::publish;
-use crate::registry::{ImageReference, RemoteImage};
+use crate::registry::RemoteImage;
 use crate::sign::PublicKey;
 
 pub async fn run(context: &Context, args: &PromoteArgs) -> Result<(), Failure> {

@@ -11,8 +11,9 @@ use serde::Serialize;
 use super::{Context, Failure};
 use crate::cli::PruneArgs;
 use crate::config::file::ConfigError;
+use crate::oci::ImageReference;
 use crate::publish::pushed_at;
-use crate::registry::{Access, ImageReference, RegistryError, Repository, fallback_tag};
+use crate::registry::{Access, RegistryError, Repository, fallback_tag};
 
 /// Questions to the registry at a time.
 const AT_ONCE: usize = 8;

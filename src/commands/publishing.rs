@@ -7,12 +7,11 @@ use oci_spec::image::{Descriptor, ImageIndex};
 use serde_json::json;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::artifact::Artifact;
 use crate::attest::{self, ImageForSbom, Sbom};
 use crate::cli::PublishArgs;
 use crate::layout::{self, Layout};
+use crate::oci::{Artifact, RepositoryName};
 use crate::publish::Published;
-use crate::registry::RepositoryName;
 use crate::sign::{self, Attestation, Key, KeyError, KeySource, Password};
 
 /// A key that is being read: an encrypted one takes a moment, and its password 64 MiB; a token may wait for its PIN.

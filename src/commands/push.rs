@@ -12,8 +12,8 @@ use crate::attest::ImageForSbom;
 use crate::cli::PushArgs;
 use crate::config::file::ConfigError;
 use crate::layout::{LayoutImage, LayoutReference};
+use crate::oci::ImageReference;
 use crate::publish::{self, Destination, Published};
-use crate::registry::ImageReference;
 use crate::report::text;
 use crate::sign::Attestation;
 

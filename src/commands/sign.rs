@@ -6,8 +6,8 @@ use super::image::{find_remote, manifests};
 use super::signing::PendingSigner;
 use super::{Context, Failure};
 use crate::cli::SignArgs;
+use crate::oci::ImageReference;
 use crate::publish;
-use crate::registry::ImageReference;
 
 pub async fn run(context: &Context, args: &SignArgs) -> Result<(), Failure> {
     let signer = PendingSigner::load(&args.signing)?;

@@ -3,9 +3,8 @@
 use oci_spec::image::Descriptor;
 
 use super::publishing::{PendingKey, artifacts};
-use crate::artifact::Artifact;
 use crate::cli::SigningArgs;
-use crate::registry::RepositoryName;
+use crate::oci::{Artifact, RepositoryName};
 use crate::sign::Attestation;
 #[cfg(feature = "keyless")]
 use crate::{cli::KeylessArgs, sign::Keyless};

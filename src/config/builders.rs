@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::file::ConfigError;
 use crate::engine::endpoint::TlsFiles;
 use crate::engine::{Address, Endpoint, Origin};
-use crate::platform::Platform;
+use crate::oci::Platform;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

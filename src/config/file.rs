@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::builders::{self, BuilderEntry};
 use super::registries::RegistryPolicy;
 use crate::buildkit::cache::Cache;
-use crate::platform::Platform;
+use crate::oci::Platform;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

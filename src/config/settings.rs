@@ -9,9 +9,8 @@ use super::builders::{self, BuilderEntry};
 use super::file::{BuildFile, ConfigError, Distro};
 use crate::buildkit::cache::{Cache, CacheEntry, CacheType};
 use crate::cli::{BootstrapMode, TargetArgs};
-use crate::platform::Platform;
+use crate::oci::{ImageReference, Platform};
 use crate::project;
-use crate::registry::ImageReference;
 use crate::runtime::{Prebuilt, RuntimeBinary};
 
 /// What is to be built, every choice made. The distros stay in the order they were asked for.

@@ -14,7 +14,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::{Engine, EngineError};
-use crate::platform::Platform;
+use crate::oci::Platform;
 
 /// What is kept of each output stream: smoke tests print little, and a runaway must not fill our memory.
 const OUTPUT_LIMIT: usize = 1 << 20;

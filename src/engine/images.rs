@@ -13,9 +13,9 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
-use super::credentials::{self, Credentials};
 use super::{ApiVersion, Engine, EngineError, ImageStore};
-use crate::platform::Platform;
+use crate::oci::Platform;
+use crate::oci::docker_config::{self, Credentials};
 use crate::progress::Progress;
 
 /// Since then `GET /images/NAME/json` takes a platform.
@@ -253,7 +253,7 @@ impl Engine {
 
 /// What docker has for the reference's registry.
 async fn login_for(reference: &str) -> Option<DockerCredentials> {
-    credentials::for_registry(credentials::registry_of(reference))
+    docker_config::for_registry(docker_config::registry_of(reference))
         .await
         .map(|login| match login {
             Credentials::Password { username, password } => DockerCredentials {

@@ -4,7 +4,6 @@
 //! TCP with TLS and ssh behave alike for both.
 
 mod container;
-pub mod credentials;
 mod dialer;
 pub mod endpoint;
 mod error;

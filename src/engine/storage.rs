@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 
 use super::tar_split::{self, Layer};
 use super::{Engine, EngineImage};
-use crate::bridge;
+use crate::util::bridge;
 
 /// Drivers that keep what a layer changes as a directory.
 const DRIVERS: [&str; 2] = ["overlay2", "fuse-overlayfs"];

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::platform::Platform;
+use crate::oci::Platform;
 
 /// The engine's configuration, as far as it is carried over.
 #[derive(Deserialize)]

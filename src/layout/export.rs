@@ -21,7 +21,7 @@ use super::layer::{self, KeptBytes, ParsedLayer, ReadOptions, Sink};
 use super::limits::Limits;
 use super::members::{BLOCK, Members, TarError};
 use super::store::StoreError;
-use crate::platform::Platform;
+use crate::oci::Platform;
 use crate::progress::Progress;
 
 /// All documents of an export together: manifests, indexes, configurations. What comes after is not kept.

@@ -20,9 +20,9 @@ use super::export::{self, Export, ExportError, Layers};
 use super::layer::{Discard, Entry, ParsedLayer, ReadOptions};
 use super::merge::{Data, MergeError, Merged};
 use super::spool::{Spool, SpoolWriter};
-use super::store::{Layout, StoreError, canonical_json, sha256_digest};
+use super::store::{Layout, StoreError, canonical_json};
 use super::tree::Tree;
-use crate::platform::Platform;
+use crate::oci::{Platform, sha256_digest};
 use crate::progress::Progress;
 
 /// What decides an image's bytes besides its content, and what of the content is kept for `verify`.

@@ -35,5 +35,5 @@ pub use limits::Limits;
 pub use read::{
     ImageBlobs, LayoutImage, LayoutReference, ReadError, ReadImage, is_index, is_manifest, known_platform, read_image,
 };
-pub use store::{BlobWriter, Layout, StoreError, canonical_json, sha256_digest};
+pub use store::{BlobWriter, Layout, StoreError, canonical_json};
 pub use tree::Tree;

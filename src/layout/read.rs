@@ -13,7 +13,7 @@ use super::members::TarError;
 use super::merge::{MergeError, Merged};
 use super::store::{Layout, StoreError};
 use super::tree::Tree;
-use crate::platform::Platform;
+use crate::oci::Platform;
 
 const DOCKER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 const DOCKER_TAR: &str = "application/vnd.docker.image.rootfs.diff.tar";

@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use super::limits::Limits;
+use crate::oci::sha256_digest;
 
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
@@ -449,11 +450,6 @@ impl BlobWriter<'_> {
         }
         Ok(descriptor)
     }
-}
-
-pub fn sha256_digest(bytes: &[u8; 32]) -> Digest {
-    let text = format!("sha256:{}", hex::encode(bytes));
-    Digest::try_from(text).expect("64 hexadecimal digits are a SHA-256 digest")
 }
 
 /// JSON without spaces, objects' keys in order at every depth.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Item, PublishError, Shipment, Site, blobs, in_memory, put_artifacts};
-use crate::artifact::Artifact;
+use crate::oci::{Artifact, RepositoryName};
 use crate::progress::{Progress, Silent};
-use crate::registry::{Access, Meter, Registries, RemoteImage, RepositoryName};
+use crate::registry::{Access, Meter, Registries, RemoteImage};
 
 /// Puts `artifacts` beside the image, whose repository gets nothing else. Says how many there are.
 pub async fn attach(

@@ -11,8 +11,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use super::{Item, PublishError, Site};
+use crate::oci::RepositoryName;
 use crate::progress::Progress;
-use crate::registry::{Meter, RepositoryName};
+use crate::registry::Meter;
 
 /// More than that is no faster, and takes memory.
 const AT_ONCE: usize = 4;

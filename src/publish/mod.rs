@@ -19,10 +19,10 @@ use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest}
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::artifact::{Artifact, Content, Place};
 use crate::layout::{self, Layout};
+use crate::oci::{Artifact, Content, ImageReference, Place, RepositoryName};
 use crate::progress::Progress;
-use crate::registry::{Access, ImageReference, Meter, Registries, Repository, RepositoryName, Source};
+use crate::registry::{Access, Meter, Registries, Repository, Source};
 use crate::verify::{Verdict, Verified};
 
 pub use attach::attach;

@@ -7,10 +7,10 @@ use oci_spec::image::{Digest, ImageManifest, MediaType};
 use tokio_util::sync::CancellationToken;
 
 use super::{Destination, Item, PublishError, Published, RECORD_TYPE, Shipment, all_verified, parse, ship};
-use crate::artifact::{Content, Place};
 use crate::layout;
+use crate::oci::{Content, Place, RepositoryName};
 use crate::progress::Progress;
-use crate::registry::{Registries, RemoteImage, Repository, RepositoryName, Source, fallback_tag};
+use crate::registry::{Registries, RemoteImage, Repository, Source, fallback_tag};
 use crate::verify::Verified;
 
 /// Suffixes of the tags that cosign 2 keeps beside an image.

@@ -8,7 +8,7 @@ use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
 
 use super::{Shipment, Site};
-use crate::artifact::{Artifact, Content, Place};
+use crate::oci::{Artifact, Content, Place};
 use crate::registry::Registries;
 
 pub const RECORD_TYPE: &str = "application/vnd.obgp-build.push.v1";
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn the_latest_record_counts() {
-        let digest = crate::layout::sha256_digest(&[7; 32]);
+        let digest = crate::oci::sha256_digest(&[7; 32]);
         let subject = Descriptor::new(MediaType::ImageIndex, 9, digest);
         let referrer = |second| {
             let made = artifact(&subject, "change_1_x", Timestamp::from_second(second).unwrap());

@@ -6,7 +6,7 @@ use oci_spec::image::MediaType;
 use serde_json::{Value, json};
 
 use super::{Item, PublishError, Site, blobs, in_memory, parse};
-use crate::artifact::Content;
+use crate::oci::Content;
 use crate::progress::Silent;
 use crate::registry::Meter;
 

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use super::error::{RegistryError, said};
-use crate::engine::credentials::{self, Credentials};
+use crate::oci::docker_config::{self, Credentials};
 
 /// What a token is good for when its service does not say: the specification's minimum.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
@@ -64,7 +64,7 @@ impl Auth {
             return Ok(Some(token.header.clone()));
         }
         if state.credentials.is_none() {
-            state.credentials = Some(credentials::for_registry(&self.host).await);
+            state.credentials = Some(docker_config::for_registry(&self.host).await);
         }
         let credentials = state.credentials.as_ref().and_then(Option::as_ref);
         match challenge {

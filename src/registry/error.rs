@@ -7,8 +7,6 @@ use serde::Deserialize;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    #[error("{text:?} cannot name an image in a registry: {reason}")]
-    Name { text: String, reason: String },
     #[error("registry {host}: cannot use {what}: {reason}")]
     Setup { host: String, what: String, reason: String },
     #[error("registry {host}, {doing}: {reason}{}", hint(reason))]

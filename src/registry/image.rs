@@ -8,10 +8,9 @@ use tokio::runtime::Handle;
 
 use super::error::RegistryError;
 use super::repository::Repository;
-use crate::artifact::Content;
-use crate::bridge;
 use crate::layout::{self, ImageBlobs, ReadError};
-use crate::platform::Platform;
+use crate::oci::{Content, Platform};
+use crate::util::bridge;
 
 /// Manifests that are fetched at a time.
 const AT_ONCE: usize = 8;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::client::{Target, bounded_body};
 use super::error::RegistryError;
 use super::repository::Repository;
-use crate::artifact::Content;
+use crate::oci::Content;
 
 const INDEX_BYTES: usize = 4 << 20;
 /// How often the stand-in is written again when someone else wrote it at the same time.

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::client::{Call, Client, Target, bounded_body};
 use super::error::RegistryError;
-use crate::artifact::Content;
+use crate::oci::Content;
 
 /// distribution-spec: registries have to take manifests of 4 MiB; nobody makes larger ones.
 const MANIFEST_BYTES: usize = 4 << 20;
@@ -204,7 +204,7 @@ impl Repository {
             .to_string();
         let bytes = bounded_body(response, MANIFEST_BYTES).await;
         let bytes = bytes.map_err(|reason| self.client.protocol(&call.doing, reason))?;
-        let digest = crate::layout::sha256_digest(&Sha256::digest(&bytes).into());
+        let digest = crate::oci::sha256_digest(&Sha256::digest(&bytes).into());
         if target.contains(':') && target != digest.to_string() {
             return Err(RegistryError::WrongDigest {
                 host: self.host().to_string(),

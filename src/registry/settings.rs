@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::client::{Client, Patience};
 use super::error::RegistryError;
-use super::name::RepositoryName;
 use super::repository::{Access, Repository};
 use super::tls;
 use crate::config::registries::RegistryPolicy;
+use crate::oci::RepositoryName;
 use crate::progress::SharedProgress;
 
 /// What flags say for every registry of a run.

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::error::RegistryError;
 use super::repository::Repository;
 use super::source::Source;
-use crate::artifact::Content;
+use crate::oci::Content;
 
 impl Repository {
     /// Removes a tag. Registries before distribution-spec 1.1 delete manifests by digest only, with every tag that stands

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::builders::Absent;
+use crate::oci::Platform;
 use crate::plan::BuilderPlan;
-use crate::platform::Platform;
 use crate::project::Source;
 use crate::publish::Published;
 use crate::smoke::SmokeResult;

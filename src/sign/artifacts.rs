@@ -3,7 +3,7 @@
 use oci_spec::image::Descriptor;
 
 use super::{Key, SignError, attest_bundle, attest_tag, bundle, simple_signing};
-use crate::artifact::Artifact;
+use crate::oci::Artifact;
 
 /// A statement about a manifest, not signed yet.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use super::key::{Key, PublicKey};
 use super::manifest::{Checked, json_content, parse};
 use super::tag::{Existing, SIGNATURE, append, attestation_tag};
 use super::{ENVELOPE_LIMIT, SIGNATURE_PREDICATE, bundle};
-use crate::artifact::Artifact;
+use crate::oci::Artifact;
 
 const MEDIA_TYPE: &str = "application/vnd.dsse.envelope.v1+json";
 const PREDICATE_TYPE: &str = "predicateType";

@@ -11,7 +11,7 @@ use super::error::{SignError, VerifyError};
 use super::key::{Key, PublicKey};
 use super::manifest::{Checked, json_content, parse, sha256_hex};
 use super::{BUNDLE_TYPE, ENVELOPE_LIMIT, SIGNATURE_PREDICATE};
-use crate::artifact::{Artifact, Content, Place};
+use crate::oci::{Artifact, Content, Place};
 
 const CONTENT: &str = "dev.sigstore.bundle.content";
 const CONTENT_DSSE: &str = "dsse-envelope";

@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::{SignError, VerifyError};
 use super::{LAYERS_LIMIT, MANIFEST_LIMIT};
-use crate::artifact::{Artifact, Content};
-use crate::layout::{canonical_json, sha256_digest};
+use crate::layout::canonical_json;
+use crate::oci::{Artifact, Content, sha256_digest};
 
 pub(super) fn digest_of(bytes: &[u8]) -> Digest {
     sha256_digest(&Sha256::digest(bytes).into())

@@ -32,7 +32,7 @@
 //! - What a signature does not cover (a manifest's annotations, a `.sig` manifest's configuration) is held together by
 //!   digests alone: give [`Artifact`]s whose descriptors say what was asked for, every byte is compared with them.
 //!
-//! [`Artifact`]: crate::artifact::Artifact
+//! [`Artifact`]: crate::oci::Artifact
 
 mod artifacts;
 mod attest;

@@ -15,7 +15,7 @@ use super::error::{SignError, VerifyError};
 use super::key::{Key, PublicKey};
 use super::manifest::{Checked, parse, sha256_hex};
 use super::tag::{Existing, SIGNATURE, append, signature_tag};
-use crate::artifact::{Artifact, Content};
+use crate::oci::{Artifact, Content};
 
 const MEDIA_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const KIND: &str = "cosign container image signature";

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::error::SignError;
 use super::manifest::{json_content, sha256_hex};
 use super::{LAYERS_LIMIT, MANIFEST_LIMIT};
-use crate::artifact::{Artifact, Content, Place};
+use crate::oci::{Artifact, Content, Place};
 
 /// The annotation that holds a payload's signature; on an attestation it is there and empty.
 pub(super) const SIGNATURE: &str = "dev.cosignproject.cosign/signature";

@@ -5,7 +5,7 @@ use oci_spec::image::{Arch, Os};
 use super::contract::LabelFormat;
 use super::verdict::Evidence;
 use super::{Context, Rule};
-use crate::platform::Architecture;
+use crate::oci::Architecture;
 
 pub const PROCESS: Rule = Rule {
     id: "config-process",

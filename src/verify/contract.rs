@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use sha2::{Digest as _, Sha256};
 
 use super::Expectation;
-use crate::platform::Platform;
+use crate::oci::Platform;
 
 /// The contract as it is written.
 #[derive(Clone, Debug)]

@@ -2,9 +2,9 @@
 
 use super::verdict::Evidence;
 use super::{Context, Rule};
-use crate::elf::{EM_BPF, Header, Loader, machine_name};
 use crate::layout::tree::NodeKind;
-use crate::platform::Architecture;
+use crate::oci::Architecture;
+use crate::util::elf::{EM_BPF, Header, Loader, machine_name};
 
 pub const ELF: Rule = Rule {
     id: "elf",

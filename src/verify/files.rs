@@ -3,8 +3,8 @@
 use super::contract::{Kind, PathTerms};
 use super::verdict::Evidence;
 use super::{Context, Rule};
-use crate::elf::{Header, Loader};
 use crate::layout::tree::{File, Node, NodeKind, Unresolved};
+use crate::util::elf::{Header, Loader};
 
 pub const REQUIRED: Rule = Rule {
     id: "files",

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use serde::{Deserialize, Serialize};
 
 use super::{RULES, Rule};
-use crate::platform::Platform;
+use crate::oci::Platform;
 
 /// A broken image can break a rule in every file; a report is for reading.
 const MAX_FINDINGS: usize = 200;

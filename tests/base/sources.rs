@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use obgp_build::engine::{Engine, ImageStore};
-use obgp_build::platform::Platform;
+use obgp_build::oci::Platform;
 use obgp_build::progress::Silent;
 use serde_json::json;
 

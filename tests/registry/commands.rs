@@ -7,7 +7,7 @@ use super::support::distribution::{Distribution, Login, PASSWORD, USER};
 use super::support::faults::{Fault, FaultyProxy, uploaded};
 use super::support::tokens;
 use super::support::tool::{Tool, stderr};
-use obgp_build::artifact::{Artifact, Content, Place};
+use obgp_build::oci::{Artifact, Content, Place};
 use obgp_build::progress::Silent;
 use obgp_build::publish::{Destination, publish};
 use obgp_build::registry::{Access, fallback_tag};
@@ -395,7 +395,7 @@ async fn prune_removes_old_temporary_tags_and_nothing_that_is_needed() {
         "{removed}"
     );
     let name = tag("7.0.0")
-        .parse::<obgp_build::registry::ImageReference>()
+        .parse::<obgp_build::oci::ImageReference>()
         .unwrap()
         .repository;
     let mut tags = tool

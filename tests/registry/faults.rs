@@ -10,7 +10,7 @@ use super::support::distribution::Distribution;
 use super::support::faults::{Asked, Fault, FaultyProxy, uploaded};
 use super::support::published::Project;
 use futures_util::TryStreamExt;
-use obgp_build::artifact::{Artifact, Content, Place};
+use obgp_build::oci::{Artifact, Content, Place};
 use obgp_build::progress::{Progress, Silent};
 use obgp_build::publish::{Destination, PublishError, Published, publish};
 use obgp_build::registry::{
@@ -108,7 +108,7 @@ impl Lab {
 }
 
 /// Reads the whole image, every blob of it with its digest checked.
-async fn whole(registries: &Registries, name: &obgp_build::registry::RepositoryName, tag: &str) -> Option<String> {
+async fn whole(registries: &Registries, name: &obgp_build::oci::RepositoryName, tag: &str) -> Option<String> {
     let repository = registries.repository(name, Access::Pull).unwrap();
     repository.tag_digest(tag).await.unwrap()?;
     let image = RemoteImage::open(RemoteRoot::open(&repository, tag).await.unwrap())

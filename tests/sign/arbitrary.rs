@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use obgp_build::artifact::{Artifact, Content, Place};
+use obgp_build::oci::{Artifact, Content, Place};
 use obgp_build::sign::{
     Key, KeySource, Password, PublicKey, attest_bundle, attest_tag, bundle, simple_signing, verify_attestation_bundle,
     verify_attestation_tag, verify_bundle, verify_simple_signing,

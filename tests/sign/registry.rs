@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use bytes::Bytes;
-use obgp_build::artifact::{Artifact, Content, Place};
+use obgp_build::oci::{Artifact, Content, Place};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use obgp_build::artifact::{Artifact, Content, Place};
+use obgp_build::oci::{Artifact, Content, Place};
 use obgp_build::sign::{
     Key, PublicKey, VerifyError, attest_bundle, attest_tag, attestation_tag, bundle, signature_tag, simple_signing,
     verify_attestation_bundle, verify_attestation_tag, verify_bundle, verify_simple_signing,

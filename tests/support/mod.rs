@@ -33,7 +33,7 @@ use obgp_build::buildkit::context::Context;
 use obgp_build::buildkit::{self, SecretBytes, SolveError, SolveRequest, Solved};
 use obgp_build::engine::endpoint::{Endpoint, Settings};
 use obgp_build::engine::{Address, Engine, Origin};
-use obgp_build::platform::{Architecture, Platform};
+use obgp_build::oci::{Architecture, Platform};
 use obgp_build::progress::{Progress, Silent};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use obgp_build::config::BuildFile;
 use obgp_build::layout::tree::{NodeKind, Tree};
 use obgp_build::layout::{Layout, LayoutImage, LayoutReference, ReadOptions, write_index};
-use obgp_build::platform::Platform;
+use obgp_build::oci::Platform;
 use obgp_build::verify::{Contract, Expectation, ImageUnderTest, Verified, keeps};
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;

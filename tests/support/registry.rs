@@ -12,7 +12,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use obgp_build::platform::Architecture;
+use obgp_build::oci::Architecture;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 

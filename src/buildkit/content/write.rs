@@ -119,7 +119,7 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::layout::sha256_digest;
+    use crate::oci::sha256_digest;
 
     fn message(action: WriteAction, offset: i64, data: &str) -> WriteContentRequest {
         WriteContentRequest {

@@ -10,8 +10,8 @@ use futures_util::future::{BoxFuture, Shared};
 use super::Build;
 use crate::base::resolve::{self, BaseImage, BasePlan};
 use crate::builders::Builder;
+use crate::oci::Platform;
 use crate::plan::{ImagePlan, Target};
-use crate::platform::Platform;
 
 /// A base that several targets wait for.
 type PendingBase = Shared<BoxFuture<'static, Result<BaseImage, String>>>;

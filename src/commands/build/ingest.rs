@@ -13,15 +13,15 @@ use super::super::image::read_options;
 use super::Build;
 use super::target::Job;
 use crate::base::resolve::BaseImage;
-use crate::bridge;
 use crate::buildkit::{self, Receive, SolveError, Solved};
 use crate::engine::storage::Archive;
 use crate::engine::{Engine, EngineImage};
 use crate::layout::{self, IngestError, IngestOptions, Ingested, Tree};
+use crate::oci::Platform;
 use crate::plan::ImagePlan;
-use crate::platform::Platform;
 use crate::progress::SharedProgress;
 use crate::state::{self, Remembered};
+use crate::util::bridge;
 
 /// The image of one target, and all that decides its bytes besides those that come.
 pub(super) struct Incoming {

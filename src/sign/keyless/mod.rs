@@ -16,7 +16,7 @@ use url::Url;
 use super::bundle::{attached, signature_statement};
 use super::dsse::must_be_about;
 use super::{Attestation, BUNDLE_TYPE, SIGNATURE_PREDICATE, SignError};
-use crate::artifact::{Artifact, Content};
+use crate::oci::{Artifact, Content};
 
 /// For one request, of which Rekor's wait until the entry is in the log.
 const ANSWER: Duration = Duration::from_secs(60);

@@ -8,7 +8,13 @@ use std::str::FromStr;
 
 use oci_spec::image::Digest;
 
-use super::error::RegistryError;
+/// A text that does not name an image in a registry.
+#[derive(Debug, thiserror::Error)]
+#[error("{text:?} cannot name an image in a registry: {reason}")]
+pub struct ReferenceError {
+    pub text: String,
+    pub reason: String,
+}
 
 /// A repository: `docker.io/openstackhelm/ovn-bgp-agent`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,11 +59,11 @@ impl fmt::Display for ImageReference {
 }
 
 impl FromStr for ImageReference {
-    type Err = RegistryError;
+    type Err = ReferenceError;
 
     /// The registry has to be named: what is published must not go to Docker Hub because a host was forgotten.
-    fn from_str(text: &str) -> Result<Self, RegistryError> {
-        let bad = |reason: String| RegistryError::Name {
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        let bad = |reason: String| ReferenceError {
             text: text.to_string(),
             reason,
         };

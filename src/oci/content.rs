@@ -4,7 +4,7 @@ use bytes::Bytes;
 use oci_spec::image::{Descriptor, MediaType};
 use sha2::{Digest as _, Sha256};
 
-use crate::layout::sha256_digest;
+use super::digest::sha256_digest;
 
 /// Content with what names it.
 #[derive(Clone, Debug)]

@@ -105,7 +105,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::platform::Architecture;
+    use crate::oci::Architecture;
 
     #[test]
     fn this_test_is_an_elf_file_with_a_loader() {

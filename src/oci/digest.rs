@@ -1,0 +1,8 @@
+//! 32 bytes of SHA-256 -> the digest that OCI documents hold, `sha256:<hex>`.
+
+use oci_spec::image::Digest;
+
+pub fn sha256_digest(bytes: &[u8; 32]) -> Digest {
+    let text = format!("sha256:{}", hex::encode(bytes));
+    Digest::try_from(text).expect("64 hexadecimal digits are a SHA-256 digest")
+}

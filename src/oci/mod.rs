@@ -1,0 +1,12 @@
+//! Ground types: the names and values that every stage uses. This module imports no other.
+
+mod content;
+mod digest;
+pub mod docker_config;
+mod platform;
+mod reference;
+
+pub use content::{Artifact, Content, Place};
+pub use digest::sha256_digest;
+pub use platform::{Architecture, Platform};
+pub use reference::{ImageReference, ReferenceError, RepositoryName};
