@@ -11,8 +11,8 @@ use crate::builders::{Builder, Builders};
 use crate::buildkit::Daemon;
 use crate::config::file::{BuildFile, Family};
 use crate::engine::{ImageStore, Origin};
-use crate::host::Host;
 use crate::oci::Platform;
+use crate::plan::host_env::Host;
 
 /// How long a question to the network may take: whoever does not answer by then does not answer a build either.
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(8);

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use obgp_build::patches::applied::Applied;
-use obgp_build::patches::{self, Patch};
+use obgp_build::image::applied::Applied;
+use obgp_build::plan::patches::{self, Patch};
 
 const SOURCE: &str = "import os\n\n\ndef tables(given=None):\n    given = given or {}\n    return given\n";
 const HEAD: &str = "Description: Keep it\nAuthor: a test\nForwarded: no\nApplies-To: >=1\nDrop-When: never\n\

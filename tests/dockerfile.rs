@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use obgp_build::config::BuildFile;
-use obgp_build::dockerfile::render;
+use obgp_build::plan::dockerfile::render;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

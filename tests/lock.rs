@@ -5,10 +5,10 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use obgp_build::config::BuildFile;
-use obgp_build::host::Host;
-use obgp_build::lock::{self, LockRequest};
+use obgp_build::plan::host_env::Host;
+use obgp_build::plan::lock::{self, LockRequest};
+use obgp_build::plan::source::Source;
 use obgp_build::progress::Silent;
-use obgp_build::project::Source;
 use tokio_util::sync::CancellationToken;
 
 /// Ref, the release whose dependencies it has, interpreters.

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use obgp_build::packages::dpkg;
+use obgp_build::image::packages::dpkg;
 use obgp_build::verify::{parse_group, parse_gshadow, parse_passwd, parse_shadow};
 
 fuzz_target!(|text: &str| {

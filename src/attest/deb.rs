@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::copyright;
 use super::sbom::{Component, Kind, Party, System, component_id, purl};
+use crate::image::packages::dpkg::{Package, STATUS, STATUS_DIR};
 use crate::layout::tree::Tree;
-use crate::packages::dpkg::{Package, STATUS, STATUS_DIR};
 
 /// One component per package of which anything but configuration is in the image.
 pub fn components(tree: &Tree, packages: &[Package], system: &System) -> Vec<Component> {

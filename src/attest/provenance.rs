@@ -12,10 +12,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::sbom::purl;
 use super::statement::{Statement, Subject};
-use crate::context::DOCKERFILE;
 use crate::oci::Platform;
+use crate::plan::build_context::DOCKERFILE;
+use crate::plan::source::Source;
 use crate::plan::{BuilderPlan, ImagePlan, Target};
-use crate::project::Source;
 use crate::report::result::{BaseReport, Built};
 
 /// What `cosign attest --type slsaprovenance1` calls it.

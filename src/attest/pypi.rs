@@ -8,11 +8,11 @@ use serde::Deserialize;
 
 use super::license::{self, License};
 use super::sbom::{Change, Component, ImageForSbom, Kind, Party, component_id, purl};
+use crate::image::applied::{self, Applied};
+use crate::image::packages::dpkg::Package;
+use crate::image::packages::python::{self, Distribution, SitePath};
 use crate::layout::tree::Tree;
-use crate::packages::dpkg::Package;
-use crate::packages::python::{self, Distribution, SitePath};
-use crate::patches::Head;
-use crate::patches::applied::{self, Applied};
+use crate::plan::patches::Head;
 
 /// One component per metadata directory, and what could not be read.
 pub fn components(image: &ImageForSbom, packages: &[Package]) -> (Vec<Component>, Vec<String>) {

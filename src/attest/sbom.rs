@@ -9,9 +9,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::license::License;
 use super::{crates, deb, pypi};
+use crate::image::packages::dpkg::{self, DpkgError};
 use crate::layout::tree::Tree;
 use crate::oci::Platform;
-use crate::packages::dpkg::{self, DpkgError};
 
 /// One platform's image, as the layout read it.
 pub struct ImageForSbom<'a> {

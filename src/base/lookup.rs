@@ -10,7 +10,7 @@ use std::time::Duration;
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageIndex, ImageManifest};
 use tokio::sync::Mutex;
 
-use crate::cli::BootstrapMode;
+use crate::config::BootstrapMode;
 use crate::engine::Engine;
 use crate::layout;
 use crate::oci::{ImageReference, Platform, RepositoryName};

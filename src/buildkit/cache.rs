@@ -1,79 +1,11 @@
-//! `--cache-from` and `--cache-to`, in buildx's syntax, into the cache options of a solve.
-//!
-//! <https://docs.docker.com/build/cache/backends/>
-
-use std::collections::BTreeMap;
-use std::fmt;
-use std::path::Path;
-use std::str::FromStr;
+//! Where a solve's cache comes from and goes to -> the cache options of BuildKit's API.
 
 use bollard_buildkit_proto::moby::buildkit::v1::CacheOptionsEntry;
-use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use super::daemon::Daemon;
+use crate::config::cache::{CacheEntry, CacheType};
 use crate::engine::ImageStore;
-use crate::oci::Platform;
-
-/// Where a solve's cache comes from or goes to: `type=registry,ref=…`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CacheEntry {
-    pub kind: CacheType,
-    /// The other fields, which BuildKit knows the meaning of.
-    pub attrs: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CacheType {
-    /// An image of its own in a registry, or (importing) an image with an inline cache.
-    Registry,
-    /// In a directory of this machine: a content store that BuildKit reaches through the session.
-    Local,
-    /// In the image that is built.
-    Inline,
-}
-
-/// What a person asked for, in the order of asking.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Cache {
-    #[serde(default)]
-    pub from: Vec<CacheEntry>,
-    #[serde(default)]
-    pub to: Vec<CacheEntry>,
-}
-
-/// What names the directory of a local cache, reading and writing.
-const DIRECTORIES: [&str; 2] = ["src", "dest"];
-
-impl Cache {
-    /// Refuses an entry that is on the wrong side.
-    pub fn check(&self) -> Result<(), String> {
-        let lacks = |entries: &[CacheEntry], key| {
-            let local = entries.iter().filter(|e| e.kind == CacheType::Local);
-            local
-                .clone()
-                .find(|e| !e.attrs.contains_key(key))
-                .map(CacheEntry::to_string)
-        };
-        if let Some(entry) = lacks(&self.from, "src") {
-            return Err(format!("cache-from {entry}: it names no src=DIR to read from"));
-        }
-        match lacks(&self.to, "dest") {
-            Some(entry) => Err(format!("cache-to {entry}: it names no dest=DIR to write to")),
-            None => Ok(()),
-        }
-    }
-
-    /// With `{distro}` and `{arch}` of a target filled in.
-    pub fn for_target(&self, distro: &str, platform: Platform) -> Self {
-        let filled = |entries: &[CacheEntry]| entries.iter().map(|e| e.for_target(distro, platform)).collect();
-        Self {
-            from: filled(&self.from),
-            to: filled(&self.to),
-        }
-    }
-}
 
 impl CacheType {
     /// Whether a builder's BuildKit can write this kind. Reading it, all of them can.
@@ -87,108 +19,11 @@ impl CacheType {
     }
 }
 
-impl FromStr for CacheEntry {
-    type Err = String;
-
-    /// Fields `KEY=VALUE` as a line of CSV, or a reference alone, which means a registry's.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let fields = fields(text)?;
-        if let [reference] = fields.as_slice()
-            && !reference.is_empty()
-            && !reference.contains('=')
-        {
-            return Ok(Self::registry(reference));
-        }
-        let mut attrs = BTreeMap::new();
-        for field in &fields {
-            let (key, value) = field
-                .split_once('=')
-                .filter(|(key, value)| !key.is_empty() && !value.is_empty())
-                .ok_or_else(|| format!("{field:?} is no KEY=VALUE; for instance: type=registry,ref=HOST/PATH:TAG"))?;
-            if attrs.insert(key.trim().to_lowercase(), value.to_string()).is_some() {
-                return Err(format!("{key} is given twice"));
-            }
-        }
-        let kind = match attrs.remove("type").as_deref() {
-            Some("registry") => CacheType::Registry,
-            Some("inline") => CacheType::Inline,
-            Some("local") => CacheType::Local,
-            Some(other) => return Err(format!("type={other} is not supported; registry, local and inline are")),
-            None => return Err("it has no type; for instance: type=registry,ref=HOST/PATH:TAG".into()),
-        };
-        let entry = Self { kind, attrs };
-        match entry.kind {
-            CacheType::Registry if !entry.attrs.contains_key("ref") => {
-                Err("type=registry needs ref=HOST/PATH:TAG".into())
-            }
-            CacheType::Local if !DIRECTORIES.iter().any(|key| entry.attrs.contains_key(*key)) => {
-                Err("type=local needs src=DIR to read it, dest=DIR to write it".into())
-            }
-            _ => Ok(entry),
-        }
-    }
-}
-
-fn fields(text: &str) -> Result<Vec<String>, String> {
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .from_reader(text.as_bytes());
-    match reader.records().next() {
-        Some(Ok(record)) => Ok(record.iter().map(str::to_string).collect()),
-        Some(Err(error)) => Err(error.to_string()),
-        None => Err("it is empty".into()),
-    }
-}
-
 impl CacheEntry {
-    fn registry(reference: &str) -> Self {
-        Self {
-            kind: CacheType::Registry,
-            attrs: BTreeMap::from([("ref".to_string(), reference.to_string())]),
-        }
-    }
-
-    fn for_target(&self, distro: &str, platform: Platform) -> Self {
-        let fill = |value: &String| {
-            value
-                .replace("{distro}", distro)
-                .replace("{arch}", platform.architecture().name())
-        };
-        Self {
-            kind: self.kind,
-            attrs: self
-                .attrs
-                .iter()
-                .map(|(key, value)| (key.clone(), fill(value)))
-                .collect(),
-        }
-    }
-
-    /// With the directory of a local cache found from `root`.
-    pub fn rooted(&self, root: &Path) -> Self {
-        let mut entry = self.clone();
-        for (key, value) in &mut entry.attrs {
-            if self.kind == CacheType::Local && DIRECTORIES.contains(&key.as_str()) {
-                *value = root.join(&*value).to_string_lossy().into_owned();
-            }
-        }
-        entry
-    }
-
     pub(super) fn to_proto(&self) -> CacheOptionsEntry {
         CacheOptionsEntry {
             r#type: self.kind.name().to_string(),
             attrs: self.attrs.clone().into_iter().collect(),
-        }
-    }
-}
-
-impl CacheType {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Registry => "registry",
-            Self::Local => "local",
-            Self::Inline => "inline",
         }
     }
 }
@@ -199,80 +34,4 @@ pub(super) fn imports_attribute(from: &[CacheEntry]) -> String {
         .iter()
         .map(|entry| json!({"Type": entry.kind.name(), "Attrs": entry.attrs}));
     serde_json::Value::from_iter(entries).to_string()
-}
-
-impl fmt::Display for CacheEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "type={}", self.kind.name())?;
-        self.attrs
-            .iter()
-            .try_for_each(|(key, value)| write!(f, ",{key}={value}"))
-    }
-}
-
-impl<'de> Deserialize<'de> for CacheEntry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn buildx_s_syntax_is_read() {
-        let shown = |text: &str| text.parse::<CacheEntry>().map(|entry| entry.to_string());
-        for (text, read) in [
-            ("user/app:cache", "type=registry,ref=user/app:cache"),
-            (
-                "type=registry,ref=h:1/p:t,mode=max",
-                "type=registry,mode=max,ref=h:1/p:t",
-            ),
-            ("ref=h/p,type=registry", "type=registry,ref=h/p"),
-            ("type=registry,\"ref=a,b\"", "type=registry,ref=a,b"),
-            ("type=inline", "type=inline"),
-            ("type=local,dest=d,mode=max", "type=local,dest=d,mode=max"),
-        ] {
-            assert_eq!(shown(text).unwrap(), read, "{text}");
-        }
-        for (text, why) in [
-            ("", "empty"),
-            ("type=gha", "not supported"),
-            ("type=registry", "needs ref"),
-            ("type=local,mode=max", "needs src"),
-            ("ref=x", "no type"),
-            ("type=registry,ref=a,ref=b", "twice"),
-            ("type=registry,mode", "KEY=VALUE"),
-        ] {
-            assert!(shown(text).unwrap_err().contains(why), "{text}: {:?}", shown(text));
-        }
-    }
-
-    #[test]
-    fn a_directory_is_read_on_one_side_and_written_on_the_other() {
-        let entry = |text: &str| text.parse::<CacheEntry>().unwrap();
-        let cache = Cache {
-            from: vec![entry("type=local,src=a")],
-            to: vec![entry("type=local,dest=/b,mode=max"), entry("h/p:t")],
-        };
-        assert_eq!(cache.check(), Ok(()));
-        let swapped = Cache {
-            from: cache.to.clone(),
-            to: cache.from.clone(),
-        };
-        assert!(swapped.check().unwrap_err().contains("names no src=DIR"));
-        let rooted = |entry: &CacheEntry| entry.rooted(Path::new("/root")).to_string();
-        assert_eq!(rooted(&cache.from[0]), "type=local,src=/root/a");
-        assert_eq!(rooted(&cache.to[0]), "type=local,dest=/b,mode=max");
-        assert_eq!(rooted(&cache.to[1]), "type=registry,ref=h/p:t");
-    }
-
-    #[test]
-    fn a_target_has_its_place() {
-        let entry: CacheEntry = "type=registry,ref=h/cache:{distro}-{arch}".parse().unwrap();
-        let filled = entry.for_target("debian_bookworm", "linux/arm64".parse().unwrap());
-        assert_eq!(filled.to_string(), "type=registry,ref=h/cache:debian_bookworm-arm64");
-    }
 }

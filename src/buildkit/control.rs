@@ -8,13 +8,14 @@ use bollard_buildkit_proto::moby::buildkit::v1 as proto;
 use futures_util::future::OptionFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::cache::{self, Cache, CacheEntry};
+use super::cache;
 use super::content::{self, LocalCaches};
 use super::daemon::Daemon;
 use super::error::SolveError;
 use super::session::{Session, random_id};
 use super::status::Tracker;
 use super::{SolveRequest, Solved};
+use crate::config::cache::{Cache, CacheEntry};
 use crate::engine::{EngineError, ImageStore};
 use crate::progress::Progress;
 

@@ -5,7 +5,7 @@
 //! work alike on every engine since 20.10. An engine takes bases from its store and leaves the image there; a buildkitd
 //! reads bases in the session (`content`) and sends the image through it (`receive`).
 
-pub mod cache;
+mod cache;
 mod content;
 pub mod context;
 mod control;
@@ -25,10 +25,10 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::cache::Cache;
 use crate::oci::Platform;
 use crate::progress::Progress;
 
-use cache::Cache;
 use content::LocalCaches;
 pub use content::{ImageArchive, LocalCacheError};
 pub use daemon::{Buildkitd, Daemon};

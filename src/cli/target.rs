@@ -1,10 +1,11 @@
 //! What is to be built, and by whom: the flags that `build` and `plan` share.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use crate::buildkit::cache::CacheEntry;
+use crate::config::cache::{Cache, CacheEntry};
+use crate::config::{BootstrapMode, RuntimeBinary};
 use crate::oci::Platform;
-use crate::runtime::RuntimeBinary;
+use crate::plan::settings::TargetRequest;
 
 /// What is to be built.
 #[derive(Clone, Debug, Default, Args)]
@@ -51,11 +52,25 @@ pub struct TargetArgs {
     pub cache_to: Vec<CacheEntry>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BootstrapMode {
-    #[default]
-    Auto,
-    Always,
-    Never,
+impl From<&TargetArgs> for TargetRequest {
+    fn from(args: &TargetArgs) -> Self {
+        let args = args.clone();
+        Self {
+            distros: args.distro,
+            platforms: args.platform,
+            project_ref: args.project_ref,
+            registry: args.registry,
+            image_prefix: args.image_prefix,
+            tag: args.tag,
+            base: args.base,
+            bootstrap: args.bootstrap,
+            runtime_binaries: args.runtime_binary,
+            locked: args.locked,
+            builders: args.builder,
+            cache: Cache {
+                from: args.cache_from,
+                to: args.cache_to,
+            },
+        }
+    }
 }

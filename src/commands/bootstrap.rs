@@ -9,8 +9,8 @@ use crate::base::bootstrap::{self, BootstrapRequest};
 use crate::base::cache::BaseArchive;
 use crate::base::{self, resolve};
 use crate::cli::BootstrapArgs;
-use crate::config::settings::{find_distro, pick_platforms};
 use crate::engine::Engine;
+use crate::plan::settings::{find_distro, pick_platforms};
 
 pub async fn run(context: &Context, args: &BootstrapArgs) -> Result<(), Failure> {
     let file = context.build_file()?;

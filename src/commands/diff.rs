@@ -8,7 +8,7 @@ use serde_json::json;
 use super::image::{self, ImageName};
 use super::{Context, Failure};
 use crate::cli::DiffArgs;
-use crate::diff::{self, Difference, ImageForDiff};
+use crate::image::diff::{self, Difference, ImageForDiff};
 
 pub async fn run(context: &Context, args: &DiffArgs) -> Result<(), Failure> {
     let (old, new): (ImageName, ImageName) = (args.old.parse()?, args.new.parse()?);

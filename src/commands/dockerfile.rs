@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::{Context, Failure};
 use crate::cli::DockerfileArgs;
-use crate::config::settings::find_distro;
-use crate::dockerfile;
+use crate::plan::dockerfile;
+use crate::plan::settings::find_distro;
 
 pub fn run(context: &Context, args: &DockerfileArgs) -> Result<(), Failure> {
     let file = context.build_file()?;

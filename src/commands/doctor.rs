@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Context, Failure};
 use crate::cli::DoctorArgs;
 use crate::doctor::{self, Finding, Status};
-use crate::host::Host;
+use crate::plan::host_env::Host;
 
 pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
     let file = context.build_file()?;

@@ -11,10 +11,10 @@ use super::image::{ImageName, Judge, Opened, layout_dir, read_options};
 use super::{Context, Failure};
 use crate::cli::IngestArgs;
 use crate::config::file::ConfigError;
-use crate::config::settings::epoch_from_environment;
 use crate::engine::Engine;
 use crate::layout::{self, IngestOptions, Layout};
 use crate::oci::{ImageReference, Platform};
+use crate::plan::settings::epoch_from_environment;
 use crate::report::text;
 use crate::verify::Verified;
 

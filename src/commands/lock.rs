@@ -6,10 +6,10 @@ use serde_json::json;
 
 use super::{Context, Failure};
 use crate::cli::LockArgs;
-use crate::config::settings::{find_distro, lock_moment, pick_distros};
-use crate::host::Host;
-use crate::lock::{self, LockRequest};
-use crate::project;
+use crate::plan::host_env::Host;
+use crate::plan::lock::{self, LockRequest};
+use crate::plan::settings::{find_distro, lock_moment, pick_distros};
+use crate::plan::source;
 
 pub async fn run(context: &Context, args: &LockArgs) -> Result<(), Failure> {
     let file = context.build_file()?;
@@ -23,7 +23,7 @@ pub async fn run(context: &Context, args: &LockArgs) -> Result<(), Failure> {
             .as_ref()
             .or(distro.reference.as_ref())
             .unwrap_or(&file.project.reference);
-        project::check_python(&file, reference, name, distro)?;
+        source::check_python(&file, reference, name, distro)?;
         let lock_name = lock::file_name(&file, reference, &distro.python)?;
         wanted.insert(lock_name, (reference.clone(), distro.python.clone()));
     }
@@ -33,7 +33,7 @@ pub async fn run(context: &Context, args: &LockArgs) -> Result<(), Failure> {
     let mut made = Vec::new();
     for (name, (reference, python)) in &wanted {
         let progress = context.terminal.line(name);
-        let series = &project::series(&file, reference)?.constraints;
+        let series = &source::series(&file, reference)?.constraints;
         if let Some(from) = &args.constraints
             && !replaced.contains(series)
         {
@@ -43,7 +43,7 @@ pub async fn run(context: &Context, args: &LockArgs) -> Result<(), Failure> {
                 .await??;
             replaced.push(series.clone());
         }
-        let source = context.unless_cancelled(project::resolve(&file, reference)).await??;
+        let source = context.unless_cancelled(source::resolve(&file, reference)).await??;
         let request = LockRequest {
             file: &file,
             reference,

@@ -15,8 +15,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command, GlobalArgs, LogFormat};
 use crate::config::file::{BuildFile, ConfigError};
-use crate::config::settings;
 use crate::oci::ReferenceError;
+use crate::plan::settings;
 use crate::progress::Progress;
 use crate::publish::PublishError;
 use crate::registry::{Overrides, Registries};

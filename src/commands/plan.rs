@@ -7,15 +7,14 @@ use crate::base::lookup::Lookup;
 use crate::base::resolve::BasePlan;
 use crate::builders::Builders;
 use crate::cli::TargetArgs;
-use crate::config::Settings;
-use crate::host::Host;
 use crate::oci::Platform;
-use crate::plan::{self, BuilderKind, BuilderPlan, ImagePlan, Plan, Surroundings};
-use crate::project::Source;
-use crate::runtime::RuntimePlan;
+use crate::plan::host_env::Host;
+use crate::plan::runtime_binary::RuntimePlan;
+use crate::plan::source::Source;
+use crate::plan::{self, BuilderKind, BuilderPlan, ImagePlan, Plan, Settings, Surroundings};
 
 pub async fn run(context: &Context, args: &TargetArgs) -> Result<(), Failure> {
-    let settings = Settings::new(context.build_file()?, args)?;
+    let settings = Settings::new(context.build_file()?, &args.into())?;
     let connecting = Builders::connect(&settings.builders, &settings.file.root, super::build::default_jobs());
     let builders = context.unless_cancelled(connecting).await??;
     let progress = context.terminal.line("plan");

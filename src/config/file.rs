@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::builders::{self, BuilderEntry};
 use super::registries::RegistryPolicy;
-use crate::buildkit::cache::Cache;
+use crate::config::cache::Cache;
 use crate::oci::Platform;
 
 #[derive(Clone, Debug, Deserialize)]

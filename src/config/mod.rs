@@ -1,9 +1,12 @@
-//! Configuration: `build.toml`, the environment and flags become one typed [`Settings`], once, at the edge.
+//! `build.toml` and the choices of a run, as plain data. Unknown keys and impossible values are refused here.
 
 pub mod builders;
+pub mod cache;
 pub mod file;
+mod modes;
 pub mod registries;
-pub mod settings;
+mod runtime_binary;
 
 pub use file::{BuildFile, Distro, Family, Identity};
-pub use settings::Settings;
+pub use modes::{BootstrapMode, ProgressMode};
+pub use runtime_binary::RuntimeBinary;

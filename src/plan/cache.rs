@@ -2,7 +2,7 @@
 
 use super::{PlanError, Target};
 use crate::builders::Builders;
-use crate::buildkit::cache::CacheType;
+use crate::config::cache::CacheType;
 use crate::progress::Progress;
 
 /// Refuses what no builder can do; warns of builders that will leave something out.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::builders::Absent;
 use crate::oci::Platform;
 use crate::plan::BuilderPlan;
-use crate::project::Source;
+use crate::plan::source::Source;
 use crate::publish::Published;
 use crate::smoke::SmokeResult;
 use crate::verify::Verdict;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use console::style;
 use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::cli::ProgressMode;
+use crate::config::ProgressMode;
 use crate::progress::{Progress, SharedProgress};
 
 /// Hands out a [`Progress`] per target; all of them share the terminal.

@@ -1,7 +1,7 @@
 //! Which files' contents the rules and the SBOM need; of all others the tree has metadata and the head only.
 
-use crate::packages::dpkg::{STATUS, STATUS_DIR};
-use crate::patches::applied;
+use crate::image::applied;
+use crate::image::packages::dpkg::{STATUS, STATUS_DIR};
 
 /// No text that the rules read is longer; dpkg's status of a full desktop is about 6 MB.
 const LARGEST: u64 = 16 << 20;

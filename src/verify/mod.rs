@@ -31,11 +31,11 @@ use std::collections::BTreeMap;
 use oci_spec::image::ImageConfiguration;
 
 use crate::config::{Distro, Identity};
+use crate::image::packages::dpkg::{self, DpkgError, Package};
+use crate::image::packages::python::{SitePath, extension_suffixes};
 use crate::layout::tree::{Node, NodeKind, Tree};
 use crate::oci::Platform;
-use crate::packages::dpkg::{self, DpkgError, Package};
-use crate::packages::python::{SitePath, extension_suffixes};
-use crate::patches::Patch;
+use crate::plan::patches::Patch;
 
 pub use contract::{Contract, ContractError};
 pub use etc::{Accounts, parse_group, parse_gshadow, parse_passwd, parse_shadow};

@@ -2,7 +2,7 @@
 
 use super::verdict::Evidence;
 use super::{Context, Rule};
-use crate::packages::dpkg::{Package, STATUS};
+use crate::image::packages::dpkg::{Package, STATUS};
 
 pub const REQUIRED: Rule = Rule {
     id: "packages",

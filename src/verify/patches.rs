@@ -6,9 +6,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::verdict::Evidence;
 use super::{Context, Rule};
-use crate::packages::python::Distribution;
-use crate::patches::applied::{self, Applied};
-use crate::patches::{self, Head, Patch};
+use crate::image::applied::{self, Applied};
+use crate::image::packages::python::Distribution;
+use crate::plan::patches::{self, Head, Patch};
 
 pub const PATCHES: Rule = Rule {
     id: "patches",

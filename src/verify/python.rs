@@ -9,8 +9,8 @@ use pep508_rs::VersionOrUrl;
 use super::requirements::{marker_environment, parse};
 use super::verdict::Evidence;
 use super::{Context, Rule, commands};
+use crate::image::packages::python::Module;
 use crate::layout::tree::{File, NodeKind};
-use crate::packages::python::Module;
 
 pub const INTERPRETER: Rule = Rule {
     id: "interpreter",

@@ -8,7 +8,7 @@ use pep508_rs::{ExtraName, MarkerEnvironment, Requirement, VerbatimUrl, VersionO
 
 use super::verdict::Evidence;
 use super::{Context, Rule};
-use crate::packages::python::{self, Distribution, Module};
+use crate::image::packages::python::{self, Distribution, Module};
 
 pub const REQUIREMENTS: Rule = Rule {
     id: "python-requirements",

@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use obgp_build::buildkit::cache::Cache;
 use obgp_build::buildkit::{self, Archive, Buildkitd, Daemon, Receive, Solved};
+use obgp_build::config::cache::Cache;
 use obgp_build::engine::Endpoint;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;

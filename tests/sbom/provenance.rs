@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use obgp_build::attest::Subject;
 use obgp_build::attest::provenance::{Flags, Run, statement};
 use obgp_build::base::resolve::{BasePlan, Origin};
-use obgp_build::buildkit::cache::Cache;
 use obgp_build::buildkit::context::Context;
+use obgp_build::config::cache::Cache;
+use obgp_build::plan::runtime_binary::RuntimePlan;
+use obgp_build::plan::source::Source;
 use obgp_build::plan::{BuilderKind, BuilderPlan, ImagePlan, LockPlan, Target};
-use obgp_build::project::Source;
 use obgp_build::report::result::{BaseReport, Built};
-use obgp_build::runtime::RuntimePlan;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use obgp_build::config::BuildFile;
 use obgp_build::layout::tree::{self, File, Node, NodeKind, Tree};
 use obgp_build::oci::Platform;
-use obgp_build::patches::Patch;
+use obgp_build::plan::patches::Patch;
 use obgp_build::verify::{Contract, Expectation, ImageUnderTest, Verdict, keeps};
 use serde_json::{Value, json};
 

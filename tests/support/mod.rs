@@ -28,9 +28,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, TryStreamExt as _};
-use obgp_build::buildkit::cache::Cache;
 use obgp_build::buildkit::context::Context;
 use obgp_build::buildkit::{self, SecretBytes, SolveError, SolveRequest, Solved};
+use obgp_build::config::cache::Cache;
 use obgp_build::engine::endpoint::{Endpoint, Settings};
 use obgp_build::engine::{Address, Engine, Origin};
 use obgp_build::oci::{Architecture, Platform};

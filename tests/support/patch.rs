@@ -1,6 +1,6 @@
 //! The patch that the test image's agent has.
 
-use obgp_build::patches::{LABEL, Patch, label_of};
+use obgp_build::plan::patches::{LABEL, Patch, label_of};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 

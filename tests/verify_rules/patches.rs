@@ -1,11 +1,12 @@
 //! Breaks of the patches: record, files, texts, label and the project's own patches have to agree.
 
-use obgp_build::patches::{LABEL, Patch};
+use obgp_build::plan::patches::{LABEL, Patch};
 use serde_json::json;
 
+use crate::Break;
+use crate::breaks;
 use crate::support::image::{SITE, TestImage};
 use crate::support::patch::{AGENT, PATCH, PATCH_NAME, patch};
-use crate::{Break, breaks};
 
 const HELLO: &str = "ovn_bgp_agent/hello.py";
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 
 use super::{Store, Stores};
-use crate::buildkit::cache::{Cache, CacheEntry, CacheType};
+use crate::config::cache::{Cache, CacheEntry, CacheType};
 use crate::layout::{Layout, StoreError, is_index};
 
 const DEFAULT_TAG: &str = "latest";

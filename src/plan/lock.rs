@@ -18,12 +18,12 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
+use super::host_env::Host;
+use super::source::{self, Source};
 use crate::config::BuildFile;
 use crate::config::file::ConfigError;
-use crate::host::Host;
 use crate::oci::Architecture;
 use crate::progress::Progress;
-use crate::project::{self, Source};
 
 /// Constraints and locks are some hundred kilobytes; what is bigger is something else.
 const MAX_BYTES: u64 = 4 << 20;
@@ -51,9 +51,9 @@ pub fn file_name(file: &BuildFile, reference: &str, python: &str) -> Result<Stri
 
 /// What the names of a ref's locks begin with.
 fn prefix(file: &BuildFile, reference: &str) -> Result<String, ConfigError> {
-    let of = match project::is_version(reference) {
+    let of = match source::is_version(reference) {
         true => reference,
-        false => &project::series(file, reference)?.constraints,
+        false => &source::series(file, reference)?.constraints,
     };
     Ok(format!("{of}-py"))
 }
@@ -102,7 +102,7 @@ pub fn find(file: &BuildFile, reference: &str, python: &str) -> Result<LockFile,
 pub struct LockRequest<'a> {
     pub file: &'a BuildFile,
     pub reference: &'a str,
-    /// Whose dependencies are resolved, see [`project::resolve`]. For a git ref this may be a release of its series.
+    /// Whose dependencies are resolved, see [`source::resolve`]. For a git ref this may be a release of its series.
     pub source: &'a Source,
     /// `MAJOR.MINOR`.
     pub python: &'a str,
@@ -121,7 +121,7 @@ pub async fn lock(
     let uv = install_uv(file, host, progress, cancel).await?;
     let constraints = format!(
         "constraints/{}.txt",
-        project::series(file, request.reference)?.constraints
+        source::series(file, request.reference)?.constraints
     );
     let requirement = match request.source {
         Source::PyPI { version } => format!("{}=={version}", file.project.name),
@@ -146,7 +146,7 @@ pub async fn lock(
             &format!("{}-manylinux_2_28", architecture.gnu_name()),
         ]);
         command.args(["--exclude-newer", &request.exclude_newer.to_string()]);
-        if !project::is_version(request.reference) {
+        if !source::is_version(request.reference) {
             command.args(["--no-emit-package", &file.project.name]);
         }
         // Relative, because the lock repeats it.
@@ -437,7 +437,7 @@ mod tests {
             let release = find(&file, reference, &distro.python).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert_eq!(release.pins.get("ovn-bgp-agent"), Some(reference), "{name}");
             assert!(release.exclude_newer.is_some());
-            let branch = format!("stable/{}", project::series(&file, reference).unwrap().constraints);
+            let branch = format!("stable/{}", source::series(&file, reference).unwrap().constraints);
             let series = find(&file, &branch, &distro.python).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert!(!series.pins.contains_key("ovn-bgp-agent"), "{name}");
             assert!(series.pins.contains_key("oslo-privsep"), "{name}");

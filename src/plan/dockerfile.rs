@@ -6,13 +6,13 @@
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, context};
 
+use super::lock;
+use super::patches::{self, PatchError};
+use super::settings::find_distro;
 use crate::config::file::ConfigError;
-use crate::config::settings::find_distro;
 use crate::config::{BuildFile, Distro, Family};
-use crate::lock;
-use crate::patches::{self, PatchError};
 
-const TEMPLATE: &str = include_str!("../dockerfiles/Dockerfile.template");
+const TEMPLATE: &str = include_str!("../../dockerfiles/Dockerfile.template");
 
 /// The Dockerfile of `distro`, whose defaults build the image that build.toml describes.
 pub fn render(name: &str, distro: &Distro, file: &BuildFile) -> Result<String, DockerfileError> {

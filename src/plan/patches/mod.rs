@@ -3,7 +3,6 @@
 //! The build applies them (`build/apply-patches`) before bytecode is compiled. The head of a patch says which releases need it
 //! (`docs/patches.md`); [`applied`] is what an image says about the patches that its agent has.
 
-pub mod applied;
 mod head;
 
 use std::fs;
@@ -15,9 +14,9 @@ use pep440_rs::Version;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use super::source;
 use crate::config::BuildFile;
 use crate::config::file::ConfigError;
-use crate::project;
 
 pub use head::{Head, HeadError, split};
 
@@ -168,12 +167,12 @@ impl Patch {
 fn version_of(file: &BuildFile, reference: &str) -> Result<Version, ConfigError> {
     /// Above the last part of any version.
     const LATEST: u64 = 99_999;
-    if project::is_version(reference)
+    if source::is_version(reference)
         && let Ok(version) = Version::from_str(reference)
     {
         return Ok(version);
     }
-    let series = project::series(file, reference)?;
+    let series = source::series(file, reference)?;
     let mut release = series
         .refs
         .iter()

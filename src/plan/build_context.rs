@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use super::runtime_binary::Prebuilt;
 use crate::buildkit::context::Context;
 use crate::config::BuildFile;
 use crate::oci::Platform;
-use crate::runtime::Prebuilt;
 
 /// Where [`build`] puts the Dockerfile.
 pub const DOCKERFILE: &str = "Dockerfile";

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "keyless")]
 mod keyless;
+mod modes;
 mod target;
 
 use std::path::PathBuf;
@@ -10,8 +11,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[cfg(feature = "keyless")]
 pub use keyless::KeylessArgs;
-pub use target::{BootstrapMode, TargetArgs};
+pub use target::TargetArgs;
 
+use crate::config::ProgressMode;
 use crate::oci::Platform;
 use crate::sign::KeySource;
 
@@ -74,16 +76,6 @@ pub struct RegistryArgs {
     /// Certificates (PEM) to trust for registries, besides the system's
     #[arg(long, global = true, value_name = "FILE", env = "OBGP_REGISTRY_CA")]
     pub registry_ca: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ProgressMode {
-    /// Bars on a terminal, plain lines elsewhere
-    Auto,
-    /// A line per step and per line of build output
-    Plain,
-    /// Only what must be told
-    Quiet,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -5,13 +5,34 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::builders::{self, BuilderEntry};
-use super::file::{BuildFile, ConfigError, Distro};
-use crate::buildkit::cache::{Cache, CacheEntry, CacheType};
-use crate::cli::{BootstrapMode, TargetArgs};
+use super::runtime_binary::Prebuilt;
+use super::source;
+use crate::config::builders::{self, BuilderEntry};
+use crate::config::cache::{Cache, CacheEntry, CacheType};
+use crate::config::file::{BuildFile, ConfigError, Distro};
+use crate::config::{BootstrapMode, RuntimeBinary};
 use crate::oci::{ImageReference, Platform};
-use crate::project;
-use crate::runtime::{Prebuilt, RuntimeBinary};
+
+/// What to build, as the command line and its environment name it. A list that is empty, and `None`, leave the choice to
+/// build.toml.
+#[derive(Clone, Debug, Default)]
+pub struct TargetRequest {
+    /// Names of build.toml, or `all`.
+    pub distros: Vec<String>,
+    pub platforms: Vec<Platform>,
+    pub project_ref: Option<String>,
+    pub registry: Option<String>,
+    pub image_prefix: Option<String>,
+    pub tag: Option<String>,
+    /// Base image instead of the distro's own.
+    pub base: Option<String>,
+    pub bootstrap: BootstrapMode,
+    pub runtime_binaries: Vec<RuntimeBinary>,
+    pub locked: bool,
+    /// Names of build.toml.
+    pub builders: Vec<String>,
+    pub cache: Cache,
+}
 
 /// What is to be built, every choice made. The distros stay in the order they were asked for.
 #[derive(Debug)]
@@ -36,31 +57,31 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn new(file: BuildFile, args: &TargetArgs) -> Result<Self, ConfigError> {
-        let distros = pick_distros(&file, &args.distro)?;
-        if args.tag.is_some() && distros.len() > 1 {
+    pub fn new(file: BuildFile, request: &TargetRequest) -> Result<Self, ConfigError> {
+        let distros = pick_distros(&file, &request.distros)?;
+        if request.tag.is_some() && distros.len() > 1 {
             return Err(ConfigError::Invalid(
                 "--tag names one image, but several distros are to be built; build them one by one".into(),
             ));
         }
-        if args.base.is_some() && distros.len() > 1 {
+        if request.base.is_some() && distros.len() > 1 {
             return Err(ConfigError::Invalid(
                 "--base is one distro's base, but several are to be built".into(),
             ));
         }
-        if args.base.is_some() && args.bootstrap == BootstrapMode::Always {
+        if request.base.is_some() && request.bootstrap == BootstrapMode::Always {
             return Err(ConfigError::Invalid(
                 "--base and --bootstrap always exclude each other".into(),
             ));
         }
         find_distro(&file, &file.runtime.distro).map_err(|e| ConfigError::Invalid(format!("[runtime] distro: {e}")))?;
-        let project_ref = args.project_ref.clone().filter(|r| !r.is_empty());
+        let project_ref = request.project_ref.clone().filter(|r| !r.is_empty());
         for name in &distros {
             let distro = find_distro(&file, name)?;
-            project::check_python(&file, &reference(&file, distro, project_ref.as_deref()), name, distro)?;
+            source::check_python(&file, &reference(&file, distro, project_ref.as_deref()), name, distro)?;
         }
-        let platforms = pick_platforms(&file, &args.platform);
-        let cache = pick_cache(&file, args);
+        let platforms = pick_platforms(&file, &request.platforms);
+        let cache = pick_cache(&file, &request.cache);
         check_cache(&cache, &distros, &platforms)?;
         let non_empty = |v: &Option<String>, default: &str| match v.as_deref() {
             Some(s) if !s.is_empty() => s.to_string(),
@@ -69,19 +90,19 @@ impl Settings {
         Ok(Settings {
             platforms,
             project_ref,
-            registry: non_empty(&args.registry, &file.image.registry)
+            registry: non_empty(&request.registry, &file.image.registry)
                 .trim_end_matches('/')
                 .to_string(),
-            prefix: non_empty(&args.image_prefix, &file.image.prefix)
+            prefix: non_empty(&request.image_prefix, &file.image.prefix)
                 .trim_matches('/')
                 .to_string(),
-            tag: args.tag.clone(),
-            base: args.base.clone(),
-            bootstrap: args.bootstrap,
-            locked: args.locked,
+            tag: request.tag.clone(),
+            base: request.base.clone(),
+            bootstrap: request.bootstrap,
+            locked: request.locked,
             source_date_epoch: epoch_from_environment()?.or(file.image.source_date_epoch),
-            prebuilt: load_prebuilt(&args.runtime_binary)?,
-            builders: builders::pick(&file.builders, &args.builder)?,
+            prebuilt: load_prebuilt(&request.runtime_binaries)?,
+            builders: builders::pick(&file.builders, &request.builders)?,
             cache,
             distros,
             file,
@@ -163,7 +184,7 @@ pub fn pick_platforms(file: &BuildFile, asked: &[Platform]) -> Vec<Platform> {
     picked
 }
 
-fn pick_cache(file: &BuildFile, args: &TargetArgs) -> Cache {
+fn pick_cache(file: &BuildFile, request: &Cache) -> Cache {
     // Relative to build.toml what stands in it, and to where the person is what they say.
     let here = std::path::absolute(".").unwrap_or_default();
     let asked = |flag: &[CacheEntry], entries: &[CacheEntry]| -> Vec<CacheEntry> {
@@ -173,8 +194,8 @@ fn pick_cache(file: &BuildFile, args: &TargetArgs) -> Cache {
         }
     };
     Cache {
-        from: asked(&args.cache_from, &file.cache.from),
-        to: asked(&args.cache_to, &file.cache.to),
+        from: asked(&request.from, &file.cache.from),
+        to: asked(&request.to, &file.cache.to),
     }
 }
 
@@ -254,14 +275,14 @@ pub fn lock_moment() -> Result<Timestamp, ConfigError> {
 mod tests {
     use super::*;
 
-    fn settings(args: TargetArgs) -> Result<Settings, ConfigError> {
+    fn settings(request: TargetRequest) -> Result<Settings, ConfigError> {
         let file = BuildFile::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("build.toml"))?;
-        Settings::new(file, &args)
+        Settings::new(file, &request)
     }
 
     #[test]
     fn the_default_name_is_the_old_build_scripts() {
-        let s = settings(TargetArgs {
+        let s = settings(TargetRequest {
             registry: Some("registry.example:5000".into()),
             image_prefix: Some("loci".into()),
             project_ref: Some("stable/2026.1".into()),
@@ -278,8 +299,8 @@ mod tests {
 
     #[test]
     fn all_means_every_distro_and_an_unknown_one_is_refused_with_the_known() {
-        let all = settings(TargetArgs {
-            distro: vec!["all".into()],
+        let all = settings(TargetRequest {
+            distros: vec!["all".into()],
             ..Default::default()
         })
         .unwrap();
@@ -287,8 +308,8 @@ mod tests {
             all.distros,
             ["debian_bookworm", "debian_trixie", "ubuntu_jammy", "ubuntu_noble"]
         );
-        let error = settings(TargetArgs {
-            distro: vec!["fedora".into()],
+        let error = settings(TargetRequest {
+            distros: vec!["fedora".into()],
             ..Default::default()
         })
         .unwrap_err();
@@ -297,18 +318,18 @@ mod tests {
 
     #[test]
     fn jammy_has_a_ref_of_its_own_unless_asked_otherwise() {
-        let s = settings(TargetArgs::default()).unwrap();
+        let s = settings(TargetRequest::default()).unwrap();
         assert_eq!(s.reference_for(s.distro("ubuntu_jammy").unwrap()), "6.0.0");
         assert_eq!(s.reference_for(s.distro("ubuntu_noble").unwrap()), "7.0.0");
     }
 
     #[test]
     fn one_tag_for_two_images_is_refused() {
-        let args = TargetArgs {
-            distro: vec!["ubuntu_noble".into(), "ubuntu_jammy".into()],
+        let request = TargetRequest {
+            distros: vec!["ubuntu_noble".into(), "ubuntu_jammy".into()],
             tag: Some("x".into()),
             ..Default::default()
         };
-        assert!(settings(args).is_err());
+        assert!(settings(request).is_err());
     }
 }

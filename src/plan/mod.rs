@@ -1,7 +1,15 @@
 //! Settings → what will be built, and where: one target per distro and platform, every input resolved. Asks the builders'
 //! engines, and git for a ref that is a branch or tag; starts nothing, but makes a lock that is missing.
 
+pub mod build_context;
 mod cache;
+pub mod dockerfile;
+pub mod host_env;
+pub mod lock;
+pub mod patches;
+pub mod runtime_binary;
+pub mod settings;
+pub mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -12,23 +20,23 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use self::host_env::Host;
+use self::lock::{LockError, LockRequest};
+use self::patches::{Patch, PatchError};
+use self::runtime_binary::RuntimePlan;
+use self::source::{ProjectError, Source};
 use crate::base::lookup::Lookup;
 use crate::base::resolve::{self, BasePlan};
 use crate::base::{self, BaseError};
 use crate::builders::{Absent, Builder, Builders, NoBuilder};
 use crate::buildkit::Daemon;
-use crate::buildkit::cache::{Cache, CacheType};
+use crate::config::Distro;
+use crate::config::cache::{Cache, CacheType};
 use crate::config::file::ConfigError;
-use crate::config::{Distro, Settings, settings};
-use crate::context;
-use crate::dockerfile;
-use crate::host::Host;
-use crate::lock::{self, LockError, LockRequest};
 use crate::oci::{ImageReference, Platform};
-use crate::patches::{self, Patch, PatchError};
 use crate::progress::Progress;
-use crate::project::{self, ProjectError, Source};
-use crate::runtime::RuntimePlan;
+
+pub use settings::Settings;
 
 #[derive(Debug, Serialize)]
 pub struct Plan {
@@ -173,7 +181,7 @@ pub enum PlanError {
     #[error(transparent)]
     Dockerfile(#[from] dockerfile::DockerfileError),
     #[error(transparent)]
-    Context(#[from] context::ContextError),
+    Context(#[from] build_context::ContextError),
     #[error(transparent)]
     Patch(#[from] PatchError),
     #[error(transparent)]
@@ -261,9 +269,9 @@ async fn plan_image(
     let file = &settings.file;
     let distro = settings.distro(name)?;
     let reference = settings.reference_for(distro);
-    let series = project::series(file, &reference)?;
+    let series = source::series(file, &reference)?;
     let patches = patches::needed(file, &reference)?;
-    let source = project::resolve(file, &reference).await?;
+    let source = source::resolve(file, &reference).await?;
     let lock = match lock::find(file, &reference, &distro.python) {
         Err(LockError::Missing { .. }) if !settings.locked => {
             around.progress.note(&format!(
@@ -307,7 +315,7 @@ async fn plan_image(
             cache: settings.cache.for_target(name, *platform),
         });
     }
-    let context = context::build(file, &dockerfile::render(name, distro, file)?, &in_context(&targets))?;
+    let context = build_context::build(file, &dockerfile::render(name, distro, file)?, &in_context(&targets))?;
     // What the lock pins was uploaded before this moment, and the image is a function of the lock.
     let locked_at = lock.exclude_newer.map_or(0, Timestamp::as_second);
     let source_date_epoch = settings.source_date_epoch.unwrap_or(locked_at);
@@ -355,7 +363,7 @@ async fn plan_runtime(
         base: None,
         ..*image
     };
-    let sources = context::sources(&settings.file.root)?;
+    let sources = build_context::sources(&settings.file.root)?;
     Ok(RuntimePlan::Compiled {
         base: resolve::plan(daemon, &request, native).await?,
         sources_digest: format!("sha256:{}", hex::encode(Sha256::digest(&sources))),
@@ -363,8 +371,8 @@ async fn plan_runtime(
 }
 
 /// Sources only if a target has them compiled: a site that brings all programs needs no `runtime/`.
-fn in_context(targets: &[Target]) -> context::Runtime<'_> {
-    let mut runtime = context::Runtime::default();
+fn in_context(targets: &[Target]) -> build_context::Runtime<'_> {
+    let mut runtime = build_context::Runtime::default();
     for target in targets {
         match &target.runtime {
             RuntimePlan::Compiled { .. } => runtime.sources = true,

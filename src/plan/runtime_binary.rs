@@ -3,41 +3,19 @@
 use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use bytes::Bytes;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::base::resolve::BasePlan;
+use crate::config::RuntimeBinary;
 use crate::config::file::ConfigError;
 use crate::oci::Platform;
 use crate::util::elf::{Header, Loader, machine_name};
 
 /// No program of ours is nearly as large; what is larger is somebody's mistake, and not read into memory.
 const MAX_BYTES: u64 = 32 << 20;
-
-/// `PLATFORM=FILE`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuntimeBinary {
-    pub platform: Platform,
-    pub path: PathBuf,
-}
-
-impl FromStr for RuntimeBinary {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (platform, path) = text
-            .split_once('=')
-            .filter(|(_, path)| !path.is_empty())
-            .ok_or("write it as PLATFORM=FILE, for instance linux/arm64=obgp-runtime-arm64")?;
-        Ok(Self {
-            platform: platform.parse().map_err(|e| format!("{e}"))?,
-            path: path.into(),
-        })
-    }
-}
 
 /// A compiled obgp-runtime, looked at and found fit for its platform.
 #[derive(Clone, Debug, Serialize)]
@@ -180,12 +158,5 @@ mod tests {
                 .to_string()
                 .contains("/nonexistent/file")
         );
-    }
-
-    #[test]
-    fn the_flag_wants_both_halves() {
-        for text in ["linux/amd64", "linux/amd64=", "=x", "plan9/mips=x"] {
-            assert!(text.parse::<RuntimeBinary>().is_err(), "{text}");
-        }
     }
 }

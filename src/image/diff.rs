@@ -6,11 +6,11 @@ use std::fmt::{self, Display};
 use oci_spec::image::ImageConfiguration;
 use serde::Serialize;
 
+use crate::image::applied::Applied;
+use crate::image::packages::dpkg;
+use crate::image::packages::python::{self, SitePath};
 use crate::layout::tree::{Node, NodeKind, Tree};
 use crate::oci::Platform;
-use crate::packages::dpkg;
-use crate::packages::python::{self, SitePath};
-use crate::patches::applied::Applied;
 
 /// How many lines of each kind of difference people are shown; JSON has all.
 const SHOWN: usize = 40;

@@ -1,0 +1,23 @@
+//! Choices between a few words. The command line gives them their spelling.
+
+/// When a base image is made from the distro's archive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BootstrapMode {
+    /// When neither the engine nor the registry has one.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// How progress is shown on stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgressMode {
+    /// Bars on a terminal, plain lines elsewhere.
+    Auto,
+    /// A line per step and per line of build output.
+    Plain,
+    /// Warnings, errors and results only.
+    Quiet,
+}
