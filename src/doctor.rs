@@ -13,6 +13,8 @@ use crate::config::file::{BuildFile, Family};
 use crate::engine::{ImageStore, Origin};
 use crate::oci::Platform;
 use crate::plan::host_env::Host;
+use crate::util::errors::root_cause;
+use crate::util::files::find_program;
 
 /// How long a question to the network may take: whoever does not answer by then does not answer a build either.
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(8);
@@ -190,7 +192,7 @@ fn join(platforms: &[Platform]) -> String {
 }
 
 fn mmdebstrap() -> Finding {
-    match find_in_path("mmdebstrap") {
+    match find_program("mmdebstrap") {
         Some(path) => finding("mmdebstrap", Status::Ok, path.display().to_string(), None),
         None => finding(
             "mmdebstrap",
@@ -239,7 +241,7 @@ fn keyrings(file: &BuildFile) -> Vec<Finding> {
 }
 
 fn command(name: &'static str, why: &str) -> Finding {
-    match find_in_path(name) {
+    match find_program(name) {
         Some(path) => finding(name, Status::Ok, path.display().to_string(), None),
         None => finding(
             name,
@@ -248,12 +250,6 @@ fn command(name: &'static str, why: &str) -> Finding {
             Some(&format!("apt-get install {name}")),
         ),
     }
-}
-
-fn find_in_path(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|dir| dir.join(name))
-        .find(|path| path.is_file())
 }
 
 fn ca_bundle(host: &Host) -> Finding {
@@ -348,8 +344,7 @@ async fn ask(client: &reqwest::Client, url: &str) -> Result<(), String> {
         Ok(answer) => Err(format!("answered {}", answer.status())),
         Err(error) => {
             let error = error.without_url();
-            let cause = std::iter::successors(std::error::Error::source(&error), |e| e.source()).last();
-            Err(cause.map_or_else(|| error.to_string(), ToString::to_string))
+            Err(root_cause(&error))
         }
     }
 }

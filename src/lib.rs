@@ -3,8 +3,8 @@
 //! `config` → `builders` → `plan` → `base` → `buildkit` → `layout` → `verify` → `report`; only `commands` knows that order.
 
 pub mod attest;
-pub mod authenticity;
 pub mod base;
+pub mod build;
 pub mod builders;
 pub mod buildkit;
 pub mod cli;
@@ -21,7 +21,5 @@ pub mod publish;
 pub mod registry;
 pub mod report;
 pub mod sign;
-pub mod smoke;
-pub mod state;
 pub mod util;
 pub mod verify;

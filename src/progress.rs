@@ -16,6 +16,12 @@ pub trait Progress: Send + Sync {
 
 pub type SharedProgress = Arc<dyn Progress>;
 
+/// Gives each piece of work a line of its own.
+pub trait Lines: Send + Sync {
+    /// A line under `name`, e.g. `debian_bookworm linux/arm64`.
+    fn line(&self, name: &str) -> SharedProgress;
+}
+
 /// Tells nobody. For tests and for callers that do not watch.
 pub struct Silent;
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Tree + configuration ──sbom──> Sbom ──spdx, cyclonedx──> document ──┐
-//! ImagePlan + Target + Built ──provenance──> predicate ───────────────┴─statement──> in-toto statement (unsigned)
+//! ImagePlan + Target + Run ───provenance──> predicate ───────────────┴─statement──> in-toto statement (unsigned)
 //! ```
 //!
 //! Nothing here reads layers again: the tree that the build ingested, or `verify` read, has all that is needed. The same
@@ -18,6 +18,8 @@ mod pypi;
 pub mod sbom;
 pub mod spdx;
 pub mod statement;
+
+use anyhow::Context as _;
 
 use crate::sign::Attestation;
 
@@ -41,4 +43,17 @@ pub fn sbom_statements(
         attestation(spdx::PREDICATE_TYPE, spdx::statement(about(), sbom)?),
         attestation(cyclonedx::PREDICATE_TYPE, cyclonedx::statement(about(), sbom)?),
     ])
+}
+
+/// The SBOM statements of one platform's image.
+pub fn sboms(
+    repository: &str,
+    manifest: &oci_spec::image::Descriptor,
+    image: &ImageForSbom<'_>,
+) -> anyhow::Result<Vec<Attestation>> {
+    let sbom = Sbom::of(image).with_context(|| format!("the SBOM of {}", image.platform))?;
+    for gap in &sbom.gaps {
+        tracing::warn!(platform = %image.platform, "the SBOM is not complete: {gap}");
+    }
+    Ok(sbom_statements(repository, manifest, &sbom)?)
 }

@@ -12,11 +12,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::sbom::purl;
 use super::statement::{Statement, Subject};
+use crate::base::BaseReport;
 use crate::oci::Platform;
 use crate::plan::build_context::DOCKERFILE;
 use crate::plan::source::Source;
 use crate::plan::{BuilderPlan, ImagePlan, Target};
-use crate::report::result::{BaseReport, Built};
 
 /// What `cosign attest --type slsaprovenance1` calls it.
 pub const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
@@ -36,6 +36,10 @@ pub struct Run<'a> {
     /// That built.
     pub builder: &'a BuilderPlan,
     pub flags: Flags<'a>,
+    /// Whether the last stage ran under emulation.
+    pub emulated: bool,
+    /// What the last stage stood on.
+    pub base: &'a BaseReport,
     /// What the builder stages stood on, once it is known.
     pub build_base: Option<&'a BaseReport>,
     pub started: Timestamp,
@@ -69,10 +73,9 @@ pub fn statement(
     subject: Subject,
     image: &ImagePlan,
     target: &Target,
-    built: &Built,
     run: &Run<'_>,
 ) -> Result<Vec<u8>, ProvenanceError> {
-    let predicate = predicate(image, target, built, run)?;
+    let predicate = predicate(image, target, run)?;
     let statement = Statement::new(subject, PREDICATE_TYPE, predicate);
     statement.to_bytes().map_err(|source| ProvenanceError::Json {
         image: image.name.clone(),
@@ -158,12 +161,7 @@ struct Metadata<'a> {
     finished_on: String,
 }
 
-fn predicate<'a>(
-    image: &'a ImagePlan,
-    target: &'a Target,
-    built: &Built,
-    run: &Run<'a>,
-) -> Result<Predicate<'a>, ProvenanceError> {
+fn predicate<'a>(image: &'a ImagePlan, target: &'a Target, run: &Run<'a>) -> Result<Predicate<'a>, ProvenanceError> {
     Ok(Predicate {
         build_definition: BuildDefinition {
             build_type: BUILD_TYPE,
@@ -179,10 +177,10 @@ fn predicate<'a>(
                 constraints: &image.constraints,
                 lock: &image.lock.name,
                 source_date_epoch: image.source_date_epoch,
-                emulated: built.emulated,
+                emulated: run.emulated,
                 labels: &image.labels,
             },
-            resolved_dependencies: dependencies(image, built, run)?,
+            resolved_dependencies: dependencies(image, run)?,
         },
         run_details: RunDetails {
             builder: Builder {
@@ -207,9 +205,9 @@ fn seconds(time: Timestamp) -> String {
 }
 
 /// Everything that went in, as far as it was pinned before the build: bases, files, the lock, the project, its patches.
-fn dependencies(image: &ImagePlan, built: &Built, run: &Run<'_>) -> Result<Vec<Resource>, ProvenanceError> {
+fn dependencies(image: &ImagePlan, run: &Run<'_>) -> Result<Vec<Resource>, ProvenanceError> {
     let files = ContextFiles::read(image)?;
-    let mut all = vec![base("base", &built.base)];
+    let mut all = vec![base("base", run.base)];
     all.extend(run.build_base.map(|report| base("build base", report)));
     all.push(Resource::file(DOCKERFILE, files.dockerfile));
     all.push(Resource {

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::license::License;
 use super::{crates, deb, pypi};
+use crate::image::os_release::OsRelease;
 use crate::image::packages::dpkg::{self, DpkgError};
 use crate::layout::tree::Tree;
 use crate::oci::Platform;
@@ -228,21 +229,17 @@ impl Image {
 
 impl System {
     fn read(tree: &Tree) -> Option<Self> {
-        let text = tree
-            .content("etc/os-release")
-            .or_else(|| tree.content("usr/lib/os-release"))?;
-        let text = std::str::from_utf8(text).ok()?;
-        let value = |key: &str| {
-            let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('='))?;
-            Some(line.trim().trim_matches(['"', '\'']).to_string()).filter(|v| !v.is_empty())
-        };
-        let id = value("ID")?;
-        Some(System {
-            pretty_name: value("PRETTY_NAME").unwrap_or_else(|| id.clone()),
+        let OsRelease {
+            id,
+            version_id,
+            codename,
+            pretty_name,
+        } = OsRelease::read(tree)?;
+        let or = |text: String, other: String| if text.is_empty() { other } else { text };
+        (!id.is_empty()).then(|| System {
+            pretty_name: or(pretty_name, id.clone()),
             // sid and testing have a name only.
-            version: value("VERSION_ID")
-                .or_else(|| value("VERSION_CODENAME"))
-                .unwrap_or_default(),
+            version: or(version_id, codename),
             id,
         })
     }

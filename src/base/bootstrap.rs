@@ -20,11 +20,12 @@ use tokio_util::sync::CancellationToken;
 use super::archive::{self, ImageInfo, Layer};
 use super::cache::{self, BaseArchive};
 use super::kept::Source;
-use super::process::{Child, run};
+use super::process::{failed, run};
 use super::{BaseError, keyring, mirror, own_archive, tools};
 use crate::config::{Distro, Family};
 use crate::oci::{Architecture, Platform};
 use crate::progress::Progress;
+use crate::util::process::Child;
 
 /// Documentation stays out, now and in every later installation on this base, as in the distros' own minimal images.
 /// Licences stay in: they have to go where the programs go.
@@ -325,9 +326,9 @@ impl<'a> Recipe<'a> {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = Child::spawn(command, "mmdebstrap")?;
+        let mut child = Child::spawn(command).map_err(|e| BaseError::io("starting", Path::new("mmdebstrap"), e))?;
         let (Some(stdout), Some(stderr)) = (child.inner.stdout.take(), child.inner.stderr.take()) else {
-            return Err(child.failed("no pipes", ""));
+            return Err(failed("mmdebstrap", "no pipes", ""));
         };
         let file = File::create(rootfs).map_err(|e| BaseError::io("creating", rootfs, e))?;
         let sources = self.image_sources();
@@ -376,7 +377,7 @@ impl<'a> Recipe<'a> {
                 url: self.mirror.to_string(),
                 reason: line.trim().to_string(),
             }),
-            None => Err(child.failed(&status.to_string(), &tail)),
+            None => Err(failed("mmdebstrap", &status.to_string(), &tail)),
         }
     }
 

@@ -16,6 +16,8 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use crate::config::{Distro, Family};
 use crate::engine::EngineError;
 use crate::oci::{Architecture, Platform};
@@ -48,6 +50,14 @@ pub fn cache_directory() -> PathBuf {
         Ok(strategy) => strategy.cache_dir().join("obgp-build"),
         Err(_) => std::env::temp_dir().join("obgp-build"),
     }
+}
+
+/// A base as reports and provenance name it.
+#[derive(Clone, Debug, Serialize)]
+pub struct BaseReport {
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -2,14 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::PathBuf;
 
 use super::BaseError;
 use crate::oci::{Architecture, Platform};
+use crate::util::files::{find_program, find_program_in};
 
 /// Whether a base for `platform` can be made here.
 pub(super) fn check(platform: Platform) -> Result<(), BaseError> {
-    if find("mmdebstrap").is_none() {
+    if find_program("mmdebstrap").is_none() {
         return Err(BaseError::NoMmdebstrap);
     }
     if let Some(lacking) = lacking_without_root() {
@@ -40,16 +40,6 @@ fn is_emulated(architecture: Architecture) -> bool {
         })
 }
 
-fn find(program: &str) -> Option<PathBuf> {
-    find_in(&std::env::var_os("PATH")?, program)
-}
-
-fn find_in(path: &OsStr, program: &str) -> Option<PathBuf> {
-    std::env::split_paths(path)
-        .map(|directory| directory.join(program))
-        .find(|path| path.is_file())
-}
-
 /// Without root, mmdebstrap works in a user namespace, whose IDs these programs map. Names what is missing.
 pub fn lacking_without_root() -> Option<String> {
     match rustix::process::geteuid().is_root() {
@@ -60,7 +50,9 @@ pub fn lacking_without_root() -> Option<String> {
 
 fn lacking_in(path: &OsStr) -> Option<String> {
     let programs = ["newuidmap", "newgidmap"].into_iter();
-    let missing: Vec<&str> = programs.filter(|program| find_in(path, program).is_none()).collect();
+    let missing: Vec<&str> = programs
+        .filter(|program| find_program_in(path, program).is_none())
+        .collect();
     (!missing.is_empty()).then(|| missing.join(" and "))
 }
 

@@ -253,3 +253,8 @@ impl Drop for Slot {
         self.builders.changed.notify_waiters();
     }
 }
+
+/// Solves at a time of a builder that build.toml does not describe: a target waits for the network as often as it computes.
+pub fn default_slots() -> usize {
+    std::thread::available_parallelism().map_or(2, |n| n.get().max(2))
+}

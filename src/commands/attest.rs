@@ -4,10 +4,9 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::image::{self, find_remote};
-use super::publishing::sboms;
 use super::signing::PendingSigner;
 use super::{Context, Failure};
-use crate::attest::{ImageForSbom, Statement, Subject};
+use crate::attest::{self, ImageForSbom, Statement, Subject};
 use crate::cli::AttestArgs;
 use crate::oci::ImageReference;
 use crate::publish;
@@ -72,7 +71,7 @@ async fn read_sboms(context: &Context, image: &RemoteImage, repository: &str) ->
             config: &opened.config,
             digest: opened.digest.as_deref(),
         };
-        attestations.extend(sboms(repository, &manifest.descriptor, &about)?);
+        attestations.extend(attest::sboms(repository, &manifest.descriptor, &about)?);
     }
     Ok(attestations)
 }

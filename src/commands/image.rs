@@ -1,7 +1,7 @@
 //! Images as commands name them, `oci:DIR[:TAG]`, `docker:NAME` or `HOST/PATH:TAG`, read into trees and judged.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -11,17 +11,15 @@ use serde_json::json;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{Context, Failure};
-use crate::cli::{ExpectArgs, JudgeArgs};
-use crate::config::file::{BuildFile, ConfigError, Distro, Family};
+use crate::build::state::State;
+use crate::config::file::ConfigError;
 use crate::engine::Engine;
-use crate::layout::{self, LayoutImage, LayoutReference, ReadImage, ReadOptions, Tree};
+use crate::layout::{self, LayoutImage, LayoutReference, ReadImage, Tree};
 use crate::oci::{ImageReference, Platform};
-use crate::plan::settings::find_distro;
-use crate::plan::{lock, patches};
 use crate::registry::{Access, Registries, RemoteImage, RemoteRoot};
 use crate::report::text;
-use crate::state::{self, State};
-use crate::verify::{self, Contract, Expectation, ImageUnderTest, Passed, Verdict, Verified};
+use crate::verify::judge::{Judge, reference_of, verdict_key};
+use crate::verify::{ImageUnderTest, Passed, Verdict, Verified, read_options};
 
 #[derive(Clone, Debug)]
 pub enum ImageName {
@@ -75,6 +73,30 @@ impl Opened {
     }
 }
 
+impl Opened {
+    pub fn under_test(&self) -> ImageUnderTest<'_> {
+        ImageUnderTest {
+            platform: self.platform,
+            tree: &self.tree,
+            config: &self.config,
+            digest: self.digest.clone(),
+            compressed: self.compressed,
+            uncompressed: self.uncompressed,
+        }
+    }
+}
+
+/// What images are judged by, as build.toml and the flags have it.
+pub fn judge(context: &Context, distro: Option<&str>, contract: Option<&Path>) -> anyhow::Result<Judge> {
+    Judge::new(context.build_file()?, distro, contract)
+}
+
+/// The verdicts on the platforms of an image.
+pub fn verdicts_of(judge: &Judge, opened: &[Opened]) -> anyhow::Result<Vec<Verdict>> {
+    let verdicts = opened.iter().map(|image| judge.verdict(&image.under_test()));
+    Ok(verdicts.collect::<Result<_, _>>()?)
+}
+
 /// Reads the platforms asked for, or all there are, each on its own core.
 pub async fn open(
     context: &Context,
@@ -90,15 +112,6 @@ pub async fn open(
             let image = find_remote(context, &registries, reference).await?;
             open_remote(context, &image, platforms, hash_files).await
         }
-    }
-}
-
-/// What is read of an image: what the rules look at.
-pub fn read_options(hash_files: bool) -> ReadOptions<'static> {
-    ReadOptions {
-        keep: &verify::keeps,
-        hash_files,
-        ..ReadOptions::default()
     }
 }
 
@@ -216,24 +229,6 @@ pub async fn judge_to_push(
     Ok(verdicts)
 }
 
-/// What decides verdicts, hashed: the rules, the contract, build.toml, and `more`.
-pub fn terms(file: &BuildFile, contract: &Contract, more: &[Vec<u8>]) -> std::io::Result<[u8; 32]> {
-    // Between releases the version stays, while the rules change.
-    let program = std::fs::metadata(std::env::current_exe()?)?;
-    let built = format!(
-        "{} {} {:?}",
-        env!("CARGO_PKG_VERSION"),
-        program.len(),
-        program.modified()?
-    );
-    let ours = [built.into_bytes(), file.digest.to_vec(), contract.digest.to_vec()];
-    Ok(state::key(&[&ours[..], more].concat()))
-}
-
-pub fn verdict_key(terms: &[u8; 32], platform: Platform, digest: &str) -> [u8; 32] {
-    state::key(&[&terms[..], platform.to_string().as_bytes(), digest.as_bytes()])
-}
-
 /// What an image's platforms say that they were built from.
 fn references(image: &LayoutImage) -> BTreeSet<String> {
     let configs = image.platforms.iter().filter_map(|(_, manifest)| {
@@ -243,12 +238,6 @@ fn references(image: &LayoutImage) -> BTreeSet<String> {
     configs
         .filter_map(|config| reference_of(&config).map(str::to_string))
         .collect()
-}
-
-/// The project ref by the image's own label.
-fn reference_of(config: &ImageConfiguration) -> Option<&str> {
-    let labels = config.labels_of_config()?;
-    labels.get("org.opencontainers.image.version").map(String::as_str)
 }
 
 async fn judge_layout(
@@ -262,11 +251,11 @@ async fn judge_layout(
     for (platform, manifest) in &image.platforms {
         match recall(image, state, *platform, manifest) {
             // One tree at a time: they are large.
-            Some(opened) => verdicts.push(judge.verdict(&opened)?),
+            Some(opened) => verdicts.push(judge.verdict(&opened.under_test())?),
             None => {
                 let progress = context.terminal.line(&reference.to_string());
                 progress.step("reading the layers");
-                return judge.verdicts(&open_layout(context, reference, &[], false).await?);
+                return verdicts_of(judge, &open_layout(context, reference, &[], false).await?);
             }
         }
     }
@@ -367,93 +356,6 @@ async fn open_engine(
     }])
 }
 
-/// What an image is judged by.
-pub struct Judge {
-    pub file: BuildFile,
-    pub contract: Contract,
-    distro: Option<String>,
-}
-
-impl Judge {
-    pub fn new(file: BuildFile, args: &ExpectArgs) -> anyhow::Result<Self> {
-        let args = JudgeArgs {
-            distro: args.distro.clone(),
-            contract: args.contract.clone(),
-        };
-        Self::for_publishing(file, &args)?.checked()
-    }
-
-    /// The contract's form is checked when an image is judged by it, not when a verdict is remembered.
-    pub fn for_publishing(file: BuildFile, args: &JudgeArgs) -> anyhow::Result<Self> {
-        if let Some(name) = &args.distro {
-            find_distro(&file, name)?;
-        }
-        let contract = Contract::read(args.contract.as_deref().unwrap_or(&contract_path(&file)))?;
-        Ok(Judge {
-            file,
-            contract,
-            distro: args.distro.clone(),
-        })
-    }
-
-    /// With a contract that is known to have the form of one, before time goes into reading an image.
-    pub fn checked(self) -> anyhow::Result<Self> {
-        self.contract.check_form()?;
-        Ok(self)
-    }
-
-    /// Everything besides an image of these refs that decides a verdict on it, hashed.
-    fn terms(&self, references: &BTreeSet<String>) -> std::io::Result<[u8; 32]> {
-        let mut more = vec![self.distro.clone().unwrap_or_default().into_bytes()];
-        for reference in references {
-            for (name, content) in lock::candidates(&self.file, reference)? {
-                more.extend([name.into_bytes(), content]);
-            }
-            let patches = patches::expected(&self.file, reference).map_err(std::io::Error::other)?;
-            more.push(serde_json::to_vec(&patches)?);
-        }
-        terms(&self.file, &self.contract, &more)
-    }
-
-    pub fn verdicts(&self, opened: &[Opened]) -> anyhow::Result<Vec<Verdict>> {
-        opened.iter().map(|image| self.verdict(image)).collect()
-    }
-
-    /// Judges an image by what its own labels and files say it is, or by the distro asked for.
-    pub fn verdict(&self, image: &Opened) -> anyhow::Result<Verdict> {
-        let distro = match &self.distro {
-            Some(name) => find_distro(&self.file, name)?,
-            None => detect_distro(&self.file, &image.tree)?,
-        };
-        let reference = reference_of(&image.config);
-        let lock = reference
-            .and_then(|reference| lock::find(&self.file, reference, &distro.python).ok())
-            .and_then(|lock| std::fs::read_to_string(lock.path).ok());
-        let patches = reference
-            .map(|r| patches::expected(&self.file, r))
-            .transpose()?
-            .flatten();
-        let under_test = ImageUnderTest {
-            platform: image.platform,
-            tree: &image.tree,
-            config: &image.config,
-            digest: image.digest.clone(),
-            compressed: image.compressed,
-            uncompressed: image.uncompressed,
-        };
-        let expectation = Expectation {
-            identity: &self.file.user,
-            distro,
-            project: &self.file.project.name,
-            reference,
-            labels: &self.file.image.labels,
-            lock: lock.as_deref(),
-            patches: patches.as_deref(),
-        };
-        Ok(self.contract.check(&under_test, &expectation)?)
-    }
-}
-
 /// The index of a published image and the manifests that it names.
 pub fn manifests(image: &RemoteImage) -> Vec<Descriptor> {
     let root = &image.root.descriptor;
@@ -474,41 +376,4 @@ pub fn admit<T>(context: &Context, name: &str, value: T, verdicts: Vec<Verdict>)
         });
         told.err().unwrap_or(Failure::Contract)
     })
-}
-
-pub fn contract_path(file: &BuildFile) -> PathBuf {
-    file.root.join("images").join(format!("{}.toml", file.image.name))
-}
-
-/// The distro of build.toml whose release this is, by os-release(5).
-fn detect_distro<'a>(file: &'a BuildFile, tree: &Tree) -> anyhow::Result<&'a Distro> {
-    let text = tree
-        .content("etc/os-release")
-        .or_else(|| tree.content("usr/lib/os-release"));
-    let text = text.map(String::from_utf8_lossy).unwrap_or_default();
-    let value = |key: &str| {
-        let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('='))?;
-        Some(line.trim_matches('"').to_string())
-    };
-    let (id, codename) = (
-        value("ID").unwrap_or_default(),
-        value("VERSION_CODENAME").unwrap_or_default(),
-    );
-    let family = match id.as_str() {
-        "debian" => Some(Family::Debian),
-        "ubuntu" => Some(Family::Ubuntu),
-        _ => None,
-    };
-    let known = file
-        .distros
-        .values()
-        .find(|d| Some(d.family) == family && d.suite == codename);
-    known.ok_or_else(|| {
-        anyhow!("the image's os-release says {id:?} {codename:?}, which is none of build.toml's distros; name one with --distro")
-    })
-}
-
-/// `dist/oci`.
-pub fn layout_dir(output: &Path) -> PathBuf {
-    output.join("oci")
 }

@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
-use super::image::{ImageName, Judge, Opened, layout_dir, read_options};
+use super::image::{self, ImageName, Opened};
 use super::{Context, Failure};
+use crate::build::layout_dir;
 use crate::cli::IngestArgs;
 use crate::config::file::ConfigError;
 use crate::engine::Engine;
@@ -16,7 +17,7 @@ use crate::layout::{self, IngestOptions, Layout};
 use crate::oci::{ImageReference, Platform};
 use crate::plan::settings::epoch_from_environment;
 use crate::report::text;
-use crate::verify::Verified;
+use crate::verify::{Verified, read_options};
 
 pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
     let ImageName::Engine(name) = args.image.parse()? else {
@@ -29,7 +30,7 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
             .and_then(|r| r.tag.or_else(|| r.digest.is_none().then(|| "latest".into())))
             .ok_or_else(|| ConfigError::Invalid(format!("{name:?} has no tag to take over; give one with --tag")))?,
     };
-    let judge = Judge::new(context.build_file()?, &args.expect)?;
+    let judge = image::judge(context, args.expect.distro.as_deref(), args.expect.contract.as_deref())?.checked()?;
     let engine = context.unless_cancelled(Engine::from_env()).await??;
     let image = engine
         .inspect_image(&name)
@@ -73,7 +74,7 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
         compressed: ingested.layers.iter().map(|l| l.size).sum(),
         uncompressed: ingested.layers.iter().map(|l| l.uncompressed_size).sum(),
     };
-    let verdict = judge.verdict(&opened)?;
+    let verdict = judge.verdict(&opened.under_test())?;
     let admitted = Verified::admit(ingested.manifest, vec![verdict.clone()]);
     let digest = match admitted {
         Ok(manifest) => {

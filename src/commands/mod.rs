@@ -2,7 +2,6 @@
 //! place where an error becomes words and an exit code.
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,6 +20,9 @@ use crate::progress::Progress;
 use crate::publish::PublishError;
 use crate::registry::{Overrides, Registries};
 use crate::report::terminal::Terminal;
+use crate::util::cancel::{Interrupted, unless_cancelled};
+use crate::util::errors::render;
+use crate::util::files::write_atomically;
 
 mod attest;
 mod bootstrap;
@@ -78,10 +80,7 @@ impl Context {
 
     /// Waits for `work` unless the person stops the run first.
     pub async fn unless_cancelled<F: Future>(&self, work: F) -> Result<F::Output, Interrupted> {
-        tokio::select! {
-            done = work => Ok(done),
-            () = self.cancel.cancelled() => Err(Interrupted),
-        }
+        unless_cancelled(&self.cancel, work).await
     }
 
     /// The result: JSON where a script asked for it, else the text.
@@ -113,10 +112,6 @@ impl Progress for Notes {
         self.0.say(text);
     }
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("interrupted")]
-pub struct Interrupted;
 
 /// Why a command did not end well; each has its exit code.
 #[derive(Debug)]
@@ -236,17 +231,9 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     }
 }
 
-/// A file with mode 0644, whole or not at all.
-fn write_atomically(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
-        file.write_all(content)?;
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok::<_, std::io::Error>(())
-    };
-    write().with_context(|| format!("writing {}", path.display()))
+/// A result in a file, with mode 0644, whole or not at all.
+fn write_file(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    write_atomically(path, content).with_context(|| format!("writing {}", path.display()))
 }
 
 /// Cancels on the first signal; ends the process on the second, for whoever cannot wait.
@@ -264,20 +251,6 @@ fn watch_signals(cancel: CancellationToken) -> tokio::task::JoinHandle<u8> {
         });
         code
     })
-}
-
-/// `error: what was being done: what went wrong`, each cause once.
-fn render(error: &anyhow::Error) -> String {
-    let mut text = format!("error: {error}");
-    let mut said = error.to_string();
-    for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
-        if !said.contains(&cause) {
-            text += &format!("\n  because: {cause}");
-            said = cause;
-        }
-    }
-    text
 }
 
 fn init_logs(format: LogFormat) {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Context, Failure};
 use crate::base::lookup::Lookup;
 use crate::base::resolve::BasePlan;
-use crate::builders::Builders;
+use crate::builders::{Builders, default_slots};
 use crate::cli::TargetArgs;
 use crate::oci::Platform;
 use crate::plan::host_env::Host;
@@ -15,7 +15,7 @@ use crate::plan::{self, BuilderKind, BuilderPlan, ImagePlan, Plan, Settings, Sur
 
 pub async fn run(context: &Context, args: &TargetArgs) -> Result<(), Failure> {
     let settings = Settings::new(context.build_file()?, &args.into())?;
-    let connecting = Builders::connect(&settings.builders, &settings.file.root, super::build::default_jobs());
+    let connecting = Builders::connect(&settings.builders, &settings.file.root, default_slots());
     let builders = context.unless_cancelled(connecting).await??;
     let progress = context.terminal.line("plan");
     let host = Host::from_env();

@@ -2,17 +2,14 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use oci_spec::image::{Descriptor, ImageIndex};
 use serde_json::json;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::attest::{self, ImageForSbom, Sbom};
 use crate::cli::PublishArgs;
 use crate::layout::{self, Layout};
-use crate::oci::{Artifact, RepositoryName};
 use crate::publish::Published;
-use crate::sign::{self, Attestation, Key, KeyError, KeySource, Password};
+use crate::sign::{Key, KeyError, KeySource, Password};
 
 /// A key that is being read: an encrypted one takes a moment, and its password 64 MiB; a token may wait for its PIN.
 pub struct PendingKey(Option<JoinHandle<Result<Key, KeyError>>>);
@@ -45,33 +42,6 @@ pub fn subjects(layout: &Layout, root: &Descriptor) -> anyhow::Result<Vec<Descri
     Ok(subjects)
 }
 
-/// Signatures of all `subjects`, and the attestations, for a repository; nothing without a key.
-pub async fn artifacts(
-    key: Option<Arc<Key>>,
-    repository: &RepositoryName,
-    subjects: Vec<Descriptor>,
-    attestations: Vec<Attestation>,
-) -> anyhow::Result<Vec<Artifact>> {
-    let Some(key) = key else { return Ok(Vec::new()) };
-    let repository = repository.to_string();
-    let signed = spawn_blocking(move || {
-        let mut artifacts = sign::attestations(&key, &attestations)?;
-        // Last: what is signed is complete.
-        artifacts.extend(sign::signatures(&key, &repository, &subjects)?);
-        Ok::<_, sign::SignError>(artifacts)
-    });
-    Ok(signed.await??)
-}
-
-/// The SBOM statements of one platform's image.
-pub fn sboms(repository: &str, manifest: &Descriptor, image: &ImageForSbom<'_>) -> anyhow::Result<Vec<Attestation>> {
-    let sbom = Sbom::of(image).with_context(|| format!("the SBOM of {}", image.platform))?;
-    for gap in &sbom.gaps {
-        tracing::warn!(platform = %image.platform, "the SBOM is not complete: {gap}");
-    }
-    Ok(attest::sbom_statements(repository, manifest, &sbom)?)
-}
-
 /// The list that a Zuul job returns as `zuul.artifacts`, one entry for each tag. Nothing is written if nobody asked.
 pub fn tell_zuul(args: &PublishArgs, published: &[Published]) -> anyhow::Result<()> {
     let Some(path) = &args.zuul_artifacts else {
@@ -94,5 +64,5 @@ pub fn tell_zuul(args: &PublishArgs, published: &[Published]) -> anyhow::Result<
             })
         })
         .collect();
-    super::write_atomically(path, (serde_json::to_string_pretty(&entries)? + "\n").as_bytes())
+    super::write_file(path, (serde_json::to_string_pretty(&entries)? + "\n").as_bytes())
 }

@@ -5,17 +5,17 @@ use std::fmt::Write as _;
 use indicatif::HumanBytes;
 use serde_json::json;
 
-use super::image::{self, ImageName, Judge};
-use super::publishing::{PendingKey, artifacts, sboms, subjects, tell_zuul};
+use super::image::{self, ImageName};
+use super::publishing::{PendingKey, subjects, tell_zuul};
 use super::{Context, Failure};
-use crate::attest::ImageForSbom;
+use crate::attest::{self, ImageForSbom};
 use crate::cli::PushArgs;
 use crate::config::file::ConfigError;
 use crate::layout::{LayoutImage, LayoutReference};
 use crate::oci::ImageReference;
 use crate::publish::{self, Destination, Published};
 use crate::report::text;
-use crate::sign::Attestation;
+use crate::sign::{self, Attestation};
 
 pub async fn run(context: &Context, args: &PushArgs) -> Result<(), Failure> {
     let ImageName::Layout(reference) = args.image.parse()? else {
@@ -24,7 +24,7 @@ pub async fn run(context: &Context, args: &PushArgs) -> Result<(), Failure> {
     };
     let destinations = destinations(&args.destinations, reference.tag.as_deref())?;
     let key = PendingKey::load(args.publish.sign.as_ref());
-    let judge = Judge::for_publishing(context.build_file()?, &args.judge)?;
+    let judge = image::judge(context, args.judge.distro.as_deref(), args.judge.contract.as_deref())?;
     let image = LayoutImage::open(&reference)?;
     let verdicts = image::judge_to_push(context, &reference, &judge).await?;
     let index = image::admit(context, &args.image, image.descriptor.clone(), verdicts)?;
@@ -34,7 +34,7 @@ pub async fn run(context: &Context, args: &PushArgs) -> Result<(), Failure> {
         Some(key) => {
             let repository = &destinations[0].repository;
             let attestations = sboms_of(context, &reference, &repository.to_string()).await?;
-            artifacts(Some(key), repository, subjects(image.layout(), &index)?, attestations).await?
+            sign::artifacts(Some(key), repository, subjects(image.layout(), &index)?, attestations).await?
         }
         None => Vec::new(),
     };
@@ -68,7 +68,7 @@ async fn sboms_of(
             config: &opened.config,
             digest: opened.digest.as_deref(),
         };
-        attestations.extend(sboms(repository, manifest, &about)?);
+        attestations.extend(attest::sboms(repository, manifest, &about)?);
     }
     Ok(attestations)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 
 use super::image::{self, ImageName, Opened};
-use super::{Context, Failure, write_atomically};
+use super::{Context, Failure, write_file};
 use crate::attest::{ImageForSbom, Sbom, cyclonedx, spdx};
 use crate::cli::{SbomArgs, SbomFormat};
 
@@ -37,8 +37,8 @@ pub async fn run(context: &Context, args: &SbomArgs) -> Result<(), Failure> {
         }
         let document = document(&sbom, args.format)?;
         match (&args.output, directory) {
-            (_, Some(directory)) => write_atomically(&directory.join(file_name(image, &sbom, args.format)), &document)?,
-            (Some(path), None) if path != Path::new("-") => write_atomically(path, &document)?,
+            (_, Some(directory)) => write_file(&directory.join(file_name(image, &sbom, args.format)), &document)?,
+            (Some(path), None) if path != Path::new("-") => write_file(path, &document)?,
             _ => print(&document)?,
         }
     }

@@ -2,10 +2,10 @@
 
 use oci_spec::image::Descriptor;
 
-use super::publishing::{PendingKey, artifacts};
+use super::publishing::PendingKey;
 use crate::cli::SigningArgs;
 use crate::oci::{Artifact, RepositoryName};
-use crate::sign::Attestation;
+use crate::sign::{self, Attestation};
 #[cfg(feature = "keyless")]
 use crate::{cli::KeylessArgs, sign::Keyless};
 
@@ -32,7 +32,7 @@ impl PendingSigner {
         attestations: Vec<Attestation>,
     ) -> anyhow::Result<Vec<Artifact>> {
         match self {
-            Self::Key(key) => artifacts(key.ready().await?, repository, subjects, attestations).await,
+            Self::Key(key) => sign::artifacts(key.ready().await?, repository, subjects, attestations).await,
             #[cfg(feature = "keyless")]
             Self::Keyless(keyless) => {
                 let mut artifacts = Vec::new();

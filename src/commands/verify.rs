@@ -3,13 +3,13 @@
 use anyhow::anyhow;
 use serde_json::json;
 
-use super::image::{self, ImageName, Judge, Opened, find_remote_root};
+use super::image::{self, ImageName, Opened, find_remote_root};
 use super::{Context, Failure};
-use crate::authenticity::{Authentic, Depth, authenticate};
 use crate::cli::VerifyArgs;
 use crate::registry::RemoteImage;
 use crate::report::text;
 use crate::sign::PublicKey;
+use crate::sign::authenticate::{Authentic, Depth, authenticate};
 use crate::verify::Verdict;
 
 pub async fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
@@ -48,8 +48,8 @@ fn judge(
     opened: Vec<Opened>,
     authentic: Option<&[Authentic]>,
 ) -> Result<(), Failure> {
-    let judge = Judge::new(context.build_file()?, &args.expect)?;
-    let verdicts = judge.verdicts(&opened)?;
+    let judge = image::judge(context, args.expect.distro.as_deref(), args.expect.contract.as_deref())?.checked()?;
+    let verdicts = image::verdicts_of(&judge, &opened)?;
     let passed = verdicts.iter().all(Verdict::passed);
     let mut result = json!({ "image": args.image, "passed": passed, "platforms": verdicts });
     if let Some(authentic) = authentic {

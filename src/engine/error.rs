@@ -4,6 +4,7 @@ use std::io;
 
 use super::ApiVersion;
 use super::endpoint::{Address, Endpoint, EndpointError, Origin};
+use crate::util::errors;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -71,7 +72,7 @@ impl EngineError {
         Self::Buildkitd {
             endpoint: endpoint.to_string(),
             doing: doing.to_string(),
-            reason: root_cause(source),
+            reason: errors::root_cause(source),
         }
     }
 
@@ -129,7 +130,7 @@ impl EngineError {
             endpoint: endpoint.to_string(),
             doing: doing.into(),
             status: None,
-            reason: root_cause(source),
+            reason: errors::root_cause(source),
             transient: true,
         }
     }
@@ -166,22 +167,7 @@ fn hint(endpoint: &Endpoint, kind: io::ErrorKind) -> &'static str {
 
 /// The innermost I/O error: its kind decides the hint.
 fn io_cause<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::Error> {
-    let mut found = None;
-    let mut next = Some(error);
-    while let Some(error) = next {
-        found = error.downcast_ref::<io::Error>().or(found);
-        next = error.source();
-    }
-    found
-}
-
-/// The innermost cause, which names the fact; hyper's own text stops at "client error (SendRequest)".
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut last = error;
-    while let Some(cause) = last.source() {
-        last = cause;
-    }
-    last.to_string()
+    errors::chain(error).filter_map(|cause| cause.downcast_ref()).last()
 }
 
 #[cfg(test)]

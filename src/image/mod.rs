@@ -2,4 +2,5 @@
 
 pub mod applied;
 pub mod diff;
+pub mod os_release;
 pub mod packages;

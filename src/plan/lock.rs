@@ -6,15 +6,12 @@
 //! The resolver is uv, in the version and with the hashes of `locks/tools.txt`, which the build stage uses as well.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +21,8 @@ use crate::config::BuildFile;
 use crate::config::file::ConfigError;
 use crate::oci::Architecture;
 use crate::progress::Progress;
+use crate::util::files::write_atomically;
+use crate::util::process::{self, RunError};
 
 /// Constraints and locks are some hundred kilobytes; what is bigger is something else.
 const MAX_BYTES: u64 = 4 << 20;
@@ -169,7 +168,7 @@ pub async fn lock(
     let content = header(&requirement, request, &constraints) + &body;
     let path = directory(file, "locks").join(&name);
     let lock = parse(name, path, &content)?;
-    write_atomically(&lock.path, content.as_bytes())?;
+    write(&lock.path, content.as_bytes())?;
     Ok(lock)
 }
 
@@ -196,7 +195,7 @@ pub async fn replace_constraints(file: &BuildFile, series: &str, from: &str) -> 
         }
     }
     let path = directory(file, "constraints").join(format!("{series}.txt"));
-    write_atomically(&path, content.as_bytes())?;
+    write(&path, content.as_bytes())?;
     Ok(path)
 }
 
@@ -323,25 +322,18 @@ fn uv_command(uv: &Path, host: &Host) -> Command {
 }
 
 async fn run(
-    mut command: Command,
+    command: Command,
     input: &str,
     what: &'static str,
     cancel: &CancellationToken,
 ) -> Result<String, LockError> {
     let failed = |source| LockError::Start { what, source };
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let mut child = command.spawn().map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input.as_bytes()).await.map_err(failed)?;
-    }
-    let output = tokio::select! {
-        output = child.wait_with_output() => output.map_err(failed)?,
-        () = cancel.cancelled() => return Err(LockError::Cancelled),
-    };
+    let output = process::run(command, input.as_bytes(), cancel)
+        .await
+        .map_err(|error| match error {
+            RunError::Start(source) | RunError::Wait(source) => failed(source),
+            RunError::Cancelled => LockError::Cancelled,
+        })?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr).trim().to_string();
         return Err(LockError::Failed { what, stderr });
@@ -364,21 +356,10 @@ fn read(path: &Path) -> Result<String, LockError> {
     fs::read_to_string(path).map_err(|e| LockError::io(path, e))
 }
 
-fn write_atomically(path: &Path, content: &[u8]) -> Result<(), LockError> {
-    use std::os::unix::fs::PermissionsExt;
-
-    let write = || -> io::Result<()> {
-        let directory = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(directory)?;
-        let name = path.file_name().unwrap_or(OsStr::new("lock"));
-        let mut file = tempfile::Builder::new().prefix(name).tempfile_in(directory)?;
-        file.write_all(content)?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(|e| LockError::io(path, e))
+fn write(path: &Path, content: &[u8]) -> Result<(), LockError> {
+    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))
+        .and_then(|()| write_atomically(path, content))
+        .map_err(|e| LockError::io(path, e))
 }
 
 #[derive(Debug, thiserror::Error)]

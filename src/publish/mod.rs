@@ -29,7 +29,7 @@ pub use attach::attach;
 pub use blobs::Counts;
 pub use error::PublishError;
 pub use promote::promote;
-pub use record::{RECORD_TYPE, pushed_at};
+pub use record::RECORD_TYPE;
 pub use tags::TagChange;
 
 /// A tag to be set.

@@ -1,8 +1,6 @@
 //! The record of a push: when a temporary tag was set. Registries do not tell, and an image's own dates are those of its
 //! sources. It is a referrer with annotations only, which `prune` reads.
 
-use std::collections::HashMap;
-
 use jiff::Timestamp;
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
@@ -10,10 +8,10 @@ use serde_json::json;
 use super::{Shipment, Site};
 use crate::oci::{Artifact, Content, Place};
 use crate::registry::Registries;
+use crate::registry::prune::CREATED;
 
 pub const RECORD_TYPE: &str = "application/vnd.obgp-build.push.v1";
 const TAG: &str = "dev.obgp-build.push.tag";
-const TIME: &str = "org.opencontainers.image.created";
 
 /// The record for a site whose temporary tags will change.
 pub(super) fn of(
@@ -41,7 +39,7 @@ fn artifact(subject: &Descriptor, tag: &str, now: Timestamp) -> Artifact {
             "digest": subject.digest(),
             "size": subject.size(),
         },
-        "annotations": { TAG: tag, TIME: now.to_string() },
+        "annotations": { TAG: tag, CREATED: now.to_string() },
     });
     Artifact {
         manifest: Content::new(MediaType::ImageManifest, manifest.to_string()),
@@ -50,21 +48,10 @@ fn artifact(subject: &Descriptor, tag: &str, now: Timestamp) -> Artifact {
     }
 }
 
-/// When the tag was pushed last, by its image's referrers: the records, and whatever else was attached and says when.
-pub fn pushed_at(referrers: &[Descriptor]) -> Option<Timestamp> {
-    referrers
-        .iter()
-        .filter_map(|referrer| time(referrer.annotations().as_ref()?))
-        .max()
-}
-
-fn time(annotations: &HashMap<String, String>) -> Option<Timestamp> {
-    annotations.get(TIME)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::prune::pushed_at;
 
     #[test]
     fn the_latest_record_counts() {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
+use crate::util::errors;
+
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     #[error("registry {host}: cannot use {what}: {reason}")]
@@ -101,12 +103,7 @@ fn transient(status: StatusCode) -> bool {
 
 /// The innermost causes, which name the fact: `reqwest` stops at "error sending request".
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut texts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        texts.push(error.to_string());
-        next = error.source();
-    }
+    let mut texts: Vec<String> = errors::chain(error).map(ToString::to_string).collect();
     let innermost = texts.pop().unwrap_or_default();
     match texts.iter().rev().find(|text| text.contains("connect")) {
         Some(connecting) if !innermost.contains("onnect") => format!("{connecting}: {innermost}"),

@@ -14,6 +14,8 @@ mod client;
 mod download;
 mod error;
 mod image;
+pub mod inspect;
+pub mod prune;
 mod referrers;
 mod repository;
 mod settings;

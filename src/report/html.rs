@@ -3,7 +3,7 @@
 use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};
 
-use super::result::BuildReport;
+use crate::build::result::BuildReport;
 
 const TEMPLATE: &str = include_str!("report.html.j2");
 

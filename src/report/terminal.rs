@@ -11,7 +11,7 @@ use console::style;
 use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::config::ProgressMode;
-use crate::progress::{Progress, SharedProgress};
+use crate::progress::{Lines, Progress, SharedProgress};
 
 /// Hands out a [`Progress`] per target; all of them share the terminal.
 #[derive(Clone)]
@@ -79,6 +79,12 @@ impl Terminal {
         if self.mode != Mode::Quiet {
             self.say(text);
         }
+    }
+}
+
+impl Lines for Terminal {
+    fn line(&self, name: &str) -> SharedProgress {
+        Terminal::line(self, name)
     }
 }
 

@@ -6,8 +6,8 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use console::style;
 use indicatif::HumanBytes;
 
-use super::result::{BuildReport, Built, ImageReport, Outcome};
 use super::terminal::duration;
+use crate::build::result::{BuildReport, Built, ImageReport, Outcome};
 use crate::publish::{Delivered, TagChange};
 use crate::verify::Verdict;
 

@@ -1,9 +1,12 @@
 //! Everything that one key says about an image, in the layouts of cosign 2 and cosign 3 both: neither reads all of the other's.
 
+use std::sync::Arc;
+
 use oci_spec::image::Descriptor;
+use tokio::task::spawn_blocking;
 
 use super::{Key, SignError, attest_bundle, attest_tag, bundle, simple_signing};
-use crate::oci::Artifact;
+use crate::oci::{Artifact, RepositoryName};
 
 /// A statement about a manifest, not signed yet.
 #[derive(Clone, Debug)]
@@ -36,4 +39,22 @@ pub fn attestations(key: &Key, attestations: &[Attestation]) -> Result<Vec<Artif
         artifacts.push(attest_bundle(key, statement, predicate_type, subject)?);
     }
     Ok(artifacts)
+}
+
+/// Signatures of all `subjects`, and the attestations, for a repository; nothing without a key.
+pub async fn artifacts(
+    key: Option<Arc<Key>>,
+    repository: &RepositoryName,
+    subjects: Vec<Descriptor>,
+    attestations: Vec<Attestation>,
+) -> anyhow::Result<Vec<Artifact>> {
+    let Some(key) = key else { return Ok(Vec::new()) };
+    let repository = repository.to_string();
+    let signed = spawn_blocking(move || {
+        let mut artifacts = self::attestations(&key, &attestations)?;
+        // Last: what is signed is complete.
+        artifacts.extend(self::signatures(&key, &repository, &subjects)?);
+        Ok::<_, SignError>(artifacts)
+    });
+    Ok(signed.await??)
 }

@@ -36,6 +36,7 @@
 
 mod artifacts;
 mod attest;
+pub mod authenticate;
 mod bundle;
 mod cosign_key;
 mod dsse;
@@ -50,7 +51,7 @@ mod simple;
 mod source;
 mod tag;
 
-pub use artifacts::{Attestation, attestations, signatures};
+pub use artifacts::{Attestation, artifacts, attestations, signatures};
 pub use attest::{attest_bundle, attest_tag, verify_attestation_bundle, verify_attestation_tag};
 pub use bundle::{bundle, may_be_bundle, verify_bundle};
 pub use dsse::Statement;

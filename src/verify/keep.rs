@@ -2,6 +2,7 @@
 
 use crate::image::applied;
 use crate::image::packages::dpkg::{STATUS, STATUS_DIR};
+use crate::layout::ReadOptions;
 
 /// No text that the rules read is longer; dpkg's status of a full desktop is about 6 MB.
 const LARGEST: u64 = 16 << 20;
@@ -10,6 +11,15 @@ const LARGEST_SMALL: u64 = 1 << 20;
 const LARGEST_PROGRAM: u64 = 5_000_000;
 /// Debian's longest statements of copyright have some hundred kilobytes.
 const LARGEST_COPYRIGHT: u64 = 256 << 10;
+
+/// What is read of an image: what the rules look at.
+pub fn read_options(hash_files: bool) -> ReadOptions<'static> {
+    ReadOptions {
+        keep: &keeps,
+        hash_files,
+        ..ReadOptions::default()
+    }
+}
 
 /// Whether the content of the file at `path` (no leading slash) is to be kept for the rules.
 pub fn keeps(path: &str, size: u64) -> bool {

@@ -13,6 +13,7 @@ mod elf;
 mod etc;
 mod files;
 mod host_traces;
+pub mod judge;
 mod keep;
 mod leftovers;
 mod packages;
@@ -39,7 +40,7 @@ use crate::plan::patches::Patch;
 
 pub use contract::{Contract, ContractError};
 pub use etc::{Accounts, parse_group, parse_gshadow, parse_passwd, parse_shadow};
-pub use keep::keeps;
+pub use keep::{keeps, read_options};
 pub use verdict::{Checked, Finding, Passed, Refused, RuleReport, Verdict, Verified};
 
 use contract::Terms;

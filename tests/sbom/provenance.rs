@@ -4,18 +4,17 @@ use std::collections::BTreeMap;
 
 use obgp_build::attest::Subject;
 use obgp_build::attest::provenance::{Flags, Run, statement};
+use obgp_build::base::BaseReport;
 use obgp_build::base::resolve::{BasePlan, Origin};
 use obgp_build::buildkit::context::Context;
 use obgp_build::config::cache::Cache;
 use obgp_build::plan::runtime_binary::RuntimePlan;
 use obgp_build::plan::source::Source;
 use obgp_build::plan::{BuilderKind, BuilderPlan, ImagePlan, LockPlan, Target};
-use obgp_build::report::result::{BaseReport, Built};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::DIGEST;
-use crate::support::image::TestImage;
 use crate::support::patch::{PATCH_NAME, patch};
 use crate::validators::{Kind, Validators};
 
@@ -76,23 +75,9 @@ fn plan(source: Source, runtime: &[(&str, &str)]) -> ImagePlan {
 }
 
 fn made(plan: &ImagePlan) -> Value {
-    let built = Built {
-        digest: DIGEST.into(),
-        builder: "default".into(),
-        emulated: false,
-        engine_image: Some("x-amd64".into()),
-        base: BaseReport {
-            name: "docker.io/library/debian:bookworm-slim".into(),
-            digest: Some(format!("sha256:{}", "3".repeat(64))),
-        },
-        steps: 10,
-        cached_steps: 0,
-        unchanged: false,
-        compressed_bytes: 1,
-        uncompressed_bytes: 2,
-        files: 3,
-        verdict: TestImage::good("linux/amd64").check(),
-        smoke: Vec::new(),
+    let base = BaseReport {
+        name: "docker.io/library/debian:bookworm-slim".into(),
+        digest: Some(format!("sha256:{}", "3".repeat(64))),
     };
     let run = Run {
         project: "ovn-bgp-agent",
@@ -114,12 +99,14 @@ fn made(plan: &ImagePlan) -> Value {
             compression: "gzip",
             base: None,
         },
+        emulated: false,
+        base: &base,
         build_base: None,
         started: "2026-11-24T12:00:00.123456Z".parse().unwrap(),
         finished: "2026-11-24T12:01:30Z".parse().unwrap(),
     };
     let subject = Subject::new("docker.io/openstackhelm/ovn-bgp-agent", &DIGEST.parse().unwrap());
-    let bytes = statement(subject, plan, &plan.targets[0], &built, &run).unwrap();
+    let bytes = statement(subject, plan, &plan.targets[0], &run).unwrap();
     serde_json::from_slice(&bytes).unwrap()
 }
 

@@ -11,16 +11,18 @@ use super::Build;
 use super::bases::TargetBases;
 use super::ingest::{Arrived, Incoming, Receiver};
 use super::judge::Judged;
+use super::result::Built;
+use super::smoke;
+use super::state::Remembered;
+use crate::base::BaseReport;
 use crate::builders::{Builder, Lease, Slot};
 use crate::buildkit::{self, Receive, SecretBytes, SolveError, SolveRequest, Solved};
 use crate::engine::{Engine, EngineImage};
 use crate::plan::build_context::DOCKERFILE;
 use crate::plan::{self, ImagePlan, Target};
 use crate::progress::SharedProgress;
-use crate::report::result::{BaseReport, Built};
 use crate::sign::Attestation;
-use crate::smoke;
-use crate::state::Remembered;
+use crate::util::cancel::unless_cancelled;
 
 /// How often a solve that fails for a passing reason is tried.
 const ATTEMPTS: u32 = 3;
@@ -51,11 +53,11 @@ impl Build {
         mut lease: Option<Lease>,
     ) -> anyhow::Result<Finished> {
         let platform = target.platform;
-        let progress = self.context.terminal.line(&format!("{} {platform}", image.distro));
+        let progress = self.inputs.lines.line(&format!("{} {platform}", image.distro));
         loop {
             let Lease { builder, slot } = match lease.take() {
                 Some(lease) => lease,
-                None => self.context.unless_cancelled(self.builders.lease(platform)).await??,
+                None => unless_cancelled(&self.inputs.cancel, self.inputs.builders.lease(platform)).await??,
             };
             let job = Job {
                 builder: &builder,
@@ -68,12 +70,12 @@ impl Build {
                 Err(error) => error,
             };
             // A failed build is one wherever it is tried; a builder that is gone says nothing about the build.
-            if self.context.cancel.is_cancelled() || builder.daemon.answers().await {
+            if self.inputs.cancel.is_cancelled() || builder.daemon.answers().await {
                 return Err(error);
             }
             let reason = error.to_string().lines().next().unwrap_or_default().to_string();
-            if let Err(nobody) = self.builders.bury(&builder, &reason, platform) {
-                return Err(match self.settings.builders.is_empty() {
+            if let Err(nobody) = self.inputs.builders.bury(&builder, &reason, platform) {
+                return Err(match self.inputs.settings.builders.is_empty() {
                     true => error,
                     false => error.context(nobody),
                 });
@@ -93,7 +95,7 @@ impl Build {
             target,
             progress,
         } = job;
-        if !self.settings.builders.is_empty() {
+        if !self.inputs.settings.builders.is_empty() {
             progress.step(&format!("on builder {}", builder.name));
         }
         let bases = self.bases_of(image, target, builder).await?;
@@ -130,9 +132,9 @@ impl Build {
             files,
         } = remembered;
         let smoke = match (builder.daemon.engine(), &engine_image) {
-            (Some(engine), Some(image)) if self.options.smoke => {
-                let identity = &self.settings.file.user;
-                let (progress, cancel) = (progress.as_ref(), &self.context.cancel);
+            (Some(engine), Some(image)) if self.inputs.options.smoke => {
+                let identity = &self.inputs.settings.file.user;
+                let (progress, cancel) = (progress.as_ref(), &self.inputs.cancel);
                 smoke::smoke(engine, &image.id, target.platform, identity, progress, cancel).await?
             }
             _ => Vec::new(),
@@ -160,12 +162,12 @@ impl Build {
             verdict,
             smoke,
         };
-        if self.key.is_some() {
+        if self.inputs.key.is_some() {
             let build_base = BaseReport {
                 name: bases.build.name,
                 digest: Some(bases.build.digest),
             };
-            attestations.push(self.provenance(job, &manifest, &built, &build_base, times)?);
+            attestations.push(self.provenance(job, &manifest, (built.emulated, &built.base), &build_base, times)?);
         }
         Ok(Finished {
             built,
@@ -198,7 +200,7 @@ impl Build {
         let Ok(_permit) = self.jobs.acquire().await else {
             return Err(SolveError::Cancelled);
         };
-        let cancel = self.context.cancel.clone();
+        let cancel = self.inputs.cancel.clone();
         buildkit::solve(&job.builder.daemon, request, job.progress.as_ref(), cancel).await
     }
 
@@ -216,14 +218,14 @@ impl Build {
         labels.insert("org.opencontainers.image.base.name".into(), base.name.clone());
         labels.insert("org.opencontainers.image.base.digest".into(), base.digest.clone());
         let mut build_args = image.build_args(
-            &self.settings,
+            &self.inputs.settings,
             &plan::Bases {
                 image: &base.from,
                 build: &bases.build.from,
                 runtime: bases.runtime.as_ref().map(|base| base.from.as_str()),
             },
         );
-        build_args.extend(self.host.proxies.clone());
+        build_args.extend(self.inputs.host.proxies.clone());
         let mut cache = target.cache.clone();
         cache.to.retain(|entry| entry.kind.can_be_written_by(&builder.daemon));
         let all = [&bases.image, &bases.build].into_iter().chain(&bases.runtime);
@@ -235,7 +237,7 @@ impl Build {
             build_args,
             labels,
             target: None,
-            no_cache: self.options.no_cache,
+            no_cache: self.inputs.options.no_cache,
             pull: false,
             cache,
             secrets: self.secrets()?,
@@ -248,11 +250,11 @@ impl Build {
 
     fn secrets(&self) -> anyhow::Result<BTreeMap<String, SecretBytes>> {
         let mut secrets = BTreeMap::new();
-        if let Some(path) = &self.host.ca_bundle {
+        if let Some(path) = &self.inputs.host.ca_bundle {
             let bundle = std::fs::read(path).with_context(|| format!("reading the CA bundle {}", path.display()))?;
             secrets.insert("ca".to_string(), SecretBytes(bundle.into()));
         }
-        if let Some(index) = &self.host.pip_index {
+        if let Some(index) = &self.inputs.host.pip_index {
             secrets.insert("pip_index".to_string(), SecretBytes(index.clone().into()));
         }
         Ok(secrets)

@@ -3,18 +3,18 @@
 use jiff::Timestamp;
 use oci_spec::image::{Descriptor, ImageConfiguration};
 
-use super::super::image::layout_dir;
-use super::super::{Failure, publishing, render};
 use super::Build;
+use super::layout_dir;
+use super::result::{Built, ImageReport, Outcome, PlatformReport};
 use super::target::{Finished, Job};
-use crate::attest::{ImageForSbom, Subject, provenance};
-use crate::cli::CompressionArg;
-use crate::layout::{self, Tree};
+use crate::attest::{self, ImageForSbom, Subject, provenance};
+use crate::base::BaseReport;
+use crate::layout::{self, Compression, Tree};
 use crate::oci::{ImageReference, Platform, RepositoryName};
 use crate::plan::ImagePlan;
 use crate::publish::{self, Destination, Published};
-use crate::report::result::{BaseReport, Built, ImageReport, Outcome, PlatformReport};
-use crate::sign::Attestation;
+use crate::sign::{self, Attestation};
+use crate::util::errors::render;
 use crate::verify::Verified;
 
 /// A tagged image that may be published.
@@ -37,7 +37,7 @@ impl Build {
         config: &ImageConfiguration,
         tree: &Tree,
     ) -> anyhow::Result<Vec<Attestation>> {
-        if self.key.is_none() {
+        if self.inputs.key.is_none() {
             return Ok(Vec::new());
         }
         let about = ImageForSbom {
@@ -46,39 +46,41 @@ impl Build {
             config,
             digest: Some(manifest.digest().as_ref()),
         };
-        publishing::sboms(&self.repository(image)?.to_string(), manifest, &about)
+        attest::sboms(&self.repository(image)?.to_string(), manifest, &about)
     }
 
     pub(super) fn provenance(
         &self,
         job: Job<'_>,
         manifest: &Descriptor,
-        built: &Built,
+        (emulated, base): (bool, &BaseReport),
         build_base: &BaseReport,
         (started, finished): (i64, i64),
     ) -> anyhow::Result<Attestation> {
         let run = provenance::Run {
-            project: &self.settings.file.project.name,
-            builder_id: &self.options.builder_id,
+            project: &self.inputs.settings.file.project.name,
+            builder_id: &self.inputs.options.builder_id,
             // One that changes with every run would make another attestation of an image that did not change.
             invocation_id: None,
             builder: &job.builder.as_ref().into(),
             flags: provenance::Flags {
-                no_cache: self.options.no_cache,
-                locked: self.settings.locked,
-                compression: match self.options.compression {
-                    CompressionArg::Gzip => "gzip",
-                    CompressionArg::Zstd => "zstd",
+                no_cache: self.inputs.options.no_cache,
+                locked: self.inputs.settings.locked,
+                compression: match self.inputs.options.compression {
+                    Compression::Gzip => "gzip",
+                    Compression::Zstd => "zstd",
                 },
-                base: self.settings.base.as_deref(),
+                base: self.inputs.settings.base.as_deref(),
             },
+            emulated,
+            base,
             build_base: Some(build_base),
             started: Timestamp::from_second(started)?,
             finished: Timestamp::from_second(finished)?,
         };
         let subject = Subject::new(&self.repository(job.image)?.to_string(), manifest.digest());
         Ok(Attestation {
-            statement: provenance::statement(subject, job.image, job.target, built, &run)?,
+            statement: provenance::statement(subject, job.image, job.target, &run)?,
             predicate_type: provenance::PREDICATE_TYPE.to_string(),
             subject: manifest.clone(),
         })
@@ -87,7 +89,7 @@ impl Build {
     /// The image under its name, and under the further tags.
     pub(super) async fn publish(&self, image: &ImagePlan, ready: Ready) -> anyhow::Result<Published> {
         let repository = self.repository(image)?;
-        let tags = std::iter::once(&image.tag).chain(&self.options.extra_tag);
+        let tags = std::iter::once(&image.tag).chain(&self.inputs.options.extra_tags);
         let destinations: Vec<Destination> = tags
             .map(|tag| Destination {
                 repository: repository.clone(),
@@ -96,17 +98,16 @@ impl Build {
             .collect();
         let mut subjects = vec![Descriptor::clone(&ready.index)];
         subjects.extend(ready.manifests);
-        let artifacts = publishing::artifacts(self.key.clone(), &repository, subjects, ready.attestations).await?;
-        let registries = self.context.registries(&self.settings.file);
-        let progress = self.context.terminal.line(&image.name);
+        let artifacts = sign::artifacts(self.inputs.key.clone(), &repository, subjects, ready.attestations).await?;
+        let progress = self.inputs.lines.line(&image.name);
         Ok(publish::publish(
-            &self.layout,
+            &self.inputs.layout,
             &ready.index,
             &destinations,
             &artifacts,
-            &registries,
+            &self.inputs.registries,
             progress.as_ref(),
-            &self.context.cancel,
+            &self.inputs.cancel,
         )
         .await?)
     }
@@ -116,7 +117,7 @@ impl Build {
         &self,
         image: &ImagePlan,
         targets: Vec<(f64, anyhow::Result<Finished>)>,
-    ) -> Result<(ImageReport, Option<Ready>), Failure> {
+    ) -> anyhow::Result<(ImageReport, Option<Ready>)> {
         let mut platforms = Vec::new();
         let mut manifests = Vec::new();
         let mut attestations = Vec::new();
@@ -143,8 +144,8 @@ impl Build {
         let (outcome, ready) = match Verified::admit(manifests, verdicts) {
             _ if !complete => (Outcome::Failed, None),
             Ok(manifests) if smoked => {
-                let index = layout::write_index(&self.layout, &manifests, &image.labels)?;
-                self.layout.set_tag(&image.tag, &index)?;
+                let index = layout::write_index(&self.inputs.layout, &manifests, &image.labels)?;
+                self.inputs.layout.set_tag(&image.tag, &index)?;
                 let ready = Ready {
                     manifests: manifests.to_vec(),
                     index: manifests.map(|_| index),
@@ -154,7 +155,11 @@ impl Build {
             }
             _ => (Outcome::BreaksContract, None),
         };
-        let layout = format!("oci:{}:{}", layout_dir(&self.options.output).display(), image.tag);
+        let layout = format!(
+            "oci:{}:{}",
+            layout_dir(&self.inputs.options.output).display(),
+            image.tag
+        );
         let report = ImageReport {
             name: image.name.clone(),
             distro: image.distro.clone(),

@@ -48,11 +48,11 @@ impl Build {
         // The plan looked into one builder's engine; what another one has is found out when it is its turn.
         let planned = |plan: &BasePlan| (target.builder == builder.name).then(|| plan.clone());
         let own = |platform, plan| {
-            let base = self.settings.base.as_deref();
+            let base = self.inputs.settings.base.as_deref();
             self.base(builder, &image.distro, base, platform, planned(plan))
         };
         let runtime = target.runtime.base().map(|plan| {
-            let distro = &self.settings.file.runtime.distro;
+            let distro = &self.inputs.settings.file.runtime.distro;
             self.base(builder, distro, None, builder.native, planned(plan))
         });
         let runtime = async move {
@@ -105,16 +105,16 @@ impl Build {
     ) -> Result<BaseImage, String> {
         let _permit = self.jobs.acquire().await.map_err(|e| e.to_string())?;
         let progress = self
-            .context
-            .terminal
+            .inputs
+            .lines
             .line(&format!("{} {} base", wanted.distro, wanted.platform));
         let request = resolve::Request {
             distro_name: &wanted.distro,
-            distro: self.settings.distro(&wanted.distro).map_err(|e| e.to_string())?,
+            distro: self.inputs.settings.distro(&wanted.distro).map_err(|e| e.to_string())?,
             base: wanted.base.as_deref(),
-            mode: self.settings.bootstrap,
+            mode: self.inputs.settings.bootstrap,
             cache: &self.cache,
-            lookup: &self.lookup,
+            lookup: &self.inputs.lookup,
         };
         let plan = match plan {
             Some(plan) => plan,
@@ -122,14 +122,8 @@ impl Build {
                 .await
                 .map_err(|e| e.to_string())?,
         };
-        resolve::provide(
-            &builder.daemon,
-            &request,
-            &plan,
-            progress.as_ref(),
-            &self.context.cancel,
-        )
-        .await
-        .map_err(|e| e.to_string())
+        resolve::provide(&builder.daemon, &request, &plan, progress.as_ref(), &self.inputs.cancel)
+            .await
+            .map_err(|e| e.to_string())
     }
 }

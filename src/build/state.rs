@@ -24,7 +24,7 @@ const VERDICTS: &str = "obgp-build verdicts 1\n";
 /// The latest are kept: those of a few images on two platforms each.
 const MAX_VERDICTS: usize = 64;
 
-/// By [`key`], the latest first.
+/// By the [`key`] of what decides the verdict, the latest first.
 type Verdicts = Vec<([u8; 32], Passed)>;
 
 /// Neither a tree of the largest image allowed nor a damaged file takes more.
@@ -55,16 +55,6 @@ pub struct Remembered {
     pub built: (i64, i64),
     /// How many files its tree has.
     pub files: usize,
-}
-
-/// What decides something, hashed. Of an ingested image, that is the engine's image and everything the ingest is told.
-pub fn key(parts: &[impl AsRef<[u8]>]) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    for part in parts.iter().map(AsRef::as_ref) {
-        hasher.update((part.len() as u64).to_le_bytes());
-        hasher.update(part);
-    }
-    hasher.finalize().into()
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {
@@ -203,6 +193,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::layout::tree::{self, Node, NodeKind};
+    use crate::util::hash::key;
 
     fn image() -> (Remembered, Tree) {
         let mut tree = Tree::default();

@@ -9,8 +9,8 @@ use oci_spec::image::Digest;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
-use super::super::image::read_options;
 use super::Build;
+use super::state::Remembered;
 use super::target::Job;
 use crate::base::resolve::BaseImage;
 use crate::buildkit::{self, Receive, SolveError, Solved};
@@ -20,8 +20,10 @@ use crate::layout::{self, IngestError, IngestOptions, Ingested, Tree};
 use crate::oci::Platform;
 use crate::plan::ImagePlan;
 use crate::progress::SharedProgress;
-use crate::state::{self, Remembered};
 use crate::util::bridge;
+use crate::util::cancel::unless_cancelled;
+use crate::util::hash;
+use crate::verify;
 
 /// The image of one target, and all that decides its bytes besides those that come.
 pub(super) struct Incoming {
@@ -69,14 +71,14 @@ impl Incoming {
         let build = Arc::clone(&self.build);
         let name = format!("{}-{}", self.image.tag, self.platform.slug());
         let diff_ids: Vec<&str> = self.base_diff_ids.iter().map(AsRef::as_ref).collect();
-        let key = state::key(&[
+        let key = hash::key(&[
             id,
             &*self.image.source_date_epoch.to_string(),
             &*diff_ids.join(" "),
-            &*format!("{:?}", build.options.compression),
+            &*format!("{:?}", build.inputs.options.compression),
         ]);
         if let Some(remembered) = build.state.recall(&name, &key)
-            && build.layout.holds(&remembered.manifest)
+            && build.inputs.layout.holds(&remembered.manifest)
         {
             return Ok((remembered, None));
         }
@@ -89,12 +91,13 @@ impl Incoming {
                 platform,
                 base_diff_ids,
                 source_date_epoch: epoch,
-                compression: build.options.compression.into(),
+                compression: build.inputs.options.compression,
                 labels: BTreeMap::new(),
                 expected_size: size,
-                read: read_options(false),
+                read: verify::read_options(false),
             };
-            let ingested = read(&mut |archive| layout::ingest(&build.layout, archive, &options, progress.as_ref()))?;
+            let ingested =
+                read(&mut |archive| layout::ingest(&build.inputs.layout, archive, &options, progress.as_ref()))?;
             let remembered = Remembered {
                 manifest: ingested.manifest,
                 uncompressed_bytes: ingested.layers.iter().map(|l| l.uncompressed_size).sum(),
@@ -107,10 +110,7 @@ impl Incoming {
             }
             Ok::<_, IngestError>((remembered, ingested.tree))
         });
-        let (remembered, tree) = self
-            .build
-            .context
-            .unless_cancelled(task)
+        let (remembered, tree) = unless_cancelled(&self.build.inputs.cancel, task)
             .await??
             .context("reading the image from its builder")?;
         Ok((remembered, Some(tree)))

@@ -3,14 +3,14 @@
 use anyhow::Context as _;
 use oci_spec::image::{Descriptor, ImageManifest};
 
-use super::super::image::{read_options, terms, verdict_key};
 use super::Build;
+use super::state::Remembered;
 use crate::layout::{self, Tree};
 use crate::oci::Platform;
 use crate::plan::ImagePlan;
 use crate::sign::Attestation;
-use crate::state::Remembered;
-use crate::verify::{Expectation, ImageUnderTest, Passed, Verdict};
+use crate::verify::judge::{terms, verdict_key};
+use crate::verify::{Expectation, ImageUnderTest, Passed, Verdict, read_options};
 
 /// What was found out about a target's image.
 pub(super) struct Judged {
@@ -32,7 +32,7 @@ impl Build {
     ) -> anyhow::Result<Judged> {
         let manifest = &remembered.manifest;
         let digest = manifest.digest().to_string();
-        let image_manifest: ImageManifest = self.layout.read_json(manifest)?;
+        let image_manifest: ImageManifest = self.inputs.layout.read_json(manifest)?;
         let compressed_bytes = image_manifest.layers().iter().map(Descriptor::size).sum();
         let lock = std::fs::read_to_string(&image.lock.path)
             .with_context(|| format!("reading {}", image.lock.path.display()))?;
@@ -43,7 +43,7 @@ impl Build {
         let key = terms.ok().map(|terms| verdict_key(&terms, platform, &digest));
         let known = key.and_then(|key| self.state.recall_verdict(&key)?.of(platform, digest.clone()));
         if tree.is_none()
-            && self.key.is_none()
+            && self.inputs.key.is_none()
             && let Some(verdict) = known
         {
             return Ok(Judged {
@@ -54,9 +54,9 @@ impl Build {
         }
         let tree = match tree.or_else(|| Some(self.state.recall_tree(&digest)?.1)) {
             Some(tree) => tree,
-            None => layout::read_image(&self.layout, manifest, &read_options(false))?.tree,
+            None => layout::read_image(&self.inputs.layout, manifest, &read_options(false))?.tree,
         };
-        let config = self.layout.read_json(image_manifest.config())?;
+        let config = self.inputs.layout.read_json(image_manifest.config())?;
         let verdict = match known {
             Some(verdict) => verdict,
             None => {
@@ -69,15 +69,15 @@ impl Build {
                     uncompressed: remembered.uncompressed_bytes,
                 };
                 let expectation = Expectation {
-                    identity: &self.settings.file.user,
-                    distro: self.settings.distro(&image.distro)?,
-                    project: &self.settings.file.project.name,
+                    identity: &self.inputs.settings.file.user,
+                    distro: self.inputs.settings.distro(&image.distro)?,
+                    project: &self.inputs.settings.file.project.name,
                     reference: Some(&image.reference),
                     labels: &image.labels,
                     lock: Some(&lock),
                     patches: Some(&image.patches),
                 };
-                let verdict = self.contract.check(&under_test, &expectation)?;
+                let verdict = self.inputs.contract.check(&under_test, &expectation)?;
                 if let (Some(key), Some(passed)) = (key, Passed::new(&verdict))
                     && let Err(error) = self.state.remember_verdicts(vec![(key, passed)])
                 {
@@ -103,6 +103,6 @@ impl Build {
             lock.as_bytes().to_vec(),
             serde_json::to_vec(&image.patches)?,
         ];
-        Ok(terms(&self.settings.file, &self.contract, &more)?)
+        Ok(terms(&self.inputs.settings.file, &self.inputs.contract, &more)?)
     }
 }

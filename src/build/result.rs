@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
+use super::smoke::SmokeResult;
+use crate::base::BaseReport;
 use crate::builders::Absent;
 use crate::oci::Platform;
 use crate::plan::BuilderPlan;
 use crate::plan::source::Source;
 use crate::publish::Published;
-use crate::smoke::SmokeResult;
 use crate::verify::Verdict;
 
 #[derive(Clone, Debug, Serialize)]
@@ -95,13 +96,6 @@ pub struct Built {
     pub verdict: Verdict,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub smoke: Vec<SmokeResult>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct BaseReport {
-    pub name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub digest: Option<String>,
 }
 
 impl Built {

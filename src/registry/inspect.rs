@@ -1,0 +1,125 @@
+//! An image in a registry -> what the registry has of it: platforms, sizes, labels, signatures, referrers. No layer is read.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::try_join_all;
+use oci_spec::image::{Digest, ImageConfiguration, ImageManifest};
+use serde::Serialize;
+
+use super::{RegistryError, RemoteImage, fallback_tag};
+use crate::oci::{Content, ImageReference, Platform};
+
+/// The JSON is user interface.
+#[derive(Serialize)]
+pub struct Inspected {
+    pub reference: String,
+    pub digest: String,
+    pub media_type: String,
+    pub annotations: BTreeMap<String, String>,
+    pub platforms: Vec<PlatformImage>,
+    /// What belongs to the index and to each platform's manifest.
+    pub artifacts: Vec<Beside>,
+}
+
+#[derive(Serialize)]
+pub struct PlatformImage {
+    pub platform: Platform,
+    pub digest: String,
+    /// Of the layers, as they are pulled.
+    pub size: u64,
+    pub layers: usize,
+    pub created: Option<String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+pub struct Beside {
+    /// The manifest that it is about.
+    pub subject: String,
+    pub kind: Kind,
+    pub digest: String,
+    /// The artifact's type; for a tag, how many signatures or attestations it holds.
+    pub what: String,
+    pub annotations: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// cosign 2: the tag `sha256-<hex>.sig`
+    Signatures,
+    /// cosign 2: the tag `sha256-<hex>.att`
+    Attestations,
+    /// OCI 1.1
+    Referrer,
+}
+
+pub async fn inspect(reference: &ImageReference, image: &RemoteImage) -> Result<Inspected, RegistryError> {
+    let platforms = try_join_all(image.platforms.iter().map(|(p, content)| platform(image, *p, content))).await?;
+    let mut subjects: Vec<&Digest> = vec![image.root.descriptor.digest()];
+    subjects.extend(image.platforms.iter().map(|(_, content)| content.descriptor.digest()));
+    subjects.dedup();
+    let artifacts = try_join_all(subjects.into_iter().map(|subject| beside(image, subject))).await?;
+    let root: serde_json::Value = image.parse(&image.root)?;
+    Ok(Inspected {
+        reference: reference.to_string(),
+        digest: image.root.descriptor.digest().to_string(),
+        media_type: image.root.descriptor.media_type().to_string(),
+        annotations: serde_json::from_value(root["annotations"].clone()).unwrap_or_default(),
+        platforms,
+        artifacts: artifacts.into_iter().flatten().collect(),
+    })
+}
+
+async fn platform(image: &RemoteImage, platform: Platform, content: &Content) -> Result<PlatformImage, RegistryError> {
+    let manifest: ImageManifest = image.parse(content)?;
+    let bytes = image.repository.blob(manifest.config()).await?;
+    let config: ImageConfiguration = image.parse(&Content {
+        descriptor: manifest.config().clone(),
+        bytes,
+    })?;
+    Ok(PlatformImage {
+        platform,
+        digest: content.descriptor.digest().to_string(),
+        size: manifest.layers().iter().map(|layer| layer.size()).sum(),
+        layers: manifest.layers().len(),
+        created: config.created().clone(),
+        labels: config
+            .labels_of_config()
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
+    })
+}
+
+async fn beside(image: &RemoteImage, subject: &Digest) -> Result<Vec<Beside>, RegistryError> {
+    let repository = &image.repository;
+    let mut found = Vec::new();
+    for (suffix, kind) in [("sig", Kind::Signatures), ("att", Kind::Attestations)] {
+        let tag = format!("{}.{suffix}", fallback_tag(subject));
+        if let Some(content) = repository.find_manifest(&tag).await? {
+            let manifest: ImageManifest = image.parse(&content)?;
+            found.push(Beside {
+                subject: subject.to_string(),
+                kind,
+                digest: content.descriptor.digest().to_string(),
+                what: manifest.layers().len().to_string(),
+                annotations: BTreeMap::new(),
+            });
+        }
+    }
+    for referrer in repository.referrers(subject).await? {
+        found.push(Beside {
+            subject: subject.to_string(),
+            kind: Kind::Referrer,
+            digest: referrer.digest().to_string(),
+            what: referrer
+                .artifact_type()
+                .as_ref()
+                .map_or("of no type".into(), ToString::to_string),
+            annotations: referrer.annotations().clone().unwrap_or_default().into_iter().collect(),
+        });
+    }
+    Ok(found)
+}

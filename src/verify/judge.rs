@@ -1,0 +1,129 @@
+//! build.toml, the contract and what an image says of itself -> what the image is expected to be, and the verdict on it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use oci_spec::image::ImageConfiguration;
+
+use super::{Contract, Expectation, ImageUnderTest, Verdict};
+use crate::config::{BuildFile, Distro, Family};
+use crate::image::os_release::OsRelease;
+use crate::layout::tree::Tree;
+use crate::oci::Platform;
+use crate::plan::settings::find_distro;
+use crate::plan::{lock, patches};
+use crate::util::hash;
+
+/// What decides verdicts, hashed: the rules, the contract, build.toml, and `more`.
+pub fn terms(file: &BuildFile, contract: &Contract, more: &[Vec<u8>]) -> std::io::Result<[u8; 32]> {
+    // Between releases the version stays, while the rules change.
+    let program = std::fs::metadata(std::env::current_exe()?)?;
+    let built = format!(
+        "{} {} {:?}",
+        env!("CARGO_PKG_VERSION"),
+        program.len(),
+        program.modified()?
+    );
+    let ours = [built.into_bytes(), file.digest.to_vec(), contract.digest.to_vec()];
+    Ok(hash::key(&[&ours[..], more].concat()))
+}
+
+pub fn verdict_key(terms: &[u8; 32], platform: Platform, digest: &str) -> [u8; 32] {
+    hash::key(&[&terms[..], platform.to_string().as_bytes(), digest.as_bytes()])
+}
+
+pub fn contract_path(file: &BuildFile) -> PathBuf {
+    file.root.join("images").join(format!("{}.toml", file.image.name))
+}
+
+/// The project ref by the image's own label.
+pub fn reference_of(config: &ImageConfiguration) -> Option<&str> {
+    let labels = config.labels_of_config()?;
+    labels.get("org.opencontainers.image.version").map(String::as_str)
+}
+
+/// What an image is judged by.
+pub struct Judge {
+    pub file: BuildFile,
+    pub contract: Contract,
+    distro: Option<String>,
+}
+
+impl Judge {
+    /// `distro` is the one that the image must be, `contract` the file of the contract; without them, what its os-release
+    /// says and [`contract_path`]. The contract's form is checked later: see [`Judge::checked`].
+    pub fn new(file: BuildFile, distro: Option<&str>, contract: Option<&Path>) -> anyhow::Result<Self> {
+        if let Some(name) = distro {
+            find_distro(&file, name)?;
+        }
+        let contract = Contract::read(contract.unwrap_or(&contract_path(&file)))?;
+        Ok(Judge {
+            file,
+            contract,
+            distro: distro.map(str::to_string),
+        })
+    }
+
+    /// With a contract that is known to have the form of one, before time goes into reading an image.
+    pub fn checked(self) -> anyhow::Result<Self> {
+        self.contract.check_form()?;
+        Ok(self)
+    }
+
+    /// Everything besides an image of these refs that decides a verdict on it, hashed.
+    pub fn terms(&self, references: &BTreeSet<String>) -> std::io::Result<[u8; 32]> {
+        let mut more = vec![self.distro.clone().unwrap_or_default().into_bytes()];
+        for reference in references {
+            for (name, content) in lock::candidates(&self.file, reference)? {
+                more.extend([name.into_bytes(), content]);
+            }
+            let patches = patches::expected(&self.file, reference).map_err(std::io::Error::other)?;
+            more.push(serde_json::to_vec(&patches)?);
+        }
+        terms(&self.file, &self.contract, &more)
+    }
+
+    /// Judges an image by what its own labels and files say it is, or by the distro asked for.
+    pub fn verdict(&self, image: &ImageUnderTest<'_>) -> anyhow::Result<Verdict> {
+        let distro = match &self.distro {
+            Some(name) => find_distro(&self.file, name)?,
+            None => detect_distro(&self.file, image.tree)?,
+        };
+        let reference = reference_of(image.config);
+        let lock = reference
+            .and_then(|reference| lock::find(&self.file, reference, &distro.python).ok())
+            .and_then(|lock| std::fs::read_to_string(lock.path).ok());
+        let patches = reference
+            .map(|r| patches::expected(&self.file, r))
+            .transpose()?
+            .flatten();
+        let expectation = Expectation {
+            identity: &self.file.user,
+            distro,
+            project: &self.file.project.name,
+            reference,
+            labels: &self.file.image.labels,
+            lock: lock.as_deref(),
+            patches: patches.as_deref(),
+        };
+        Ok(self.contract.check(image, &expectation)?)
+    }
+}
+
+/// The distro of build.toml whose release this is, by os-release(5).
+fn detect_distro<'a>(file: &'a BuildFile, tree: &Tree) -> anyhow::Result<&'a Distro> {
+    let OsRelease { id, codename, .. } = OsRelease::read(tree).unwrap_or_default();
+    let family = match id.as_str() {
+        "debian" => Some(Family::Debian),
+        "ubuntu" => Some(Family::Ubuntu),
+        _ => None,
+    };
+    let known = file
+        .distros
+        .values()
+        .find(|d| Some(d.family) == family && d.suite == codename);
+    known.ok_or_else(|| {
+        anyhow!("the image's os-release says {id:?} {codename:?}, which is none of build.toml's distros; name one with --distro")
+    })
+}
