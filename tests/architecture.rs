@@ -1,0 +1,217 @@
+//! The rooms of the house: which module of `src/` may import which, and how long a file may be.
+//!
+//! `src/lib.rs` draws the same table as a map. A module that is missing here, or that imports what its row does not name,
+//! fails the test with the file and the line.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A top-level module, and the modules that it may import. Each row may name modules of the rows above it only, so there
+/// is no circle.
+type Room = (&'static str, &'static [&'static str]);
+
+/// Stands for every row above.
+const ALL: &[&str] = &["*"];
+
+const SRC: &[Room] = &[
+    ("oci", &[]),
+    ("progress", &[]),
+    ("util", &["oci"]),
+    ("layout", &["oci", "progress", "util"]),
+    ("engine", &["oci", "progress", "util"]),
+    ("config", &["oci", "engine"]),
+    ("registry", &["oci", "progress", "util", "layout", "config"]),
+    (
+        "image",
+        &["oci", "progress", "util", "layout", "engine", "config", "registry"],
+    ),
+    ("buildkit", &["oci", "progress", "util", "layout", "engine", "config"]),
+    ("builders", &["oci", "progress", "util", "engine", "config", "buildkit"]),
+    (
+        "base",
+        &[
+            "oci", "progress", "util", "layout", "engine", "config", "registry", "buildkit",
+        ],
+    ),
+    (
+        "plan",
+        &["oci", "progress", "util", "config", "buildkit", "builders", "base"],
+    ),
+    ("verify", &["oci", "util", "layout", "config", "image", "plan"]),
+    ("sign", &["oci", "util", "layout", "registry"]),
+    ("attest", &["oci", "util", "layout", "image", "base", "plan", "sign"]),
+    ("publish", &["oci", "progress", "util", "layout", "registry", "verify"]),
+    (
+        "build",
+        &[
+            "oci", "progress", "util", "layout", "engine", "config", "registry", "image", "buildkit", "builders",
+            "base", "plan", "verify", "sign", "attest", "publish",
+        ],
+    ),
+    (
+        "report",
+        &["oci", "progress", "util", "config", "publish", "verify", "build"],
+    ),
+    (
+        "doctor",
+        &[
+            "oci", "util", "engine", "config", "buildkit", "builders", "base", "plan",
+        ],
+    ),
+    ("cli", &["oci", "config", "plan", "sign"]),
+    ("commands", ALL),
+];
+
+/// The files of a directory tree that end in `.rs`, in order.
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let entries = fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The text without comments. Line breaks stay where they are.
+fn code(text: &str) -> String {
+    let strip = |line: &str| match line.trim_start().starts_with("//") {
+        true => String::new(),
+        false => line.split(" // ").next().unwrap_or_default().to_string(),
+    };
+    text.lines().map(|line| strip(line) + "\n").collect()
+}
+
+/// The top-level modules that a text names, in `use crate::…` and in paths, each with its line.
+fn imports(text: &str) -> Vec<(usize, String)> {
+    let code = code(text);
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    let mut add = |at: usize| {
+        let name: String = code[at..].chars().take_while(|c| is_word(*c)).collect();
+        if !name.is_empty() {
+            found.push((code[..at].matches('\n').count() + 1, name));
+        }
+    };
+    for (start, path) in code.match_indices("crate::") {
+        if code[..start].ends_with(|c: char| is_word(c) || c == '$') {
+            continue;
+        }
+        let mut at = start + path.len();
+        if !code[at..].starts_with('{') {
+            add(at);
+            continue;
+        }
+        // `crate::{a, b::{c, d}}`: the first word of each part of the outer list.
+        let mut depth = 0;
+        while let Some(c) = code[at..].chars().next() {
+            at += c.len_utf8();
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+            if depth == 1 && (c == '{' || c == ',') {
+                at += code[at..].len() - code[at..].trim_start().len();
+                add(at);
+            }
+        }
+    }
+    found
+}
+
+/// The module that a file below `src/` belongs to; `None` for the files of the crate itself.
+fn module(file: &Path) -> Option<String> {
+    let first = file.components().next()?.as_os_str().to_str()?;
+    let name = first.strip_suffix(".rs").unwrap_or(first);
+    (!["lib", "main"].contains(&name)).then(|| name.to_string())
+}
+
+/// What a file imports against the table, one line each.
+fn breaches(table: &[Room], file: &Path, text: &str) -> String {
+    let Some(name) = module(file) else { return String::new() };
+    let Some(place) = table.iter().position(|(room, _)| *room == name) else {
+        return format!("{}: the module {name} is not in the table\n", file.display());
+    };
+    let (above, allowed) = (&table[..place], table[place].1);
+    let mut text_of = String::new();
+    for (line, other) in imports(text) {
+        let is_room = table.iter().any(|(room, _)| *room == other);
+        let may = other == name
+            || allowed.contains(&other.as_str())
+            || allowed == ALL && above.iter().any(|(room, _)| *room == other);
+        if is_room && !may {
+            let _ = writeln!(text_of, "{}:{line}: {name} must not import {other}", file.display());
+        }
+    }
+    text_of
+}
+
+#[test]
+fn every_row_names_rows_above_it() {
+    for (place, (room, allowed)) in SRC.iter().enumerate() {
+        for other in allowed.iter().filter(|other| **other != "*") {
+            let is_above = SRC[..place].iter().any(|(above, _)| above == other);
+            assert!(
+                is_above,
+                "{room} may not import {other}: it is not above {room} in the table"
+            );
+        }
+    }
+}
+
+#[test]
+fn modules_import_what_their_row_allows() {
+    let src = root().join("src");
+    let mut found = String::new();
+    for path in sources(&src) {
+        let file = path.strip_prefix(&src).unwrap();
+        found += &breaches(SRC, file, &fs::read_to_string(&path).unwrap());
+    }
+    assert!(
+        found.is_empty(),
+        "imports against the table of tests/architecture.rs:\n{found}"
+    );
+}
+
+#[test]
+fn a_breach_is_found_with_its_line() {
+    let table: &[Room] = &[("low", &[]), ("middle", &["low"]), ("high", ALL)];
+    let check = |file: &str, text: &str| breaches(table, Path::new(file), text);
+    assert_eq!(
+        check("low/a.rs", "\nuse crate::high::X;\n"),
+        "low/a.rs:2: low must not import high\n"
+    );
+    assert_eq!(
+        check("middle.rs", "use crate::{\n    low::{self, Y},\n    high,\n};\n"),
+        "middle.rs:3: middle must not import high\n"
+    );
+    assert_eq!(
+        check("low.rs", "fn f() {\n    crate::middle::g();\n}\n"),
+        "low.rs:2: low must not import middle\n"
+    );
+    for (file, text) in [
+        ("high/b.rs", "use crate::low::X;\nuse crate::middle::{self, Y};\n"),
+        ("middle/c.rs", "use crate::low;\nuse crate::middle::d;\n"),
+        (
+            "low/d.rs",
+            "//! See [`crate::high`].\nlet x = 1; // crate::high\nuse other_crate::high;\n",
+        ),
+        ("lib.rs", "pub use crate::high::X;\n"),
+    ] {
+        assert_eq!(check(file, text), "", "{file}");
+    }
+    assert!(check("new/mod.rs", "").contains("not in the table"));
+}
