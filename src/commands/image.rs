@@ -94,7 +94,7 @@ pub fn judge(context: &Context, distro: Option<&str>, contract: Option<&Path>) -
 /// The verdicts on the platforms of an image.
 pub fn verdicts_of(judge: &Judge, opened: &[Opened]) -> anyhow::Result<Vec<Verdict>> {
     let verdicts = opened.iter().map(|image| judge.verdict(&image.under_test()));
-    Ok(verdicts.collect::<Result<_, _>>()?)
+    verdicts.collect()
 }
 
 /// Reads the platforms asked for, or all there are, each on its own core.

@@ -3,7 +3,10 @@
 //! A layout is valid at every moment. Blobs get their name only when they are whole and on the disk; `index.json` is
 //! replaced last, in one step. Whoever writes holds an exclusive advisory lock on the directory, readers a shared one.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod blob;
+mod tags;
+
+use std::collections::HashSet;
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use oci_spec::image::{Descriptor, Digest, DigestAlgorithm, ImageIndex, ImageManifest, MediaType};
+use oci_spec::image::{Descriptor, Digest, DigestAlgorithm, ImageManifest, MediaType};
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,9 +23,8 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use super::limits::Limits;
-use crate::oci::sha256_digest;
 
-pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub use blob::BlobWriter;
 
 /// Files of ours that are not part of the layout; what an interrupted run leaves is removed by the next one.
 const TEMPORARY: &str = ".obgp-";
@@ -209,29 +211,6 @@ impl Layout {
         all
     }
 
-    pub fn blob_writer(&self) -> Result<BlobWriter<'_>, StoreError> {
-        Ok(BlobWriter {
-            layout: self,
-            file: self.temporary()?,
-            sha: Sha256::new(),
-            size: 0,
-        })
-    }
-
-    /// Stores bytes as a blob.
-    pub fn write_blob(&self, media_type: MediaType, bytes: &[u8]) -> Result<Descriptor, StoreError> {
-        let mut blob = self.blob_writer()?;
-        blob.write_all(bytes)
-            .map_err(failed("write a blob into it", &self.root))?;
-        blob.finish(media_type)
-    }
-
-    /// Stores a JSON document with its keys in order, so that equal documents have equal digests.
-    pub fn write_json(&self, media_type: MediaType, document: &impl Serialize) -> Result<Descriptor, StoreError> {
-        let bytes = canonical_json(document).map_err(failed("write a document into it", &self.root))?;
-        self.write_blob(media_type, &bytes)
-    }
-
     /// Opens a blob after comparing its size with the descriptor's. Who reads it checks the digest.
     pub fn open_blob(&self, descriptor: &Descriptor) -> Result<File, StoreError> {
         let path = self.blob_path(descriptor.digest())?;
@@ -280,118 +259,6 @@ impl Layout {
         })
     }
 
-    /// The entries of `index.json`.
-    pub fn index(&self) -> Result<ImageIndex, StoreError> {
-        read_small_json(&self.root.join("index.json"))
-    }
-
-    /// The descriptor that `tag` stands for; without a tag, that of the only entry.
-    pub fn resolve(&self, tag: Option<&str>) -> Result<Descriptor, StoreError> {
-        let index = self.index()?;
-        let mut entries = index.manifests().iter();
-        match tag {
-            Some(tag) => entries
-                .find(|d| tag_of(d) == Some(tag))
-                .cloned()
-                .ok_or_else(|| StoreError::NoSuchTag {
-                    path: self.root.clone(),
-                    tag: tag.to_string(),
-                    known: known_tags(&index),
-                }),
-            None => match (entries.next(), entries.next()) {
-                (Some(only), None) => Ok(only.clone()),
-                _ => Err(StoreError::WhichTag {
-                    path: self.root.clone(),
-                    known: known_tags(&index),
-                }),
-            },
-        }
-    }
-
-    /// Makes `tag` stand for `descriptor`, whose blobs must be there, then removes the blobs that only the tag's old
-    /// descriptor needed. Entries of other tags, and of other programs, stay as they are.
-    pub fn set_tag(&self, tag: &str, descriptor: &Descriptor) -> Result<(), StoreError> {
-        self.must_be_writable()?;
-        let _one_at_a_time = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        // The renames of the blobs have to be on the disk before a name for them is.
-        sync_dir(&self.root.join("blobs/sha256"))?;
-        let path = self.root.join("index.json");
-        // As plain JSON: fields that this program does not know survive.
-        let mut index: Value = read_small_json(&path)?;
-        let new = descriptor_json(descriptor, tag).map_err(failed("write it", &path))?;
-        let not_an_index = || StoreError::NotALayout {
-            path: self.root.clone(),
-            reason: "index.json has no list of manifests".into(),
-        };
-        let manifests = index["manifests"].as_array_mut().ok_or_else(not_an_index)?;
-        let mut replaced = Vec::new();
-        manifests.retain(|entry| {
-            let keep = entry["annotations"][REF_NAME].as_str() != Some(tag);
-            if !keep {
-                replaced.push(entry.clone());
-            }
-            keep
-        });
-        manifests.push(new);
-        self.replace("index.json", &index)?;
-        for old in replaced {
-            // Not being able to tidy up is no failure: the tag is set.
-            if let Ok(old) = serde_json::from_value::<Descriptor>(old)
-                && let Err(e) = self.collect(&old)
-            {
-                tracing::warn!(layout = %self.root.display(), error = %e, "old blobs were left in place");
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes the blobs reachable from `old` that neither the index nor work in progress needs.
-    fn collect(&self, old: &Descriptor) -> Result<(), StoreError> {
-        let mut gone = BTreeSet::new();
-        // A damaged old image: what it reached is unknown and stays.
-        if self.reachable(old, &mut gone, 0).is_err() {
-            return Ok(());
-        }
-        let mut kept = BTreeSet::new();
-        for entry in self.index()?.manifests() {
-            self.reachable(entry, &mut kept, 0)?;
-        }
-        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        for digest in gone.iter().filter(|d| !kept.contains(*d) && !used.contains(*d)) {
-            let path = self.root.join("blobs/sha256").join(digest);
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove the old blob", &path)(e)),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn reachable(&self, descriptor: &Descriptor, found: &mut BTreeSet<String>, depth: usize) -> Result<(), StoreError> {
-        if *descriptor.digest().algorithm() != DigestAlgorithm::Sha256 {
-            return Ok(());
-        }
-        if !found.insert(descriptor.digest().digest().to_string()) || depth > 8 || !self.has(descriptor) {
-            return Ok(());
-        }
-        match descriptor.media_type() {
-            MediaType::ImageIndex => {
-                let index: ImageIndex = self.read_json(descriptor)?;
-                for child in index.manifests() {
-                    self.reachable(child, found, depth + 1)?;
-                }
-            }
-            MediaType::ImageManifest => {
-                let manifest: ImageManifest = self.read_json(descriptor)?;
-                for child in manifest.layers().iter().chain([manifest.config()]) {
-                    found.insert(child.digest().digest().to_string());
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
     /// Replaces a file of the layout in one step.
     fn replace(&self, name: &str, document: &Value) -> Result<(), StoreError> {
         let path = self.root.join(name);
@@ -401,54 +268,6 @@ impl Layout {
         file.as_file().sync_all().map_err(failed("write it", &path))?;
         file.persist(&path).map_err(|e| failed("write it", &path)(e.error))?;
         self.lock.sync_all().map_err(failed("write it", &path))
-    }
-}
-
-/// A blob being written. Dropped before [`BlobWriter::finish`], it leaves nothing.
-pub struct BlobWriter<'a> {
-    layout: &'a Layout,
-    file: NamedTempFile,
-    sha: Sha256,
-    size: u64,
-}
-
-impl Write for BlobWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.file.as_file_mut().write(bytes)?;
-        self.sha.update(&bytes[..n]);
-        self.size += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl BlobWriter<'_> {
-    /// Of what was written until now.
-    pub fn digest(&self) -> Digest {
-        sha256_digest(&self.sha.clone().finalize().into())
-    }
-
-    /// Puts the blob on the disk and gives it its name. One that is there already, with the same size, stays.
-    pub fn finish(self, media_type: MediaType) -> Result<Descriptor, StoreError> {
-        let digest = sha256_digest(&self.sha.finalize().into());
-        let descriptor = Descriptor::new(media_type, self.size, digest);
-        let path = self.layout.blob_path(descriptor.digest())?;
-        let mut used = self.layout.used.lock().unwrap_or_else(PoisonError::into_inner);
-        used.insert(descriptor.digest().digest().to_string());
-        drop(used);
-        if !self.layout.has(&descriptor) {
-            self.file
-                .as_file()
-                .sync_data()
-                .map_err(failed("write the blob", &path))?;
-            self.file
-                .persist(&path)
-                .map_err(|e| failed("write the blob", &path)(e.error))?;
-        }
-        Ok(descriptor)
     }
 }
 
@@ -468,28 +287,6 @@ pub fn canonical_json(document: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(serde_json::to_vec(&sorted(serde_json::to_value(document)?))?)
 }
 
-fn tag_of(descriptor: &Descriptor) -> Option<&str> {
-    let annotations: Option<&HashMap<String, String>> = descriptor.annotations().as_ref();
-    annotations?.get(REF_NAME).map(String::as_str)
-}
-
-fn known_tags(index: &ImageIndex) -> String {
-    let tags: Vec<&str> = index.manifests().iter().filter_map(tag_of).collect();
-    match (tags.is_empty(), index.manifests().len()) {
-        (_, 0) => "no image".into(),
-        (true, n) => format!("{n} images without a tag"),
-        _ => tags.join(", "),
-    }
-}
-
-fn descriptor_json(descriptor: &Descriptor, tag: &str) -> io::Result<Value> {
-    let mut annotations = descriptor.annotations().clone().unwrap_or_default();
-    annotations.insert(REF_NAME.into(), tag.into());
-    let mut value = serde_json::to_value(descriptor)?;
-    value["annotations"] = serde_json::to_value(annotations)?;
-    Ok(value)
-}
-
 fn read_small_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
     let limit = Limits::default().json_bytes;
     let file = File::open(path).map_err(failed("open it", path))?;
@@ -506,11 +303,6 @@ fn read_small_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
         return Err(bad(format!("it is longer than {limit} bytes")));
     }
     serde_json::from_slice(&bytes).map_err(|e| bad(format!("not the JSON document it should be: {e}")))
-}
-
-fn sync_dir(path: &Path) -> Result<(), StoreError> {
-    let dir = File::open(path).map_err(failed("open it", path))?;
-    dir.sync_all().map_err(failed("write it to the disk", path))
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {

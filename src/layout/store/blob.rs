@@ -1,0 +1,85 @@
+//! Bytes -> a blob of a layout, under its digest once it is whole and on the disk.
+
+use std::io::{self, Write};
+use std::sync::PoisonError;
+
+use oci_spec::image::{Descriptor, Digest, MediaType};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+
+use super::{Layout, StoreError, canonical_json, failed};
+use crate::oci::sha256_digest;
+
+impl Layout {
+    pub fn blob_writer(&self) -> Result<BlobWriter<'_>, StoreError> {
+        Ok(BlobWriter {
+            layout: self,
+            file: self.temporary()?,
+            sha: Sha256::new(),
+            size: 0,
+        })
+    }
+
+    /// Stores bytes as a blob.
+    pub fn write_blob(&self, media_type: MediaType, bytes: &[u8]) -> Result<Descriptor, StoreError> {
+        let mut blob = self.blob_writer()?;
+        blob.write_all(bytes)
+            .map_err(failed("write a blob into it", &self.root))?;
+        blob.finish(media_type)
+    }
+
+    /// Stores a JSON document with its keys in order, so that equal documents have equal digests.
+    pub fn write_json(&self, media_type: MediaType, document: &impl Serialize) -> Result<Descriptor, StoreError> {
+        let bytes = canonical_json(document).map_err(failed("write a document into it", &self.root))?;
+        self.write_blob(media_type, &bytes)
+    }
+}
+
+/// A blob being written. Dropped before [`BlobWriter::finish`], it leaves nothing.
+pub struct BlobWriter<'a> {
+    layout: &'a Layout,
+    file: NamedTempFile,
+    sha: Sha256,
+    size: u64,
+}
+
+impl Write for BlobWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.as_file_mut().write(bytes)?;
+        self.sha.update(&bytes[..n]);
+        self.size += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl BlobWriter<'_> {
+    /// Of what was written until now.
+    pub fn digest(&self) -> Digest {
+        sha256_digest(&self.sha.clone().finalize().into())
+    }
+
+    /// Puts the blob on the disk and gives it its name. One that is there already, with the same size, stays.
+    pub fn finish(self, media_type: MediaType) -> Result<Descriptor, StoreError> {
+        let digest = sha256_digest(&self.sha.finalize().into());
+        let descriptor = Descriptor::new(media_type, self.size, digest);
+        let path = self.layout.blob_path(descriptor.digest())?;
+        let mut used = self.layout.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.insert(descriptor.digest().digest().to_string());
+        drop(used);
+        if !self.layout.has(&descriptor) {
+            self.file
+                .as_file()
+                .sync_data()
+                .map_err(failed("write the blob", &path))?;
+            self.file
+                .persist(&path)
+                .map_err(|e| failed("write the blob", &path)(e.error))?;
+        }
+        Ok(descriptor)
+    }
+}
