@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 /// is no circle.
 type Room = (&'static str, &'static [&'static str]);
 
+/// Lines of a file.
+const LONGEST: usize = 500;
+
 /// Stands for every row above.
 const ALL: &[&str] = &["*"];
 
@@ -183,6 +186,29 @@ fn modules_import_what_their_row_allows() {
     assert!(
         found.is_empty(),
         "imports against the table of tests/architecture.rs:\n{found}"
+    );
+}
+
+/// The files of a directory tree with more lines than a file may have.
+fn long_files(directory: &Path) -> String {
+    let mut found = String::new();
+    for path in sources(directory) {
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        if lines > LONGEST {
+            let _ = writeln!(found, "{}: {lines} lines", path.display());
+        }
+    }
+    found
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let found: String = ["src", "runtime/src"]
+        .map(|name| long_files(&root().join(name)))
+        .concat();
+    assert!(
+        found.is_empty(),
+        "files over {LONGEST} lines; split them by what they do:\n{found}"
     );
 }
 

@@ -1,5 +1,5 @@
 //! Signatures and attestations as cosign makes and checks them: a key and the digest of a manifest become the artifacts
-//! that lie beside the image in a registry, and fetched artifacts become verified claims. No network in here.
+//! that lie beside the image in a registry, and fetched artifacts become verified claims. Only [`authenticate`] reaches a registry.
 //!
 //! | made by | found as | holds | seen by `cosign verify` |
 //! |---|---|---|---|
