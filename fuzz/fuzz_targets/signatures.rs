@@ -8,7 +8,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use libfuzzer_sys::fuzz_target;
 use obgp_build::oci::{Artifact, Content, Place};
-use obgp_build::sign::{simple_signing, verify_attestation_bundle, verify_attestation_tag, verify_bundle, verify_simple_signing, Key, PublicKey};
+use obgp_build::sign::{
+    Key, PublicKey, simple_signing, verify_attestation_bundle, verify_attestation_tag, verify_bundle,
+    verify_simple_signing,
+};
 use oci_spec::image::{Descriptor, MediaType};
 use sha2::{Digest, Sha256};
 
