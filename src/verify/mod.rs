@@ -2,29 +2,14 @@
 //!
 //! Everything is read from the layers; nothing of the image runs, so a foreign platform is judged as fast as the
 //! machine's own. `images/<name>.toml` states the contract ([`Contract`]), `build.toml` says who the agent is and which
-//! distro this is ([`Expectation`]); each rule stands in a file of its own and reports what it looked at.
+//! distro this is ([`Expectation`]); each rule is a file of `rules/` and reports what it looked at.
 
-mod accounts;
-mod bytecode;
-mod commands;
-mod config;
 pub mod contract;
-mod elf;
 mod etc;
-mod files;
-mod host_traces;
 pub mod judge;
 mod keep;
-mod leftovers;
-mod packages;
-mod patches;
-mod permissions;
-mod python;
-mod requirements;
-mod size;
+mod rules;
 pub mod sudoers;
-mod sudoers_rule;
-mod symlinks;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -41,9 +26,11 @@ use crate::plan::patches::Patch;
 pub use contract::{Contract, ContractError};
 pub use etc::{Accounts, parse_group, parse_gshadow, parse_passwd, parse_shadow};
 pub use keep::{keeps, read_options};
+pub use rules::rule_ids;
 pub use verdict::{Checked, Finding, Passed, Refused, RuleReport, Verdict, Verified};
 
 use contract::Terms;
+use rules::RULES;
 use sudoers::Policy;
 use verdict::Evidence;
 
@@ -75,58 +62,6 @@ pub struct Expectation<'a> {
     pub lock: Option<&'a str>,
     /// The project's patches for that ref: the image has to have them, and no others. `None` if they are not known.
     pub patches: Option<&'a [Patch]>,
-}
-
-/// A rule: what its reports are called, and how it looks.
-pub(crate) struct Rule {
-    pub id: &'static str,
-    pub title: &'static str,
-    pub check: fn(&Context, &mut Evidence),
-}
-
-const RULES: &[Rule] = &[
-    accounts::USERS,
-    accounts::GROUPS,
-    accounts::PASSWORDS,
-    sudoers_rule::FILES,
-    sudoers_rule::GRANTS,
-    sudoers_rule::DEFAULTS,
-    python::INTERPRETER,
-    requirements::REQUIREMENTS,
-    python::DISTRIBUTIONS,
-    python::LOCK,
-    python::MODULES,
-    python::SCRIPTS,
-    bytecode::BYTECODE,
-    patches::PATCHES,
-    commands::REQUIRED,
-    commands::FORBIDDEN,
-    packages::REQUIRED,
-    packages::FORBIDDEN,
-    files::REQUIRED,
-    files::FORBIDDEN,
-    files::READ_ONLY_ROOT,
-    elf::ELF,
-    permissions::PRIVILEGED,
-    permissions::WORLD_WRITABLE,
-    permissions::AGENT_WRITABLE,
-    permissions::OWNERSHIP,
-    permissions::DEVICES,
-    leftovers::LEFTOVERS,
-    leftovers::SECRETS,
-    host_traces::HOST_TRACES,
-    symlinks::SYMLINKS,
-    config::PROCESS,
-    config::ENVIRONMENT,
-    config::LABELS,
-    config::PLATFORM,
-    config::HISTORY,
-    size::SIZE,
-];
-
-/// Every rule's id, in the order of the reports.
-pub fn rule_ids() -> impl Iterator<Item = &'static str> {
-    RULES.iter().map(|r| r.id)
 }
 
 impl Contract {

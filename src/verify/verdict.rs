@@ -5,7 +5,8 @@ use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 
-use super::{RULES, Rule};
+use super::RULES;
+use super::rules::Rule;
 use crate::oci::Platform;
 
 /// A broken image can break a rule in every file; a report is for reading.

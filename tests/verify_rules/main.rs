@@ -13,7 +13,8 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use obgp_build::verify::{Verdict, Verified, rule_ids};
+use obgp_build::verify::rule_ids;
+use obgp_build::verify::{Verdict, Verified};
 use serde_json::json;
 use support::image::{TestImage, repository};
 

@@ -1,8 +1,9 @@
 //! Commands as the agent would find them: by PATH, through symbolic links, with its permissions.
 
-use super::verdict::Evidence;
-use super::{Context, Rule};
+use super::Rule;
 use crate::layout::tree::{NodeKind, Unresolved};
+use crate::verify::Context;
+use crate::verify::verdict::Evidence;
 
 pub const REQUIRED: Rule = Rule {
     id: "commands",

@@ -7,10 +7,11 @@ use pep440_rs::{Operator, Version};
 use pep508_rs::VersionOrUrl;
 
 use super::requirements::{marker_environment, parse};
-use super::verdict::Evidence;
-use super::{Context, Rule, commands};
+use super::{Rule, commands};
 use crate::image::packages::python::Module;
 use crate::layout::tree::{File, NodeKind};
+use crate::verify::Context;
+use crate::verify::verdict::Evidence;
 
 pub const INTERPRETER: Rule = Rule {
     id: "interpreter",

@@ -1,10 +1,11 @@
 //! ELF headers: every executable, shared object and relocatable file is for the platform.
 
-use super::verdict::Evidence;
-use super::{Context, Rule};
+use super::Rule;
 use crate::layout::tree::NodeKind;
 use crate::oci::Architecture;
 use crate::util::elf::{EM_BPF, Header, Loader, machine_name};
+use crate::verify::Context;
+use crate::verify::verdict::Evidence;
 
 pub const ELF: Rule = Rule {
     id: "elf",

@@ -1,10 +1,11 @@
 //! Paths that have to be there, paths that must not, and what a read-only root needs to stand on.
 
-use super::contract::{Kind, PathTerms};
-use super::verdict::Evidence;
-use super::{Context, Rule};
+use super::Rule;
 use crate::layout::tree::{File, Node, NodeKind, Unresolved};
 use crate::util::elf::{Header, Loader};
+use crate::verify::Context;
+use crate::verify::contract::{Kind, PathTerms};
+use crate::verify::verdict::Evidence;
 
 pub const REQUIRED: Rule = Rule {
     id: "files",

@@ -1,8 +1,9 @@
 //! What a build leaves behind, and what nobody may find in an image: caches, lists, logs, keys.
 
-use super::verdict::Evidence;
-use super::{Context, Rule};
+use super::Rule;
 use crate::layout::tree::NodeKind;
+use crate::verify::Context;
+use crate::verify::verdict::Evidence;
 
 pub const LEFTOVERS: Rule = Rule {
     id: "leftovers",

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
-use super::verdict::Evidence;
-use super::{Context, Rule};
+use super::Rule;
+use crate::verify::Context;
+use crate::verify::verdict::Evidence;
 
 pub const USERS: Rule = Rule {
     id: "users",

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
 
-use super::verdict::Evidence;
-use super::{Context, Rule};
+use super::Rule;
 use crate::image::applied::{self, Applied};
 use crate::image::packages::python::Distribution;
 use crate::plan::patches::{self, Head, Patch};
+use crate::verify::Context;
+use crate::verify::verdict::Evidence;
 
 pub const PATCHES: Rule = Rule {
     id: "patches",

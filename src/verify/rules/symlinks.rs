@@ -1,8 +1,9 @@
 //! Symbolic links lead somewhere, and that is inside the image.
 
-use super::verdict::Evidence;
-use super::{Context, Rule};
+use super::Rule;
 use crate::layout::tree::{NodeKind, Unresolved};
+use crate::verify::Context;
+use crate::verify::verdict::Evidence;
 
 pub const SYMLINKS: Rule = Rule {
     id: "symlinks",

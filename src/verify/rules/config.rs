@@ -2,10 +2,11 @@
 
 use oci_spec::image::{Arch, Os};
 
-use super::contract::LabelFormat;
-use super::verdict::Evidence;
-use super::{Context, Rule};
+use super::Rule;
 use crate::oci::Architecture;
+use crate::verify::Context;
+use crate::verify::contract::LabelFormat;
+use crate::verify::verdict::Evidence;
 
 pub const PROCESS: Rule = Rule {
     id: "config-process",

@@ -1,7 +1,8 @@
 //! What pulling and storing the image costs, against the budget of its platform.
 
-use super::verdict::Evidence;
-use super::{Context, Rule};
+use super::Rule;
+use crate::verify::Context;
+use crate::verify::verdict::Evidence;
 
 pub const SIZE: Rule = Rule {
     id: "size",

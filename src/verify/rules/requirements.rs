@@ -6,9 +6,10 @@ use std::str::FromStr;
 use pep440_rs::{Version, VersionSpecifiers};
 use pep508_rs::{ExtraName, MarkerEnvironment, Requirement, VerbatimUrl, VersionOrUrl};
 
-use super::verdict::Evidence;
-use super::{Context, Rule};
+use super::Rule;
 use crate::image::packages::python::{self, Distribution, Module};
+use crate::verify::Context;
+use crate::verify::verdict::Evidence;
 
 pub const REQUIREMENTS: Rule = Rule {
     id: "python-requirements",

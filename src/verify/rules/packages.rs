@@ -1,8 +1,9 @@
 //! The dpkg database: what has to be installed, what must not be, and that nothing is half installed.
 
-use super::verdict::Evidence;
-use super::{Context, Rule};
+use super::Rule;
 use crate::image::packages::dpkg::{Package, STATUS};
+use crate::verify::Context;
+use crate::verify::verdict::Evidence;
 
 pub const REQUIRED: Rule = Rule {
     id: "packages",

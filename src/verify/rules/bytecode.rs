@@ -3,9 +3,10 @@
 //! A timestamp-based file is stale once timestamps are normalised, and is compiled anew at every start of a container
 //! whose root is read-only. A hash-based one stays valid.
 
-use super::verdict::Evidence;
-use super::{Context, Rule};
+use super::Rule;
 use crate::layout::tree::{Node, NodeKind};
+use crate::verify::Context;
+use crate::verify::verdict::Evidence;
 
 pub const BYTECODE: Rule = Rule {
     id: "bytecode",

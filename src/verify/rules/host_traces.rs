@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::verdict::Evidence;
-use super::{Context, Rule};
+use super::Rule;
 use crate::layout::tree::{Node, NodeKind};
+use crate::verify::Context;
+use crate::verify::verdict::Evidence;
 
 pub const HOST_TRACES: Rule = Rule {
     id: "host-traces",

@@ -1,9 +1,10 @@
 //! What sudo allows in the image, compared with the contract's statement grant by grant.
 
-use super::sudoers::{Allowed, SUDOERS, parse_contract};
-use super::verdict::Evidence;
-use super::{Context, Rule};
+use super::Rule;
 use crate::layout::tree::NodeKind;
+use crate::verify::Context;
+use crate::verify::sudoers::{Allowed, SUDOERS, Setting, parse_contract};
+use crate::verify::verdict::Evidence;
 
 pub const FILES: Rule = Rule {
     id: "sudoers-files",
@@ -119,9 +120,7 @@ fn defaults(context: &Context, evidence: &mut Evidence) {
         return;
     };
     evidence.checked(policy.settings.len(), "settings");
-    let same = |a: &super::sudoers::Setting, b: &super::sudoers::Setting| {
-        (&a.scope, &a.name, &a.value) == (&b.scope, &b.name, &b.value)
-    };
+    let same = |a: &Setting, b: &Setting| (&a.scope, &a.name, &a.value) == (&b.scope, &b.name, &b.value);
     for setting in &policy.settings {
         if !allowed.settings.iter().any(|a| same(a, setting)) {
             evidence.finding(&setting.at, None, "only the Defaults of the contract", setting);

@@ -1,0 +1,73 @@
+//! The rules, one file each, and the order of their reports.
+
+mod accounts;
+mod bytecode;
+mod commands;
+mod config;
+mod elf;
+mod files;
+mod host_traces;
+mod leftovers;
+mod packages;
+mod patches;
+mod permissions;
+mod python;
+mod requirements;
+mod size;
+mod sudoers;
+mod symlinks;
+
+use super::Context;
+use super::verdict::Evidence;
+
+/// A rule: what its reports are called, and how it looks.
+pub(super) struct Rule {
+    pub id: &'static str,
+    pub title: &'static str,
+    pub check: fn(&Context, &mut Evidence),
+}
+
+pub(super) const RULES: &[Rule] = &[
+    accounts::USERS,
+    accounts::GROUPS,
+    accounts::PASSWORDS,
+    sudoers::FILES,
+    sudoers::GRANTS,
+    sudoers::DEFAULTS,
+    python::INTERPRETER,
+    requirements::REQUIREMENTS,
+    python::DISTRIBUTIONS,
+    python::LOCK,
+    python::MODULES,
+    python::SCRIPTS,
+    bytecode::BYTECODE,
+    patches::PATCHES,
+    commands::REQUIRED,
+    commands::FORBIDDEN,
+    packages::REQUIRED,
+    packages::FORBIDDEN,
+    files::REQUIRED,
+    files::FORBIDDEN,
+    files::READ_ONLY_ROOT,
+    elf::ELF,
+    permissions::PRIVILEGED,
+    permissions::WORLD_WRITABLE,
+    permissions::AGENT_WRITABLE,
+    permissions::OWNERSHIP,
+    permissions::DEVICES,
+    leftovers::LEFTOVERS,
+    leftovers::SECRETS,
+    host_traces::HOST_TRACES,
+    symlinks::SYMLINKS,
+    config::PROCESS,
+    config::ENVIRONMENT,
+    config::LABELS,
+    config::PLATFORM,
+    config::HISTORY,
+    size::SIZE,
+];
+
+/// Every rule's id, in the order of the reports.
+pub fn rule_ids() -> impl Iterator<Item = &'static str> {
+    RULES.iter().map(|r| r.id)
+}
