@@ -24,7 +24,7 @@ const VERDICTS: &str = "obgp-build verdicts 1\n";
 /// The latest are kept: those of a few images on two platforms each.
 const MAX_VERDICTS: usize = 64;
 
-/// By the [`key`] of what decides the verdict, the latest first.
+/// By the [key](crate::util::hash::key) of what decides the verdict, the latest first.
 type Verdicts = Vec<([u8; 32], Passed)>;
 
 /// Neither a tree of the largest image allowed nor a damaged file takes more.

@@ -1,7 +1,7 @@
 //! `images/<name>/patches/` → the patches that a project ref needs, and the names by which they are recorded.
 //!
 //! The build applies them (`build/apply-patches`) before bytecode is compiled. The head of a patch says which releases need it
-//! (`docs/patches.md`); [`applied`] is what an image says about the patches that its agent has.
+//! (`docs/patches.md`); [`applied`](crate::image::applied) is what an image says about the patches that its agent has.
 
 mod head;
 
