@@ -6,8 +6,8 @@
 use auditable_info::{Error, audit_info_from_slice};
 use auditable_serde::{DependencyKind, Source, VersionInfo};
 
+use super::component::{Component, Kind, component_id, purl};
 use super::license::License;
-use super::sbom::{Component, Kind, component_id, purl};
 use crate::layout::tree::{NodeKind, Tree};
 
 /// Where programs are that neither dpkg nor Python knows of.

@@ -5,8 +5,9 @@
 
 use serde::Serialize;
 
+use super::component::{Change, Component as Found, Kind, Party, uuid_of, web_address};
 use super::license::License;
-use super::sbom::{Change, Component as Found, Kind, Party, Sbom, uuid_of, web_address};
+use super::sbom::Sbom;
 use super::statement::{Statement, Subject};
 
 /// What `cosign attest --type cyclonedx` calls it.

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::component::{Component, Kind, Party, component_id, purl};
 use super::copyright;
-use super::sbom::{Component, Kind, Party, System, component_id, purl};
+use super::system::System;
 use crate::image::packages::dpkg::{Package, STATUS, STATUS_DIR};
 use crate::layout::tree::Tree;
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use spdx::{Expression, LicenseId};
 
-use super::sbom::identifier;
+use super::component::identifier;
 
 /// What a package says of its licence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,6 +8,7 @@
 //! Nothing here reads layers again: the tree that the build ingested, or `verify` read, has all that is needed. The same
 //! image gives the same documents, byte for byte.
 
+pub mod component;
 mod copyright;
 mod crates;
 pub mod cyclonedx;
@@ -18,6 +19,7 @@ mod pypi;
 pub mod sbom;
 pub mod spdx;
 pub mod statement;
+mod system;
 
 use anyhow::Context as _;
 

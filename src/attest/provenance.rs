@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::sbom::purl;
+use super::component::purl;
 use super::statement::{Statement, Subject};
 use crate::base::BaseReport;
 use crate::oci::Platform;

@@ -6,8 +6,9 @@ use std::str::FromStr;
 use pep508_rs::{MarkerEnvironment, PackageName, Requirement, VerbatimUrl};
 use serde::Deserialize;
 
+use super::component::{Change, Component, Kind, Party, component_id, purl};
 use super::license::{self, License};
-use super::sbom::{Change, Component, ImageForSbom, Kind, Party, component_id, purl};
+use super::sbom::ImageForSbom;
 use crate::image::applied::{self, Applied};
 use crate::image::packages::dpkg::Package;
 use crate::image::packages::python::{self, Distribution, SitePath};

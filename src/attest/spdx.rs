@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::sbom::{Change, Component, Kind, Party, Sbom, uuid_of, web_address};
+use super::component::{Change, Component, Kind, Party, uuid_of, web_address};
+use super::sbom::Sbom;
 use super::statement::{Statement, Subject};
 
 /// What `cosign attest --type spdxjson` calls it.
