@@ -15,6 +15,7 @@ CASES = [
     Case("floating-ip", "announce.floating_ip", "a floating IP is announced, answers a ping, and is withdrawn", core=True),
     Case("frr-restart", "faults.frr_restart", "FRR restarted: the address is gone from the leaf for at most 1.5 s", core=True),
     Case("bgpd-killed", "faults.bgpd_killed", "bgpd killed: the address is gone from the leaf for at most 1.5 s"),
+    Case("guard", "negative.guard", "sudo starts the privsep guard and nothing else; the guard refuses other contexts", core=True),
     Case("agent-killed", "faults.agent_killed", "the agent killed, an address added meanwhile: announced after the restart", core=True),
     Case("agent-terminated", "faults.agent_terminated", "SIGTERM: the end within 5 s, routes kept; changes meanwhile are made up for"),
     Case("provider-vm", "announce.provider_vm", "a server on a provider network"),

@@ -58,6 +58,20 @@ def no_sudoers_grant(world):
     _refused(world, ["sudo", "cannot work here"], "no sudoers grant", image_change=change)
 
 
+def guard(world):
+    """What a process of the agent's user may start as root: the guard, and the guard's own three contexts."""
+    pod = world.base_pod()
+    for command in ("/usr/local/bin/privsep-helper --help", "/usr/bin/python3 -c 0", "/bin/sh -c id", "obgp-runtime health live", "-l"):
+        result = pod.exec("ovn-bgp-agent", "sudo", "-n", *command.split())
+        allowed = [line for line in result.output.splitlines() if "(root)" in line]
+        refused = result.code != 0 or command == "-l" and allowed == ["    (root) NOPASSWD: /usr/local/bin/obgp-runtime privsep *"]
+        world.check(f"sudo {command}", result if command != "-l" else allowed, refused)
+    for context in ("os.system", "neutron.privileged.default"):
+        arguments = ["--privsep_context", context, "--privsep_sock_path", "/tmp/tmpaaaaaaaa/privsep.sock"]
+        result = pod.exec("ovn-bgp-agent", "sudo", "-n", "obgp-runtime", "privsep", *arguments)
+        world.check(f"the guard refuses the context {context}", result, result.code != 0 and "is not one of the agent's" in result.output)
+
+
 def no_new_privs(world):
     def change(spec):
         _container(spec)["securityContext"]["allowPrivilegeEscalation"] = False
