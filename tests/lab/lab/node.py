@@ -59,6 +59,8 @@ class Node:
                    f"external_ids:ovn-encap-ip=10.9.0.{10 + self.number}", "external_ids:ovn-bridge-mappings=physnet1:br-ex",
                    "external_ids:ovn-remote-probe-interval=60000", "external_ids:ovn-monitor-all=true",
                    "--", "--may-exist", "add-br", "br-int", "--", "--may-exist", "add-br", "br-ex")
+        # After a reboot the database has the bridges already, and ovs-vsctl does not wait for them.
+        until(f"{self.name} has br-ex", lambda: run("ip link show br-ex", netns=self.name, check=False).code == 0, 60)
         run("ip link set br-ex up", netns=self.name)
         self.processes["controller"] = daemon(f"{self.name}-controller", f"ovn-controller unix:{self.ovs_dir}/db.sock", netns=self.name, env=self._env)
 
