@@ -77,7 +77,7 @@ class Node:
         run(["ovs-vsctl", f"--db=unix:{socket}", "--no-wait", "init"], netns=self.name)
 
     def start_vswitch(self):
-        self.processes["vswitchd"] = daemon(f"{self.name}-vswitchd", f"ovs-vswitchd unix:{self.ovs_dir}/db.sock --unixctl={self.ovs_dir}/vswitchd.ctl",
+        self.processes["vswitchd"] = daemon(f"{self.name}-vswitchd", f"ovs-vswitchd unix:{self.ovs_dir}/db.sock --pidfile",
                                             netns=self.name, env=self._env)
 
     def restart_ovsdb(self):
