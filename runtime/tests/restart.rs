@@ -142,19 +142,19 @@ impl Lab {
 /// Whether the leaf's zebra has a route to a prefix.
 fn has(sockets: &Path, prefix: &str) -> bool {
     let mut zebra = Connection::open(sockets, "zebra", PATIENCE).unwrap();
-    zebra.ask("enable").unwrap();
+    zebra.execute("enable").unwrap();
     asked(&mut zebra, prefix)
 }
 
 fn asked(zebra: &mut Connection, prefix: &str) -> bool {
-    let answer = zebra.ask(&format!("show ip route {prefix} json")).unwrap();
+    let answer = zebra.execute(&format!("show ip route {prefix} json")).unwrap();
     answer.text.contains(&format!("{prefix:?}"))
 }
 
 /// The longest time without the route.
 fn watch(sockets: &Path, ended: &AtomicBool) -> Duration {
     let mut zebra = Connection::open(sockets, "zebra", PATIENCE).unwrap();
-    zebra.ask("enable").unwrap();
+    zebra.execute("enable").unwrap();
     let (mut longest, mut gone) = (Duration::ZERO, None);
     while !ended.load(Ordering::SeqCst) {
         gone = match asked(&mut zebra, LASTING) {

@@ -367,8 +367,8 @@ fn another_client_that_configures_is_waited_for() {
     let lab = Lab::new(&root, "lock");
     let sockets = lab.node.sockets();
     let mut other = obgp_runtime::vty::Connection::open(&sockets, "mgmtd", Duration::from_secs(5)).unwrap();
-    other.ask("enable").unwrap();
-    assert_eq!(other.ask("configure terminal file-lock").unwrap().status, 0);
+    other.execute("enable").unwrap();
+    assert_eq!(other.execute("configure terminal file-lock").unwrap().status, 0);
     let begin = Instant::now();
     let text = format!("{}vrf red\n vni 7\nexit-vrf\n", LEAK);
     let mut command = Command::new(lab.vtysh.directory.path().join("vtysh"));
@@ -385,7 +385,7 @@ fn another_client_that_configures_is_waited_for() {
     let resident: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     println!("resident at most {resident} KiB");
     assert!(resident < 10 * 1024, "{resident} KiB");
-    assert_eq!(other.ask("end").unwrap().status, 0);
+    assert_eq!(other.execute("end").unwrap().status, 0);
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", describe(&output));
     assert!(begin.elapsed() >= Duration::from_secs(1));
