@@ -293,8 +293,11 @@ mod tests {
     fn errors_name_the_file_and_the_line() {
         for (text, complaint) in [
             ("a = 1\n", "a.conf line 1: an option precedes the first [section]"),
-            ("[DEFAULT]\n  x\n", "a.conf line 2: an indented line continues nothing"),
-            ("[DEFAULT\n", "a.conf line 1: a section is [name]"),
+            (
+                "[DEFAULT]\n  x\n",
+                "a.conf line 2: an indented line does not follow an option",
+            ),
+            ("[DEFAULT\n", "a.conf line 1: [section] is expected"),
             ("[DEFAULT]\nnonsense\n", "a.conf line 2: name = value is expected"),
         ] {
             assert_eq!(options(text).unwrap_err(), complaint);

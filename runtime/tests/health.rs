@@ -1,4 +1,4 @@
-//! `health` with real FRR, the real kernel, and the real agent of PyPI on a real OVSDB server.
+//! `health` with real FRR, the real kernel, and the agent from PyPI on a real OVSDB server.
 
 mod support;
 
@@ -16,9 +16,9 @@ fn monotonic() -> f64 {
     now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
 }
 
-/// An agent that was started directly, with what an earlier start left and without.
+/// An agent that was started directly, with and without a stale record.
 #[test]
-fn an_agent_without_a_record_is_told() {
+fn an_agent_that_was_started_directly_is_reported() {
     let pod = Pod::new(PathBuf::from("/nonexistent"));
     let program = executable(
         &pod.path("ovn-bgp-agent"),
@@ -27,25 +27,25 @@ fn an_agent_without_a_record_is_told() {
     let mut agent = Command::new(&program).spawn().unwrap();
     let health = |check| {
         let output = pod
-            .with_place(Command::new(runtime()), &["health", check])
+            .with_paths(Command::new(runtime()), &["health", check])
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(1));
         text(&output)
     };
     for check in ["live", "ready"] {
-        let told = health(check);
+        let message = health(check);
         assert!(
-            told.contains("the agent was not started by obgp-runtime agent, which health needs: "),
-            "{told}"
+            message.contains("health needs an agent started by obgp-runtime agent: "),
+            "{message}"
         );
     }
     fs::write(pod.shared().join("agent.pid"), format!("{} 1\n", agent.id())).unwrap();
-    let name = wait_for("the agent has its name", || {
-        Some(health("live")).filter(|told| !told.contains("another process"))
+    let name = wait_for("the process has the agent's name", || {
+        Some(health("live")).filter(|message| !message.contains("another process"))
     });
     let expected = format!(
-        "the agent, process {}, was not started by obgp-runtime agent, which health needs\n",
+        "health needs an agent started by obgp-runtime agent, and process {} was not\n",
         agent.id()
     );
     assert_eq!(name, format!("not live: {expected}"));
@@ -53,7 +53,7 @@ fn an_agent_without_a_record_is_told() {
     agent.wait().unwrap();
 }
 
-/// The agent of PyPI, an OVSDB server, FRR with a leaf: each of them is seen to come and to go.
+/// The agent from PyPI, an OVSDB server and FRR with a leaf switch: health follows the start and the end of each.
 #[test]
 fn health_sees_the_real_agent_ovsdb_and_bgp() {
     let (Some(root), Some(venv)) = (FrrRoot::get(Suite::Trixie), Venv::get()) else {
@@ -66,7 +66,7 @@ fn health_sees_the_real_agent_ovsdb_and_bgp() {
     let pod = Pod::new(server.node.sockets());
     pod.env_file();
     let conf = format!(
-        // Of the methods the one that needs nothing that this machine's kernel may lack.
+        // The only method without requirements that the kernel of the test machine may lack.
         "[DEFAULT]\ndriver = nb_ovn_bgp_driver\nexposing_method = vrf\novsdb_connection = unix:{}\n[ovn]\n\
          ovn_nb_connection = tcp:127.0.0.1:{}\n",
         ovsdb.socket().display(),
@@ -82,7 +82,7 @@ fn health_sees_the_real_agent_ovsdb_and_bgp() {
         .spawn()
         .unwrap();
     let health = |check: &str| {
-        pod.with_place(server.space.command(runtime()), &["health", check, "--json"])
+        pod.with_paths(server.space.command(runtime()), &["health", check, "--json"])
             .output()
             .unwrap()
     };
@@ -94,7 +94,7 @@ fn health_sees_the_real_agent_ovsdb_and_bgp() {
             let output = health(check);
             let report = json(&output);
             assert_eq!(output.status.success(), report["ok"] == true);
-            // The mark says what the last check of readiness said.
+            // The mark equals the result of the last readiness check.
             assert!(
                 check != "ready" || pod.mark().exists() == output.status.success(),
                 "{report}"
@@ -117,7 +117,7 @@ fn health_sees_the_real_agent_ovsdb_and_bgp() {
         report["ovsdb"][1],
         serde_json::json!({"option": "ovn_nb_connection", "connected": true})
     );
-    // Its start leads to a first reconciliation.
+    // The start leads to a first reconciliation.
     wait_for("the agent works", || {
         fs::read_to_string(pod.path("log"))
             .unwrap()
@@ -136,7 +136,7 @@ fn health_sees_the_real_agent_ovsdb_and_bgp() {
         false,
         "the agent has not begun its first sync: it has not written",
     );
-    // The agent of PyPI does not write the state: the image's patch is tried with the image.
+    // The agent from PyPI does not write the state. The tests of the image cover the patch that does.
     let state = |age: f64, error: Option<&str>| {
         let time = monotonic() - age;
         let one = serde_json::json!({"began": time - 1.0, "ended": time, "succeeded": time - 2.0, "error": error});
@@ -152,17 +152,17 @@ fn health_sees_the_real_agent_ovsdb_and_bgp() {
     state(1.0, Some("KeyError: 'br-ex'"));
     becomes("ready", false, "the last sync failed: KeyError: 'br-ex'");
     state(100.0, None);
-    becomes("ready", false, "s ago, more than the 60 s that are allowed");
+    becomes("ready", false, "s ago, more than the limit of 60 s");
     becomes("live", true, "its last sign of life is 100 s old");
     state(301.0, None);
     becomes(
         "live",
         false,
-        "the agent hangs: its last sign of life is 301 s old (at most 300 s are allowed)",
+        "the agent hangs: its last sign of life is 301 s old (limit: 300 s)",
     );
     state(1.0, None);
     fs::write(pod.shared().join("drained"), "").unwrap();
-    becomes("ready", false, "the node is drained until the agent starts again");
+    becomes("ready", false, "the node is drained");
     fs::remove_file(pod.shared().join("drained")).unwrap();
     becomes("ready", true, "");
     let begin = Instant::now();
@@ -171,22 +171,22 @@ fn health_sees_the_real_agent_ovsdb_and_bgp() {
 
     drop(leaf_node);
     becomes("ready", false, "no BGP session is established");
-    // The leaf has another AS than the node's frr.conf says, and the node another one than the leaf says.
+    // The leaf switch does not have the AS in the node's frr.conf, or the node not the AS that the leaf switch expects.
     for (leaf_asn, server_asn, reason) in [
         (
             "65009",
             "4200049263",
-            "(bad peer AS: it says AS 65009, configured is AS 65001)",
+            "(bad peer AS: the peer has AS 65009, configured is AS 65001)",
         ),
         (
             "4200000009",
             "4200049263",
-            "(bad peer AS: it says AS 4200000009, configured is AS 65001)",
+            "(bad peer AS: the peer has AS 4200000009, configured is AS 65001)",
         ),
         (
             "65001",
             "65010",
-            "(bad peer AS: it does not accept this server's AS 4200049263)",
+            "(bad peer AS: the peer does not accept this server's AS 4200049263)",
         ),
     ] {
         let config = frr_config(&format!(

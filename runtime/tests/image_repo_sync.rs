@@ -1,4 +1,4 @@
-//! Images go from one real registry (Debian's docker-registry) to another that has TLS and a login, and arrive as they were.
+//! Copies from a real registry (Debian's docker-registry) to another one with TLS and a login.
 
 #[path = "../../tests/support/debian.rs"]
 mod debian;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 const USER: &str = "me";
 const PASSWORD: &str = "correct-horse";
-/// As `htpasswd -nbB` writes it.
+/// Output of `htpasswd -nbB`.
 const HTPASSWD: &str = "me:$2b$04$OhBB6AYWMrL4UoAO/Uz16OEP8RksQs2iUF1PbF85pdjMSQlH7/pFG";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -25,15 +25,15 @@ const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+j
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
-/// Debian's registry. `None`, with the reason printed, where it cannot be had; not in CI.
+/// Debian's registry. `None`, with the reason printed, if it is not available. In CI that is a failure.
 fn program() -> Option<PathBuf> {
     Some(debian::package("trixie", "docker-registry")?.join("usr/bin/docker-registry"))
 }
 
-/// One that runs until it is dropped.
+/// A registry that runs until the value is dropped.
 struct Registry {
     address: String,
-    /// For requests of the test itself.
+    /// For the test's own requests.
     agent: ureq::Agent,
     base: String,
     directory: tempfile::TempDir,
@@ -56,7 +56,7 @@ impl Registry {
         Self::start(program, &format!("127.0.0.1:{}", free_port()), false)
     }
 
-    /// With TLS and a login.
+    /// A registry with TLS and a login.
     fn guarded(program: &Path) -> Self {
         Self::start(program, &format!("127.0.0.1:{}", free_port()), true)
     }
@@ -161,7 +161,7 @@ impl Registry {
     }
 
     fn put_manifest(&self, repository: &str, tag: Option<&str>, media_type: &str, manifest: &Value) -> Value {
-        // Spaced as no library here would: bytes must be kept, not meaning.
+        // Unusual white space: the copy must keep the bytes, not just the meaning.
         let content = serde_json::to_string_pretty(manifest).unwrap() + "\n";
         let digest = digest(content.as_bytes());
         let url = format!("{}/v2/{repository}/manifests/{}", self.base, tag.unwrap_or(&digest));
@@ -175,7 +175,7 @@ impl Registry {
         json!({"mediaType": media_type, "digest": digest, "size": content.len()})
     }
 
-    /// An index of two platforms, one manifest in OCI's form and one in Docker's, and an attestation as BuildKit puts it there.
+    /// An index of two platforms, with an OCI and a Docker manifest, and an attestation in BuildKit's form.
     fn put_image(&self, repository: &str, tag: &str, layers: &[&[u8]]) -> Value {
         let layers: Vec<Value> = layers
             .iter()
@@ -207,7 +207,7 @@ fn digest(content: &[u8]) -> String {
     )
 }
 
-/// Not compressible, and the same in each run.
+/// Incompressible bytes, the same in each run.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
@@ -243,7 +243,7 @@ fn sync(arguments: &[&str]) -> Command {
     command
 }
 
-fn done(mut command: Command) -> Value {
+fn succeeds(mut command: Command) -> Value {
     let output = command.arg("--json").output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     serde_json::from_slice(&output.stdout).unwrap()
@@ -263,7 +263,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Every manifest and blob of the index is the same in both.
+/// Every manifest and blob of the index is the same in both registries.
 fn assert_same(from: &Registry, source: &str, to: &Registry, destination: &str, reference: &str) {
     let (status, media_type, content) = from.get(&format!("{source}/manifests/{reference}"));
     assert_eq!(status, 200, "{source}:{reference}");
@@ -287,12 +287,12 @@ fn assert_same(from: &Registry, source: &str, to: &Registry, destination: &str, 
 }
 
 #[test]
-fn all_platforms_and_signatures_arrive_as_they_were() {
+fn all_platforms_and_signatures_are_copied_unchanged() {
     let Some(program) = program() else { return };
     let (from, to) = (Registry::plain(&program), Registry::guarded(&program));
     let index = from.put_image("team/app", "1.0", &[&noise(1, 3_000_000), &noise(2, 10)]);
     let digest = index["digest"].as_str().unwrap();
-    // A signature as cosign 2 puts it, and one as OCI 1.1 has it where the registry does not list referrers.
+    // A signature in cosign 2's scheme, and one in OCI 1.1's scheme for registries without the referrers API.
     let payload = from.put_blob(
         "team/app",
         "application/vnd.dev.cosign.simplesigning.v1+json",
@@ -326,7 +326,7 @@ fn all_platforms_and_signatures_arrive_as_they_were() {
     ]
     .map(str::to_string);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let result = &done(sync(&arguments))[0];
+    let result = &succeeds(sync(&arguments))[0];
     let copied = &result["copied"];
     assert_eq!(copied["digest"], digest, "{result}");
     assert_eq!(copied["companions"], 2, "{result}");
@@ -343,17 +343,17 @@ fn all_platforms_and_signatures_arrive_as_they_were() {
         referrer["digest"].as_str().unwrap(),
     );
 
-    // Again: nothing is sent.
-    let result = &done(sync(&arguments))[0]["copied"];
+    // A second run sends nothing.
+    let result = &succeeds(sync(&arguments))[0]["copied"];
     assert_eq!(
         (&result["manifests"], &result["uploaded"], &result["companions"]),
         (&json!(0), &json!(0), &json!(2)),
         "{result}"
     );
 
-    // The tag moves, and the mirror's with it; its layers are there.
+    // The tag moves, and so does the mirror's. The layers are present.
     from.put_image("team/app", "1.0", &[&noise(1, 3_000_000), &noise(3, 10)]);
-    let result = &done(sync(&arguments))[0]["copied"];
+    let result = &succeeds(sync(&arguments))[0]["copied"];
     assert_eq!(
         (&result["uploaded"], &result["present"]),
         (&json!(1), &json!(8)),
@@ -363,7 +363,7 @@ fn all_platforms_and_signatures_arrive_as_they_were() {
 }
 
 #[test]
-fn what_the_registry_has_elsewhere_is_mounted() {
+fn blobs_in_another_repository_are_mounted() {
     let Some(program) = program() else { return };
     let (from, to) = (Registry::plain(&program), Registry::plain(&program));
     let shared = noise(4, 100_000);
@@ -372,7 +372,7 @@ fn what_the_registry_has_elsewhere_is_mounted() {
     let list = format!("{0}/a:1=a, {0}/b:1=b,,{0}/a:1=a", from.address);
     let mut command = sync(&[]);
     command.env("IMAGE_SYNC_LIST", &list).env("LOCAL_REPO", &to.address);
-    let results = done(command);
+    let results = succeeds(command);
     assert_eq!(results.as_array().unwrap().len(), 2, "{results}");
     assert_eq!(results[0]["copied"]["mounted"], 0, "{results}");
     assert_eq!(
@@ -381,8 +381,8 @@ fn what_the_registry_has_elsewhere_is_mounted() {
         "{results}"
     );
     assert_same(&from, "b", &to, "b", "1");
-    // Within one registry nothing passes through here.
-    let results = done(sync(&[
+    // Within one registry no blob passes through this program.
+    let results = succeeds(sync(&[
         &format!("{}/a:1=c", from.address),
         "--local-repo",
         &from.address,
@@ -391,11 +391,11 @@ fn what_the_registry_has_elsewhere_is_mounted() {
     assert_same(&from, "a", &from, "c", "1");
 }
 
-/// OpenStack-Helm's environment and names: LOCAL_REPO/IMAGE, as `docker tag` makes it of the list.
+/// OpenStack-Helm's environment and names: LOCAL_REPO/IMAGE, as with `docker tag`.
 #[test]
-fn the_environment_of_openstack_helms_job_works() {
+fn the_environment_of_openstack_helms_job_is_supported() {
     let Some(program) = program() else { return };
-    // Names in the list have no port, so it is HTTP's, on an address of loopback that is this test's.
+    // Names in the list have no port, so the registry uses port 80, on a loopback address of this test.
     let host = format!(
         "127.{}.{}.7",
         std::process::id() % 250 + 2,
@@ -425,7 +425,7 @@ fn the_environment_of_openstack_helms_job_works() {
     );
     assert!(line.starts_with(&expected), "{line}");
     assert_same(&from, "team/app", &to, &format!("{host}/team/app"), "1");
-    // By digest alone, and one that is not there beside one that is.
+    // A reference with only a digest, and a missing image next to an existing one.
     let digest = index["digest"].as_str().unwrap();
     let mut command = sync(&[]);
     command.env("LOCAL_REPO", format!("{}/cache", to.address));
@@ -438,7 +438,7 @@ fn the_environment_of_openstack_helms_job_works() {
 }
 
 #[test]
-fn who_is_not_let_in_is_told_why() {
+fn authentication_errors_name_the_cause() {
     let Some(program) = program() else { return };
     let (from, to) = (Registry::plain(&program), Registry::guarded(&program));
     from.put_image("a", "1", &[b"layer"]);
@@ -448,24 +448,24 @@ fn who_is_not_let_in_is_told_why() {
     let with_ca: Vec<&str> = arguments.iter().map(String::as_str).collect();
     fails(
         sync(&with_ca),
-        "it wants a login, and the Docker configuration has none for it",
+        "the registry requires a login, but the Docker configuration has none for it",
     );
     let wrong = docker_config(directory.path(), &[(&to.address, "wrong")]);
     let mut command = sync(&with_ca);
     command.env("DOCKER_CONFIG", directory.path());
     fails(
         command,
-        "status 401 (UNAUTHORIZED: authentication required) (with the login of the Docker configuration)",
+        "status 401 (UNAUTHORIZED: authentication required) (with the login from the Docker configuration)",
     );
     docker_config(directory.path(), &[(&to.address, PASSWORD)]);
     let wrong = wrong.display().to_string();
     fails(
         sync(&[&image, "--local-repo", &to.address, "--docker-config", &wrong]),
-        "--ca-file or SSL_CERT_FILE",
+        "add its CA with --ca-file or SSL_CERT_FILE",
     );
     let mut command = sync(&[&image, "--local-repo", &to.address, "--docker-config", &wrong]);
     command.env("SSL_CERT_FILE", to.ca());
-    done(command);
+    succeeds(command);
     fails(
         sync(&[&image, "--local-repo", &to.address, "--docker-config", "/nonexistent"]),
         "there is no config.json",
@@ -477,19 +477,19 @@ fn who_is_not_let_in_is_told_why() {
     fails(sync(&["h:1/a:1", "--local-repo", &to.address]), "IMAGE=NAME");
 }
 
-/// A front of a registry that does what registries and networks do on bad days, and speaks HTTP while it does.
-struct Front {
+/// A plain HTTP proxy in front of a registry, with the faults of real registries and networks.
+struct Proxy {
     address: String,
-    /// Requests for a token, by what they asked for.
+    /// The token requests.
     scopes: Arc<Mutex<Vec<String>>>,
     faults: Arc<AtomicUsize>,
 }
 
-/// Each fifth request gets no answer, 429, or half of one; with `token`, each needs one.
-fn front(upstream: &str, token: Option<&'static str>, faulty: bool) -> Front {
+/// Every fifth request gets no response, status 429 or half a response. With `token`, every request needs it.
+fn proxy(upstream: &str, token: Option<&'static str>, faulty: bool) -> Proxy {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let front = Front {
+    let front = Proxy {
         address: address.clone(),
         scopes: Arc::default(),
         faults: Arc::default(),
@@ -564,19 +564,19 @@ fn answer(
     server.write_all(closing.as_bytes())?;
     let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
     std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
-    // Half an answer: what there is of it after 100 bytes is kept back.
+    // Half a response: only its first 100 bytes are sent.
     let most = if fault.is_some() { 100 } else { u64::MAX };
     std::io::copy(&mut server.take(most), &mut client)?;
     client.shutdown(Shutdown::Both)
 }
 
 #[test]
-fn bad_days_are_got_over() {
+fn faults_are_retried() {
     let Some(program) = program() else { return };
     let (from, to) = (Registry::plain(&program), Registry::plain(&program));
     from.put_image("a", "1", &[&noise(5, 300_000), &noise(6, 2_000_000)]);
-    let (source, destination) = (front(&from.address, None, true), front(&to.address, None, true));
-    done(sync(&[
+    let (source, destination) = (proxy(&from.address, None, true), proxy(&to.address, None, true));
+    succeeds(sync(&[
         &format!("{}/a:1=a", source.address),
         "--local-repo",
         &destination.address,
@@ -589,21 +589,21 @@ fn bad_days_are_got_over() {
 }
 
 #[test]
-fn tokens_are_asked_for_what_is_done() {
+fn tokens_have_the_scope_of_the_request() {
     let Some(program) = program() else { return };
     let (from, to) = (Registry::plain(&program), Registry::plain(&program));
     from.put_image("a", "1", &[b"layer"]);
     let (source, destination) = (
-        front(&from.address, Some("x.y.z"), false),
-        front(&to.address, Some("p-q"), false),
+        proxy(&from.address, Some("x.y.z"), false),
+        proxy(&to.address, Some("p-q"), false),
     );
-    done(sync(&[
+    succeeds(sync(&[
         &format!("{}/a:1=a", source.address),
         "--local-repo",
         &destination.address,
     ]));
     assert_same(&from, "a", &to, "a", "1");
-    let asked = |front: &Front| {
+    let asked = |front: &Proxy| {
         front
             .scopes
             .lock()
@@ -621,9 +621,9 @@ fn tokens_are_asked_for_what_is_done() {
     );
 }
 
-/// 300 MB through a process that may have 120 MB of addresses, its own code included.
+/// A 300 MB layer passes through a process with an address space of 120 MB, including its code.
 #[test]
-fn large_layers_pass_through_a_small_process() {
+fn large_layers_need_little_memory() {
     let Some(program) = program() else { return };
     let (from, to) = (Registry::plain(&program), Registry::plain(&program));
     let index = from.put_image("a", "1", &[&noise(7, 300_000_000)]);
@@ -632,7 +632,7 @@ fn large_layers_pass_through_a_small_process() {
         .args(["--as=120000000", env!("CARGO_BIN_EXE_obgp-runtime"), "image-repo-sync"])
         .env("HOME", "/nonexistent");
     command.args([&format!("{}/a:1=a", from.address), "--local-repo", &to.address]);
-    let result = done(command);
+    let result = succeeds(command);
     assert_eq!(result[0]["copied"]["digest"], index["digest"], "{result}");
     assert_same(&from, "a", &to, "a", "1");
 }
