@@ -95,7 +95,7 @@ fn a_correct_pod_passes() {
 }
 
 #[test]
-fn each_missing_requirement_is_reported() {
+fn missing_privileges_and_links_are_reported() {
     if !available(namespaces_missing()) {
         return;
     }
@@ -139,6 +139,13 @@ fn each_missing_requirement_is_reported() {
         "/usr/local/sbin/sysctl is /usr/bin/env, not obgp-runtime",
         "remove the mount over /usr/local/sbin",
     );
+}
+
+#[test]
+fn missing_or_closed_sockets_are_reported() {
+    if !available(namespaces_missing()) {
+        return;
+    }
     reports(
         "rm -r /run/frr",
         "there is no directory /run/frr for FRR's sockets",
@@ -164,6 +171,13 @@ fn each_missing_requirement_is_reported() {
         "there is no directory /run/openvswitch for ovsdb_connection",
         "mount the node's directory there",
     );
+}
+
+#[test]
+fn an_unusable_rt_tables_is_reported() {
+    if !available(namespaces_missing()) {
+        return;
+    }
     reports(
         "printf '10 br-ex\\n' > /run/iproute2/rt_tables",
         "/run/iproute2/rt_tables gives br-ex table 10, which is the table of the agent's VRF",

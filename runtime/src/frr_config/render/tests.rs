@@ -70,24 +70,8 @@ end
     assert_eq!(frr_conf(LEAF, &filtered()), expected);
 }
 
-#[test]
-fn everything_at_once() {
-    let extras = Extras {
-        reflector: Some(RouteReflector {
-            address: [10, 255, 0, 1].into(),
-            asn: asn(65100),
-        }),
-        ipv6: true,
-        bfd: true,
-        outbound_filter: true,
-        leak: Some(Leak {
-            vrf: "bgp-vrf".into(),
-            redistribute: &["connected", "kernel"],
-        }),
-        password: Some("s3cret{{x}}".into()),
-        extra: Some("log syslog informational".into()),
-    };
-    let expected = "\
+/// frr.conf with every option.
+const EVERYTHING: &str = "\
 ! Written by obgp-runtime at each start of the pod; changes are lost.
 frr defaults traditional
 !
@@ -171,8 +155,26 @@ ipv6 prefix-list HOSTS-V6 seq 10 permit ::/0 ge 128
 log syslog informational
 end
 ";
+
+#[test]
+fn everything_at_once() {
+    let extras = Extras {
+        reflector: Some(RouteReflector {
+            address: [10, 255, 0, 1].into(),
+            asn: asn(65100),
+        }),
+        ipv6: true,
+        bfd: true,
+        outbound_filter: true,
+        leak: Some(Leak {
+            vrf: "bgp-vrf".into(),
+            redistribute: &["connected", "kernel"],
+        }),
+        password: Some("s3cret{{x}}".into()),
+        extra: Some("log syslog informational".into()),
+    };
     let leaves = [("10.0.192.1", 65001), ("fd00::1", 65002)];
-    assert_eq!(frr_conf(&leaves, &extras), expected);
+    assert_eq!(frr_conf(&leaves, &extras), EVERYTHING);
 }
 
 /// The agent leaks in both families, whichever the leaf switch carries.
