@@ -37,7 +37,7 @@ const MAX_SILENCE: u64 = 300;
                   Exit status: 0 yes, 1 no (the reason is printed), 2 wrong command line.\n\
                   `ready` also creates or removes the file `ready` in the shared directory.")]
 pub struct Args {
-    /// The question to answer
+    /// Check to run
     check: Check,
     #[command(flatten)]
     paths: Paths,
@@ -87,11 +87,11 @@ impl Bounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Check {
-    /// Does the agent's process exist and give signs of life?
+    /// The agent's process exists and gives signs of life
     Live,
-    /// Does it also have its OVSDB connections?
+    /// It also has its OVSDB connections
     Startup,
-    /// Do its reconciliations also succeed, and does FRR have its BGP sessions?
+    /// Its reconciliations also succeed, and FRR has its BGP sessions
     Ready,
 }
 

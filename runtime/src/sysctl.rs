@@ -80,7 +80,7 @@ enum SysctlError {
     #[error("setting key {0:?}: the value {1:?} is not allowed\nhelp: use 0, 1 or 2")]
     Value(Key, String),
     #[error(
-        "setting key {0:?}: the agent does not need this key\nhelp: use /usr/sbin/sysctl, which writes any key if /proc/sys is writable"
+        "setting key {0:?}: the agent does not need it\nhelp: use /usr/sbin/sysctl, which writes any key if /proc/sys is writable"
     )]
     NotAllowed(Key),
     #[error("cannot stat {}: No such file or directory", .0.display())]

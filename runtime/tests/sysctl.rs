@@ -99,8 +99,8 @@ fn only_keys_and_values_of_the_agent_are_written() {
         return;
     }
     for (setting, message) in [
-        ("net.ipv4.tcp_syncookies=0", "the agent does not need this key"),
-        ("net.ipv4.conf.br-ex.arp_ignore=1", "the agent does not need this key"),
+        ("net.ipv4.tcp_syncookies=0", "the agent does not need it"),
+        ("net.ipv4.conf.br-ex.arp_ignore=1", "the agent does not need it"),
         ("kernel.core_pattern=1", "is not a key below net"),
         ("net/../kernel/sysrq=0", "is not a key name"),
         ("net.ipv4.conf.br-ex.proxy_arp=3", "is not allowed"),

@@ -68,9 +68,9 @@ mod tests {
         assert_eq!(deadline.wait_until("nothing", &mut third).unwrap(), 3);
         let begin = Instant::now();
         let error = deadline
-            .wait_until("FRR does not answer", || Err::<(), _>("nobody there".into()))
+            .wait_until("FRR does not answer", || Err::<(), _>("no answer".into()))
             .unwrap_err();
-        assert_eq!(error.to_string(), "FRR does not answer after 0 s: nobody there");
+        assert_eq!(error.to_string(), "FRR does not answer after 0 s: no answer");
         assert!(
             begin.elapsed() < Duration::from_millis(400),
             "the first wait used up the time"

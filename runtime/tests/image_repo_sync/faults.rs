@@ -40,7 +40,7 @@ fn tokens_have_the_scope_of_the_request() {
         &destination.address,
     ]));
     assert_same(&from, "a", &to, "a", "1");
-    let asked = |proxy: &Proxy| {
+    let scopes = |proxy: &Proxy| {
         proxy
             .scopes
             .lock()
@@ -49,12 +49,12 @@ fn tokens_have_the_scope_of_the_request() {
             .replace("%3A", ":")
             .replace("%2C", ",")
     };
-    assert!(asked(&source).contains("repository:a:pull"), "{}", asked(&source));
-    assert!(!asked(&source).contains("push"), "{}", asked(&source));
+    assert!(scopes(&source).contains("repository:a:pull"), "{}", scopes(&source));
+    assert!(!scopes(&source).contains("push"), "{}", scopes(&source));
     assert!(
-        asked(&destination).contains("repository:a:pull,push"),
+        scopes(&destination).contains("repository:a:pull,push"),
         "{}",
-        asked(&destination)
+        scopes(&destination)
     );
 }
 
