@@ -54,6 +54,9 @@ impl<M> Request<M> {
     }
 }
 
+/// Consumes a message: its type and its payload.
+type Each<'a> = dyn FnMut(u16, &[u8]) -> Result<(), DecodeError> + 'a;
+
 pub struct Socket {
     socket: netlink_sys::Socket,
     sequence: u32,
@@ -149,7 +152,7 @@ impl Socket {
     }
 
     /// Passes the messages of one reply to `each`. Returns `false` for a dump that is inconsistent.
-    fn receive(&mut self, flags: u16, each: &mut dyn FnMut(u16, &[u8]) -> Result<(), DecodeError>) -> io::Result<bool> {
+    fn receive(&mut self, flags: u16, each: &mut Each<'_>) -> io::Result<bool> {
         let mut consistent = true;
         let mut buffer = vec![0; BUFFER];
         loop {
