@@ -99,7 +99,7 @@ impl FromStr for Owner {
     }
 }
 
-/// What [`write`] guarantees when it returns.
+/// What [`write()`] guarantees when it returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Other processes see the file. A power failure may lose it, which is harmless if every start writes it again.

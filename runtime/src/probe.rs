@@ -7,7 +7,7 @@
 //! | ICMP echo through a raw socket, if the former is not permitted | CAP_NET_RAW | the same |
 //! | confirmation of a known neighbour by the kernel | CAP_NET_ADMIN | – |
 //!
-//! So an on-link address that the kernel does not know yet is found without any capability and whatever it filters. Neighbours
+//! So an on-link address that the kernel does not know yet is found without any capability, even if it filters other traffic. Neighbours
 //! that the kernel already knows are the next step of the discovery. Raw ARP would find nothing that the kernel's ARP does not.
 
 use std::io;

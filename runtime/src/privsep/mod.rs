@@ -5,12 +5,12 @@
 //! log_config_append). Therefore the arguments are restricted here:
 //!
 //! - [`arguments`]: an exact grammar, without an argument parser whose conveniences (`--a=b`, abbreviations) would accept more.
-//! - [`caller`]: the caller must be the agent's user, through sudo.
-//! - [`trusted`]: only root can change the configuration files and every part of their paths. So there is no race: a user who could
+//! - `caller`: the caller must be the agent's user, through sudo.
+//! - `trusted`: only root can change the configuration files and every part of their paths. So there is no race: a user who could
 //!   swap a part between the check and the helper's `open` is already root.
 //! - [`socket`]: the caller's own socket in the caller's own directory. The caller can swap the socket, so the checked inode is
 //!   kept open and the helper gets `/proc/self/fd/N` instead of the path.
-//! - [`confine`]: fewer capabilities, no inherited environment, file descriptors or groups; then exec.
+//! - `confine`: fewer capabilities, no inherited environment, file descriptors or groups; then exec.
 //!
 //! The file that the agent's user writes (`/run/ovn-bgp-agent/node.conf`) is accepted as an argument and not passed to the helper. A
 //! list of harmless options in it would have to be adapted to every release of oslo.config and oslo.log, and the helper does
