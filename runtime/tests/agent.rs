@@ -176,12 +176,12 @@ fn starts_again(lab: &Lab) {
 }
 
 #[test]
-fn it_starts_the_agent_8_4() {
+fn the_agent_is_started_and_stopped_8_4() {
     starts_the_agent(Suite::Bookworm);
 }
 
 #[test]
-fn it_starts_the_agent_10_3() {
+fn the_agent_is_started_and_stopped_10_3() {
     starts_the_agent(Suite::Trixie);
 }
 

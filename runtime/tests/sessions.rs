@@ -106,12 +106,12 @@ fn server_and_leaf(suite: Suite) {
 }
 
 #[test]
-fn server_and_leaf_8_4() {
+fn a_session_with_a_leaf_recovers_8_4() {
     server_and_leaf(Suite::Bookworm);
 }
 
 #[test]
-fn server_and_leaf_10_3() {
+fn a_session_with_a_leaf_recovers_10_3() {
     server_and_leaf(Suite::Trixie);
 }
 
@@ -166,12 +166,12 @@ fn evpn(suite: Suite) {
 }
 
 #[test]
-fn evpn_8_4() {
+fn a_spine_learns_the_vni_8_4() {
     evpn(Suite::Bookworm);
 }
 
 #[test]
-fn evpn_10_3() {
+fn a_spine_learns_the_vni_10_3() {
     evpn(Suite::Trixie);
 }
 
@@ -246,11 +246,11 @@ fn two_leaves(suite: Suite) {
 }
 
 #[test]
-fn two_leaves_8_4() {
+fn two_leaves_share_the_traffic_8_4() {
     two_leaves(Suite::Bookworm);
 }
 
 #[test]
-fn two_leaves_10_3() {
+fn two_leaves_share_the_traffic_10_3() {
     two_leaves(Suite::Trixie);
 }

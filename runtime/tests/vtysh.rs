@@ -193,12 +193,12 @@ fn the_agents_templates_have_the_same_effect(suite: Suite) {
 }
 
 #[test]
-fn the_agents_templates_leave_the_same_configuration_8_4() {
+fn the_agents_templates_have_the_same_effect_8_4() {
     the_agents_templates_have_the_same_effect(Suite::Bookworm);
 }
 
 #[test]
-fn the_agents_templates_leave_the_same_configuration_10_3() {
+fn the_agents_templates_have_the_same_effect_10_3() {
     the_agents_templates_have_the_same_effect(Suite::Trixie);
 }
 
@@ -287,12 +287,12 @@ fn without_clocks(text: &str) -> String {
 }
 
 #[test]
-fn commands_are_answered_alike_8_4() {
+fn commands_have_the_same_output_8_4() {
     commands_have_the_same_output(Suite::Bookworm);
 }
 
 #[test]
-fn commands_are_answered_alike_10_3() {
+fn commands_have_the_same_output_10_3() {
     commands_have_the_same_output(Suite::Trixie);
 }
 
@@ -347,12 +347,12 @@ fn mistakes_are_reported_and_skipped(suite: Suite) {
 }
 
 #[test]
-fn mistakes_in_files_are_message_8_4() {
+fn mistakes_in_files_are_reported_8_4() {
     mistakes_are_reported_and_skipped(Suite::Bookworm);
 }
 
 #[test]
-fn mistakes_in_files_are_message_10_3() {
+fn mistakes_in_files_are_reported_10_3() {
     mistakes_are_reported_and_skipped(Suite::Trixie);
 }
 
