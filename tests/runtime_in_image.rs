@@ -50,6 +50,12 @@ impl Pod {
             r#"{"10.0.192.0/24": "65001"}"#,
         )
         .unwrap();
+        let configuration = directory.path().join("ovn-bgp-agent.conf");
+        std::fs::write(&configuration, "[DEFAULT]\n").unwrap();
+        command.arg("--volume").arg(format!(
+            "{}:/etc/ovn-bgp-agent/ovn-bgp-agent.conf:ro",
+            configuration.display()
+        ));
         command.args(["--entrypoint", "sleep", image, "infinity"]);
         let container = succeed(&mut command).trim().to_string();
         let inspect = ["inspect", "--format", "{{.State.Pid}}", &container];
@@ -269,6 +275,12 @@ fn agent_names_what_keeps_it_from_working() {
             ("NET_ADMIN", &[], "does not have the capability NET_ADMIN"),
             ("", &["--security-opt", "no-new-privileges"], "no_new_privs is set"),
             ("", &["--volume", &no_grant], "sudoers has no grant for it (uid 42494)"),
+            // Without NET_RAW, which the agent does not use, sudo is asked all the same.
+            (
+                "NET_RAW",
+                &["--volume", &no_grant, "--cap-drop", "NET_RAW"],
+                "sudoers has no grant for it (uid 42494)",
+            ),
             (
                 "",
                 &["--user", "4711"],

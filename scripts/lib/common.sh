@@ -1,20 +1,20 @@
 # shellcheck shell=bash
-# What every script here shares: where the project lies, how steps are told and timed, how a script ends.
-# Talk goes to stderr; stdout is for results (`scripts/quickstart --json | jq` works).
+# Shared by every script: the project's directory, messages, timed steps, clean-up.
+# Messages go to stderr; stdout is for results (`scripts/quickstart --json | jq` works).
 
-# The other files of this directory source this one each for themselves.
+# Every other file of this directory sources this one; the second time it does nothing.
 [[ -z ${tools_dir:-} ]] || return 0
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # shellcheck disable=SC2034 # for the scripts that source this
 readonly project
 
-# Tools that no distro packages in a version that would do: compiled or unpacked here once, never into the system.
+# Tools that distros do not package in a usable version are compiled or unpacked here, never into the system.
 tools_dir=${OBGP_TOOLS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/obgp-build/tools}
 # shellcheck disable=SC2034
 readonly tools_dir
 
-# Where Debian keeps tools like update-binfmts, which is not on everyone's PATH.
+# Debian's directory for tools like update-binfmts is not on every user's PATH.
 PATH=$PATH:/usr/sbin:/sbin
 
 if [[ -t 2 && -z ${NO_COLOR:-} ]]; then
@@ -49,7 +49,7 @@ as_root() {
 
 duration() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
 
-# Steps: `step TITLE` closes the one before. The table of all of them is printed by `step_times`.
+# Steps: `step TITLE` ends the previous one; `step_times` prints a table of all.
 step_titles=()
 step_seconds=()
 current_step=''
@@ -76,14 +76,14 @@ step_times() {
   done
 }
 
-# at_exit FUNCTION: called once however the script ends, Ctrl-C included; the last registered first.
+# at_exit FUNCTION: calls it once when the script ends, also by Ctrl-C; the last registered function runs first.
 exit_functions=()
 at_exit() { exit_functions+=("$1"); }
 
 finish() {
   local status=$? i
   trap - EXIT
-  # A second Ctrl-C must not interrupt the cleaning up after the first.
+  # A second Ctrl-C must not interrupt the clean-up.
   trap '' INT TERM
   if ((status != 0)) && [[ -n $current_step ]]; then
     say "${red}failed${plain} (exit code $status) in: $current_step, after $(duration $((SECONDS - step_began)))"
@@ -97,7 +97,7 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# A directory that is gone when the script ends. Sets `scratch`; a subshell (as in `$(...)`) could not register the removal.
+# Sets `scratch` to a directory that is removed at exit. Not for `$(...)`: a subshell cannot register the removal.
 scratch=''
 make_scratch() {
   [[ -z $scratch ]] || return 0

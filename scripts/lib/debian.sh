@@ -1,15 +1,15 @@
 # shellcheck shell=bash
-# Programs out of Debian's packages of a chosen suite, on any Debian or Ubuntu: apt checks the archive's signatures and
-# fetches, dpkg-deb unpacks beside the other tools, nothing is installed.
+# Programs from packages of a chosen Debian suite, on any Debian or Ubuntu: apt checks the archive's signatures and
+# downloads, dpkg-deb unpacks into the tools directory, nothing is installed.
 # shellcheck source=packages.sh
 source "${BASH_SOURCE[0]%/*}/packages.sh"
 
 want_debian_packages() {
-  want_command apt-get apt 'fetches programs of other Debian releases, for the tests'
+  want_command apt-get apt 'downloads programs of other Debian releases'
   want_file /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring "the keys of Debian's archive"
 }
 
-# ensure_debian_package SUITE PACKAGE: sets `debian_root` to where it is unpacked. The file `version` there has its version.
+# ensure_debian_package SUITE PACKAGE: sets `debian_root` to the unpacked tree; the file `version` in it has the version.
 ensure_debian_package() {
   local suite=$1 package=$2 home=$tools_dir/debian/$1
   debian_root=$home/$package
@@ -26,7 +26,7 @@ END
   local options=(--quiet=2 --option Dir::Etc::SourceList=/dev/null --option Dir::Etc::SourceParts="$home/sources"
     --option Dir::State::Lists="$home/lists" --option Dir::Cache="$home/cache" --option Acquire::Languages=none
     --option Acquire::Retries=3 --option APT::Sandbox::User=root)
-  # From before: nothing that a run which was interrupted left half done.
+  # Remove the remains of an interrupted run.
   rm -rf "$home/new"
   mkdir "$home/new"
   {
@@ -35,8 +35,8 @@ END
   } >&2 </dev/null || die "$package of Debian $suite cannot be fetched" 'Is deb.debian.org reachable?'
 }
 
-# ensure_debian_program SUITE PACKAGE [PROGRAM]: sets `debian_program` to a command that runs the package's PROGRAM (default: of
-# the package's name) with the libraries of that suite, which may be newer than this machine's. Takes mmdebstrap.
+# ensure_debian_program SUITE PACKAGE [PROGRAM]: sets `debian_program` to a command that runs the package's PROGRAM (default:
+# PACKAGE) with the libraries of that suite, which may be newer than this machine's. Needs mmdebstrap.
 ensure_debian_program() {
   local suite=$1 package=$2 program=${3:-$2}
   local home=$tools_dir/debian/$suite/$package-with-libraries

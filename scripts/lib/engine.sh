@@ -3,7 +3,7 @@
 # shellcheck source=common.sh
 source "${BASH_SOURCE[0]%/*}/common.sh"
 
-# Whether the engine is on this machine, so that its socket, its kernel and its services are this machine's.
+# Returns whether the engine is on this machine.
 engine_is_local() {
   case ${DOCKER_HOST:-} in
     '' | unix://*) [[ -z ${DOCKER_CONTEXT:-} || ${DOCKER_CONTEXT} == default ]] ;;
@@ -18,10 +18,10 @@ engine_socket() {
 
 engine_answers() { curl --silent --fail --max-time 5 --output /dev/null --unix-socket "$(engine_socket)" http://localhost/_ping; }
 
-# Leaves with an error that says how to get an engine. Asks no docker command: the engine's API is all obgp-build needs.
+# Ends the script with instructions if no engine answers. Uses the engine's API: obgp-build needs no docker command.
 ensure_engine() {
   if ! engine_is_local; then
-    say "  the engine is elsewhere (${DOCKER_HOST:-context $DOCKER_CONTEXT}); obgp-build will say whether it answers"
+    say "  the engine is on another machine (${DOCKER_HOST:-context $DOCKER_CONTEXT}); obgp-build will report whether it answers"
     return
   fi
   engine_answers && return
@@ -46,28 +46,28 @@ ensure_engine() {
     die "the Docker engine does not start" "Look at: sudo journalctl --unit docker, or /var/log/docker.log"
   fi
   die "no Docker engine answers at $socket" \
-    "Install one: sudo apt-get install docker.io (Debian's and Ubuntu's), or docker-ce from https://docs.docker.com/engine/install/" \
-    "An engine elsewhere is named by DOCKER_HOST (unix://, tcp:// or ssh://)."
+    "Install one: sudo apt-get install docker.io (Debian, Ubuntu), or docker-ce from https://docs.docker.com/engine/install/" \
+    "For an engine on another machine, set DOCKER_HOST (unix://, tcp:// or ssh://)."
 }
 
 readonly binfmt=/proc/sys/fs/binfmt_misc
 
-# The architecture of the two that this machine is not, in QEMU's name.
+# Prints the image architecture that this machine does not have, by QEMU's name.
 foreign_architecture() {
   case $(uname -m) in
     x86_64) echo aarch64 ;;
     aarch64) echo x86_64 ;;
-    *) die "this machine is $(uname -m); the images are made on x86_64 and aarch64" ;;
+    *) die "this machine is $(uname -m); images are built on x86_64 and aarch64" ;;
   esac
 }
 
-# Flag F: the kernel opened the interpreter when it was registered, so it works inside containers, which have no such file.
+# With flag F the kernel opens the interpreter at registration, so it works in containers that do not have the file.
 emulation_works() {
   local entry=$binfmt/qemu-$1
   [[ -r $entry ]] && grep -qx enabled "$entry" && grep -q '^flags:.*F' "$entry"
 }
 
-# ensure_emulation: the packages are there (requirements.sh); registers them with the kernel, systemd or not.
+# ensure_emulation: registers QEMU with the kernel, with or without systemd. requirements.sh installs the packages.
 ensure_emulation() {
   local foreign
   foreign=$(foreign_architecture)
@@ -79,9 +79,9 @@ ensure_emulation() {
       die "this kernel has no binfmt_misc, so $foreign cannot be emulated" \
         "Build for this machine's platform only: --platform linux/$([[ $foreign == aarch64 ]] && echo amd64 || echo arm64)"
   fi
-  # An entry of another origin, without flag F, would stand in the way.
+  # Remove an entry without flag F, which would block the registration.
   [[ ! -e $binfmt/qemu-$foreign ]] || echo -1 | as_root tee "$binfmt/qemu-$foreign" >/dev/null
-  # Debian and Ubuntu describe the interpreter to update-binfmts, to systemd-binfmt, or to both, depending on the release.
+  # Depending on the release, packages describe the interpreter to update-binfmts, to systemd-binfmt, or to both.
   local rule=/usr/lib/binfmt.d/qemu-$foreign.conf
   [[ -e $rule ]] || rule=/usr/lib/binfmt.d/qemu-$foreign-static.conf
   if have update-binfmts && update-binfmts --display "qemu-$foreign" >/dev/null 2>&1; then
@@ -90,5 +90,5 @@ ensure_emulation() {
     grep '^:' "$rule" | as_root tee "$binfmt/register" >/dev/null
   fi
   emulation_works "$foreign" ||
-    die "the emulation of $foreign could not be registered" "Look at: update-binfmts --display qemu-$foreign; cat $binfmt/qemu-$foreign"
+    die "registering the emulation of $foreign failed" "Look at: update-binfmts --display qemu-$foreign; cat $binfmt/qemu-$foreign"
 }

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Tools from PyPI, in a virtual environment of their own: the system's Python is left alone.
+# Tools from PyPI, in virtual environments: the system's Python does not change.
 # shellcheck source=packages.sh
 source "${BASH_SOURCE[0]%/*}/packages.sh"
 
@@ -11,20 +11,20 @@ want_pip() {
   python3 -c 'import pip' 2>/dev/null || want python3-pip "$1"
 }
 
-# ensure_python_tools NAME REQUIREMENT...: an environment called NAME with exactly these. Sets `python_tools` to the directory of
-# their commands; it is not put on the PATH, where its python3 would take the place of the machine's.
+# ensure_python_tools NAME REQUIREMENT...: makes an environment NAME with exactly these requirements, and sets `python_tools` to
+# its bin directory. That is not added to the PATH, because its python3 would hide the machine's.
 ensure_python_tools() {
   local venv=$tools_dir/python/$1
   shift
   # shellcheck disable=SC2034 # for the scripts that source this
   python_tools=$venv/bin
-  # The requirements that are installed are noted last, so a run that was interrupted is not taken for one that was done.
+  # The list of requirements is written last, so an interrupted run is repeated.
   [[ $(cat "$venv/requirements.txt" 2>/dev/null) == "$(printf '%s\n' "$@")" ]] && return
   say "  installing from PyPI into $venv: $*"
   rm -rf "$venv"
   python3 -m venv "$venv"
-  # Binaries only: a source package of a tool like these downloads at install time from where a firewall may forbid it.
+  # Wheels only: source packages of such tools download files at install time, which a firewall may block.
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: "$@" >&2 </dev/null ||
-    die "these could not be installed from PyPI: $*"
+    die "installing from PyPI failed: $*"
   printf '%s\n' "$@" >"$venv/requirements.txt"
 }

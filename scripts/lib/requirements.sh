@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What building the tool and the images needs of the machine.
+# Requirements for building the tool and the images.
 # shellcheck source=packages.sh
 source "${BASH_SOURCE[0]%/*}/packages.sh"
 # shellcheck source=engine.sh
@@ -8,15 +8,15 @@ source "${BASH_SOURCE[0]%/*}/engine.sh"
 want_build_requirements() {
   want_command cc gcc,libc6-dev "compiles the C parts of obgp-build's dependencies, and links it"
   want_command git git 'resolves branches and commits of the agent'
-  want_command curl curl,ca-certificates 'asks the engine whether it is there, fetches rustup where it is missing'
+  want_command curl curl,ca-certificates 'checks for the engine, downloads rustup if needed'
   want_file /etc/ssl/certs/ca-certificates.crt ca-certificates 'certificates for HTTPS'
 }
 
-# Bases are bootstrapped from the distro's archive where no registry can be reached.
+# Where no registry can be reached, bases are bootstrapped from the distro's archive.
 want_bootstrap_requirements() {
   want_command mmdebstrap mmdebstrap "makes base images from the distro's signed archive where no registry can be reached"
   want_file /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring "the keys of Debian's archive"
-  # Root can make device nodes and chroot by itself; everyone else needs user namespaces with more than one ID.
+  # Root can make device nodes and chroot; other users need user namespaces with more than one ID.
   ((EUID == 0)) || want_command newuidmap uidmap 'lets mmdebstrap work without root'
 }
 
@@ -29,10 +29,10 @@ want_emulation_requirements() {
   want_command update-binfmts binfmt-support 'registers QEMU with the kernel'
 }
 
-# obgp-build needs no docker command; what measures and tests it does.
+# Only tests and benchmarks need a docker command; obgp-build does not.
 want_docker_command() {
-  # Newer releases split it from docker.io. The engine is there already, so nothing else is drawn in.
+  # Newer releases package it separately; in older ones it is in docker.io. The engine exists already, so this installs no other.
   local package=docker-cli
   [[ -n $(apt-cache --quiet=2 search --names-only '^docker-cli$' 2>/dev/null) ]] || package=docker.io
-  want_command docker $package 'asks the engine for what the tests compare with'
+  want_command docker $package 'reads reference values from the engine'
 }

@@ -1,15 +1,15 @@
 # shellcheck shell=bash
-# Checks of .zuul.yaml and playbooks/, none of which needs a Zuul.
+# Checks of .zuul.yaml and playbooks/ that need no Zuul.
 # shellcheck source=python.sh
 source "${BASH_SOURCE[0]%/*}/python.sh"
 
-# What Zuul 14 runs playbooks with: Ansible 11, which is ansible-core 2.18.
+# Zuul 14 runs playbooks with Ansible 11, which is ansible-core 2.18.
 readonly zuul_tools=(zuulcilint==1.0.0 yamllint==1.38.0 ansible-core==2.18.19 ansible-lint==26.10.1 voluptuous==0.16.0)
-# Zuul itself, without the dozens of packages its services need: the playbooks are checked, and run by tests/playbooks/run,
-# with its own zuul_return, which refuses artifacts that Zuul would.
+# Zuul itself, without the dozens of packages that its services need, for its zuul_return: it rejects artifacts that Zuul would
+# reject. The checks here and tests/playbooks/run use it.
 readonly zuul_package=zuul==14.3.0
 
-# Sets `python_tools`, and the environment in which its ansible-playbook finds zuul_return.
+# Sets `python_tools` and the environment variables by which ansible-playbook finds zuul_return.
 ensure_zuul_tools() {
   ensure_python_tools zuul "${zuul_tools[@]}"
   local venv=${python_tools%/bin} plugins
@@ -17,8 +17,8 @@ ensure_zuul_tools() {
   if [[ $(cat "$venv/zuul.txt" 2>/dev/null) != "$zuul_package" ]]; then
     say "  installing from PyPI into $venv: $zuul_package"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-deps "$zuul_package" >&2 </dev/null ||
-      die "$zuul_package could not be installed from PyPI"
-    # That one alone: its other plugins replace Ansible's own with such as talk to Zuul's console.
+      die "installing $zuul_package from PyPI failed"
+    # Only this plugin: Zuul's others replace Ansible's own by plugins that use Zuul's console.
     rm -rf "$plugins"
     mkdir "$plugins"
     ln -s "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zuul/ansible/11/action/zuul_return.py" "$plugins/"
@@ -27,19 +27,19 @@ ensure_zuul_tools() {
   export ANSIBLE_ACTION_PLUGINS=$plugins ANSIBLE_LOCALHOST_WARNING=false ANSIBLE_NOCOLOR=1
 }
 
-# check_zuul [DIRECTORY]: the project's, or a copy of it that is expected to fail.
+# check_zuul [DIRECTORY]: checks the project, or a copy of it.
 check_zuul() (
   cd "${1:-$project}" || exit
   local playbook
-  # Its ansible-lint calls ansible-playbook and yamllint by name.
+  # ansible-lint calls ansible-playbook and yamllint by name.
   PATH=$python_tools:$PATH
   yamllint --strict .zuul.yaml .yamllint.yaml playbooks || exit
-  # The schema of Zuul's configuration; -c: every playbook that a job names is there.
+  # Checks the schema, and that every playbook named by a job exists.
   zuulcilint --check-playbook-paths --warnings-as-errors .zuul.yaml || exit
   for playbook in playbooks/*.yaml; do
     ansible-playbook --inventory primary, --syntax-check "$playbook" >/dev/null || exit
   done
-  # The syntax check does not look into what is included while a playbook runs, so each such file is imported here.
+  # The syntax check does not read files that are included at run time, so this playbook imports each of them.
   local tasks=playbooks/.every-task.yaml file
   trap 'rm -f "$tasks"' EXIT
   echo '- hosts: primary' >"$tasks"
@@ -52,5 +52,5 @@ check_zuul() (
   ansible-lint --offline --nocolor --profile production --skip-list "$ansible_lint_skips" -q playbooks || exit
 )
 
-# no-role-prefix: the variables of include_tasks are local to the file they are for.
+# no-role-prefix: the variables of include_tasks are local to the included file.
 readonly ansible_lint_skips='var-naming[no-role-prefix]'

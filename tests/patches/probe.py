@@ -29,7 +29,7 @@ def load(source):
         sys.exit(f"loading the agent from {source}: no package ovn_bgp_agent in it\nhelp: give its parent directory")
     sys.dont_write_bytecode = True
     warnings.simplefilter("ignore")
-    # The package asks for its own version, which a source directory does not have
+    # The package looks up its own version, which a source directory does not have
     os.environ.setdefault("PBR_VERSION", "0")
     sys.path.insert(0, str(root))
     here = pathlib.Path(__file__).parent

@@ -43,7 +43,7 @@ def state_file():
             assert path.stat().st_mtime_ns == written, "more than one write in a second"
             with mock.patch("time.monotonic", return_value=time.monotonic() + 1):
                 call()
-            assert read()["time"] > before + 1, "a privileged call is no progress"
+            assert read()["time"] > before + 1, "a privileged call does not count as progress"
 
         service.agent_driver.sync.side_effect = syncing
         service.sync()

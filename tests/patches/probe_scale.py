@@ -1,4 +1,4 @@
-"""Probes of what a sync costs: the work must not grow with the square of the number of addresses."""
+"""Probes of the cost of a sync: it must not grow with the square of the number of addresses."""
 
 from unittest import mock
 
@@ -77,13 +77,13 @@ def expected_routes():
 
 
 def routes():
-    """adding and cleaning up routes dumps nothing per address and deletes what is stale"""
+    """adding and cleaning up routes dumps nothing per address and deletes stale routes"""
     expected_routes()
     routes_without_dumps()
 
 
 def patch_port():
-    """a patch port's number is read from the database connection, and ovs-vsctl is the fallback"""
+    """the number of a patch port comes from the database connection, with ovs-vsctl as the fallback"""
     from ovn_bgp_agent.drivers.openstack.utils import ovs
 
     columns = {"patch-provnet-to-br-int": 5, "patch-new-to-br-int": [], "patch-failed-to-br-int": -1}

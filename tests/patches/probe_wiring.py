@@ -48,14 +48,14 @@ def withdraw_without_neighbour():
         mock.patch.object(privileged_net, "route_delete", side_effect=lambda r: deleted.append(r["dst"])),
     ):
         wire.unwire_provider_port({}, ["172.24.4.10"], "br-ex", 42, {"br-ex": 200}, [])
-        assert deleted == ["172.24.4.10"], "the address' route stays"
-        assert mock.call("br-ex.42") in index.mock_calls, "the bridge is asked, not the VLAN device"
+        assert deleted == ["172.24.4.10"], "the route of the address stays"
+        assert mock.call("br-ex.42") in index.mock_calls, "the bridge is looked up, not the VLAN device"
         wire.unwire_lrp_port({}, "10.0.0.0/24", "br-ex", None, {"br-ex": 200}, ["172.24.4.20"])
         assert deleted[1:] == ["10.0.0.0"], "the subnet's route stays"
 
 
 def extra_routes():
-    """every extra route is found, though routes go away meanwhile"""
+    """every extra route is found, although routes disappear meanwhile"""
     from ovn_bgp_agent.utils import linux_net
 
     default, default6 = Route(None, 0, oif=5), Route(None, 0, oif=5, family=10)
@@ -81,7 +81,7 @@ def extra_routes():
         assert not create.called, "a default route that exists is created"
         del routes[1]
         linux_net._ensure_routing_table_routes({"br-ex": 200}, "br-ex")
-        assert [call.args[0].get("family") for call in create.mock_calls] == [10], "IPv6's default route is missing"
+        assert [call.args[0].get("family") for call in create.mock_calls] == [10], "the IPv6 default route is missing"
 
 
 def bfd_table():
@@ -124,7 +124,7 @@ def provider_network_cache():
     assert driver.is_ls_provider(PUBLIC), "the network has no bridge for the whole sync"
 
     class Emptied(dict):
-        """What the event's thread sees if a sync empties the cache between two accesses."""
+        """The cache as the event's thread sees it if a sync empties it between two accesses."""
 
         def __contains__(self, key):
             return True
@@ -134,7 +134,7 @@ def provider_network_cache():
 
 
 def router_name_prefix():
-    """a tenant network is announced whatever neutron calls the router of its gateway port"""
+    """a tenant network is announced with either form of the router name in neutron"""
     from oslo_config import cfg
     from ovn_bgp_agent.drivers.openstack.utils import port as port_utils
 

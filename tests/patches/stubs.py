@@ -4,7 +4,7 @@ from unittest import mock
 
 
 class Row:
-    """An OVSDB row: the columns given."""
+    """An OVSDB row with the given columns."""
 
     def __init__(self, **columns):
         self.__dict__.update(columns)

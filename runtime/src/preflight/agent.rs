@@ -121,18 +121,12 @@ fn capabilities() -> Vec<Problem> {
     let name = |wanted: CapabilitySet| wanted.iter_names().next().map_or("", |(name, _)| name);
     let help = |name| format!("add {name} (docker: --cap-add {name}; pod: securityContext.capabilities.add)");
     let missing = CAPABILITIES.into_iter().filter(lacks).map(name);
-    let mut problems: Vec<Problem> = missing
+    missing
         .map(|name| Problem::new(format!("the container does not have the capability {name}"), help(name)))
-        .collect();
-    // The agent does not need it, but `ping` may, for debugging.
-    if lacks(&CapabilitySet::NET_RAW) {
-        let cause = "the container does not have the capability NET_RAW: the agent works, but ping may fail";
-        problems.push(Problem::note(cause, help("NET_RAW")));
-    }
-    problems
+        .collect()
 }
 
-/// That sudo makes this program root. It is not asked when it cannot know, for want of capabilities.
+/// Checks that sudo starts this program as root. Without the capabilities sudo cannot answer, so it is not asked.
 fn root(capable: bool) -> Option<Problem> {
     if rustix::thread::no_new_privs() == Ok(true) {
         return Some(Problem::new(

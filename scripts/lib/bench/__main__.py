@@ -1,4 +1,4 @@
-"""Measures obgp-build and its peers doing the same work; scripts/bench prepares the machine and calls it."""
+"""Measures obgp-build and its peers doing the same work. scripts/bench prepares the machine and calls it."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ import runtime
 
 
 def everything(bench):
-    progress("building the image that is measured")
+    progress("building the image")
     output = bench.work / "image"
     _, built = bench.build(output)
     image.engine_to_layout(bench, built)
@@ -34,7 +34,7 @@ def everything(bench):
 
 
 def package_version(program):
-    """As scripts/lib/debian.sh notes it: what Debian builds does not always know its own version."""
+    """The version noted by scripts/lib/debian.sh: not every program in a Debian package reports its own."""
     path = Path(shutil.which(program))
     return f"{path.name} {(path.parents[2] / 'version').read_text().strip()}"
 
@@ -54,10 +54,10 @@ def main():
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--obgp-build", required=True)
     parser.add_argument("--distro", required=True)
-    parser.add_argument("--work", type=Path, required=True, help="a directory for the layouts; emptied first")
-    parser.add_argument("--second-engine", help="DOCKER_HOST of another engine, which has to come to the same digests")
-    parser.add_argument("--second-skopeo", help="a skopeo that speaks to it")
-    parser.add_argument("--cosign-3", required=True, help="the program; `cosign` is that of the 2 series")
+    parser.add_argument("--work", type=Path, required=True, help="directory for the layouts; emptied first")
+    parser.add_argument("--second-engine", help="DOCKER_HOST of another engine, which has to produce the same digests")
+    parser.add_argument("--second-skopeo", help="a skopeo that can use the second engine")
+    parser.add_argument("--cosign-3", required=True, help="path of cosign 3; `cosign` on the PATH is cosign 2")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--json", type=Path)
@@ -71,7 +71,7 @@ def main():
     shutil.rmtree(options.work)
     missed = [f.what for f in bench.figures if f.met is False]
     if options.check and missed:
-        sys.exit("bench: targets missed: " + "; ".join(missed))
+        sys.exit("bench: goals missed: " + "; ".join(missed))
 
 
 if __name__ == "__main__":

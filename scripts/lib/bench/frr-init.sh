@@ -1,8 +1,8 @@
 #!/bin/sh
-# What `obgp-runtime frr-init` does where the interface has a default route, as a chart's script does it with ip, jq and awk: what
-# scripts/bench measures frr-init against.
+# Does the work of `obgp-runtime frr-init` for an interface with a default route, with ip, jq and awk as in a chart's script.
+# scripts/bench measures frr-init against it.
 #
-# frr-init.sh OUTPUT_DIR SHARED_DIR MAPPING.JSON; NODE_NAME and INTERFACE from the environment.
+# Usage: frr-init.sh OUTPUT_DIR SHARED_DIR MAPPING.JSON, with NODE_NAME and INTERFACE in the environment.
 set -eu
 
 output=$1 shared=$2 mapping=$3
@@ -27,7 +27,7 @@ peer=$(ip -json -4 route show default dev "$interface" |
     jq -r '[.[] | select(.gateway)] | sort_by(.metric // 0) | .[0].gateway // empty')
 [ -n "$peer" ] || die "$interface has no default route with a gateway"
 
-# The subnet, and of the mapping's networks that hold the gateway the one with the longest prefix.
+# The subnet, and the longest prefix in the mapping that contains the gateway.
 found=$(jq -r 'to_entries[] | "\(.key) \(.value)"' "$mapping" | awk -v address="$address/$length" -v peer="$peer" '
     function number(text, octets) {
         split(text, octets, ".")

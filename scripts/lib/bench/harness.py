@@ -1,4 +1,4 @@
-"""How things are measured: contenders by turns, medians, and one row of the table for each promise."""
+"""Measures contenders by turns, and collects one row of the table for each goal."""
 
 import json
 import os
@@ -17,7 +17,7 @@ MIB = 1 << 20
 
 @dataclass
 class Samples:
-    """What running one command several times took."""
+    """Time and memory of several runs of one command."""
 
     command: list[str]
     seconds: list[float] = field(default_factory=list)
@@ -34,14 +34,14 @@ class Samples:
 
 @dataclass
 class Figure:
-    """One row of the table: ours against theirs, and what the project promises."""
+    """One row of the table: obgp-build, its peer, and the goal."""
 
     what: str
     ours: str
     theirs: str
     ratio: str
     target: str
-    # None where nothing is promised.
+    # None without a goal.
     met: bool | None
 
     def verdict(self):
@@ -49,13 +49,13 @@ class Figure:
 
 
 def run(command, environment=None):
-    """Runs it to its end; returns seconds, peak resident bytes, standard output. Leaves with its output if it fails."""
+    """Runs the command; returns seconds, peak resident bytes and standard output. Exits with its output if it fails."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         began = time.monotonic()
         process = subprocess.Popen(
             [str(c) for c in command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=PROJECT, env={**os.environ, **(environment or {})}
         )
-        # wait4 and not the process's own reckoning: the kernel's figure, children included.
+        # wait4 returns the kernel's figure, children included.
         try:
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
@@ -72,7 +72,7 @@ def run(command, environment=None):
 
 
 def by_turns(runs, contenders):
-    """Runs each of {name: (prepare, command, environment)} once to warm up and then `runs` times, by turns."""
+    """Runs each of {name: (prepare, command, environment)} once to warm up, then `runs` times, by turns."""
     samples = {name: Samples([str(c) for c in command]) for name, (_, command, _) in contenders.items()}
     for turn in range(runs + 1):
         for name, (prepare, command, environment) in contenders.items():
@@ -109,7 +109,7 @@ def seconds(value):
 
 
 class Bench:
-    """What all comparisons share: the tool, where they may write, the rows of the table."""
+    """Shared by all comparisons: options, working directory, rows of the table."""
 
     def __init__(self, options):
         self.options = options
@@ -138,15 +138,15 @@ class Bench:
         self.figures.append(Figure(what, show(ours), show(theirs), f"{ratio:.2f} x", f"≤ {limit} x", ratio <= limit))
 
     def beside(self, what, ours, theirs):
-        """Nothing is promised: it says what another row is made of."""
+        """A row without a goal: a part of another row."""
         self.figures.append(Figure(what, seconds(ours), seconds(theirs), f"{ours / theirs:.2f} x", "", None))
 
     def below(self, what, ours, theirs, limit, show):
-        """An absolute promise; what the peer does stands beside."""
+        """An absolute goal; the peer's figure is for comparison."""
         self.figures.append(Figure(what, show(ours), show(theirs) if theirs else "", "", f"< {show(limit)}", ours < limit))
 
     def table(self, versions):
         lines = [f"{', '.join(versions)}; {os.cpu_count()} processors; medians of {self.runs}; image {self.options.distro}.", ""]
-        lines += ["| | obgp-build | peer | ratio | target | met |", "|---|--:|--:|--:|--:|:-:|"]
+        lines += ["| | obgp-build | peer | ratio | goal | met |", "|---|--:|--:|--:|--:|:-:|"]
         lines += [f"| {f.what} | {f.ours} | {f.theirs} | {f.ratio} | {f.target} | {f.verdict()} |" for f in self.figures]
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""From the engine to a verified layout, and building again: against skopeo, container-structure-test, docker build."""
+"""From the engine to a verified layout, and repeated builds. Peers: skopeo, container-structure-test, docker build."""
 
 import json
 import os
@@ -15,11 +15,11 @@ CONTRACT_FOR_PEER = Path(__file__).with_name("structure-test.yaml")
 
 
 def engine_to_layout(bench, image, which="", engine=None, skopeo=("skopeo",)):
-    """What the engine built, onto the disk as an OCI layout; ours is verified by then. `engine` is a DOCKER_HOST, and `which` names it."""
+    """An engine's image to an OCI layout; obgp-build also verifies it. `engine` is a DOCKER_HOST, `which` its name in the table."""
     environment = {"DOCKER_HOST": engine} if engine else None
     host = ["--src-daemon-host", engine] if engine else []
     root = Path(run(["docker", "info", "--format", "{{.DockerRootDir}}"], environment)[2].strip())
-    # What the engine keeps on another machine, or from this user, only it can export.
+    # Hides the engine's storage, as if it were on another machine or unreadable: then the engine has to export.
     out_of_reach = ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs none "$0"; exec "$@"', root]
     for platform in image["platforms"]:
         name = platform["engine_image"]
@@ -29,7 +29,7 @@ def engine_to_layout(bench, image, which="", engine=None, skopeo=("skopeo",)):
         contenders = {
             "obgp-build": (fresh(ours), ingest, environment),
             "skopeo": (fresh(theirs), [*skopeo, "copy", "--quiet", *host, f"docker-daemon:{name}", f"oci:{theirs}:bench"], None),
-            # What whoever has the engine export must wait for.
+            # Every tool that has the engine export waits for this.
             "docker save": (None, ["sh", "-ec", f"docker save '{name}' >/dev/null"], environment),
         }
         if root.is_dir():
@@ -45,17 +45,17 @@ def engine_to_layout(bench, image, which="", engine=None, skopeo=("skopeo",)):
 
 
 def engine_to_layout_elsewhere(bench):
-    """The same on the other engine, which keeps its images in another kind of store."""
+    """The same on the other engine, which has another kind of image store."""
     engine = bench.options.second_engine
     progress("building the image on the other engine")
     _, image = bench.build(bench.work / "elsewhere", environment={"DOCKER_HOST": engine})
     version = run(["docker", "version", "--format", "{{.Server.Version}}"], {"DOCKER_HOST": engine})[2].strip()
-    # The machine's own policy, which it would look for, may be of a form it does not know.
+    # This machine's policy file may have a format that this skopeo does not know.
     engine_to_layout(bench, image, f", engine {version}", engine, (bench.options.second_skopeo, "--insecure-policy"))
 
 
 def both_to_layout(bench, image, output):
-    """All platforms as a build does it: nothing is new but a label, so that they are exported, written and verified again."""
+    """All platforms in one build that changes only a label, so every image is exported, written and verified again."""
     ours = shlex.join(map(str, bench.obgp_build("--distro", bench.options.distro, "--tag", "labelled", "--output", output)))
     copied = bench.work / "copied"
     theirs = [["skopeo", "copy", "--quiet", f"docker-daemon:{p['engine_image']}", f"oci:{copied}:{p['platform'].replace('/', '-')}"] for p in image["platforms"]]
@@ -72,22 +72,22 @@ def both_to_layout(bench, image, output):
 
 
 def remove_images(image, tag):
-    """What obgp-build named in the engine for one measurement."""
+    """Removes the engine's tags of one measurement."""
     for platform in image["platforms"]:
         repository, architecture = platform["engine_image"].rsplit(":", 1)[0], platform["platform"].split("/")[1]
         run(["docker", "image", "rm", f"{repository}:{tag}-{architecture}"])
 
 
 def verify(bench, image):
-    """A layout of all platforms: one run of ours against one of container-structure-test for each platform."""
+    """A layout of all platforms: one run of obgp-build, one run of container-structure-test per platform."""
     what = "verify a layout of two platforms"
     ours = bench.compare(what, {"obgp-build": (None, bench.obgp_build("verify", image["layout"]), None)})["obgp-build"].median
-    # Its docker driver: that for archives reads the whole archive anew for each check, which takes many minutes.
+    # The docker driver, because the tar driver reads the whole archive for each check and takes many minutes.
     commands = [
         f"container-structure-test test --driver docker --platform {platform['platform']} --image '{platform['engine_image']}' --config '{CONTRACT_FOR_PEER}'"
         for platform in image["platforms"]
     ]
-    # Once: it needs a minute where ours needs a moment.
+    # One run, because it takes minutes.
     theirs, _, _ = run(["sh", "-ec", "\n".join(commands)])
     progress(f"  container-structure-test: {seconds(theirs)} (one run)")
     bench.samples[what]["container-structure-test"] = theirs
@@ -98,7 +98,7 @@ def verify(bench, image):
 
 
 def docker_build(bench, target, tag):
-    """`docker build` of the same Dockerfile with the same arguments."""
+    """The `docker build` command for the same Dockerfile and arguments."""
     command = [
         *docker_with_buildkit(), "build", "--quiet", "--file", f"dockerfiles/Dockerfile.{bench.options.distro}", "--platform", target["platform"],
         "--build-arg", f"BASE={target['base']['engine_tag']}", "--build-arg", f"BUILD_BASE={target['build_base']['engine_tag']}",
@@ -115,7 +115,7 @@ def plan_of(bench):
 
 
 def nothing_changed(bench, image, output):
-    """Building what is built already, against `docker build`."""
+    """A build without changes, against `docker build`."""
     plan = plan_of(bench)
     for platform, target in zip(image["platforms"], plan["targets"], strict=True):
         assert platform["platform"] == target["platform"], "plan and report list the platforms in one order"
@@ -130,10 +130,10 @@ def nothing_changed(bench, image, output):
 
 
 def same_digest(bench):
-    """Every step run again, twice on this machine's engine and once on the other: the bytes have to be the same."""
+    """Builds without cache, twice on this machine's engine and once on the other, have to give the same bytes."""
     other = {"DOCKER_HOST": bench.options.second_engine}
     engines = [("first build", None), ("again", None), ("another engine", other)]
-    # One of them may have bases of an archive that has moved on since; all are to have those of this machine's cache.
+    # An engine may have bases from an older state of the archive; without them, every build uses this machine's cache.
     for environment in (None, other):
         bases = run(["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "obgp-build/base"], environment)[2].split()
         if bases:
@@ -153,7 +153,7 @@ def same_digest(bench):
 
 
 def docker_with_buildkit():
-    """A docker command that can build with BuildKit: newer ones only with the buildx plugin."""
+    """A docker command that can build with BuildKit; newer ones need the buildx plugin for it."""
     for candidate in shutil.which("docker"), "/usr/bin/docker":
         if candidate and subprocess.run([candidate, "build", "--help"], capture_output=True, env={**os.environ, "DOCKER_BUILDKIT": "1"}).returncode == 0:
             version = subprocess.run([candidate, "--version"], capture_output=True, text=True).stdout

@@ -1,4 +1,4 @@
-"""From a verified layout to a registry: against skopeo, crane, oras and cosign, and the whole way against all of them scripted."""
+"""From a verified layout to a registry. Peers: skopeo, crane, oras and cosign, and a script of all of them for the whole way."""
 
 import shlex
 import socket
@@ -13,7 +13,7 @@ PASSWORD = {"COSIGN_PASSWORD": "bench"}
 
 
 class Registry:
-    """docker-registry on loopback, with storage that can be emptied, and set back to what it was."""
+    """docker-registry on loopback, whose storage can be emptied, saved and restored."""
 
     def __init__(self, directory):
         self.storage, self.kept = directory / "storage", directory / "kept"
@@ -67,9 +67,9 @@ class Registry:
 
 
 def pushes(bench, built, registry):
-    """One layout of two platforms to a registry that has nothing, and to one that has it all."""
+    """Pushes a layout of two platforms to an empty registry, and to one that already has the image."""
     directory, tag = built["layout"].removeprefix("oci:").rsplit(":", 1)
-    # crane pushes all that a layout's index names: one that names this image only.
+    # crane pushes every image in a layout's index, so it gets a layout with this image only.
     alone = bench.work / "alone"
     fresh(alone)()
     run(["skopeo", "copy", "--quiet", "--all", built["layout"], f"oci:{alone}:{tag}"])
@@ -90,14 +90,14 @@ def pushes(bench, built, registry):
 
 
 def signatures(bench, built, registry):
-    """The index and each platform's manifest: signed in the layouts of cosign 2 and of cosign 3, and verified."""
+    """Signs index and platforms in the layouts of cosign 2 and cosign 3, and verifies them."""
     tag = built["layout"].rsplit(":", 1)[1]
     name = f"{registry.address}/bench/agent"
     keys = bench.work / "keys"
     fresh(keys)()
     keys.mkdir()
     run(["cosign", "generate-key-pair", "--output-key-prefix", keys / "cosign"], PASSWORD)
-    # Without a transparency log and time stamps, which ours does not ask for either.
+    # Without transparency log and timestamps, like obgp-build.
     offline = keys / "signing-config.json"
     run([bench.options.cosign_3, "signing-config", "create", "--out", offline])
     registry.emptied()
@@ -133,7 +133,7 @@ def signatures(bench, built, registry):
 
 
 def whole_way(bench, registry, key):
-    """Nothing changed: build, verify, push, sign; against docker build + skopeo + container-structure-test + cosign in a script."""
+    """A run without changes from build to signed tag, against a script of docker build, skopeo, container-structure-test and cosign."""
     plan = plan_of(bench)
     tag = plan["tag"]
     ours = bench.obgp_build(
@@ -160,7 +160,7 @@ def whole_way(bench, registry, key):
     samples = bench.compare(
         "nothing changed, the whole way to a signed tag",
         {"obgp-build": (None, ours, PASSWORD), "scripted": (None, ["sh", "-ec", text], {**PASSWORD, "DOCKER_BUILDKIT": "1"})},
-        # The peers need minutes.
+        # The peers take minutes.
         runs=1,
     )
     bench.at_most("nothing changed, to a signed tag (peers: docker build, skopeo, container-structure-test, crane, cosign)",

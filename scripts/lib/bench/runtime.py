@@ -1,4 +1,4 @@
-"""The pods' runtime in a network namespace with br-ex and a default route: against a shell script that does the same."""
+"""`obgp-runtime frr-init` in a network namespace with br-ex and a default route, against a shell script that does the same."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ MEMORY_LIMIT = 10_000_000
 
 
 def measure(bench, image):
-    """Rows for `obgp-runtime frr-init` as it is in the image that `image` reports, for this machine's platform."""
+    """Rows for `obgp-runtime frr-init`, taken from the built image for this machine's platform."""
     need("ip", "iproute2")
     need("nsenter", "util-linux")
     need("time", "time")
@@ -40,7 +40,7 @@ def measure(bench, image):
         reports = [run(command, environment)[2] for command in inside.values()]
         environments = [(directory / "bgp-config.env").read_text() for directory in (ours, theirs)]
         if len(set(reports)) > 1 or len(set(environments)) > 1 or "Reachable:    yes" not in reports[0]:
-            sys.exit("bench: frr-init and the script do not come to the same:\n" + "\n".join(reports + environments))
+            sys.exit("bench: frr-init and the script give different results:\n" + "\n".join(reports + environments))
         samples = bench.compare(
             "frr-init with a default route", {name: (None, command, environment) for name, command in inside.items()}, runs=max(bench.runs, 15)
         )
@@ -76,14 +76,14 @@ def from_image(bench, image):
 
 
 def peak(command, environment):
-    """Bytes. By GNU time, which is small: what Python starts has Python's own memory in its account."""
+    """Peak memory in bytes, by GNU time: a process started by Python would be charged with Python's memory."""
     report = subprocess.run(["time", "--format", "%M", *map(str, command)], env={**os.environ, **environment}, check=True, capture_output=True, text=True)
     return int(report.stderr.split()[-1]) * 1024
 
 
 @contextlib.contextmanager
 def site():
-    """The server with br-ex, its cable, and a leaf switch that answers."""
+    """Network namespaces of a server with br-ex and of a leaf switch, connected by a veth pair."""
     def ip(*arguments):
         run(["ip", *arguments])
 
