@@ -1,115 +1,73 @@
-//! `obgp-runtime agent`: what frr-init found out about the node becomes a running ovn-bgp-agent.
+//! `obgp-runtime agent`: starts ovn-bgp-agent with the node's options once frr-init has finished and FRR answers.
 //!
-//! It waits for `bgp-config.env` and for FRR, writes the agent's per-node options to a second configuration file, sees to the
-//! routing table of the provider bridge, and starts the agent as its child (see [`child`]): signals go to the agent, its exit
-//! code is this program's. `agent.pid` names the process for `health`, and the agent writes its signs of life to `state.json`.
+//! Inputs: `bgp-config.env`, the agent's configuration, FRR's sockets, rt_tables. It writes the per-node options to `node.conf`,
+//! ensures that the provider bridge has a routing table ([`tables`]) and runs the agent as its child ([`child`]), which receives
+//! its signals and determines its exit code. `agent.pid` identifies the process for `health`; the agent writes `state.json`.
 //!
-//! `health ready`, which the kubelet runs anyway, writes the mark `ready` while the agent is ready and removes it when it is
-//! not; here it is removed at the start and at the end.
+//! `health ready`, which the kubelet runs periodically, creates the file `ready` while the agent is ready and removes it
+//! otherwise. This command removes it when it starts and when the agent ends.
 
 mod child;
-pub mod node;
-pub mod options;
-pub mod record;
-pub mod tables;
-mod wait;
+mod deadline;
+mod tables;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-
-use crate::cli::Failure;
+use crate::agent_options::AgentOptions;
+use crate::agent_pid::PidRecord;
 use crate::drain;
-use crate::files;
+use crate::failure::Failure;
+use crate::files::{self, Durability};
+use crate::node::Node;
+use crate::paths::Paths;
 use crate::preflight::{Pod, Preflight};
+use crate::signals;
 use crate::vty::{Connection, VtyError};
-use node::Node;
-use options::Options;
-use record::Record;
-use wait::Waiting;
+use deadline::Deadline;
 
-/// FRR has had mgmtd since this version, and needs it to be configured.
+/// FRR has mgmtd since this version, and is configured through it.
 const FIRST_WITH_MGMTD: u32 = 9;
 
-/// How long a daemon may take for an answer before it counts as not up yet.
-const ANSWER: Duration = Duration::from_secs(2);
+/// A daemon that takes longer to answer counts as not started yet.
+const DAEMON_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Start the agent when the node and FRR are ready for it
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: obgp-runtime agent --config /etc/ovn-bgp-agent/ovn-bgp-agent.conf --timeout 120\n\n\
-                  Exit status: 1 when something is missing at the deadline, 143 or 130 when terminated while waiting; \
-                  after that the agent's, or 128 plus the number of the signal that ended it."
+                  Exit status: 1 if something is missing at the deadline; 143 or 130 if terminated while waiting. Once the agent has\n\
+                  started: the agent's exit status, or 128 plus the number of the signal that ended it."
 )]
 pub struct Args {
     #[command(flatten)]
-    pub place: Place,
-    /// The agent's program
+    paths: Paths,
+    /// The agent's executable
     #[arg(long, value_name = "FILE", default_value = "/usr/local/bin/ovn-bgp-agent")]
     program: PathBuf,
-    /// The names of routing tables
+    /// File with the names of routing tables
     #[arg(long, value_name = "FILE", default_value = "/etc/iproute2/rt_tables")]
     rt_tables: PathBuf,
-    /// Bridge that is to have a routing table [default: the interface that frr-init used]
+    /// Bridge that needs a routing table [default: the interface that frr-init used]
     #[arg(long, value_name = "NAME", env = "INTERFACE")]
     interface: Option<String>,
-    /// Seconds to wait for frr-init and FRR together
+    /// Seconds to wait for frr-init and FRR in total
     #[arg(long, value_name = "SECONDS", default_value_t = 300, env = "AGENT_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
     #[command(flatten)]
     preflight: Preflight,
-    /// Seconds that the agent has to end after SIGTERM or SIGINT; then it is killed
+    /// Seconds after SIGTERM or SIGINT until the agent is killed
     #[arg(long, value_name = "SECONDS", default_value_t = 4, env = "AGENT_STOP_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(0..=3600))]
     stop_timeout: u64,
 }
 
-/// Where the pod's containers meet; `agent` and `health` have to agree on it.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Place {
-    /// The agent's mounted configuration
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/etc/ovn-bgp-agent/ovn-bgp-agent.conf",
-        env = "AGENT_CONFIG"
-    )]
-    pub config: PathBuf,
-    /// Directory shared with frr-init: bgp-config.env, node.conf, agent.pid, state.json, ready
-    #[arg(long, value_name = "DIR", default_value = "/run/ovn-bgp-agent", env = "SHARED_DIR")]
-    pub shared_dir: PathBuf,
-    /// Directory with FRR's sockets
-    #[arg(long, value_name = "DIR", default_value = "/run/frr", env = "FRR_SOCKETS")]
-    pub frr_sockets: PathBuf,
-}
-
-impl Place {
-    pub fn env_file(&self) -> PathBuf {
-        self.shared_dir.join("bgp-config.env")
-    }
-
-    pub fn node_conf(&self) -> PathBuf {
-        self.shared_dir.join("node.conf")
-    }
-
-    /// Where the agent writes when and how its reconciliations ended.
-    pub fn state_file(&self) -> PathBuf {
-        self.shared_dir.join("state.json")
-    }
-
-    pub fn ready_mark(&self) -> PathBuf {
-        self.shared_dir.join("ready")
-    }
-}
-
 #[derive(Debug, thiserror::Error)]
-pub enum AgentError {
+enum AgentError {
     #[error("{what} after {seconds} s: {reason}")]
     Deadline {
         what: &'static str,
@@ -122,17 +80,15 @@ pub enum AgentError {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("{} cannot be in a command line that sudo and privsep split at blanks: use letters, digits and ./_-", .0.display())]
+    #[error(
+        "cannot pass {} to the root helpers: sudo and privsep split their command line at white space\nhelp: use only letters, digits and ./_- in the path",
+        .0.display()
+    )]
     Path(PathBuf),
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let place = &args.place;
-    // As PID 1 a process without handlers does not die of them: the pod would wait out its grace period.
-    let waiting = Arc::new(AtomicBool::new(true));
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, waiting.clone())?;
-    }
+    let waiting = signals::exit_on_termination()?;
     prepare(args)?;
     let failed = |doing| {
         let path = args.program.clone();
@@ -140,112 +96,98 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     };
     let mut signals = child::Signals::register()?;
     waiting.store(false, Ordering::SeqCst);
-    say(&format!("starting {}", args.program.display()));
+    log(&format!("starting {}", args.program.display()));
     let agent = child::start(&mut command(args)?).map_err(failed("start"))?;
-    Record::of(agent.as_raw_pid() as u32)?.write(&place.shared_dir)?;
+    PidRecord::of(agent.as_raw_pid() as u32)?.write(&args.paths.shared_dir)?;
     let code = child::wait(agent, &mut signals, Duration::from_secs(args.stop_timeout)).map_err(failed("wait for"))?;
-    say(&format!("the agent ended with {code}"));
-    remove_stale(&place.ready_mark())?;
+    log(&format!("the agent ended with {code}"));
+    files::remove(&args.paths.ready_mark())?;
     Ok(ExitCode::from(code))
 }
 
 fn command(args: &Args) -> Result<Command, AgentError> {
-    let (config, node_conf) = (&args.place.config, args.place.node_conf());
+    let (config, node_conf) = (&args.paths.config, args.paths.node_conf());
     let mut command = Command::new(&args.program);
     for file in [config, &node_conf] {
         command.arg("--config-file").arg(file);
     }
     command.envs(privsep_environment(config, &node_conf)?);
-    command.env("OVN_BGP_AGENT_STATE_FILE", args.place.state_file());
+    command.env("OVN_BGP_AGENT_STATE_FILE", args.paths.state_file());
     Ok(command)
 }
 
-/// Everything before the agent's start.
+/// Everything before the start of the agent.
 fn prepare(args: &Args) -> Result<(), Failure> {
-    let place = &args.place;
-    remove_stale(&place.ready_mark())?;
-    remove_stale(&place.state_file())?;
+    let paths = &args.paths;
+    files::remove(&paths.ready_mark())?;
+    files::remove(&paths.state_file())?;
+    let env_file = paths.env_file();
+    let interface = args.interface.as_deref().filter(|name| !name.is_empty());
     args.preflight.agent(&Pod {
-        config: &place.config,
-        frr_sockets: &place.frr_sockets,
+        config: &paths.config,
+        frr_sockets: &paths.frr_sockets,
         rt_tables: &args.rt_tables,
-        interface: args.interface.as_deref().filter(|name| !name.is_empty()),
-        env_file: &place.env_file(),
+        interface,
+        env_file: &env_file,
     })?;
-    Record::of(std::process::id())?.write(&place.shared_dir)?;
-    // Before anything is waited for: a mistake in it is told at once.
-    let options = Options::load(&place.config)?;
+    PidRecord::of(std::process::id())?.write(&paths.shared_dir)?;
+    // Before the waiting, so that a mistake in the file is reported at once.
+    let options = AgentOptions::load(&paths.config)?;
     options.connections()?;
 
-    let mut waiting = Waiting::new(Duration::from_secs(args.timeout));
-    let env_file = place.env_file();
-    waiting.until("frr-init has not finished", || match env_file.try_exists() {
+    let mut deadline = Deadline::new(Duration::from_secs(args.timeout));
+    deadline.wait_until("frr-init has not finished", || match env_file.try_exists() {
         Ok(true) => Ok(()),
         Ok(false) => Err(format!("there is no {}", env_file.display())),
         Err(error) => Err(format!("{}: {error}", env_file.display())),
     })?;
-    let node = Node::parse(&files::read_text(&env_file)?, &env_file)?;
-    say(&format!(
+    let node = Node::load(&env_file)?;
+    log(&format!(
         "{} has AS {} and router ID {}",
         node.name, node.asn, node.router_id
     ));
 
-    let version = waiting.until("FRR does not answer", || frr_answers(&place.frr_sockets))?;
-    say(&format!("FRR {version} answers"));
-    drain::undo(&node, &place.shared_dir, &place.frr_sockets)?;
+    let version = deadline.wait_until("FRR does not answer", || frr_version(&paths.frr_sockets))?;
+    log(&format!("FRR {version} answers"));
+    drain::undo(&node, &paths.shared_dir, &paths.frr_sockets)?;
 
-    let interface = args
-        .interface
-        .as_deref()
-        .filter(|name| !name.is_empty())
-        .unwrap_or(&node.interface);
-    say(&tables::ensure(&args.rt_tables, interface, &options)?.to_string());
+    let interface = interface.unwrap_or(&node.interface);
+    log(&tables::ensure(&args.rt_tables, interface, &options)?.to_string());
 
     let content = node_conf(&node, &options, &env_file);
-    files::write(&place.node_conf(), content.as_bytes(), 0o644, None, files::Until::Seen)?;
+    files::write(&paths.node_conf(), content.as_bytes(), 0o644, None, Durability::Visible)?;
     Ok(())
 }
 
-fn say(text: &str) {
+fn log(text: &str) {
     eprintln!("obgp-runtime agent: {text}");
 }
 
-fn remove_stale(mark: &Path) -> Result<(), AgentError> {
-    match std::fs::remove_file(mark) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(AgentError::Io {
-            doing: "remove what an earlier run left,",
-            path: mark.to_path_buf(),
-            source,
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// The version of an FRR of which every daemon that the agent configures answers; else what is missing.
-fn frr_answers(sockets: &Path) -> Result<String, String> {
-    let ask = |daemon: &str| {
-        let mut connection = Connection::open(sockets, daemon, ANSWER)?;
-        connection.ask("show version")
+/// FRR's version, if every daemon that the agent configures answers. The error is the reason why one does not.
+fn frr_version(sockets: &Path) -> Result<String, String> {
+    let show_version = |daemon: &str| {
+        let mut connection = Connection::open(sockets, daemon, DAEMON_TIMEOUT)?;
+        connection.execute("show version")
     };
     let text = |error: VtyError| error.to_string();
-    let answer = ask("zebra").map_err(text)?.text;
+    let reply = show_version("zebra").map_err(text)?.text;
     // "FRRouting 10.3 (worker1) on Linux(6.12.0)."
-    let version = answer
+    let version = reply
         .split_whitespace()
         .nth(1)
         .unwrap_or("of an unknown version")
         .to_string();
-    ask("bgpd").map_err(text)?;
+    show_version("bgpd").map_err(text)?;
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
-    match ask("mgmtd") {
-        Err(error) if error.is_absence() && major.is_some_and(|major| major < FIRST_WITH_MGMTD) => Ok(version),
+    match show_version("mgmtd") {
+        Err(error) if error.is_not_running() && major.is_some_and(|major| major < FIRST_WITH_MGMTD) => Ok(version),
         Err(error) => Err(error.to_string()),
         Ok(_) => Ok(version),
     }
 }
 
-/// The options that differ from node to node. The mounted file has the others, and keeps its EVPN address if it has one.
-fn node_conf(node: &Node, options: &Options, source: &Path) -> String {
+/// The options that differ between nodes. An EVPN address in the mounted file takes precedence over the node's address.
+fn node_conf(node: &Node, options: &AgentOptions, source: &Path) -> String {
     let mut text = format!(
         "# Written by obgp-runtime agent from {} at every start.\n[DEFAULT]\nbgp_AS = {}\nbgp_router_id = {}\n",
         source.display(),
@@ -259,7 +201,7 @@ fn node_conf(node: &Node, options: &Options, source: &Path) -> String {
     text
 }
 
-/// How the agent starts its root helpers. From the environment, because oslo.config lets it win over any file.
+/// The command with which the agent starts its root helpers, as environment variables: oslo.config prefers them to any file.
 fn privsep_environment(config: &Path, node_conf: &Path) -> Result<[(&'static str, String); 3], AgentError> {
     let mut helper = String::from("sudo obgp-runtime privsep");
     for path in [config, node_conf] {
@@ -282,11 +224,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn node_conf_has_what_differs_from_node_to_node() {
+    fn node_conf_has_the_options_that_differ_between_nodes() {
         let env = Path::new("/run/x/bgp-config.env");
         let text = "NODE_NAME='w1'\nNODE_IP='10.0.0.1'\nINTERFACE='br-ex'\nBGP_AS='4200000001'\nBGP_ROUTER_ID='10.0.0.9'\nBGP_PEER_IP='10.0.0.2'\n";
         let node = Node::parse(text, env).unwrap();
-        let options = |text: &str| Options::parse(text, env).unwrap();
+        let options = |text: &str| AgentOptions::parse(text, env).unwrap();
         let expected = "# Written by obgp-runtime agent from /run/x/bgp-config.env at every start.\n[DEFAULT]\n\
                         bgp_AS = 4200000001\nbgp_router_id = 10.0.0.9\n";
         assert_eq!(node_conf(&node, &options(""), env), expected);
@@ -316,22 +258,5 @@ mod tests {
         for path in ["/etc/a b.conf", "/etc/a;b", "/etc/'a"] {
             assert!(privsep_environment(Path::new(path), Path::new("/x")).is_err(), "{path}");
         }
-    }
-
-    #[test]
-    fn a_stale_mark_goes_and_one_that_cannot_is_told() {
-        let directory = tempfile::tempdir().unwrap();
-        let mark = directory.path().join("ready");
-        remove_stale(&mark).unwrap();
-        std::fs::write(&mark, "").unwrap();
-        remove_stale(&mark).unwrap();
-        assert!(!mark.exists());
-        std::fs::create_dir(&mark).unwrap();
-        assert!(
-            remove_stale(&mark)
-                .unwrap_err()
-                .to_string()
-                .contains("cannot remove what an earlier run left")
-        );
     }
 }

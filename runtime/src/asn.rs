@@ -1,4 +1,4 @@
-//! Autonomous system numbers: from text, and a server's from its IPv4 address.
+//! Autonomous system numbers: parsed from text, or derived from a server's IPv4 address.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -6,36 +6,36 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-/// An ASN that a BGP speaker can have: 16 or 32 bit, none of those that the protocol keeps for itself.
+/// A 16 or 32 bit ASN that a BGP speaker can use, which excludes the reserved ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Asn(u32);
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AsnError {
-    #[error("{0:?} is no ASN: a whole number from 1 to 4294967294 is expected")]
+    #[error("{0:?} is not an ASN: an integer from 1 to 4294967294 is expected")]
     NotANumber(String),
-    #[error("{0} is no ASN that a router can have: {1}")]
+    #[error("{0} is not a usable ASN: {1}")]
     Reserved(u32, &'static str),
 }
 
 impl Asn {
-    /// Where the ASNs of servers begin, in the range for private use (RFC 6996).
+    /// The lowest ASN of a server, in the range for private use (RFC 6996).
     const SERVERS: u32 = 4_200_000_000;
 
     pub fn new(number: u32) -> Result<Self, AsnError> {
         let why = match number {
             0 => "0 is reserved (RFC 7607)",
-            23456 => "23456 stands for all 32 bit ASNs where only 16 bit are known (RFC 6793)",
-            65535 => "65535 is the last of the 16 bit ASNs, which is reserved (RFC 7300)",
-            u32::MAX => "4294967295 is the last ASN, which is reserved (RFC 7300)",
+            23456 => "23456 represents 32 bit ASNs to 16 bit speakers (RFC 6793)",
+            65535 => "65535, the last 16 bit ASN, is reserved (RFC 7300)",
+            u32::MAX => "4294967295, the last 32 bit ASN, is reserved (RFC 7300)",
             _ => return Ok(Self(number)),
         };
         Err(AsnError::Reserved(number, why))
     }
 
-    /// 4200000000 + o2 × 65536 + o3 × 256 + o4. The first octet is not in it, so 10.0.0.1 and 172.0.0.1 have the same.
-    /// The largest is 4216777215: never one that is reserved.
+    /// 4200000000 + o2 × 65536 + o3 × 256 + o4. The first octet is not used, so 10.0.0.1 and 172.0.0.1 get the same ASN. The result
+    /// is at most 4216777215 and never a reserved ASN.
     pub fn of_server(address: Ipv4Addr) -> Self {
         let [_, second, third, fourth] = address.octets();
         Self(Self::SERVERS + u32::from_be_bytes([0, second, third, fourth]))
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_octet_is_not_in_it() {
+    fn the_first_octet_is_not_used() {
         assert_eq!(
             Asn::of_server([10, 0, 192, 1].into()),
             Asn::of_server([172, 0, 192, 1].into())
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_router_can_have_is_refused() {
+    fn unusable_numbers_are_rejected() {
         for text in ["0", "23456", "65535", "4294967295"] {
             assert!(matches!(text.parse::<Asn>(), Err(AsnError::Reserved(..))), "{text}");
         }
@@ -114,7 +114,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_server_has_one_that_a_router_can_have(octets: [u8; 4]) {
+        fn every_server_gets_a_usable_asn(octets: [u8; 4]) {
             let asn = Asn::of_server(octets.into());
             prop_assert_eq!(Asn::new(asn.number()), Ok(asn));
             let expected = 4_200_000_000 + u64::from(octets[1]) * 65536 + u64::from(octets[2]) * 256 + u64::from(octets[3]);
@@ -122,13 +122,13 @@ mod tests {
         }
 
         #[test]
-        fn servers_of_one_slash_8_never_share_one(a: [u8; 3], b: [u8; 3]) {
+        fn servers_of_the_same_slash_8_never_share_an_asn(a: [u8; 3], b: [u8; 3]) {
             let asn = |[x, y, z]: [u8; 3]| Asn::of_server([10, x, y, z].into());
             prop_assert_eq!(asn(a) == asn(b), a == b);
         }
 
         #[test]
-        fn text_and_back(number in 1u32..u32::MAX) {
+        fn display_and_parse_round_trip(number in 1u32..u32::MAX) {
             prop_assume!(number != 23456 && number != 65535);
             let asn: Asn = number.to_string().parse().unwrap();
             prop_assert_eq!(asn.to_string(), number.to_string());

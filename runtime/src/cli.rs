@@ -1,4 +1,4 @@
-//! The command line, and the one place where an error becomes words and an exit code.
+//! The command line -> a subcommand, and its error -> a message and an exit code.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -6,10 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::failure::render;
 use crate::{agent, drain, frr_config, frr_init, health, image_repo_sync, privsep, sysctl, vtysh};
-
-/// What a subcommand ends with when it fails: printed with its causes, exit code 1.
-pub type Failure = Box<dyn std::error::Error>;
 
 /// The OVN BGP Agent pod's runtime.
 #[derive(Debug, Parser)]
@@ -30,7 +28,7 @@ enum Command {
     ImageRepoSync(image_repo_sync::Args),
 }
 
-/// Runs what the arguments ask for. Called as `vtysh` or `sysctl` (links in the image), it is that program.
+/// Runs the subcommand. Under the name `vtysh` or `sysctl` (links in the image) the program is that tool.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     let called_as = arguments.first().map(Path::new).and_then(Path::file_name);
@@ -39,7 +37,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some("sysctl") => return sysctl::main(&arguments),
         _ => {}
     }
-    // The border to root reads its arguments itself; clap sees no more of it than a question for help.
+    // privsep runs as root and parses its arguments itself, with a strict grammar. clap only prints its help.
     match arguments.as_slice() {
         [_, name, help] if name == "privsep" && help == "--help" => {}
         [_, name, rest @ ..] if name == "privsep" => return privsep::main(rest),
@@ -61,18 +59,4 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// The error and its causes, each that the one above does not already say.
-fn render(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

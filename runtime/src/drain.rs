@@ -1,37 +1,38 @@
-//! `obgp-runtime drain`: the node's addresses leave the fabric before the node does.
+//! `obgp-runtime drain`: withdraws the node's addresses from the fabric before the node goes away.
 //!
-//! First the routes get the community GRACEFUL_SHUTDOWN (RFC 8326), at which a leaf prefers other paths while this one still
-//! works; then the sessions are shut down, which withdraws the routes: an administrative shutdown is a hard reset (RFC 8538),
-//! so the leaf does not keep them as stale. All of it lives in FRR's memory. A mark in the shared directory remembers it, for
-//! `health ready` and for the next start of `agent`, which ends it.
+//! First the routes get the community GRACEFUL_SHUTDOWN (RFC 8326), so that a leaf switch prefers other paths while this one still
+//! works. Then the sessions are shut down, which withdraws the routes: an administrative shutdown is a hard reset (RFC 8538), so
+//! the leaf switch does not keep them as stale. Both changes exist in FRR's memory only. The file `drained` in the shared
+//! directory records them for `health ready` and for the next start of `agent`, which reverts them.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::agent::node::Node;
-use crate::cli::Failure;
-use crate::files::{self, Until};
-use crate::health::bgp;
+use crate::bgp;
+use crate::failure::Failure;
+use crate::files::{self, Durability};
+use crate::node::Node;
+use crate::paths;
 use crate::vtysh;
 
-/// How long FRR may take for an answer, and for ending its sessions.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// For an answer of FRR, and for the end of its sessions.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Withdraw the node's routes, after a graceful shutdown
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example, in the agent's container: lifecycle.preStop.exec.command: [obgp-runtime, drain, --wait, \"10\"]
 
-Run again it changes nothing. It ends with the next start of `obgp-runtime agent` or of FRR, or with --undo.
-FRR has to run meanwhile: its container is to end after the agent's.")]
+A second run changes nothing. The next start of `obgp-runtime agent` or of FRR ends the drain, and so does --undo.
+FRR must be running: its container must end after the agent's.")]
 pub struct Args {
     /// Seconds between the announcement of the shutdown and the withdrawal
     #[arg(long, env = "DRAIN_WAIT", value_name = "SECONDS", default_value_t = 10,
           value_parser = clap::value_parser!(u64).range(0..=3600))]
     wait: u64,
-    /// Open the sessions again
+    /// End the drain and open the sessions again
     #[arg(long)]
     undo: bool,
     /// Directory shared with frr-init: bgp-config.env, drained
@@ -42,14 +43,8 @@ pub struct Args {
     frr_sockets: PathBuf,
 }
 
-/// Its presence says that the node is drained.
-pub fn mark(shared_dir: &Path) -> PathBuf {
-    shared_dir.join("drained")
-}
-
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let env_file = args.shared_dir.join(crate::frr_init::ENV_FILE);
-    let node = Node::parse(&files::read_text(&env_file)?, &env_file)?;
+    let node = Node::load(&paths::env_file(&args.shared_dir))?;
     match args.undo {
         true => undo(&node, &args.shared_dir, &args.frr_sockets)?,
         false => drain(args, &node)?,
@@ -58,12 +53,13 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 fn drain(args: &Args, node: &Node) -> Result<(), Failure> {
-    // First, so that whatever happens now is undone at the next start.
-    files::write(&mark(&args.shared_dir), b"", 0o644, None, Until::Seen)?;
+    // First, so that the next start reverts the drain even if a later step fails.
+    let mark = paths::drained_mark(&args.shared_dir);
+    files::write(&mark, b"", 0o644, None, Durability::Visible)?;
     configure(node, &args.frr_sockets, |_| vec!["bgp graceful-shutdown".into()])?;
     if sessions(args, node)?.iter().any(bgp::Session::is_established) {
         println!(
-            "drain: the routes have the community graceful-shutdown; they are withdrawn in {} s",
+            "drain: the routes have the community graceful-shutdown and will be withdrawn in {} s",
             args.wait
         );
         std::thread::sleep(Duration::from_secs(args.wait));
@@ -71,11 +67,11 @@ fn drain(args: &Args, node: &Node) -> Result<(), Failure> {
     configure(node, &args.frr_sockets, |peers| {
         peers.iter().map(|peer| format!("neighbor {peer} shutdown")).collect()
     })?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while sessions(args, node)?.iter().any(bgp::Session::is_established) {
         if Instant::now() > deadline {
             return Err(
-                format!("shutting the BGP sessions down: they are still established after {PATIENCE:?}").into(),
+                format!("cannot shut down the BGP sessions: they are still established after {TIMEOUT:?}").into(),
             );
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -85,9 +81,9 @@ fn drain(args: &Args, node: &Node) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Opens the sessions again, if they are drained.
+/// Opens the sessions again if the node is drained.
 pub fn undo(node: &Node, shared_dir: &Path, frr_sockets: &Path) -> Result<(), Failure> {
-    let mark = mark(shared_dir);
+    let mark = paths::drained_mark(shared_dir);
     if !mark.try_exists()? {
         return Ok(());
     }
@@ -97,20 +93,20 @@ pub fn undo(node: &Node, shared_dir: &Path, frr_sockets: &Path) -> Result<(), Fa
             .chain(open)
             .collect()
     })?;
-    std::fs::remove_file(&mark).map_err(|error| format!("removing {}: {error}", mark.display()))?;
-    eprintln!("obgp-runtime: the node is not drained any more");
+    files::remove(&mark)?;
+    eprintln!("obgp-runtime: the node is no longer drained");
     Ok(())
 }
 
 fn configure(node: &Node, sockets: &Path, lines: impl Fn(&[IpAddr]) -> Vec<String>) -> Result<(), Failure> {
     let mut all = vec![format!("router bgp {}", node.asn)];
     all.extend(lines(&peers(node)));
-    vtysh::configure(sockets, PATIENCE, &all).map_err(|problem| format!("configuring FRR: {problem}").into())
+    vtysh::configure(sockets, TIMEOUT, &all).map_err(|problem| format!("cannot configure FRR: {problem}").into())
 }
 
 fn sessions(args: &Args, node: &Node) -> Result<Vec<bgp::Session>, Failure> {
-    let found = bgp::sessions(&args.frr_sockets, PATIENCE, node);
-    found.map_err(|problem| format!("asking FRR for its sessions: {problem}").into())
+    let found = bgp::sessions(&args.frr_sockets, TIMEOUT, node);
+    found.map_err(|problem| format!("cannot read FRR's sessions: {problem}").into())
 }
 
 fn peers(node: &Node) -> Vec<IpAddr> {

@@ -1,45 +1,43 @@
-//! `obgp-runtime frr-init`: the node's network and the site's mapping -> FRR's configuration, and `bgp-config.env` for the agent.
+//! `obgp-runtime frr-init`: the node's network and the site's mapping -> FRR's configuration and `bgp-config.env` for the agent.
 
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::asn::Asn;
-use crate::cli::Failure;
 use crate::env_file;
-use crate::files::{self, Until};
+use crate::failure::Failure;
+use crate::files::{self, Durability};
 use crate::frr_config::{self, Leaf, RouteReflector, Sessions};
-use crate::given::Given;
 use crate::mapping::{Mapping, MappingError};
 use crate::network::{Interface, Netlink};
-use crate::peer::{self, Choice, Discovery, Found};
+use crate::optional_arg::OptionalArg;
+use crate::paths;
+use crate::peer::{self, Choice, Discovery, FoundPeer};
 use crate::preflight::Preflight;
 use crate::probe::Prober;
 use crate::report::{AsnSource, Local, Peer, Report};
+use crate::signals;
 
-/// In the shared directory; its presence says that everything else is there.
-pub const ENV_FILE: &str = "bgp-config.env";
-/// The agent's user, and FRR's, are to read it.
+/// The agent's user and FRR's must be able to read the file.
 const ENV_MODE: u32 = 0o644;
-/// The end of the time for probing.
+/// The largest value of --probe-timeout-ms.
 const LONGEST_PROBE: Duration = Duration::from_secs(60);
 
 /// Find the gateway and the ASNs, and write FRR's configuration
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The leaf switch is found by detection, in this order:
-  route               the gateway of the interface's default route, lowest metric; on-link routes name nobody
-  detection:first     the subnet's first address answers (ARP, ICMP echo); or
-  detection:last      its last address does
-  detection:neighbor  the kernel's neighbour table knows one of these, or one neighbour only
-  detection:fallback  the subnet's first address, unproven
-On a /31 it is the other address. On a /32 only a route or a fixed address can tell.
+  route               the gateway of the interface's default route with the lowest metric; on-link routes are ignored
+  detection:first     the subnet's first address, if it answers (ARP, ICMP echo)
+  detection:last      the subnet's last address, if it answers
+  detection:neighbor  one of these addresses, or else the only neighbour, in the kernel's neighbour table
+  detection:fallback  the subnet's first address, unconfirmed
+On a /31 the leaf switch is the other address. A /32 needs a default route with a gateway, or a fixed address.
 
 Example:
   NODE_NAME=worker1 obgp-runtime frr-init --interface br-ex --asn-mapping /etc/ovn-bgp-agent/asn-mapping")]
@@ -47,7 +45,7 @@ pub struct Args {
     /// The interface that leads to the leaf switch
     #[arg(long, env = "INTERFACE", value_name = "NAME", default_value = "br-ex")]
     interface: String,
-    /// This node's name; otherwise its host name
+    /// This node's name [default: the host name]
     #[arg(
         long,
         env = "NODE_NAME",
@@ -55,8 +53,8 @@ pub struct Args {
         default_value = "",
         hide_default_value = true
     )]
-    node_name: Given<String>,
-    /// This node's address in the cluster: of several addresses on the interface, it is the one
+    node_name: OptionalArg<String>,
+    /// This node's address in the cluster: selects one of several addresses on the interface
     #[arg(
         long,
         env = "NODE_IP",
@@ -64,11 +62,11 @@ pub struct Args {
         default_value = "",
         hide_default_value = true
     )]
-    node_ip: Given<IpAddr>,
-    /// The leaf switch: detection, first or last of the subnet, or addresses with commas between them
+    node_ip: OptionalArg<IpAddr>,
+    /// The leaf switch: detection, first or last (address of the subnet), or addresses, separated by commas
     #[arg(long, env = "BGP_PEER_IP", value_name = "HOW|IP[,IP]…", default_value = "detection", value_parser = peer_ip)]
     peer_ip: Choice,
-    /// This server's ASN; otherwise 4200000000 + the last three octets of its address
+    /// This server's ASN [default: 4200000000 + the last three octets of its address]
     #[arg(
         long,
         env = "BGP_AS",
@@ -76,8 +74,8 @@ pub struct Args {
         default_value = "",
         hide_default_value = true
     )]
-    asn: Given<Asn>,
-    /// Which leaf switch has which ASN: mapping.json, or the directory it is in
+    asn: OptionalArg<Asn>,
+    /// The ASNs of the leaf switches: mapping.json, or its directory
     #[arg(
         long,
         env = "ASN_MAPPING",
@@ -85,13 +83,13 @@ pub struct Args {
         default_value = "/etc/ovn-bgp-agent/asn-mapping"
     )]
     asn_mapping: PathBuf,
-    /// Where bgp-config.env is written, for the agent
+    /// Directory for bgp-config.env, shared with the agent
     #[arg(long, env = "SHARED_DIR", value_name = "DIR", default_value = "/run/ovn-bgp-agent")]
     shared_dir: PathBuf,
-    /// How long an answer is waited for that decides who the leaf switch is, in milliseconds
+    /// Time limit in milliseconds for the probes that determine the leaf switch
     #[arg(long, env = "PROBE_TIMEOUT_MS", value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=LONGEST_PROBE.as_millis() as u64))]
     probe_timeout_ms: u64,
-    /// Report as JSON
+    /// Print the report as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -103,30 +101,22 @@ pub struct Args {
 #[derive(Debug, thiserror::Error)]
 enum InitError {
     #[error(
-        "{interface} has no IPv4 address, of which the ASN and the router ID are made{down}; \
-         give it one, or set --interface to the one that leads to the leaf switch"
+        "{interface} has no IPv4 address, which the ASN and the router ID are derived from{down}\n\
+         help: add an IPv4 address, or set --interface to the one that leads to the leaf switch"
     )]
     NoIpv4 { interface: String, down: &'static str },
 }
 
-/// clap's own parser would take the parts of a list for values.
+/// A function, because clap has no parser for the type.
 fn peer_ip(text: &str) -> Result<Choice, String> {
     text.parse()
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    // The first process of a container ignores these signals otherwise. 128 + the signal, as shells have it.
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::new(AtomicBool::new(true)))?;
-    }
-    let env_file = args.shared_dir.join(ENV_FILE);
-    // What an earlier start found is not to be taken for the result of this one, should this one fail.
-    match std::fs::remove_file(&env_file) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(format!("{}: cannot remove the earlier one: {error}", env_file.display()).into());
-        }
-        _ => (),
-    }
+    signals::exit_on_termination()?;
+    let env_file = paths::env_file(&args.shared_dir);
+    // If this run fails, the result of an earlier run must not be taken for its result.
+    files::remove(&env_file)?;
 
     args.preflight.node()?;
     let mut notes = Vec::new();
@@ -144,7 +134,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     }
     stdout.flush()?;
     let variables = env_file::render(variables(args, &report));
-    files::write(&env_file, variables.as_bytes(), ENV_MODE, None, Until::Stored)?;
+    files::write(&env_file, variables.as_bytes(), ENV_MODE, None, Durability::Synced)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -158,7 +148,7 @@ fn find(args: &Args, notes: &mut Vec<String>) -> Result<(Report, Sessions), Fail
     if args.asn.0.is_none() {
         notes.extend(mapping.collision());
     }
-    // Before probing, which takes time and changes nothing about it.
+    // A missing entry is reported before the probes, which take time.
     if !matches!(args.peer_ip, Choice::Fixed(_)) {
         mapping.leaf_asn(IpNet::V4(node))?;
     }
@@ -209,7 +199,7 @@ fn find(args: &Args, notes: &mut Vec<String>) -> Result<(Report, Sessions), Fail
     Ok((report, sessions))
 }
 
-/// Of several addresses: the node's in the cluster; the one whose subnet has the leaf switch or else the gateway in it; the first.
+/// Of several addresses: NODE_IP; else the one whose subnet contains a fixed leaf switch; else the gateway; else the first.
 fn node_address(args: &Args, interface: &Interface, notes: &mut Vec<String>) -> Result<Ipv4Net, InitError> {
     let nets = interface.ipv4();
     let Some(first) = nets.first() else {
@@ -238,7 +228,7 @@ fn node_address(args: &Args, interface: &Interface, notes: &mut Vec<String>) -> 
             .map(Ipv4Net::to_string)
             .collect();
         notes.push(format!(
-            "{} has other addresses than {chosen} too: {}; NODE_IP can say which is the node's",
+            "{} has several addresses: {chosen} is used, not {}; to use another one, set NODE_IP",
             interface.name,
             others.join(", ")
         ));
@@ -246,8 +236,13 @@ fn node_address(args: &Args, interface: &Interface, notes: &mut Vec<String>) -> 
     Ok(*chosen)
 }
 
-/// A fixed leaf may be in another subnet than the node's address is.
-fn asn_of_leaf(found: &Found, node: Ipv4Net, interface: &Interface, mapping: &Mapping) -> Result<Asn, MappingError> {
+/// A fixed leaf switch may be in another subnet than the node's address.
+fn asn_of_leaf(
+    found: &FoundPeer,
+    node: Ipv4Net,
+    interface: &Interface,
+    mapping: &Mapping,
+) -> Result<Asn, MappingError> {
     let subnet = match found.discovery {
         Discovery::Fixed => interface
             .subnet_of(found.address)

@@ -1,77 +1,78 @@
-//! `obgp-runtime health`: what /proc, the kernel's sockets and FRR say about the agent becomes an exit code and a line.
+//! `obgp-runtime health`: /proc, the kernel's sockets and FRR -> whether the agent is live, started or ready.
 //!
-//! Each check asks for what the one before it asks, and more. `live`: the process that `obgp-runtime agent` started is there,
-//! is the agent, is not stopped, and gave a sign of life not too long ago (or `obgp-runtime agent` still waits to start it,
-//! which has a deadline of its own); BGP has no part in it. `startup`: it is the agent and has its OVSDB connections. `ready`:
-//! besides, its reconciliations succeed, and FRR has an established session with a leaf, and with the EVPN peer if there is one.
+//! Each check includes the one before it. `live`: the process that `obgp-runtime agent` started exists, is the agent, is not stopped
+//! and gave a recent sign of life; or `obgp-runtime agent` still waits to start it, which has its own deadline. BGP does not
+//! matter. `startup`: it is the agent and has its OVSDB connections. `ready`: also, its reconciliations succeed, and FRR has an
+//! established session with a leaf switch, and with the EVPN peer if there is one.
 //!
-//! `ready` also keeps the mark in the shared directory true: it is there from the first check that the agent passes, and away
-//! from the first that it does not. `agent` removes it at its start.
+//! `ready` also maintains the file `ready` in the shared directory: a passed check creates it, a failed check removes it. `agent`
+//! removes it when it starts.
 
-pub(crate) mod bgp;
-mod open;
 mod sock_diag;
 mod sockets;
 mod state;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::agent::Place;
-use crate::agent::node::Node;
-use crate::agent::options::{Options, OptionsError};
-use crate::agent::record::{Record, State};
-use crate::cli::Failure;
-use crate::files;
-use state::State as Reconciled;
+use crate::agent_options::{AgentOptions, OptionsError};
+use crate::agent_pid::{PidRecord, ProcessState};
+use crate::bgp;
+use crate::failure::Failure;
+use crate::files::{self, Durability};
+use crate::node::Node;
+use crate::paths::{self, Paths};
+use state::AgentState;
 
-/// The agent writes a sign of life each second while a reconciliation makes progress: one that takes minutes is not silent.
-const SILENCE: u64 = 300;
+/// In seconds. During a reconciliation that makes progress the agent gives a sign of life every second, so a reconciliation that
+/// takes minutes is not silent.
+const MAX_SILENCE: u64 = 300;
 
 /// Answer the probes of the agent's container
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: obgp-runtime health ready --json\n\n\
-                  Exit status: 0 it is, 1 it is not (the reason is printed), 2 the command line is wrong.\n\
-                  `ready` writes and removes the file `ready` in the shared directory.")]
+                  Exit status: 0 yes, 1 no (the reason is printed), 2 wrong command line.\n\
+                  `ready` also creates or removes the file `ready` in the shared directory.")]
 pub struct Args {
-    /// What is asked
+    /// Check to run
     check: Check,
     #[command(flatten)]
-    place: Place,
-    /// How long FRR may take for its answer; the kubelet gives a probe 1 s unless told otherwise
+    paths: Paths,
+    /// Time limit for FRR's answer; the kubelet's default for a whole probe is 1 s
     #[arg(long, value_name = "SECONDS", default_value = "0.8", value_parser = seconds)]
     timeout: Duration,
-    /// Print what was found as JSON
+    /// Print the findings as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     bounds: Bounds,
 }
 
-/// How old the agent's signs may be, in seconds. The defaults follow the intervals in its configuration.
+/// Age limits, in seconds. The defaults depend on the intervals in the agent's configuration.
 #[derive(Debug, clap::Args)]
 struct Bounds {
-    /// live: without a sign of life; 0 for any time [default: 300, or 4 x frr_reconcile_interval if that is more]
+    /// live: since the last sign of life; 0 for no limit [default: 300, or 4 x frr_reconcile_interval if that is more]
     #[arg(long, env = "HEALTH_MAX_SILENCE", value_name = "SECONDS")]
     max_silence: Option<u64>,
-    /// ready: since the last sync that succeeded [default: 3 x reconcile_interval, 900]
+    /// ready: since the last successful sync [default: 3 x reconcile_interval, 900]
     #[arg(long, env = "HEALTH_MAX_SYNC_AGE", value_name = "SECONDS")]
     max_sync_age: Option<u64>,
-    /// ready: since the last frr_sync that succeeded [default: 4 x frr_reconcile_interval, 60]
+    /// ready: since the last successful frr_sync [default: 4 x frr_reconcile_interval, 60]
     #[arg(long, env = "HEALTH_MAX_FRR_SYNC_AGE", value_name = "SECONDS")]
     max_frr_sync_age: Option<u64>,
 }
 
 impl Bounds {
-    fn silence(&self, options: &Options) -> Result<u64, OptionsError> {
+    fn silence(&self, options: &AgentOptions) -> Result<u64, OptionsError> {
         let frr = options.interval("frr_reconcile_interval", 15)?;
-        Ok(self.max_silence.unwrap_or(SILENCE.max(frr.saturating_mul(4))))
+        Ok(self.max_silence.unwrap_or(MAX_SILENCE.max(frr.saturating_mul(4))))
     }
 
-    /// By the agent's names for its reconciliations.
-    fn ages(&self, options: &Options) -> Result<[(&'static str, u64); 2], OptionsError> {
+    /// The limit for each kind of reconciliation, by the agent's names.
+    fn ages(&self, options: &AgentOptions) -> Result<[(&'static str, u64); 2], OptionsError> {
         let (sync, frr) = (
             options.interval("reconcile_interval", 300)?,
             options.interval("frr_reconcile_interval", 15)?,
@@ -86,16 +87,16 @@ impl Bounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Check {
-    /// The agent's process is there and gives signs of life
+    /// The agent's process exists and gives signs of life
     Live,
-    /// It has its OVSDB connections
+    /// It also has its OVSDB connections
     Startup,
-    /// Its reconciliations succeed and FRR has its BGP sessions, too
+    /// Its reconciliations also succeed, and FRR has its BGP sessions
     Ready,
 }
 
 fn seconds(text: &str) -> Result<Duration, &'static str> {
-    // Digits, not a float: the tables for reading floats are ten kilobytes of the program.
+    // Integers, because the tables for parsing floats would add 10 kB to the program.
     let parse = || {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -111,7 +112,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
         .ok_or("a number of seconds from 0.01 to 600 is expected")
 }
 
-/// What was found, as far as the check went.
+/// The findings, up to the first failure.
 #[derive(Debug, Serialize)]
 struct Report {
     check: Check,
@@ -120,7 +121,7 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<Reconciled>,
+    state: Option<AgentState>,
     ovsdb: Vec<Connected>,
     bgp: Vec<bgp::Session>,
 }
@@ -141,9 +142,9 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         ovsdb: Vec::new(),
         bgp: Vec::new(),
     };
-    let outcome = examine(args, &mut report);
+    let outcome = check(args, &mut report);
     let outcome = match args.check {
-        Check::Ready => mark(&args.place.ready_mark(), outcome),
+        Check::Ready => update_mark(&args.paths.ready_mark(), outcome),
         _ => outcome,
     };
     (report.ok, report.reason) = match outcome {
@@ -163,37 +164,39 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Why it is, or why it is not.
-fn examine(args: &Args, report: &mut Report) -> Result<String, String> {
-    let place = &args.place;
-    let record = Record::read(&place.shared_dir)?;
+/// Runs the check. Both results are the reason.
+fn check(args: &Args, report: &mut Report) -> Result<String, String> {
+    let paths = &args.paths;
+    let record = PidRecord::read(&paths.shared_dir)?;
     let pid = record.pid;
     match record.state() {
-        State::Gone(why) => return Err(why),
-        State::Waiting if args.check == Check::Live => return Ok(format!("process {pid} waits for frr-init and FRR")),
-        State::Waiting => return Err(format!("process {pid} still waits for frr-init and FRR")),
-        State::Stopped => {
+        ProcessState::Gone(why) => return Err(why),
+        ProcessState::Waiting if args.check == Check::Live => {
+            return Ok(format!("process {pid} waits for frr-init and FRR"));
+        }
+        ProcessState::Waiting => return Err(format!("process {pid} still waits for frr-init and FRR")),
+        ProcessState::Stopped => {
             return Err(format!(
-                "process {pid}, the agent, is stopped: kill -CONT {pid} lets it go on"
+                "process {pid}, the agent, is stopped; kill -CONT {pid} resumes it"
             ));
         }
-        State::Agent => {}
+        ProcessState::Agent => {}
     }
     report.pid = Some(pid);
     let mut reason = format!("process {pid} is the agent");
-    let options = Options::load(&place.config).map_err(|error| error.to_string());
+    let options = AgentOptions::load(&paths.config).map_err(|error| error.to_string());
     if args.check == Check::Live {
-        // A configuration that cannot be read any more does not make the agent a dead one.
-        let longest = args.bounds.silence(&options.unwrap_or_default()).unwrap_or(SILENCE);
+        // The agent may be live although its configuration cannot be read any more.
+        let longest = args.bounds.silence(&options.unwrap_or_default()).unwrap_or(MAX_SILENCE);
         return match longest {
             0 => Ok(reason),
-            longest => lives(args, &record, report, longest).map(|sign| format!("{reason}, {sign}")),
+            longest => check_alive(args, &record, report, longest).map(|sign| format!("{reason}, {sign}")),
         };
     }
 
     let options = options?;
     let expected = options.connections().map_err(|error| error.to_string())?;
-    let peers = sockets::peers(pid).map_err(|error| format!("the agent's connections cannot be listed: {error}"))?;
+    let peers = sockets::peers(pid).map_err(|error| format!("cannot list the agent's connections: {error}"))?;
     for (expected, connected) in sockets::compare(&expected, &peers) {
         report.ovsdb.push(Connected {
             option: expected.option,
@@ -213,45 +216,39 @@ fn examine(args: &Args, report: &mut Report) -> Result<String, String> {
     if args.check == Check::Startup {
         return Ok(reason);
     }
-    if crate::drain::mark(&place.shared_dir).exists() {
-        return Err("the node is drained until the agent starts again, or obgp-runtime drain --undo".into());
+    if paths::drained_mark(&paths.shared_dir).exists() {
+        return Err("the node is drained; restart the agent or run obgp-runtime drain --undo to end the drain".into());
     }
-    let sessions = established(args, report)?;
-    let synced = succeeds(args, &options, pid, report)?;
+    let sessions = check_sessions(args, report)?;
+    let synced = check_reconciliations(args, &options, pid, report)?;
     Ok(format!("{reason}, {sessions}, {synced}"))
 }
 
-/// The sign of life: what the agent wrote, or its start if it has not written yet.
-fn lives(args: &Args, record: &Record, report: &mut Report, longest: u64) -> Result<String, String> {
-    let path = args.place.state_file();
-    report.state = Reconciled::read(&path, record.pid)?;
+/// The last sign of life is the time in the state file or, before the first write, the start of the process.
+fn check_alive(args: &Args, record: &PidRecord, report: &mut Report, longest: u64) -> Result<String, String> {
+    let path = args.paths.state_file();
+    report.state = AgentState::read(&path, record.pid)?;
     if let Some(state) = &report.state {
-        return state.lives(state::now(), longest);
+        return state.check_alive(state::now(), longest);
     }
     let age = record.age().map_err(|error| error.to_string())?;
-    let missing = format!(
-        "it was started {} s ago and has not written {} yet",
-        age,
-        path.display()
-    );
+    let missing = format!("it started {} s ago and has not written {} yet", age, path.display());
     match age <= longest {
         true => Ok(missing),
-        false => Err(format!("the agent hangs: {missing} (at most {longest} s are allowed)")),
+        false => Err(format!("the agent hangs: {missing} (limit: {longest} s)")),
     }
 }
 
-fn established(args: &Args, report: &mut Report) -> Result<String, String> {
-    let env_file = args.place.env_file();
-    let text = files::read_text(&env_file).map_err(|error| error.to_string())?;
-    let node = Node::parse(&text, &env_file).map_err(|error| error.to_string())?;
-    report.bgp = bgp::sessions(&args.place.frr_sockets, args.timeout, &node)?;
-    bgp::judge(&report.bgp)
+fn check_sessions(args: &Args, report: &mut Report) -> Result<String, String> {
+    let node = Node::load(&args.paths.env_file()).map_err(|error| error.to_string())?;
+    report.bgp = bgp::sessions(&args.paths.frr_sockets, args.timeout, &node)?;
+    bgp::check(&report.bgp)
 }
 
-/// The agent's reconciliations, all of them.
-fn succeeds(args: &Args, options: &Options, pid: u32, report: &mut Report) -> Result<String, String> {
-    let path = args.place.state_file();
-    report.state = Reconciled::read(&path, pid)?;
+/// Every kind of reconciliation must have succeeded recently.
+fn check_reconciliations(args: &Args, options: &AgentOptions, pid: u32, report: &mut Report) -> Result<String, String> {
+    let path = args.paths.state_file();
+    report.state = AgentState::read(&path, pid)?;
     let Some(state) = &report.state else {
         return Err(format!(
             "the agent has not begun its first sync: it has not written {}",
@@ -260,26 +257,23 @@ fn succeeds(args: &Args, options: &Options, pid: u32, report: &mut Report) -> Re
     };
     let (now, mut found) = (state::now(), Vec::new());
     for (name, longest) in args.bounds.ages(options).map_err(|error| error.to_string())? {
-        found.push(state.succeeds(name, now, longest)?);
+        found.push(state.check_reconciliation(name, now, longest)?);
     }
     Ok(found.join(", "))
 }
 
-/// Writes or removes the mark; what cannot be marked is not ready, as others rely on the mark.
-fn mark(path: &std::path::Path, outcome: Result<String, String>) -> Result<String, String> {
+/// Creates or removes the mark. An agent whose mark cannot be created is not ready, because others rely on the mark.
+fn update_mark(path: &Path, outcome: Result<String, String>) -> Result<String, String> {
     match outcome {
         Ok(_) if path.is_file() => outcome,
         Ok(reason) => {
-            files::write(path, b"", 0o644, None, files::Until::Seen)
-                .map_err(|error| format!("the mark cannot be written: {error}"))?;
+            files::write(path, b"", 0o644, None, Durability::Visible)
+                .map_err(|error| format!("cannot create the mark: {error}"))?;
             Ok(reason)
         }
-        Err(reason) => match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!(
-                "{reason}; and the mark {} cannot be removed: {error}",
-                path.display()
-            )),
-            _ => Err(reason),
+        Err(reason) => match files::remove(path) {
+            Err(error) => Err(format!("{reason}; also, {error}")),
+            Ok(()) => Err(reason),
         },
     }
 }
@@ -292,30 +286,30 @@ mod tests {
     fn the_mark_follows_the_outcome() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ready");
-        assert_eq!(mark(&path, Err("no".into())), Err("no".into()));
+        assert_eq!(update_mark(&path, Err("no".into())), Err("no".into()));
         assert!(!path.exists());
         for _ in 0..2 {
-            assert_eq!(mark(&path, Ok("yes".into())), Ok("yes".into()));
+            assert_eq!(update_mark(&path, Ok("yes".into())), Ok("yes".into()));
             assert!(path.is_file());
         }
-        assert_eq!(mark(&path, Err("no".into())), Err("no".into()));
+        assert_eq!(update_mark(&path, Err("no".into())), Err("no".into()));
         assert!(!path.exists());
         let nowhere = directory.path().join("none/ready");
         assert!(
-            mark(&nowhere, Ok("yes".into()))
+            update_mark(&nowhere, Ok("yes".into()))
                 .unwrap_err()
-                .contains("the mark cannot be written")
+                .contains("cannot create the mark")
         );
         std::fs::create_dir(&path).unwrap();
         assert!(
-            mark(&path, Err("no".into()))
+            update_mark(&path, Err("no".into()))
                 .unwrap_err()
-                .starts_with("no; and the mark")
+                .starts_with("no; also, cannot remove")
         );
     }
 
     #[test]
-    fn timeouts_are_seconds() {
+    fn timeouts_are_decimal_seconds() {
         for (text, milliseconds) in [
             ("0.8", 800),
             ("1", 1000),

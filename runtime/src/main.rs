@@ -1,4 +1,4 @@
-//! Parse, run, exit code; nothing else.
+//! The binary. [`obgp_runtime`] has the map of the modules.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
-//! `mapping.json`, from the subnets of servers to the ASNs of their leaf switches -> the leaf's ASN for a subnet.
+//! `mapping.json` and the subnet of a server -> the ASN of its leaf switch.
 //!
-//! One object: keys are networks (`"10.0.192.0/24"`), values ASNs, as strings or numbers. The longest prefix that covers a
-//! whole subnet wins, so a site can have a default and exceptions. A network that is there twice, or that covers a part of the subnet only, leaves
-//! open which leaf is meant, and is an error.
+//! The file has one object. Keys are networks (`"10.0.192.0/24"`), values are ASNs as strings or numbers. The longest prefix that
+//! covers the whole subnet wins, so a site can have a default and exceptions. A network that occurs twice or covers only a part
+//! of the subnet is ambiguous and therefore an error.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use crate::asn::Asn;
 use crate::files::{self, FileError};
 
-/// The file's name where a directory (a mounted ConfigMap) was given.
+/// The name of the file in a directory (a mounted ConfigMap).
 pub const FILE_NAME: &str = "mapping.json";
 
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ pub enum MappingError {
     NotFound { subnet: IpNet, file: PathBuf, has: String },
 }
 
-/// Where in the text something begins, both from 1; columns count characters.
+/// A position in the text. Both numbers start at 1; columns count characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     pub line: usize,
@@ -51,7 +51,7 @@ impl fmt::Display for Place {
 #[derive(Debug)]
 pub struct Mapping {
     file: PathBuf,
-    /// `None` where there is no such file.
+    /// `None` if the file does not exist.
     entries: Option<Vec<Entry>>,
 }
 
@@ -90,14 +90,14 @@ impl Mapping {
                 line: error.line(),
                 column: error.column(),
             };
-            // What serde_json adds to its messages is already in front of this one.
+            // The place is already part of this error.
             let message = error.to_string();
             let reason = message
                 .rsplit_once(" at line ")
                 .map_or(message.as_str(), |(reason, _)| reason);
             invalid(
                 place,
-                format!("{reason}; expected is {{\"10.0.192.0/24\": \"65001\", …}}"),
+                format!("{reason}; the expected form is {{\"10.0.192.0/24\": \"65001\", …}}"),
             )
         })?;
         let mut entries: Vec<Entry> = Vec::new();
@@ -107,7 +107,7 @@ impl Mapping {
             if let Some(other) = entries.iter().find(|other| other.net == net) {
                 return Err(invalid(
                     place,
-                    format!("{net} is already there at {}; remove one", other.place),
+                    format!("{net} is a duplicate of the entry at {}; remove one", other.place),
                 ));
             }
             let asn = number(value).map_err(|reason| invalid(place_of(text, value), format!("{net}: {reason}")))?;
@@ -131,8 +131,8 @@ impl Mapping {
                 file: self.file.clone(),
                 place: part.place,
                 reason: format!(
-                    "{} overlaps with {subnet}, the node's subnet, in a part only, but a subnet has one leaf ASN; \
-                     write {subnet}, or set the subnet right on the node",
+                    "{} covers only a part of {subnet}, the node's subnet, but a subnet has one leaf ASN; \
+                     write {subnet}, or correct the subnet on the node",
                     part.net
                 ),
             });
@@ -144,18 +144,18 @@ impl Mapping {
                 subnet,
                 file: self.file.clone(),
                 has: match &self.entries {
-                    None => "which is not there".into(),
+                    None => "does not exist".into(),
                     Some(entries) => match entries.len() {
-                        0 => "which has no entries".into(),
-                        1 => "1 entry, none for it".into(),
-                        count => format!("{count} entries, none for it"),
+                        0 => "no entries".into(),
+                        1 => "1 entry, none for this subnet".into(),
+                        count => format!("{count} entries, none for this subnet"),
                     },
                 },
             }),
         }
     }
 
-    /// What to say of servers that get the same ASN, because only the last three octets of their addresses are in it.
+    /// A warning about servers that get the same ASN, which has only the last three octets of their addresses.
     pub fn collision(&self) -> Option<String> {
         let nets: Vec<Ipv4Net> = self
             .entries
@@ -167,11 +167,11 @@ impl Mapping {
             })
             .collect();
         let file = self.file.display();
-        const RULE: &str = "the first octet is not in a server's ASN";
-        const REMEDY: &str = "give the servers of one of them their ASNs with --asn";
+        const RULE: &str = "a server's ASN does not include the first octet";
+        const REMEDY: &str = "set --asn on the servers of one of them";
         if let Some(wide) = nets.iter().find(|net| net.prefix_len() < 8) {
             return Some(format!(
-                "{file}: {wide} spans several /8, whose addresses collide: {RULE}; {REMEDY}"
+                "{file}: {wide} spans several /8 whose addresses get the same ASNs: {RULE}; {REMEDY}"
             ));
         }
         let slash_8 = |net: &Ipv4Net| net.network().octets()[0];
@@ -188,7 +188,7 @@ impl Mapping {
                     let [_, b, c, d] = longer.hosts().next().unwrap_or(longer.network()).octets();
                     let example = |net| Ipv4Addr::new(slash_8(net), b, c, d);
                     return Some(format!(
-                        "{file}: {one} and {other} are of different /8 and collide: {RULE}, so {} and {} both get {}; {REMEDY}",
+                        "{file}: {one} and {other} are in different /8 and collide: {RULE}, so {} and {} both get {}; {REMEDY}",
                         example(one),
                         example(other),
                         Asn::of_server(example(one))
@@ -198,8 +198,8 @@ impl Mapping {
         }
         different.map(|(one, other)| {
             format!(
-                "{file}: {one} and {other} are of different /8, where addresses collide when their last three octets are \
-                 the same: {RULE}; these two networks have none, but keep it in mind"
+                "{file}: {one} and {other} are in different /8: {RULE}, so addresses with the same last three octets get the same \
+                 ASN. These two networks have no such addresses, but others may"
             )
         })
     }
@@ -211,7 +211,7 @@ fn low_bits(net: &Ipv4Net) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(0, b, c, d), net.prefix_len())
 }
 
-/// Keys and values in the order of the file, as they are written there.
+/// Unparsed keys and values in the order of the file.
 struct Pairs<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
@@ -236,7 +236,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     }
 }
 
-/// Where `part`, which is a part of `text`, begins.
+/// The start of `part`, which is a slice of `text`.
 fn place_of(text: &str, part: &RawValue) -> Place {
     let offset = (part.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
     let before = text.get(..offset).unwrap_or(text);
@@ -254,7 +254,7 @@ fn network(key: &RawValue) -> Result<IpNet, String> {
         Err(_) => {
             return Err(match text.parse::<IpAddr>() {
                 Ok(address) => {
-                    format!("{text:?} is an address; with a prefix length it is a network, as in \"{address}/24\"")
+                    format!("{text:?} has no prefix length; a network is expected, as in \"{address}/24\"")
                 }
                 Err(_) => format!("{text:?} is not a network as in \"10.0.192.0/24\""),
             });
@@ -274,7 +274,7 @@ fn number(value: &RawValue) -> Result<Asn, String> {
     let unquoted: String = match text.as_bytes().first() {
         Some(b'"') => serde_json::from_str(text).map_err(|error| error.to_string())?,
         Some(b'0'..=b'9' | b'-') => text.into(),
-        _ => return Err("the ASN is neither a string nor a number".into()),
+        _ => return Err("the ASN is not a string or a number".into()),
     };
     unquoted
         .parse()

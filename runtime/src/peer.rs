@@ -1,8 +1,8 @@
-//! What the user wants and what the network shows -> the leaf switch to peer with, and how it was found.
+//! `--peer-ip` and the network -> the leaf switches to peer with, and how each was found.
 //!
-//! Detection, from the surest to the guess: the gateway of the default route; whichever of the subnet's first and last address
-//! answers; a neighbour that the kernel knows; the first address without proof. What cannot be is never chosen: the node
-//! itself, the network's and the broadcast address, somebody outside of the subnet (but the route's gateway, which may be).
+//! Detection tries in this order: the gateway of the default route; the subnet's first or last address, if it answers; a neighbour
+//! in the kernel's table; the subnet's first address, unconfirmed. It never returns the node itself, the network or
+//! broadcast address, or an address outside the subnet, except a route's gateway, which may be outside.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,11 +20,11 @@ pub enum Choice {
     Detection,
     First,
     Last,
-    /// One leaf, or several with ECMP.
+    /// One leaf switch, or several with ECMP.
     Fixed(Vec<IpAddr>),
 }
 
-/// How a peer was found.
+/// How a peer was found. Displayed in the report and in bgp-config.env.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Discovery {
     Route,
@@ -38,7 +38,7 @@ pub enum Discovery {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundPeer {
     pub address: IpAddr,
     pub discovery: Discovery,
     pub reachable: Reachable,
@@ -48,104 +48,109 @@ pub struct Found {
 pub enum Reachable {
     Yes,
     No,
-    /// Nothing could be sent.
+    /// No probe could be sent.
     Unknown,
 }
 
-/// The network, for asking.
-pub trait Wire {
-    /// Which of the targets answered. Ends when the first of them did, or after as long as `patience` means.
-    fn probe(&mut self, targets: &[IpAddr], patience: Patience) -> Vec<Reachable>;
+/// Access to the network. Tests implement it without one.
+pub trait NetworkProbe {
+    /// Which targets answer, in their order. Returns when the first target or all have answered, or after the time limit of
+    /// `purpose`.
+    fn probe(&mut self, targets: &[IpAddr], purpose: Purpose) -> Vec<Reachable>;
     fn neighbors(&mut self) -> Vec<Neighbor>;
 }
 
-/// How long an answer is waited for.
+/// The purpose of a probe, which determines its time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
-    /// The answer decides who the peer is.
+pub enum Purpose {
+    /// The answer determines the peer.
     Decision,
-    /// The peer is decided; it is for the report.
+    /// The peer is known. The answer is for the report.
     Report,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
     #[error(
-        "{0} leaves no other address for a leaf switch, and no default route on {1} names one; set --peer-ip to its address"
+        "{0} leaves no other address for a leaf switch, and no default route on {1} has a gateway\nhelp: set --peer-ip to the address of the leaf switch"
     )]
-    Alone(Ipv4Net, String),
+    NoOtherAddress(Ipv4Net, String),
     #[error(
-        "the {which} address of {subnet}, {address}, is this node's own; set --peer-ip to the leaf switch's address"
+        "the {which} address of {subnet}, {address}, is this node's own\nhelp: set --peer-ip to the address of the leaf switch"
     )]
-    Own {
+    OwnAddress {
         which: &'static str,
         subnet: Ipv4Net,
         address: Ipv4Addr,
     },
-    #[error("--peer-ip {0} is this node's own address; it is to be the leaf switch's")]
+    #[error("--peer-ip {0} is this node's own address\nhelp: set --peer-ip to the address of the leaf switch")]
     OwnFixed(IpAddr),
 }
 
-/// Chooses the peers. `node` is the node's address with its prefix length; what the person should know goes to `notes`.
+/// Chooses the peers. `node` is the node's address with its prefix length. Remarks for the user are added to `notes`.
 pub fn discover(
     choice: &Choice,
     node: Ipv4Net,
     interface: &Interface,
-    wire: &mut dyn Wire,
+    network: &mut dyn NetworkProbe,
     notes: &mut Vec<String>,
-) -> Result<Vec<Found>, PeerError> {
+) -> Result<Vec<FoundPeer>, PeerError> {
     let one = match choice {
-        Choice::Fixed(addresses) => return fixed(addresses, interface, wire),
+        Choice::Fixed(addresses) => return fixed(addresses, interface, network),
         Choice::First => (end(node, interface, "first")?, Discovery::First),
         Choice::Last => (end(node, interface, "last")?, Discovery::Last),
         Choice::Detection => match gateway(interface, notes) {
             Some(gateway) => (gateway, Discovery::Route),
-            None => return detect(node, interface, wire, notes).map(|found| vec![found]),
+            None => return detect(node, interface, network, notes).map(|found| vec![found]),
         },
     };
     let (address, discovery) = (IpAddr::V4(one.0), one.1);
-    let reachable = wire.probe(&[address], Patience::Report)[0];
-    Ok(vec![Found {
+    let reachable = network.probe(&[address], Purpose::Report)[0];
+    Ok(vec![FoundPeer {
         address,
         discovery,
         reachable,
     }])
 }
 
-fn fixed(addresses: &[IpAddr], interface: &Interface, wire: &mut dyn Wire) -> Result<Vec<Found>, PeerError> {
+fn fixed(
+    addresses: &[IpAddr],
+    interface: &Interface,
+    network: &mut dyn NetworkProbe,
+) -> Result<Vec<FoundPeer>, PeerError> {
     if let Some(own) = addresses.iter().find(|address| interface.has(**address)) {
         return Err(PeerError::OwnFixed(*own));
     }
-    let probe = |address: &IpAddr| Found {
+    let probe = |address: &IpAddr| FoundPeer {
         address: *address,
         discovery: Discovery::Fixed,
-        reachable: wire.probe(&[*address], Patience::Report)[0],
+        reachable: network.probe(&[*address], Purpose::Report)[0],
     };
     Ok(addresses.iter().map(probe).collect())
 }
 
-/// The gateway of the default route with the lowest metric. On-link default routes have none and say nothing about a leaf.
+/// The gateway of the default route with the lowest metric. On-link default routes have no gateway.
 fn gateway(interface: &Interface, notes: &mut Vec<String>) -> Option<Ipv4Addr> {
     let routes = interface.default_routes.iter();
     let mut gateways: Vec<_> = routes
         .filter_map(|route| Some((route.metric, route.gateway?)))
         .filter(|(_, gateway)| !gateway.is_unspecified() && !interface.has((*gateway).into()))
         .collect();
-    // The kernel's order of equal ones is that of their adding; by address, it is the same after each start.
+    // The kernel lists routes of equal metric in the order of their addition. Sorted by address, the result is always the same.
     gateways.sort_unstable();
     gateways.dedup();
     let (metric, gateway) = *gateways.first()?;
     let equal: Vec<_> = gateways.iter().skip(1).filter(|other| other.0 == metric).collect();
     if let Some((_, other)) = equal.first() {
         notes.push(format!(
-            "default routes of the same metric lead to {gateway} and {other}: the lower address was taken; \
-             to peer with both, set --peer-ip {gateway},{other}"
+            "default routes of the same metric lead to {gateway} and {other}; the lower address is used. \
+             To peer with both, set --peer-ip {gateway},{other}"
         ));
     }
     Some(gateway)
 }
 
-/// The first and the last address that a host of the subnet can have; on a /31 these are the two (RFC 3021).
+/// The first and the last host address of the subnet. On a /31 they are its two addresses (RFC 3021).
 fn ends(net: Ipv4Net) -> Option<(Ipv4Addr, Ipv4Addr)> {
     let (first, last) = (u32::from(net.network()), u32::from(net.broadcast()));
     match net.prefix_len() {
@@ -155,7 +160,7 @@ fn ends(net: Ipv4Net) -> Option<(Ipv4Addr, Ipv4Addr)> {
     }
 }
 
-/// On a link for two, whatever is asked for, the peer is the other one.
+/// The other host address, if the subnet has two.
 fn other_of_two(net: Ipv4Net) -> Option<Ipv4Addr> {
     let (first, last) = ends(net)?;
     let two = u32::from(last) - u32::from(first) == 1;
@@ -164,13 +169,13 @@ fn other_of_two(net: Ipv4Net) -> Option<Ipv4Addr> {
 
 /// For `--peer-ip first` and `last`.
 fn end(node: Ipv4Net, interface: &Interface, which: &'static str) -> Result<Ipv4Addr, PeerError> {
-    let (first, last) = ends(node).ok_or_else(|| PeerError::Alone(node, interface.name.clone()))?;
+    let (first, last) = ends(node).ok_or_else(|| PeerError::NoOtherAddress(node, interface.name.clone()))?;
     if let Some(other) = other_of_two(node).filter(|_| node.prefix_len() == 31) {
         return Ok(other);
     }
     let address = if which == "first" { first } else { last };
     if interface.has(address.into()) {
-        return Err(PeerError::Own {
+        return Err(PeerError::OwnAddress {
             which,
             subnet: node.trunc(),
             address,
@@ -179,14 +184,14 @@ fn end(node: Ipv4Net, interface: &Interface, which: &'static str) -> Result<Ipv4
     Ok(address)
 }
 
-/// Levels two and three: there is no gateway.
+/// Detection without a gateway.
 fn detect(
     node: Ipv4Net,
     interface: &Interface,
-    wire: &mut dyn Wire,
+    network: &mut dyn NetworkProbe,
     notes: &mut Vec<String>,
-) -> Result<Found, PeerError> {
-    let (first, last) = ends(node).ok_or_else(|| PeerError::Alone(node, interface.name.clone()))?;
+) -> Result<FoundPeer, PeerError> {
+    let (first, last) = ends(node).ok_or_else(|| PeerError::NoOtherAddress(node, interface.name.clone()))?;
     let candidates: Vec<(Ipv4Addr, Discovery)> = [(first, Discovery::ProbedFirst), (last, Discovery::ProbedLast)]
         .into_iter()
         .filter(|(address, _)| !interface.has((*address).into()))
@@ -194,20 +199,20 @@ fn detect(
     let targets: Vec<IpAddr> = candidates.iter().map(|(address, _)| (*address).into()).collect();
     let answers = match targets.as_slice() {
         [] => Vec::new(),
-        targets => wire.probe(targets, Patience::Decision),
+        targets => network.probe(targets, Purpose::Decision),
     };
-    // The first, if both answer.
+    // If both answer, the first is used.
     for ((address, discovery), answer) in candidates.iter().zip(&answers) {
         if *answer == Reachable::Yes {
-            return Ok(Found {
+            return Ok(FoundPeer {
                 address: (*address).into(),
                 discovery: *discovery,
                 reachable: Reachable::Yes,
             });
         }
     }
-    if let Some(neighbor) = known_neighbor(node, interface, &targets, &wire.neighbors(), notes) {
-        return Ok(Found {
+    if let Some(neighbor) = known_neighbor(node, interface, &targets, &network.neighbors(), notes) {
+        return Ok(FoundPeer {
             address: neighbor.address,
             discovery: Discovery::Neighbor,
             reachable: match neighbor.state {
@@ -221,26 +226,26 @@ fn detect(
         None => first,
     };
     if interface.has(address.into()) {
-        return Err(PeerError::Own {
+        return Err(PeerError::OwnAddress {
             which: "first",
             subnet: node.trunc(),
             address,
         });
     }
     notes.push(format!(
-        "no default route with a gateway on {}, and nobody answered at {}: {address} is a guess; if it is wrong, set --peer-ip",
+        "no default route on {} has a gateway, and there is no answer from {}: {address} is a guess; if it is wrong, set --peer-ip",
         interface.name,
         targets.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" or ")
     ));
     let guessed = targets.iter().position(|target| *target == IpAddr::V4(address));
-    Ok(Found {
+    Ok(FoundPeer {
         address: address.into(),
         discovery: Discovery::Fallback,
         reachable: guessed.map_or(Reachable::Unknown, |index| answers[index]),
     })
 }
 
-/// One of the candidates that the kernel knows, or else the only neighbour in the subnet. Several others may all be servers.
+/// A candidate that the kernel knows, otherwise the only neighbour in the subnet. Several neighbours may all be servers.
 fn known_neighbor(
     node: Ipv4Net,
     interface: &Interface,
@@ -270,7 +275,7 @@ fn known_neighbor(
         (None, []) => None,
         (None, several) => {
             notes.push(format!(
-                "{} neighbours are known on {} ({}, {}, …): which is the leaf switch cannot be told",
+                "cannot tell which of the {} neighbours on {} ({}, {}, …) is the leaf switch",
                 several.len(),
                 interface.name,
                 several[0].address,
@@ -294,22 +299,22 @@ impl FromStr for Choice {
     }
 }
 
-/// Addresses that sessions can be had with, separated by commas.
+/// Parses a comma-separated list of addresses that a BGP session can use.
 pub fn parse_addresses(list: &str) -> Result<Vec<IpAddr>, String> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for part in list.split(',').map(str::trim) {
         let address: IpAddr = part
             .parse()
-            .map_err(|_| format!("{part:?} is neither detection, first, last nor an IP address"))?;
+            .map_err(|_| format!("{part:?} is not detection, first, last or an IP address"))?;
         let why_not = match address {
             IpAddr::V4(v4) if v4.is_broadcast() => Some("is a broadcast address"),
             IpAddr::V6(v6) if v6.is_unicast_link_local() => {
-                Some("is link-local, which means nothing without an interface")
+                Some("is link-local, which is ambiguous without an interface")
             }
-            _ if address.is_unspecified() => Some("is no address of anybody"),
+            _ if address.is_unspecified() => Some("is the unspecified address"),
             _ if address.is_loopback() => Some("is a loopback address"),
             _ if address.is_multicast() => Some("is a multicast address"),
-            _ if addresses.contains(&address) => Some("is there twice"),
+            _ if addresses.contains(&address) => Some("occurs twice"),
             _ => None,
         };
         if let Some(why_not) = why_not {

@@ -1,19 +1,20 @@
-//! Checks before the start: each cause for which the agent cannot work in this container, with its remedy.
+//! Checks before the start: the container's set-up -> every reason why the agent cannot work in it, each with its fix.
 //!
-//! Nothing is changed, and nothing is waited for: what starts later than this container (FRR, Open vSwitch) is not asked.
+//! The checks change nothing and wait for nothing. They do not contact what may start later than this container (FRR, Open
+//! vSwitch).
 
 mod agent;
 
 use std::fmt;
 
-use crate::sysctl::way;
+use crate::sysctl::access;
 
 pub use agent::Pod;
 
-/// What is done about a problem that is found
+/// The reaction to problems
 #[derive(Clone, Debug, clap::Args)]
 pub struct Preflight {
-    /// What a problem of the container does that keeps the agent from working: stop the start, or be printed
+    /// What to do if the container lacks something that the agent needs: fail, or print a warning and continue
     #[arg(long, env = "PREFLIGHT", value_name = "WHAT", value_enum, default_value_t = Mode::Fail)]
     preflight: Mode,
 }
@@ -28,7 +29,7 @@ enum Mode {
 struct Problem {
     cause: String,
     help: String,
-    /// Without it the agent works, but not for everybody.
+    /// If false, the agent works with a limitation.
     fatal: bool,
 }
 
@@ -56,23 +57,23 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All problems for which there is no start.
+/// All fatal problems.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\nobgp-runtime: "))]
 pub struct PreflightError(Vec<String>);
 
 impl Preflight {
-    /// What `frr-init` can see: the same mounts as the agent's container, but no capability.
+    /// The checks that `frr-init` can do: it has the mounts of the agent's container but no capabilities.
     pub fn node(&self) -> Result<(), PreflightError> {
-        self.settle(sysctls())
+        self.report(sysctls())
     }
 
-    /// What the agent's container can see.
+    /// All checks, in the agent's container.
     pub fn agent(&self, pod: &Pod<'_>) -> Result<(), PreflightError> {
-        self.settle(sysctls().into_iter().chain(pod.problems()))
+        self.report(sysctls().into_iter().chain(pod.problems()))
     }
 
-    fn settle(&self, problems: impl IntoIterator<Item = Problem>) -> Result<(), PreflightError> {
+    fn report(&self, problems: impl IntoIterator<Item = Problem>) -> Result<(), PreflightError> {
         let mut fatal = Vec::new();
         for problem in problems {
             match problem.fatal && self.preflight == Mode::Fail {
@@ -88,9 +89,9 @@ impl Preflight {
 }
 
 fn sysctls() -> Option<Problem> {
-    way::check()
+    access::check()
         .err()
-        .map(|access| Problem::new(format!("no network sysctl can be set: {access}"), access.help()))
+        .map(|denied| Problem::new(format!("cannot set network sysctls: {denied}"), denied.help()))
 }
 
 #[cfg(test)]
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fatal_problem_is_told_and_a_note_stops_nothing() {
+    fn every_fatal_problem_is_reported_and_a_note_is_not_fatal() {
         let problems = || {
             [
                 Problem::new("a is b", "do c"),
@@ -107,16 +108,16 @@ mod tests {
             ]
         };
         let error = Preflight { preflight: Mode::Fail }
-            .settle(problems())
+            .report(problems())
             .unwrap_err()
             .to_string();
         let expected =
             "the agent cannot work here: a is b\nhelp: do c\nobgp-runtime: the agent cannot work here: f\nhelp: g";
         assert_eq!(error, expected);
-        assert!(Preflight { preflight: Mode::Warn }.settle(problems()).is_ok());
+        assert!(Preflight { preflight: Mode::Warn }.report(problems()).is_ok());
         assert!(
             Preflight { preflight: Mode::Fail }
-                .settle([Problem::note("d", "e")])
+                .report([Problem::note("d", "e")])
                 .is_ok()
         );
     }

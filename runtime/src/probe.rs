@@ -1,14 +1,14 @@
-//! Addresses -> which of them answer, asked all at once, with whatever the process may do.
+//! Addresses -> which of them answer. All are probed at once, with the methods that the process is permitted to use.
 //!
-//! | way | takes | lacks |
+//! | method | needs | limitation |
 //! |---|---|---|
-//! | a UDP datagram: the kernel resolves the address (ARP, ND) to send it, and netlink tells the result; a closed port answers by itself | nothing | a neighbour the kernel already knows is not asked again at once |
-//! | ICMP echo over an unprivileged datagram socket | a group in net.ipv4.ping_group_range | switches may not answer echoes |
-//! | ICMP echo over a raw socket, where that is not allowed | CAP_NET_RAW | the same |
-//! | having the kernel confirm a neighbour it knows | CAP_NET_ADMIN | – |
+//! | UDP datagram: the kernel resolves the address (ARP, ND), and netlink reports the result; a closed port answers with an ICMP error | nothing | the kernel does not resolve a known neighbour again at once |
+//! | ICMP echo through an unprivileged datagram socket | a group in net.ipv4.ping_group_range | a switch may ignore echo requests |
+//! | ICMP echo through a raw socket, if the former is not permitted | CAP_NET_RAW | the same |
+//! | confirmation of a known neighbour by the kernel | CAP_NET_ADMIN | – |
 //!
-//! So an address on the link is found without any capability, whatever it filters, unless it was known before; and what was known
-//! before is the next level of the discovery. Raw ARP would add nothing that the kernel's own does not.
+//! So an on-link address that the kernel does not know yet is found without any capability, even if it filters other traffic. Neighbours
+//! that the kernel already knows are the next step of the discovery. Raw ARP would find nothing that the kernel's ARP does not.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -17,24 +17,24 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, ipproto, socket_with};
 
 use crate::network::{Neighbor, NeighborState, Netlink};
-use crate::peer::{Patience, Reachable, Wire};
+use crate::peer::{NetworkProbe, Purpose, Reachable};
 
-/// For the report only, an answer is not waited for longer: frr-init is to be done in 50 ms.
+/// The time limit of a probe for the report: frr-init should finish within 50 ms.
 const REPORT: Duration = Duration::from_millis(20);
-/// What got lost is sent again.
-const AGAIN: Duration = Duration::from_millis(250);
+/// The interval after which probes are repeated, because one may be lost.
+const RESEND: Duration = Duration::from_millis(250);
 const SHORTEST_PAUSE: Duration = Duration::from_micros(200);
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
-/// "Discard": nobody listens, or nobody cares.
+/// The discard service (RFC 863): usually closed, otherwise without effect.
 const PORT: u16 = 9;
 
 pub struct Prober {
     netlink: Netlink,
     index: u32,
     source: IpAddr,
-    /// How long to wait where the answer decides.
+    /// The time limit of a probe for a decision.
     decision: Duration,
-    /// What could not be done, and did not bring an answer: for the person.
+    /// Remarks for the user: probes that failed or got no answer.
     pub notes: Vec<String>,
 }
 
@@ -62,19 +62,19 @@ impl Prober {
     }
 }
 
-impl Wire for Prober {
-    fn probe(&mut self, targets: &[IpAddr], patience: Patience) -> Vec<Reachable> {
-        let wait = match patience {
-            Patience::Decision => self.decision,
-            Patience::Report => self.decision.min(REPORT),
+impl NetworkProbe for Prober {
+    fn probe(&mut self, targets: &[IpAddr], purpose: Purpose) -> Vec<Reachable> {
+        let wait = match purpose {
+            Purpose::Decision => self.decision,
+            Purpose::Report => self.decision.min(REPORT),
         };
         let mut probes = Vec::new();
         for target in targets {
-            // An IPv6 target is asked from whatever address the kernel takes.
+            // For an IPv6 target the kernel chooses the source address.
             let source = Some(self.source).filter(|source| source.is_ipv4() == target.is_ipv4());
             let before = self.state(*target);
             if before == NeighborState::Stale {
-                // Without the capability the others have to do.
+                // Fails without the capability. The other methods remain.
                 let _ = self.netlink.confirm(self.index, *target);
             }
             probes.push(Probe::new(*target, source, before));
@@ -83,7 +83,7 @@ impl Wire for Prober {
         let mut sent = None;
         let mut pause = SHORTEST_PAUSE;
         loop {
-            if sent.is_none_or(|sent: Instant| sent.elapsed() >= AGAIN) {
+            if sent.is_none_or(|sent: Instant| sent.elapsed() >= RESEND) {
                 probes.iter_mut().for_each(Probe::send);
                 sent = Some(Instant::now());
             }
@@ -97,8 +97,8 @@ impl Wire for Prober {
                 break;
             }
         }
-        if patience == Patience::Report {
-            // The kernel heard from it less than a minute ago. For a decision between two that is not enough.
+        if purpose == Purpose::Report {
+            // The kernel got an answer less than a minute ago. That is enough for the report, but not for a decision.
             for probe in probes
                 .iter_mut()
                 .filter(|probe| probe.before == NeighborState::Reachable)
@@ -111,9 +111,9 @@ impl Wire for Prober {
                 continue;
             }
             for problem in &probe.problems {
-                self.note(format!("probing {}: {problem}", probe.target));
+                self.note(format!("probe of {}: {problem}", probe.target));
             }
-            if patience == Patience::Report {
+            if purpose == Purpose::Report {
                 self.note(format!(
                     "{} did not answer within {} ms",
                     probe.target,
@@ -142,7 +142,7 @@ struct Probe {
     udp: Option<UdpSocket>,
     echo: Option<UdpSocket>,
     sequence: u16,
-    /// Something left.
+    /// At least one probe was sent.
     sent: bool,
     answered: bool,
     problems: Vec<String>,
@@ -158,7 +158,7 @@ impl Probe {
                 None
             }
         };
-        let udp = keep("no UDP", udp(target, source));
+        let udp = keep("UDP is not available", udp(target, source));
         let echo = keep(
             "no ICMP echo, for which CAP_NET_RAW or a group in net.ipv4.ping_group_range is needed",
             echo(target, source),
@@ -184,10 +184,10 @@ impl Probe {
             let Some(socket) = socket else { continue };
             match socket.send(&bytes) {
                 Ok(_) => self.sent = true,
-                // The answer to the datagram before.
+                // An ICMP error in answer to the previous datagram.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.answered = true,
                 Err(error) => {
-                    let problem = format!("cannot be sent: {error}");
+                    let problem = format!("cannot send: {error}");
                     if !self.problems.contains(&problem) {
                         self.problems.push(problem);
                     }
@@ -201,15 +201,15 @@ impl Probe {
         if let Some(socket) = &self.udp {
             match socket.recv(&mut buffer) {
                 Ok(_) => self.answered = true,
-                // "Port unreachable": the host is there.
+                // An ICMP "port unreachable": the host exists.
                 Err(error) => self.answered |= error.kind() == io::ErrorKind::ConnectionRefused,
             }
         }
         if let Some(socket) = &self.echo {
-            // A raw socket also sees what else comes from there; whatever it is, it is a sign of life.
+            // A raw socket also receives other ICMP messages from the target. Any of them shows that it exists.
             self.answered |= socket.recv(&mut buffer).is_ok_and(|length| length > 0);
         }
-        // Resolved because of this probe: what was there before was perhaps there long before.
+        // Resolved because of this probe. An earlier entry may be old.
         let now = neighbors.iter().find(|neighbor| neighbor.address == self.target);
         let resolved = now.is_some_and(|now| now.state == NeighborState::Reachable);
         self.answered |= resolved && self.before != NeighborState::Reachable;
@@ -235,7 +235,7 @@ fn udp(target: IpAddr, source: Option<IpAddr>) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// An ICMP socket, with the interface of a UDP one: connected, it takes and gives ICMP messages.
+/// An ICMP socket with the interface of a connected UDP socket: it sends and receives ICMP messages.
 fn echo(target: IpAddr, source: Option<IpAddr>) -> io::Result<UdpSocket> {
     let (family, protocol): (AddressFamily, Protocol) = match target {
         IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
@@ -252,7 +252,7 @@ fn echo(target: IpAddr, source: Option<IpAddr>) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// An echo request (RFC 792, RFC 4443). The kernel writes the checksum of ICMPv6, and of datagram sockets.
+/// An echo request (RFC 792, RFC 4443). The kernel fills in the checksum for ICMPv6 and for datagram sockets.
 fn echo_request(target: IpAddr, sequence: u16) -> Vec<u8> {
     let kind = if target.is_ipv4() { 8 } else { 128 };
     let mut message = vec![kind, 0, 0, 0];
@@ -275,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_makes_the_sum_all_ones() {
+    fn the_sum_including_the_checksum_is_all_ones() {
         for sequence in [1, 2, 0xff00] {
             let message = echo_request([10, 0, 0, 1].into(), sequence);
             let sum: u32 = message
@@ -286,9 +286,9 @@ mod tests {
         }
     }
 
-    /// The machine's own loopback: a closed port answers, without any capability.
+    /// On the loopback interface a closed port answers, without any capability.
     #[test]
-    fn a_closed_port_is_a_sign_of_life() {
+    fn a_closed_port_counts_as_an_answer() {
         let mut probe = Probe::new([127, 0, 0, 1].into(), None, NeighborState::Unknown);
         probe.echo = None;
         probe.send();
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_resolved_for_the_probe_is_an_answer_and_what_it_knew_is_not() {
+    fn a_neighbour_resolved_by_the_probe_counts_as_an_answer_and_a_known_one_does_not() {
         let target = IpAddr::from([192, 0, 2, 1]);
         let now = [Neighbor {
             address: target,

@@ -1,4 +1,4 @@
-//! What frr-init found -> the report for a person, and the same as JSON.
+//! The result of frr-init -> a report as text or as JSON.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,7 +24,7 @@ pub struct Report {
 
 #[derive(Debug, Serialize)]
 pub struct Local {
-    /// With its prefix length.
+    /// The address with its prefix length.
     pub address: Ipv4Net,
     pub ipv4: Ipv4Addr,
     pub asn: Asn,
@@ -38,7 +38,7 @@ pub struct Peer {
     pub asn: Asn,
     pub asn_source: AsnSource,
     pub discovery: Discovery,
-    /// `null`: it could not be asked.
+    /// `null` if no probe could be sent.
     pub reachable: Option<bool>,
 }
 
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shape_is_the_documented_one() {
+    fn the_text_has_the_documented_form() {
         let expected = "\
 === BGP Configuration ===
 Node:           worker1
@@ -164,7 +164,7 @@ Peer (Leaf Switch):
     }
 
     #[test]
-    fn json_says_the_same() {
+    fn json_has_the_same_content() {
         let expected = serde_json::json!({
             "node": "worker1",
             "interface": "br-ex",
@@ -189,7 +189,7 @@ Peer (Leaf Switch):
     }
 
     #[test]
-    fn more_leaves_and_a_route_reflector_have_sections_of_their_own() {
+    fn each_leaf_and_the_route_reflector_have_a_section() {
         let mut report = report();
         report.peers.push(Peer {
             address: "fd00::1".parse().unwrap(),

@@ -1,35 +1,35 @@
-//! iproute2's `rt_tables`: the names of routing tables, as the agent and as the kernel's users read them.
+//! iproute2's `rt_tables` -> the names of routing tables, as the agent and iproute2 parse them.
 //!
-//! The agent looks for a line that has a decimal number in its first column, then its bridge's name, and takes the first one.
-//! iproute2 also takes blanks before the number and hexadecimal numbers. An entry that only iproute2 reads is none for the
-//! agent, but its number is taken.
+//! The agent uses the first line with a decimal number in the first column, followed by the bridge's name. iproute2 also accepts
+//! white space before the number, and hexadecimal numbers. An entry that only iproute2 accepts has no name for the agent, but
+//! its number is in use.
 
 use std::collections::BTreeSet;
 
-/// The tables that the agent gives to bridges (ROUTING_TABLE_MIN and _MAX of its constants).
+/// The numbers that the agent assigns to bridges (ROUTING_TABLE_MIN and _MAX of its constants).
 pub const RANGE: std::ops::RangeInclusive<u32> = 1..=252;
 
-/// Where bgp_vrf_table_id is unless configured: never given to a bridge, so that the default can come back.
+/// The default of bgp_vrf_table_id. Never assigned to a bridge, so that the option can be removed again.
 pub const DEFAULT_VRF_TABLE: u32 = 10;
 
-/// The first that is tried: low numbers are what people give by hand.
+/// Numbers from here on are tried first, because people tend to choose low ones.
 const PREFERRED: u32 = 100;
 
-/// The largest file that is read.
+/// The largest accepted file, in bytes.
 pub const MAX_SIZE: u64 = 1 << 20;
 
-/// What iproute2 ships, for where there is no file at all.
+/// The entries that iproute2 ships, for a system without the file.
 pub const STANDARD: &str = "255\tlocal\n254\tmain\n253\tdefault\n0\tunspec\n";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub id: u32,
     pub name: String,
-    /// The agent's regular expression matches it.
+    /// Whether the agent's regular expression matches the line.
     pub for_agent: bool,
 }
 
-/// The entries of a file, in order. Other lines are comments, as they are to iproute2.
+/// The entries of a file, in order. Other lines are ignored, as by iproute2.
 pub fn parse(text: &str) -> Vec<Entry> {
     text.lines().filter_map(entry).collect()
 }
@@ -54,12 +54,12 @@ fn entry(line: &str) -> Option<Entry> {
     })
 }
 
-/// What the agent finds for a bridge.
+/// The entry that the agent uses for a bridge.
 pub fn find<'a>(entries: &'a [Entry], name: &str) -> Option<&'a Entry> {
     entries.iter().find(|entry| entry.for_agent && entry.name == name)
 }
 
-/// A number for a new entry: not in the file under any name, none of `taken`, not [`DEFAULT_VRF_TABLE`].
+/// A number for a new entry: not in the file, not in `taken`, and not [`DEFAULT_VRF_TABLE`].
 pub fn free(entries: &[Entry], taken: &BTreeSet<u32>) -> Option<u32> {
     let used: BTreeSet<u32> = entries.iter().map(|entry| entry.id).collect();
     let candidates = (PREFERRED..=*RANGE.end()).chain(*RANGE.start()..PREFERRED);
@@ -68,7 +68,7 @@ pub fn free(entries: &[Entry], taken: &BTreeSet<u32>) -> Option<u32> {
         .find(|id| !used.contains(id) && !taken.contains(id) && *id != DEFAULT_VRF_TABLE)
 }
 
-/// What to append to a file with this text for a new entry: the file may lack its last newline.
+/// The text to append to a file for a new entry. `text` is the file's content, which may lack the final newline.
 pub fn addition(text: &str, id: u32, name: &str) -> String {
     let newline = if text.is_empty() || text.ends_with('\n') {
         ""
@@ -92,43 +92,43 @@ mod tests {
     }
 
     #[test]
-    fn the_file_that_distributions_ship_has_four_entries() {
+    fn the_distributions_file_has_four_entries() {
         assert_eq!(ids(FILE), [(255, true), (254, true), (253, true), (0, true)]);
         assert_eq!(free(&parse(FILE), &BTreeSet::new()), Some(100));
         assert_eq!(ids(STANDARD), ids(FILE));
     }
 
     #[test]
-    fn the_agent_reads_less_than_iproute2() {
+    fn the_agent_accepts_fewer_lines_than_iproute2() {
         let text = "  7 indented\n0x64 br-ex\n200 br-ex # the bridge\n201 br-ex\n9\n10 # nothing\nx10 no\n10x no\n-1 no\n4294967296 no\n";
         assert_eq!(ids(text), [(7, false), (100, false), (200, true), (201, true)]);
         let entries = parse(text);
         assert_eq!(
             find(&entries, "br-ex").map(|entry| entry.id),
             Some(200),
-            "the first that it can read"
+            "the first line that the agent accepts"
         );
         assert_eq!(find(&entries, "indented"), None);
         assert_eq!(
             free(&entries, &BTreeSet::new()),
             Some(101),
-            "100 is taken in hexadecimal"
+            "100 is in use, in hexadecimal"
         );
     }
 
     #[test]
-    fn a_new_entry_collides_with_nothing() {
+    fn a_new_entry_collides_with_no_other() {
         let full: String = (1..=252)
             .filter(|id| *id != 10 && *id != 42)
             .map(|id| format!("{id} t{id}\n"))
             .collect();
         assert_eq!(free(&parse(&full), &BTreeSet::new()), Some(42));
-        assert_eq!(free(&parse(&full), &BTreeSet::from([42])), None, "and never 10");
+        assert_eq!(free(&parse(&full), &BTreeSet::from([42])), None, "10 is never used");
         assert_eq!(free(&[], &BTreeSet::from([100, 101])), Some(102));
     }
 
     #[test]
-    fn an_addition_begins_a_line() {
+    fn an_addition_starts_a_new_line() {
         assert_eq!(addition("", 100, "br-ex"), "100 br-ex\n");
         assert_eq!(addition("0 unspec\n", 100, "br-ex"), "100 br-ex\n");
         assert_eq!(addition("0 unspec", 100, "br-ex"), "\n100 br-ex\n");
@@ -136,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_added_is_found_and_was_free(
+        fn an_added_entry_is_found_and_its_number_was_free(
             text in "([0-9 \t#x]{0,4}(br-ex|lo)?[ \t]?[a-z]{0,3}\n?){0,12}",
             taken in prop::collection::btree_set(0u32..256, 0..40),
         ) {
@@ -150,7 +150,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read(text: String) {
+        fn any_text_is_parsed(text: String) {
             for entry in parse(&text) {
                 prop_assert!(!entry.name.is_empty());
             }

@@ -1,46 +1,46 @@
-//! `sysctl` for the agent: reads the keys of `net.`, and writes those that the agent needs.
+//! `sysctl` for the agent: reads the keys below `net.` and writes those that the agent needs.
 //!
 //! `/proc/sys` is read-only in an unprivileged container. A key is then written through the node's `/proc/sys/net`, mounted at
-//! [`way::MOUNT`]: the kernel gives whoever opens a file there the sysctls of its own network namespace. A key that already has
-//! its value is not written.
+//! [`access::MOUNT`]: the kernel gives each process that opens a file there the sysctls of the process's own network namespace. A
+//! key that already has the value is not written.
 //!
-//! Options, output and the reading of names are those of procps's sysctl(8). Exit status: 0 when every key was read or has its
+//! Options, output and the syntax of names are those of procps's sysctl(8). Exit status: 0 if every key was read or has its
 //! value, otherwise 1 (2 for a wrong command line).
 
+pub mod access;
 mod key;
-pub mod way;
 
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use access::NotWritable;
 use key::{Key, KeyError};
-use way::Access;
 
 const USAGE: &str = "Usage: sysctl [-n] [-e] KEY... | sysctl -w [-n] [-q] KEY=VALUE...\n\n\
     -w  every argument is KEY=VALUE and is written\n\
     -n  print values without their keys\n\
-    -q  print nothing about values that were written\n\
+    -q  do not print written values\n\
     -e  ignore keys that do not exist\n\n\
     Writable: net.ipv4.ip_forward, net.ipv4.conf.DEVICE.{forwarding,proxy_arp,rp_filter},\n\
     net.ipv6.conf.DEVICE.{forwarding,proxy_ndp}; values 0, 1 and 2.\n\
-    /usr/sbin/sysctl is the distribution's.\n";
+    /usr/sbin/sysctl is the distribution's sysctl.\n";
 
 #[derive(Debug, Default)]
 struct Args {
     write: bool,
-    /// Values without their keys.
+    /// Print values without their keys.
     values: bool,
     quiet: bool,
-    /// A key that does not exist is not an error.
+    /// Ignore keys that do not exist.
     ignore: bool,
     settings: Vec<String>,
 }
 
 impl Args {
-    /// By hand: clap's types for one more command line cost some kilobytes, of which the contract has few left. Else the
-    /// argument that is not understood.
+    /// The error is the unknown argument. Without clap, whose types for another command line would add some kilobytes to the program,
+    /// which has a size limit.
     fn parse(arguments: &[OsString]) -> Result<Self, String> {
         let mut args = Self::default();
         for argument in arguments {
@@ -77,16 +77,16 @@ enum SysctlError {
     Key(#[from] KeyError),
     #[error("{0:?} must be KEY=VALUE")]
     NoValue(String),
-    #[error("setting key {0:?}: {1:?} is not a value that the agent sets\nhelp: use 0, 1 or 2")]
+    #[error("setting key {0:?}: the value {1:?} is not allowed\nhelp: use 0, 1 or 2")]
     Value(Key, String),
     #[error(
-        "setting key {0:?}: the agent does not need it\nhelp: /usr/sbin/sysctl writes other keys where /proc/sys is writable"
+        "setting key {0:?}: the agent does not need it\nhelp: use /usr/sbin/sysctl, which writes any key if /proc/sys is writable"
     )]
-    NotWritable(Key),
+    NotAllowed(Key),
     #[error("cannot stat {}: No such file or directory", .0.display())]
     Absent(std::path::PathBuf),
-    #[error("permission denied on key {key:?}: {access}\nhelp: {}", access.help())]
-    Denied { key: Key, access: Access },
+    #[error("permission denied on key {key:?}: {reason}\nhelp: {}", reason.help())]
+    Denied { key: Key, reason: NotWritable },
     #[error("{doing} key {key:?}: {source}")]
     Io {
         doing: &'static str,
@@ -112,16 +112,16 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         }
     };
     let mut code = ExitCode::SUCCESS;
-    // As procps: a key that fails does not keep the next from being written.
+    // Like procps, continue after a key that fails.
     for setting in &args.settings {
-        match one(&args, setting) {
+        match process(&args, setting) {
             Err(SysctlError::Absent(_)) if args.ignore => {}
             Err(error) => {
                 eprintln!("sysctl: {error}");
                 code = ExitCode::FAILURE;
             }
             Ok(Some(line)) => {
-                // The value is written, whether or not anybody reads about it.
+                // A closed stdout must not turn a successful write into a failure.
                 let _ = writeln!(io::stdout(), "{line}");
             }
             Ok(None) => {}
@@ -130,8 +130,8 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     code
 }
 
-/// The line to print.
-fn one(args: &Args, setting: &str) -> Result<Option<String>, SysctlError> {
+/// Reads or writes one key. Returns the line to print.
+fn process(args: &Args, setting: &str) -> Result<Option<String>, SysctlError> {
     let line = |key: &Key, value: &dyn fmt::Display| match args.values {
         true => value.to_string(),
         false => format!("{key} = {value}"),
@@ -152,7 +152,7 @@ fn one(args: &Args, setting: &str) -> Result<Option<String>, SysctlError> {
 }
 
 fn read(key: &Key) -> Result<String, SysctlError> {
-    way::read(key.below_net()).map_err(|source| match source.kind() {
+    access::read(key.below_net()).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => SysctlError::Absent(key.path()),
         _ => SysctlError::Io {
             doing: "reading",
@@ -163,8 +163,8 @@ fn read(key: &Key) -> Result<String, SysctlError> {
 }
 
 fn write(key: &Key, value: &str) -> Result<(), SysctlError> {
-    if !key.is_agents() {
-        return Err(SysctlError::NotWritable(key.clone()));
+    if !key.is_needed_by_agent() {
+        return Err(SysctlError::NotAllowed(key.clone()));
     }
     if !matches!(value, "0" | "1" | "2") {
         return Err(SysctlError::Value(key.clone(), value.to_string()));
@@ -172,11 +172,11 @@ fn write(key: &Key, value: &str) -> Result<(), SysctlError> {
     if read(key)? == value {
         return Ok(());
     }
-    match way::write(key.below_net(), value) {
+    match access::write(key.below_net(), value) {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(access)) => Err(SysctlError::Denied {
+        Ok(Err(reason)) => Err(SysctlError::Denied {
             key: key.clone(),
-            access,
+            reason,
         }),
         Err(source) => Err(SysctlError::Io {
             doing: "setting",

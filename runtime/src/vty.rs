@@ -1,7 +1,7 @@
-//! FRR's vty protocol: a line to a daemon's UNIX socket becomes its text and status.
+//! FRR's vty protocol: a command line for a daemon -> its reply, a text and a status.
 //!
-//! A request is the line and a NUL. A reply is text, three NULs and one status byte; a daemon answers requests in order and
-//! sends nothing unasked. It is what FRR's own vtysh speaks, and has been the same from FRR 3 to 10.
+//! A request is the line and a NUL. A reply is text, three NULs and a status byte. A daemon answers requests in order and sends
+//! nothing else. FRR's own vtysh uses this protocol, which is the same in FRR 3 to 10.
 
 mod reply;
 
@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 pub use reply::{LIMIT, Malformed, Reply, ReplyBuffer};
 
-/// The longest line that FRR's daemons read (VTY_BUFSIZ, with the NUL).
+/// The longest line that FRR's daemons accept (VTY_BUFSIZ includes the NUL).
 pub const MAX_LINE: usize = 4095;
 
-/// How often a line is tried again that the daemon refused because another client holds its configuration.
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
+/// The interval between attempts while another client locks the daemon's configuration.
+const LOCK_RETRY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, thiserror::Error)]
 pub enum VtyError {
@@ -27,36 +27,36 @@ pub enum VtyError {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("{daemon} did not answer {line:?} within {patience:?}")]
+    #[error("{daemon} did not answer {line:?} within {timeout:?}")]
     Timeout {
         daemon: String,
         line: String,
-        patience: Duration,
+        timeout: Duration,
     },
-    #[error("{daemon} went away when asked {line:?}: {source}")]
-    Gone {
+    #[error("{daemon} closed the connection during {line:?}: {source}")]
+    Closed {
         daemon: String,
         line: String,
         source: io::Error,
     },
-    #[error("{daemon}'s answer to {line:?} {source}")]
+    #[error("invalid reply of {daemon} to {line:?}: {source}")]
     Malformed {
         daemon: String,
         line: String,
         source: Malformed,
     },
-    #[error("a line of {length} bytes, or with a NUL in it, cannot be sent: FRR reads up to {MAX_LINE}")]
+    #[error("cannot send a line of {length} bytes: FRR accepts up to {MAX_LINE} bytes without a NUL")]
     Line { length: usize },
-    #[error("the sockets in {} cannot be listed: {source}", path.display())]
+    #[error("cannot list the sockets in {}: {source}", path.display())]
     Directory { path: PathBuf, source: io::Error },
 }
 
-/// What to do about a socket that is not ours to use.
+/// The fix for a socket without permission.
 fn advice(source: &io::Error, path: &Path) -> String {
     match path.symlink_metadata() {
         Ok(meta) if source.kind() == ErrorKind::PermissionDenied => {
             format!(
-                " (the socket is for group {}: give it to the pod, supplementalGroups)",
+                " (the socket belongs to group {0}: add {0} to the pod's supplementalGroups)",
                 meta.gid()
             )
         }
@@ -65,8 +65,8 @@ fn advice(source: &io::Error, path: &Path) -> String {
 }
 
 impl VtyError {
-    /// Nobody listens there (any more): the daemon is not running.
-    pub fn is_absence(&self) -> bool {
+    /// Whether no process listens on the socket.
+    pub fn is_not_running(&self) -> bool {
         matches!(self, Self::Connect { source, .. }
             if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused))
     }
@@ -77,18 +77,18 @@ impl VtyError {
 pub struct Connection {
     daemon: String,
     stream: UnixStream,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Connection {
-    /// Connects to `DIRECTORY/DAEMON.vty`. `patience` is for the connection and for each answer.
-    pub fn open(directory: &Path, daemon: &str, patience: Duration) -> Result<Self, VtyError> {
+    /// Connects to `DIRECTORY/DAEMON.vty`. `timeout` applies to the connection and to each reply.
+    pub fn open(directory: &Path, daemon: &str, timeout: Duration) -> Result<Self, VtyError> {
         let path = directory.join(format!("{daemon}.vty"));
-        match connect(&path, patience) {
+        match connect(&path, timeout) {
             Ok(stream) => Ok(Self {
                 daemon: daemon.to_string(),
                 stream,
-                patience,
+                timeout,
             }),
             Err(source) => Err(VtyError::Connect {
                 daemon: daemon.to_string(),
@@ -102,18 +102,18 @@ impl Connection {
         &self.daemon
     }
 
-    /// Sends a line and waits for the answer; again and again while another client's configuration session is in the way.
-    pub fn ask(&mut self, line: &str) -> Result<Reply, VtyError> {
+    /// Sends a line and waits for the reply. Repeats the line while another client locks the configuration.
+    pub fn execute(&mut self, line: &str) -> Result<Reply, VtyError> {
         if line.len() > MAX_LINE || line.contains('\0') {
             return Err(VtyError::Line { length: line.len() });
         }
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         loop {
             let reply = self.exchange(line, deadline)?;
-            if !reply.is_locked() || Instant::now() + LOCK_PAUSE >= deadline {
+            if !reply.is_locked() || Instant::now() + LOCK_RETRY >= deadline {
                 return Ok(reply);
             }
-            std::thread::sleep(LOCK_PAUSE);
+            std::thread::sleep(LOCK_RETRY);
         }
     }
 
@@ -122,9 +122,9 @@ impl Connection {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => VtyError::Timeout {
                 daemon: connection.daemon.clone(),
                 line: line.to_string(),
-                patience: connection.patience,
+                timeout: connection.timeout,
             },
-            _ => VtyError::Gone {
+            _ => VtyError::Closed {
                 daemon: connection.daemon.clone(),
                 line: line.to_string(),
                 source,
@@ -134,7 +134,7 @@ impl Connection {
         request.extend_from_slice(line.as_bytes());
         request.push(0);
         self.stream
-            .set_write_timeout(Some(self.patience))
+            .set_write_timeout(Some(self.timeout))
             .map_err(|e| failed(self, e))?;
         self.stream.write_all(&request).map_err(|e| failed(self, e))?;
 
@@ -167,17 +167,17 @@ impl Connection {
     }
 }
 
-/// Unlike the standard library's connect, this gives up when the daemon does not accept: its queue may be full.
-fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+/// Connects with a timeout, which the standard library lacks: a daemon whose queue is full does not accept.
+fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(patience))?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(timeout))?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket.into())
 }
 
-/// The daemons whose sockets are in a directory, in the order in which FRR's vtysh speaks to them. watchfrr is not one that
-/// is configured: what it would answer, the others answer too.
+/// The daemons whose sockets are in a directory, in the order of FRR's vtysh. watchfrr is left out: it has no configuration and
+/// no output of its own.
 pub fn daemons(directory: &Path) -> Result<Vec<String>, VtyError> {
     const ORDER: [&str; 20] = [
         "mgmtd", "zebra", "ripd", "ripngd", "ospfd", "ospf6d", "ldpd", "bgpd", "isisd", "pimd", "pim6d", "nhrpd",

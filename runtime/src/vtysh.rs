@@ -1,11 +1,11 @@
-//! `vtysh`, for what the agent does with it: command lines and configuration files become requests to FRR's daemons, their
-//! answers output and an exit status.
+//! `vtysh` for the agent: commands and configuration files -> requests to FRR's daemons, their output and an exit status.
 //!
-//! The image carries no FRR, so this client knows no grammar; the daemons do. What it has to know is which lines open and
-//! close a context (see [`session`]), because a daemon that does not know a context must not get the lines inside it.
+//! The image contains no FRR, so this client does not know the grammar; the daemons do. It only knows which lines open and close a
+//! context (see [`session`]), because a daemon that rejects a context must not get the lines inside it.
 //!
-//! What differs from FRR's vtysh, on purpose: every refused line makes the status of `-f` non-zero (FRR's leaves it 0 when a
-//! transaction of several lines is refused at its end), nothing is printed about processes, and there is no interactive use.
+//! Deliberate differences from FRR's vtysh: any rejected line makes the status of `-f` non-zero (FRR's vtysh returns 0 if a
+//! transaction of several lines is rejected at its end), the output has no messages about processes, and there is no interactive
+//! mode.
 
 mod context;
 mod session;
@@ -18,16 +18,17 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::files::{self, FileError};
 use crate::vty::Reply;
 use session::{Answer, Session};
 
-/// FRR answers at once; mgmtd may have to wait for another client's configuration, bgpd for a full table to be walked.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Usually FRR answers at once, but mgmtd may wait for another client's configuration, and bgpd may have to walk a full table.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A configuration file has a few kilobytes.
+/// Usual configuration files have a few kB.
 const MAX_FILE: u64 = 4 << 20;
 
-/// Speaks to FRR's daemons, as FRR's vtysh does.
+/// Send commands and configuration to FRR's daemons, like FRR's vtysh
 #[derive(Debug, Parser)]
 #[command(
     name = "vtysh",
@@ -36,17 +37,17 @@ const MAX_FILE: u64 = 4 << 20;
     after_help = "Examples:\n  vtysh -c 'show bgp summary json'\n  vtysh -c 'configure terminal' -c 'no router bgp 65000 vrf red'\n  \
                   vtysh --vty_socket /run/frr -f red.conf\n\n\
                   Write the words that open a context (router, vrf, interface, route-map, address-family) in full.\n\
-                  Exit status: 0 when every line was accepted. With -c 1 at the first that was not; with -f FRR's status of the last\n\
-                  that was not (2 unknown, 3 ambiguous, 4 incomplete, 13 refused), after all lines."
+                  Exit status: 0 if every line was accepted. -c ends with 1 at the first line that was not. -f executes all lines and ends\n\
+                  with FRR's status of the last line that was not (2 unknown, 3 ambiguous, 4 incomplete, 13 rejected)."
 )]
 struct Args {
-    /// A command; several are executed one after the other
+    /// Command to execute; can be repeated
     #[arg(short = 'c', long = "command", value_name = "COMMAND", group = "what")]
     commands: Vec<String>,
-    /// A file of configuration lines
+    /// File of configuration lines
     #[arg(short = 'f', long = "inputfile", value_name = "FILE", group = "what")]
     file: Option<PathBuf>,
-    /// The directory with the daemons' sockets
+    /// Directory with the daemons' sockets
     #[arg(long = "vty_socket", value_name = "DIR", default_value = "/run/frr")]
     sockets: PathBuf,
 }
@@ -55,12 +56,10 @@ struct Args {
 enum VtyshError {
     #[error(transparent)]
     Vty(#[from] crate::vty::VtyError),
-    #[error("failed to connect to any daemons: none listens in {} (is FRR up?)", .0.display())]
-    Nobody(PathBuf),
-    #[error("{} cannot be read: {source}", path.display())]
-    File { path: PathBuf, source: std::io::Error },
-    #[error("{} is larger than {MAX_FILE} bytes", .0.display())]
-    Size(PathBuf),
+    #[error("failed to connect to any daemons: none listens in {} (is FRR running?)", .0.display())]
+    NoDaemons(PathBuf),
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 pub fn main(arguments: &[OsString]) -> ExitCode {
@@ -79,28 +78,28 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<u8, VtyshError> {
-    // Read before FRR is spoken to: a file that cannot be read changes nothing.
+    // Before FRR is contacted, so that an unreadable file changes nothing.
     let file = args.file.as_deref().map(read_file).transpose()?;
-    let mut session = Session::open(&args.sockets, PATIENCE)?;
+    let mut session = Session::open(&args.sockets, TIMEOUT)?;
     match file {
         Some(text) => Ok(execute_file(&mut session, &text)),
         None => Ok(execute_commands(&mut session, &args.commands)),
     }
 }
 
-/// Configures FRR with these lines, for other commands of this program; the first line that is refused ends it.
-pub fn configure(sockets: &Path, patience: Duration, lines: &[String]) -> Result<(), String> {
-    let mut session = Session::open(sockets, patience).map_err(|error| error.to_string())?;
+/// Configures FRR, for other commands of this program. Stops at the first rejected line.
+pub fn configure(sockets: &Path, timeout: Duration, lines: &[String]) -> Result<(), String> {
+    let mut session = Session::open(sockets, timeout).map_err(|error| error.to_string())?;
     let accepted = |answer: Answer, line: &str| {
         if answer.is_accepted() {
             return Ok(());
         }
         let why: Vec<String> = answer
-            .refusals()
+            .rejections()
             .map(|(daemon, _, text)| format!("{daemon}: {}", text.trim()))
             .collect();
         Err(format!(
-            "{line:?} is not accepted (status {}) {}",
+            "{line:?} was rejected (status {}) {}",
             answer.status,
             why.join(", ")
         ))
@@ -115,38 +114,33 @@ pub fn configure(sockets: &Path, patience: Duration, lines: &[String]) -> Result
     Ok(())
 }
 
-fn read_file(path: &Path) -> Result<String, VtyshError> {
-    use std::io::Read;
-    let failed = |source| VtyshError::File {
-        path: path.to_path_buf(),
+fn read_file(path: &Path) -> Result<String, FileError> {
+    let file = std::fs::File::open(path).map_err(|source| FileError::Io {
+        doing: "read",
+        path: path.into(),
         source,
-    };
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(failed)?;
-    match text.len() as u64 {
-        0..=MAX_FILE => Ok(text),
-        _ => Err(VtyshError::Size(path.to_path_buf())),
-    }
+    })?;
+    let content = files::read_limited(&file, path, MAX_FILE)?;
+    String::from_utf8(content).map_err(|_| FileError::NotText { path: path.into() })
 }
 
-/// As FRR's vtysh: answers to stdout, also the refusing one, and 1 at the first line that is not accepted.
+/// Prints replies to stdout, also a rejection, and returns 1 at the first line that is not accepted, like FRR's vtysh.
 fn execute_commands(session: &mut Session, commands: &[String]) -> u8 {
-    // A command may hold several lines, as a shell's quotes make them.
+    // A quoted command may have several lines.
     for line in commands.iter().flat_map(|command| command.lines()) {
         let answer = session.execute(line);
         print_texts(&answer);
         if !answer.is_accepted() {
-            for (daemon, status, text) in answer.refusals() {
+            for (daemon, status, text) in answer.rejections() {
                 match text.is_empty() {
-                    true => eprintln!("{daemon} refused {:?} (status {status})", line.trim()),
-                    false => say(text),
+                    true => eprintln!("{daemon} rejected {:?} (status {status})", line.trim()),
+                    false => print(text),
                 }
             }
             match answer.status {
-                Reply::UNKNOWN => say(&format!("% Unknown command: {line}")),
-                Reply::AMBIGUOUS => say(&format!("% Ambiguous command: {line}")),
-                Reply::INCOMPLETE => say(&format!("% Command incomplete: {line}")),
+                Reply::UNKNOWN => print(&format!("% Unknown command: {line}")),
+                Reply::AMBIGUOUS => print(&format!("% Ambiguous command: {line}")),
+                Reply::INCOMPLETE => print(&format!("% Command incomplete: {line}")),
                 _ => {}
             }
             return 1;
@@ -155,7 +149,7 @@ fn execute_commands(session: &mut Session, commands: &[String]) -> u8 {
     0
 }
 
-/// All lines are executed, as FRR's vtysh does; the status of the last one that was refused.
+/// Executes all lines, like FRR's vtysh. Returns the status of the last rejected one.
 fn execute_file(session: &mut Session, text: &str) -> u8 {
     let begun = session.configure();
     if !begun.is_accepted() {
@@ -165,7 +159,7 @@ fn execute_file(session: &mut Session, text: &str) -> u8 {
     let mut status = 0;
     for (number, line) in text.lines().enumerate() {
         let number = number + 1;
-        // The end of FRR's own files; what comes after it is configuration nonetheless.
+        // FRR's own files end with this line. Lines after it are still configuration.
         if line.trim() == "end" {
             session.leave_all_contexts();
             continue;
@@ -188,9 +182,9 @@ fn report(answer: &Answer, number: usize, line: &str) {
         Reply::AMBIGUOUS => eprintln!("line {number}: % Ambiguous command: {line}"),
         Reply::INCOMPLETE => eprintln!("line {number}: % Command incomplete: {line}"),
         _ => {
-            for (daemon, status, text) in answer.refusals() {
+            for (daemon, status, text) in answer.rejections() {
                 eprintln!(
-                    "line {number}: {daemon} refused {line:?} (status {status}): {}",
+                    "line {number}: {daemon} rejected {line:?} (status {status}): {}",
                     text.trim_end()
                 );
             }
@@ -198,19 +192,19 @@ fn report(answer: &Answer, number: usize, line: &str) {
     }
 }
 
-/// What the daemons that accepted the line have to say, each text once: several answer `show version` alike.
+/// Prints the replies of the daemons that accepted the line. Several daemons may give the same reply; it is printed once.
 fn print_texts(answer: &Answer) {
     let mut printed: Vec<&str> = Vec::new();
     for text in answer.accepted_texts() {
         if !printed.contains(&text) {
-            say(text);
+            print(text);
             printed.push(text);
         }
     }
 }
 
-/// A reader that went away is no reason to stop configuring.
-fn say(text: &str) {
+/// A closed stdout must not stop the configuration.
+fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
     if !text.is_empty() && !text.ends_with('\n') {

@@ -4,15 +4,16 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use support::agent::executable;
 use support::frr::{FrrRoot, Namespace, Suite, succeed};
 use support::pod::{ENV, Pod, STANDARD, Server, runtime, terminate, text, wait_for};
 
-/// Something that runs as the agent's Python does, says what it was given, and ends as it is told.
-fn stand_in(pod: &Pod) -> PathBuf {
+/// A Python program in place of the agent: it records its arguments and its environment, and ends on SIGTERM.
+fn fake_agent(pod: &Pod) -> PathBuf {
     let script = "import json, os, signal, sys, time\n\
                   signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n\
                   out = {'args': sys.argv[1:], 'pid': os.getpid(), 'parent': os.getppid(),\n       \
@@ -27,54 +28,109 @@ fn stand_in(pod: &Pod) -> PathBuf {
     )
 }
 
-/// Arguments, environment, signals, exit code, file descriptors: as if the agent had been started itself.
-fn starts_the_agent(suite: Suite) {
-    let Some(root) = FrrRoot::get(suite) else { return };
-    let leaf = Namespace::new("leaf");
-    let server = Server::new(&root, &leaf);
-    let pod = Pod::new(server.node.sockets());
-    let program = stand_in(&pod);
-    let mut started = server.space.command(&program);
-    let mut started = started
-        .env("OBGP_TEST_OUT", pod.path("direct"))
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let direct = wait_for("the program starts", || fs::read_to_string(pod.path("direct")).ok());
-    let direct: serde_json::Value = serde_json::from_str(&direct).unwrap();
-    assert_eq!(terminate(&mut started).code(), Some(7));
-    fs::write(pod.mark(), "").unwrap();
-    // What an earlier agent left in the kernel, when rt_tables is a new one.
-    server.space.ip("route add default dev br-ex scope link table 77");
-    server.space.ip("route add 10.7.0.0/24 dev br-ex table 100");
-    let mut child = pod
-        .agent(server.space.command(runtime()), &program, "30")
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let health = |check: &str| {
-        pod.with_place(server.space.command(runtime()), &["health", check])
-            .output()
-            .unwrap()
-    };
+/// A server with FRR, a pod on it and a fake agent for it.
+struct Lab {
+    // Fields are dropped in this order.
+    program: PathBuf,
+    pod: Pod,
+    server: Server,
+    _leaf: Namespace,
+}
 
-    wait_for("the stale mark goes", || {
+impl Lab {
+    fn new(suite: Suite) -> Option<Self> {
+        let root = FrrRoot::get(suite)?;
+        let leaf = Namespace::new("leaf");
+        let server = Server::new(&root, &leaf);
+        let pod = Pod::new(server.node.sockets());
+        let program = fake_agent(&pod);
+        Some(Self {
+            program,
+            pod,
+            server,
+            _leaf: leaf,
+        })
+    }
+
+    fn start(&self) -> Child {
+        let command = self.server.space.command(runtime());
+        let mut command = self.pod.agent(command, &self.program, "30");
+        command.stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// What the fake agent records when it is started directly.
+    fn direct(&self) -> Value {
+        let out = self.pod.path("direct");
+        let mut command = self.server.space.command(&self.program);
+        let command = command.env("OBGP_TEST_OUT", &out).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let direct = wait_for("the program starts", || fs::read_to_string(&out).ok());
+        assert_eq!(terminate(&mut child).code(), Some(7));
+        serde_json::from_str(&direct).unwrap()
+    }
+
+    /// What the fake agent recorded.
+    fn out(&self) -> Value {
+        let out = wait_for("the agent starts", || fs::read_to_string(self.pod.path("out")).ok());
+        serde_json::from_str(&out).unwrap()
+    }
+
+    fn health(&self, check: &str) -> Output {
+        let command = self.server.space.command(runtime());
+        self.pod.with_paths(command, &["health", check]).output().unwrap()
+    }
+
+    fn assert_live(&self, live: bool, reason: &str) {
+        let output = self.health("live");
+        let message = text(&output);
+        assert!(output.status.success() == live && message.contains(reason), "{message}");
+    }
+
+    fn rt_tables(&self) -> String {
+        fs::read_to_string(self.pod.path("rt_tables")).unwrap()
+    }
+}
+
+/// Arguments, environment, signals, exit code and file descriptors are those of an agent that is started directly.
+fn starts_the_agent(suite: Suite) {
+    let Some(lab) = Lab::new(suite) else { return };
+    let (pod, space) = (&lab.pod, &lab.server.space);
+    let direct = lab.direct();
+    fs::write(pod.mark(), "").unwrap();
+    // Routes of an earlier agent are in the kernel, and rt_tables is new.
+    space.ip("route add default dev br-ex scope link table 77");
+    space.ip("route add 10.7.0.0/24 dev br-ex table 100");
+    let mut child = lab.start();
+    wait_for("the stale mark is removed", || {
         (!pod.mark().exists() && pod.shared().join("agent.pid").exists()).then_some(())
     });
-    let live = health("live");
-    assert!(
-        live.status.success() && text(&live).contains("waits for frr-init"),
-        "{}",
-        text(&live)
-    );
-    let startup = health("startup");
+    lab.assert_live(true, "waits for frr-init");
+    let startup = lab.health("startup");
     assert_eq!(startup.status.code(), Some(1));
     assert!(text(&startup).starts_with("not startup: process"), "{}", text(&startup));
     assert!(!pod.path("out").exists());
     pod.env_file();
 
-    let out = wait_for("the agent starts", || fs::read_to_string(pod.path("out")).ok());
-    let out: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let out = lab.out();
+    assert_started(&lab, &child, &out);
+    assert_eq!(out["mask"], direct["mask"]);
+    assert_eq!(out["fds"], direct["fds"], "no file is inherited");
+    assert_eq!(lab.rt_tables(), format!("{STANDARD}77 br-ex\n"));
+
+    lab.assert_live(true, "is the agent");
+    assert_eq!(
+        text(&lab.health("ready")),
+        "not ready: the agent is not connected to ovsdb_connection and ovn_sb_connection\n"
+    );
+    assert!(!pod.mark().exists());
+    assert_eq!(terminate(&mut child).code(), Some(7));
+    lab.assert_live(false, "is gone");
+    starts_again(&lab);
+}
+
+/// The process is a child of obgp-runtime, recorded, and has the right arguments, variables and options.
+fn assert_started(lab: &Lab, child: &Child, out: &Value) {
+    let pod = &lab.pod;
     let (config, node_conf) = (pod.path("agent.conf"), pod.shared().join("node.conf"));
     let files = [
         "--config-file",
@@ -89,79 +145,47 @@ fn starts_the_agent(suite: Suite) {
         recorded().starts_with(&format!("{} ", out["pid"])).then_some(())
     });
     assert_eq!(out["state"], pod.shared().join("state.json").to_str().unwrap());
-    assert_eq!(out["mask"], direct["mask"]);
     let helper = format!("sudo obgp-runtime privsep {}", files.join(" "));
     for context in ["", "_OVS_VSCTL", "_VTYSH"] {
         assert_eq!(out["env"][format!("OS_PRIVSEP{context}__HELPER_COMMAND")], helper);
     }
-    assert_eq!(out["fds"], direct["fds"], "nothing is left open");
     let conf = fs::read_to_string(&node_conf).unwrap();
     assert!(
         conf.contains("[DEFAULT]\nbgp_AS = 4200049263\nbgp_router_id = 10.0.192.111\n"),
         "{conf}"
     );
-    assert_eq!(
-        fs::read_to_string(pod.path("rt_tables")).unwrap(),
-        format!("{STANDARD}77 br-ex\n")
-    );
+}
 
-    let live = health("live");
-    assert!(
-        live.status.success() && text(&live).contains("is the agent"),
-        "{}",
-        text(&live)
-    );
-    let ready = health("ready");
-    assert_eq!(
-        text(&ready),
-        "not ready: the agent is not connected to ovsdb_connection and ovn_sb_connection\n"
-    );
-    assert!(!pod.mark().exists());
-    assert_eq!(terminate(&mut child).code(), Some(7));
-    let live = health("live");
-    assert!(
-        !live.status.success() && text(&live).contains("is gone"),
-        "{}",
-        text(&live)
-    );
-
-    // Once more, with a table in the kernel that no name is for, and the file as it was left.
-    server.space.ip("route del default dev br-ex scope link table 77");
-    fs::write(pod.path("rt_tables"), STANDARD).unwrap();
-    fs::remove_file(pod.path("out")).unwrap();
-    let mut child = pod
-        .agent(server.space.command(runtime()), &program, "30")
-        .spawn()
-        .unwrap();
-    wait_for("the agent starts again", || pod.path("out").exists().then_some(()));
-    assert_eq!(
-        fs::read_to_string(pod.path("rt_tables")).unwrap(),
-        format!("{STANDARD}101 br-ex\n")
-    );
-    let out: serde_json::Value = serde_json::from_str(&fs::read_to_string(pod.path("out")).unwrap()).unwrap();
-    let agent = out["pid"].to_string();
+/// A second start: a table without a name in the kernel, and the env file of the first start. Then the agent is stopped.
+fn starts_again(lab: &Lab) {
+    lab.server.space.ip("route del default dev br-ex scope link table 77");
+    fs::write(lab.pod.path("rt_tables"), STANDARD).unwrap();
+    fs::remove_file(lab.pod.path("out")).unwrap();
+    let mut child = lab.start();
+    let agent = lab.out()["pid"].to_string();
+    assert_eq!(lab.rt_tables(), format!("{STANDARD}101 br-ex\n"));
     succeed(Command::new("kill").args(["-STOP", &agent]));
-    let live = wait_for("health notices", || {
-        Some(health("live")).filter(|live| !live.status.success())
+    let live = wait_for("health detects the stop", || {
+        Some(lab.health("live")).filter(|live| !live.status.success())
     });
-    let stopped = format!("not live: process {agent}, the agent, is stopped: kill -CONT {agent} lets it go on\n");
+    let stopped = format!("not live: process {agent}, the agent, is stopped; kill -CONT {agent} resumes it\n");
     assert_eq!(text(&live), stopped);
-    assert_eq!(text(&health("startup")), stopped.replace("not live", "not startup"));
+    assert_eq!(text(&lab.health("startup")), stopped.replace("not live", "not startup"));
     succeed(Command::new("kill").args(["-KILL", &agent]));
     assert_eq!(child.wait().unwrap().code(), Some(128 + 9));
 }
 
 #[test]
-fn it_starts_the_agent_8_4() {
+fn the_agent_is_started_and_stopped_8_4() {
     starts_the_agent(Suite::Bookworm);
 }
 
 #[test]
-fn it_starts_the_agent_10_3() {
+fn the_agent_is_started_and_stopped_10_3() {
     starts_the_agent(Suite::Trixie);
 }
 
-/// An agent that does not end: killed with its helpers. As PID 1, which reaps what others leave behind.
+/// The agent's process group is killed. The runtime is PID 1, which reaps orphans.
 #[test]
 fn an_agent_that_does_not_end_is_killed() {
     let Some(root) = FrrRoot::get(Suite::Bookworm) else {
@@ -201,7 +225,7 @@ fn an_agent_that_does_not_end_is_killed() {
     wait_for("the orphan is reaped", || (children(&init).len() == 1).then_some(()));
     let agent = children(&init).remove(0);
     let helper = children(&agent).remove(0);
-    wait_for("SIGHUP is passed on", || {
+    wait_for("SIGHUP is forwarded", || {
         succeed(Command::new("kill").args(["-HUP", &init]));
         log().contains("HUP").then_some(())
     });
@@ -222,31 +246,31 @@ fn an_agent_that_does_not_end_is_killed() {
 }
 
 #[test]
-fn what_is_missing_at_the_deadline_is_told() {
+fn the_error_at_the_deadline_names_what_is_missing() {
     let pod = Pod::new(PathBuf::from("/nonexistent"));
-    let program = stand_in(&pod);
+    let program = fake_agent(&pod);
     let run = |timeout| pod.agent(Command::new(runtime()), &program, timeout).output().unwrap();
     let output = run("1");
     assert_eq!(output.status.code(), Some(1));
-    let told = text(&output);
-    assert!(told.contains("waiting (0 s of 1 s): there is no"), "{told}");
+    let message = text(&output);
+    assert!(message.contains("waiting (0 s of 1 s): there is no"), "{message}");
     assert!(
-        told.contains("obgp-runtime: frr-init has not finished after 1 s: there is no"),
-        "{told}"
+        message.contains("obgp-runtime: frr-init has not finished after 1 s: there is no"),
+        "{message}"
     );
 
     pod.env_file();
-    let told = text(&run("1"));
+    let message = text(&run("1"));
     assert!(
-        told.contains("FRR does not answer after 1 s: zebra cannot be reached at /nonexistent/zebra.vty"),
-        "{told}"
+        message.contains("FRR does not answer after 1 s: zebra cannot be reached at /nonexistent/zebra.vty"),
+        "{message}"
     );
 
     fs::write(pod.shared().join("bgp-config.env"), ENV.replace("'br-ex'", "$(id)")).unwrap();
-    let told = text(&run("1"));
+    let message = text(&run("1"));
     assert!(
-        told.contains("bgp-config.env line 3: the value of INTERFACE is not in single quotes"),
-        "{told}"
+        message.contains("bgp-config.env line 3: the value of INTERFACE is not in single quotes"),
+        "{message}"
     );
 
     fs::write(
@@ -254,16 +278,16 @@ fn what_is_missing_at_the_deadline_is_told() {
         "[DEFAULT]\novsdb_connection = tcp://127.0.0.1:6640\n",
     )
     .unwrap();
-    let told = text(&run("86400"));
-    assert!(told.contains("write tcp:HOST:PORT, without slashes"), "{told}");
+    let message = text(&run("86400"));
+    assert!(message.contains("write tcp:HOST:PORT, without slashes"), "{message}");
     assert!(!pod.path("out").exists());
 }
 
 #[test]
-fn it_can_be_terminated_while_it_waits() {
+fn a_waiting_process_can_be_terminated() {
     let pod = Pod::new(PathBuf::from("/nonexistent"));
-    let program = stand_in(&pod);
-    // As PID 1, where a signal without a handler does nothing.
+    let program = fake_agent(&pod);
+    // As PID 1, which ignores signals without a handler.
     let as_init = Command::new("unshare").args(["--pid", "--fork", "true"]).output();
     let as_init = as_init.is_ok_and(|output| output.status.success());
     for init in [false, true] {
@@ -281,7 +305,9 @@ fn it_can_be_terminated_while_it_waits() {
             .spawn()
             .unwrap();
         let _ = fs::remove_file(pod.shared().join("agent.pid"));
-        wait_for("it waits", || pod.shared().join("agent.pid").exists().then_some(()));
+        wait_for("the process waits", || {
+            pod.shared().join("agent.pid").exists().then_some(())
+        });
         let begin = Instant::now();
         if init {
             // The child of unshare.
@@ -296,9 +322,9 @@ fn it_can_be_terminated_while_it_waits() {
     }
 }
 
-/// FRR 10 without its mgmtd cannot be configured.
+/// FRR 10 cannot be configured without its mgmtd.
 #[test]
-fn mgmtd_is_waited_for_where_there_is_one() {
+fn the_agent_waits_for_mgmtd_if_frr_has_it() {
     let Some(root) = FrrRoot::get(Suite::Trixie) else {
         return;
     };
@@ -308,7 +334,7 @@ fn mgmtd_is_waited_for_where_there_is_one() {
     pod.env_file();
     fs::remove_file(server.node.sockets().join("mgmtd.vty")).unwrap();
     let output = pod
-        .agent(server.space.command(runtime()), &stand_in(&pod), "1")
+        .agent(server.space.command(runtime()), &fake_agent(&pod), "1")
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -1,4 +1,4 @@
-//! frr-init in real network namespaces: each level of the discovery, and what is written.
+//! frr-init in real network namespaces: each step of the discovery, and the written files.
 
 mod support;
 
@@ -19,7 +19,7 @@ const AGENT: &[&str] = &[
 ];
 
 #[test]
-fn the_report_and_the_environment() {
+fn frr_init_prints_the_report_and_writes_the_environment() {
     let Some(site) = Site::usual() else { return };
     site.server.ip(GATEWAY);
     let run = site.init(&[]).succeeded();
@@ -61,12 +61,12 @@ BGP_PEER_DISCOVERY='route'
     assert_eq!(
         std::fs::read(site.path("frr/frr.conf")).unwrap(),
         first,
-        "same input, same bytes"
+        "the same input gives the same bytes"
     );
 }
 
 #[test]
-fn options_come_from_the_environment_too() {
+fn options_can_be_set_in_the_environment() {
     let Some(site) = Site::usual() else { return };
     let mut command = site.server.command(env!("CARGO_BIN_EXE_obgp-runtime"));
     command
@@ -110,7 +110,7 @@ fn options_come_from_the_environment_too() {
 }
 
 #[test]
-fn several_default_routes() {
+fn of_several_default_routes_the_lowest_metric_wins() {
     let Some(site) = Site::usual() else { return };
     site.server.ip("route add default dev br-ex metric 5");
     site.server.ip("route add default via 10.0.192.7 dev br-ex metric 200");
@@ -120,7 +120,7 @@ fn several_default_routes() {
 }
 
 #[test]
-fn next_hops_of_one_route() {
+fn of_several_next_hops_the_lowest_address_wins() {
     let Some(site) = Site::usual() else { return };
     site.server
         .ip("route add default nexthop via 10.0.192.9 dev br-ex nexthop via 10.0.192.1 dev br-ex");
@@ -130,7 +130,7 @@ fn next_hops_of_one_route() {
 }
 
 #[test]
-fn routes_through_other_interfaces_do_not_count() {
+fn routes_through_other_interfaces_are_ignored() {
     let Some(site) = Site::usual() else { return };
     site.server.ip("link add other type bridge");
     site.server.ip("link set other up");
@@ -153,13 +153,13 @@ fn the_last_address_answers() {
     assert_eq!(site.init(&["--json"]).peer(), "10.0.192.254 detection:last true");
 }
 
-/// ARP is enough: the leaf answers neither echoes nor closed ports.
+/// ARP is enough: the leaf switch answers neither echo requests nor UDP.
 #[test]
-fn a_leaf_that_drops_everything_is_found() {
+fn a_leaf_that_drops_all_packets_is_found() {
     let Some(site) = Site::new("10.0.192.111/24", "") else {
         return;
     };
-    // An address that is answered for by proxy, and leads nowhere.
+    // A proxy answers ARP for this address, and nothing else.
     site.leaf.ip("address add 10.0.192.200/24 dev down0");
     site.leaf.ip("neigh add proxy 10.0.192.254 dev down0");
     let mut sysctl = site.leaf.command("sh");
@@ -175,7 +175,7 @@ fn a_leaf_that_drops_everything_is_found() {
 }
 
 #[test]
-fn the_neighbour_table() {
+fn without_an_answer_the_neighbour_table_decides() {
     let Some(site) = Site::new("10.0.192.111/24", "") else {
         return;
     };
@@ -185,7 +185,7 @@ fn the_neighbour_table() {
     assert_eq!(
         init().peer(),
         "10.0.192.1 detection:fallback false",
-        "FAILED does not count"
+        "a FAILED entry is ignored"
     );
     site.server.ip(&format!("neigh add 10.0.192.50 {mac} nud stale"));
     assert_eq!(init().peer(), "10.0.192.50 detection:neighbor false");
@@ -193,12 +193,12 @@ fn the_neighbour_table() {
     assert_eq!(
         init().peer(),
         "10.0.192.254 detection:neighbor false",
-        "candidates before others"
+        "the first and the last address take precedence"
     );
 }
 
 #[test]
-fn the_fallback() {
+fn without_any_evidence_the_first_address_is_a_guess() {
     let Some(site) = Site::new("10.0.192.111/24", "") else {
         return;
     };
@@ -214,7 +214,7 @@ fn the_fallback() {
 }
 
 #[test]
-fn fixed_first_and_last() {
+fn fixed_addresses_first_and_last_are_used_as_given() {
     let Some(site) = Site::usual() else { return };
     site.server.ip("route add default via 10.0.192.77 dev br-ex");
     for (choice, expected) in [
@@ -233,9 +233,9 @@ fn fixed_first_and_last() {
     }
 }
 
-/// A leaf that the kernel just heard from is reachable for the report, though it answers no probe.
+/// For the report, a neighbour that the kernel has as reachable counts as reachable, although it answers no probe.
 #[test]
-fn a_leaf_that_was_heard_of_a_moment_ago() {
+fn a_reachable_neighbour_is_reported_as_reachable() {
     let Some(site) = Site::new("10.0.192.111/24", "") else {
         return;
     };
@@ -249,7 +249,7 @@ fn a_leaf_that_was_heard_of_a_moment_ago() {
 }
 
 #[test]
-fn links_for_two() {
+fn on_a_31_and_a_30_the_peer_is_the_other_address() {
     for (server, leaf, expected) in [
         ("10.0.192.0/31", "10.0.192.1/31", "10.0.192.1 detection:last true"),
         ("10.0.192.1/31", "10.0.192.0/31", "10.0.192.0 detection:first true"),
@@ -261,7 +261,7 @@ fn links_for_two() {
 }
 
 #[test]
-fn one_address_alone() {
+fn a_32_needs_a_default_route() {
     let Some(site) = Site::new("10.0.192.111/32", "10.0.192.1/24") else {
         return;
     };
@@ -276,12 +276,12 @@ fn one_address_alone() {
 }
 
 #[test]
-fn what_is_missing_is_said_and_nothing_is_left() {
+fn an_error_names_what_is_missing_and_leaves_no_result() {
     let Some(site) = Site::new("", "") else { return };
     std::fs::write(site.path("shared/bgp-config.env"), "BGP_AS='1'\n").unwrap();
     let run = site.init(&[]);
     assert!(run.stderr.contains("br-ex has no IPv4 address"), "{}", run.stderr);
-    assert_eq!(site.env_file(), None, "an earlier result is no longer one");
+    assert_eq!(site.env_file(), None, "the earlier result is removed");
     let run = site.init(&["--interface", "br-none"]);
     assert!(
         run.stderr
@@ -294,7 +294,7 @@ fn what_is_missing_is_said_and_nothing_is_left() {
     site.map("{}");
     let run = site.init(&[]);
     let expected = format!(
-        "obgp-runtime: No Leaf ASN mapping found\n  Subnet: 10.0.192.0/24\n  File:   {} (which has no entries)\n  \
+        "obgp-runtime: No Leaf ASN mapping found\n  Subnet: 10.0.192.0/24\n  File:   {} (no entries)\n  \
          Add:    \"10.0.192.0/24\": \"<ASN of the leaf switch>\"\n",
         site.path("mapping/mapping.json").display()
     );
@@ -303,7 +303,7 @@ fn what_is_missing_is_said_and_nothing_is_left() {
     let run = site.init(&[]);
     assert!(
         run.stderr
-            .contains("mapping.json:3:2: 10.0.192.0/24 is already there at 2:2"),
+            .contains("mapping.json:3:2: 10.0.192.0/24 is a duplicate of the entry at 2:2"),
         "{}",
         run.stderr
     );
@@ -312,7 +312,7 @@ fn what_is_missing_is_said_and_nothing_is_left() {
 }
 
 #[test]
-fn colliding_servers_are_said_unless_the_asn_is_given() {
+fn colliding_asns_are_reported_unless_the_asn_is_given() {
     let Some(site) = Site::usual() else { return };
     site.map(r#"{"10.0.192.0/24": "65001", "172.0.192.0/24": "65002"}"#);
     let run = site.init(&[]).succeeded();
@@ -330,9 +330,9 @@ fn colliding_servers_are_said_unless_the_asn_is_given() {
     );
 }
 
-/// The image's user: no capability, and a kernel that lets nobody send echoes.
+/// With the image's user, who has no capabilities, on a kernel that permits echo requests to no group or to all.
 #[test]
-fn probing_works_without_capabilities_and_says_what_it_lacks() {
+fn probing_works_without_capabilities_and_reports_what_is_missing() {
     let Some(site) = Site::new("10.0.192.111/24", "10.0.192.254/24") else {
         return;
     };
@@ -343,7 +343,7 @@ fn probing_works_without_capabilities_and_says_what_it_lacks() {
                 .arg(site.path(name)),
         );
     }
-    // Where the user can read it.
+    // A directory that the user can read.
     let binary = site.path("obgp-runtime");
     std::fs::copy(env!("CARGO_BIN_EXE_obgp-runtime"), &binary).unwrap();
     for (groups, lacks) in [("1 0", true), ("0 2147483647", false)] {
@@ -357,16 +357,16 @@ fn probing_works_without_capabilities_and_says_what_it_lacks() {
             .init_with(&binary, AGENT, &["--json", "--probe-timeout-ms", "500"])
             .succeeded();
         assert_eq!(run.json()["peers"][0]["discovery"], "detection:last", "{}", run.stderr);
-        let said = run
+        let reported = run
             .stderr
             .contains("no ICMP echo, for which CAP_NET_RAW or a group in net.ipv4.ping_group_range is needed");
-        assert_eq!(said, lacks, "{}", run.stderr);
+        assert_eq!(reported, lacks, "{}", run.stderr);
     }
 }
 
-/// As PID 1, for which signals are ignored unless it handles them.
+/// As PID 1, which ignores signals without a handler.
 #[test]
-fn it_ends_when_told_to() {
+fn sigterm_ends_frr_init() {
     let Some(site) = Site::new("10.0.192.111/24", "") else {
         return;
     };
@@ -390,12 +390,12 @@ fn it_ends_when_told_to() {
     assert_eq!(site.env_file(), None);
 }
 
-/// The promise is 50 ms with a default route; a debug build on a busy machine gets five times as much.
+/// The limit is 50 ms with a default route, and five times that for a debug build on a busy machine.
 #[test]
-fn a_default_route_is_quick() {
+fn with_a_default_route_frr_init_is_fast() {
     let Some(site) = Site::usual() else { return };
     site.server.ip(GATEWAY);
-    // What entering the namespace takes is not frr-init's.
+    // Without the time to enter the namespace.
     let entering = (0..5).map(|_| {
         let start = Instant::now();
         succeed(&mut site.server.command("true"));

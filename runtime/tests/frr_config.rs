@@ -1,5 +1,5 @@
-//! What frr-config writes, read by the real parsers of FRR 8.4.4 and 10.3: `vtysh -C` knows the commands of all daemons, `bgpd -C`
-//! carries out its own.
+//! The real parsers of FRR 8.4.4 and 10.3 accept the output of frr-config: `vtysh -C` knows the commands of all daemons, `bgpd -C`
+//! executes those of bgpd.
 
 mod support;
 
@@ -21,10 +21,10 @@ const REFLECTORS: [&[&str]; 3] = [
     &["--evpn-rr-ip=10.255.0.1", "--evpn-rr-asn=65100"],
     &["--evpn-rr-ip=fd00:ff::1", "--evpn-rr-asn=65100"],
 ];
-/// A line of zebra's, which bgpd alone does not know.
+/// A command of zebra, which `bgpd -C` does not know.
 const NOT_BGPD: &str = "ip nht resolve-via-default";
 
-/// The frr.conf for some options, and the same in `output`.
+/// Writes frr.conf to `output` and returns it.
 fn frr_conf(output: &Path, owner: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_obgp-runtime"));
     command.args(["frr-config", "--asn=4200049263", "--router-id=10.0.192.111"]);
@@ -33,8 +33,8 @@ fn frr_conf(output: &Path, owner: &str, arguments: &[&str]) -> String {
     fs::read_to_string(output.join("frr.conf")).unwrap()
 }
 
-/// Makes a directory for each choice of leaves and reflector: `all.conf` has what every combination of switches gives, one after
-/// the other (starting a parser takes far longer than parsing), and `frr.conf` what the fullest gives. How many there were.
+/// Creates a directory for each choice of leaf switches and reflector: `all.conf` has the output for every combination of switches,
+/// concatenated (starting a parser takes far longer than parsing), and `frr.conf` that for all switches. Returns the number.
 fn all_combinations(directory: &Path, scratch: &Path, owner: &str) -> usize {
     let (password, extra) = (scratch.join("password"), scratch.join("extra"));
     fs::write(&password, "s3cret!#\"|?x\n").unwrap();
@@ -74,31 +74,34 @@ fn all_combinations(directory: &Path, scratch: &Path, owner: &str) -> usize {
     count
 }
 
-/// What both parsers of a version complain about in the directories' files.
+/// The error messages of both parsers of a version about the files.
 fn complaints(root: &FrrRoot, directory: &Path) -> Vec<String> {
     const SCRIPT: &str = "\
         for each in /mnt/*/; do \
             vtysh -C -f $each/all.conf || echo $each vtysh ended with $?; \
             /usr/lib/frr/bgpd -C -f $each/frr.conf || echo $each bgpd ended with $?; \
         done 2>&1";
-    // bgpd reads it as FRR's user.
+    // bgpd reads the file as FRR's user.
     succeed(Command::new("chmod").arg("a+rx").arg(directory));
     let space = Namespace::new("check");
     let mut inside = root.command(&[(directory, "/mnt")], "sh");
     inside.args(["-c", SCRIPT]);
     let mut command = space.command(inside.get_program());
-    let said = succeed(command.args(inside.get_args()));
-    // Each way in which one of the two says that it did not like, or not even find, something.
+    let output_text = succeed(command.args(inside.get_args()));
+    // Parts of the messages about invalid lines and missing files.
     let complaint = |line: &&str| {
         ["ended with", "on config line", "nknown command", "open"]
             .iter()
             .any(|sign| line.contains(sign))
     };
-    let lines = said.lines().filter(complaint).filter(|line| !line.contains(NOT_BGPD));
+    let lines = output_text
+        .lines()
+        .filter(complaint)
+        .filter(|line| !line.contains(NOT_BGPD));
     lines.map(str::to_string).collect()
 }
 
-fn every_combination_is_understood(suite: Suite) {
+fn every_combination_is_accepted(suite: Suite) {
     let Some(root) = FrrRoot::get(suite) else { return };
     let (directory, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let count = all_combinations(directory.path(), scratch.path(), &root.frr_owner());
@@ -108,18 +111,18 @@ fn every_combination_is_understood(suite: Suite) {
 }
 
 #[test]
-fn every_combination_is_understood_by_8_4() {
-    every_combination_is_understood(Suite::Bookworm);
+fn every_combination_is_accepted_by_8_4() {
+    every_combination_is_accepted(Suite::Bookworm);
 }
 
 #[test]
-fn every_combination_is_understood_by_10_3() {
-    every_combination_is_understood(Suite::Trixie);
+fn every_combination_is_accepted_by_10_3() {
+    every_combination_is_accepted(Suite::Trixie);
 }
 
-/// The check is able to fail: a mistake in a line of bgpd's, and one in a line of zebra's.
+/// The check can fail: for a mistake in a command of bgpd and for one in a command of zebra.
 #[test]
-fn a_mistake_is_noticed() {
+fn a_mistake_is_detected() {
     for suite in Suite::ALL {
         let Some(root) = FrrRoot::get(suite) else { return };
         for (right, wrong) in [
@@ -131,15 +134,15 @@ fn a_mistake_is_noticed() {
             fs::create_dir(&group).unwrap();
             let text = frr_conf(&group, &root.frr_owner(), &["--peer-ip=10.0.192.1", "--peer-asn=65001"]);
             assert!(text.contains(right));
-            // In the place of the old one: its owner and mode stay.
+            // Overwritten, so that owner and mode stay.
             fs::write(group.join("frr.conf"), text.replace(right, wrong)).unwrap();
-            // A mistake after something right: the reading goes on to the end.
+            // The mistake follows valid lines: the parser continues to the end.
             let all = format!("{}{}", text.strip_suffix("end\n").unwrap(), text.replace(right, wrong));
             fs::write(group.join("all.conf"), all).unwrap();
-            let said = complaints(&root, directory.path()).join("\n");
+            let output_text = complaints(&root, directory.path()).join("\n");
             assert!(
-                said.contains("vtysh ended with 2") && said.contains("on config line"),
-                "{suite:?} {wrong}: {said}"
+                output_text.contains("vtysh ended with 2") && output_text.contains("on config line"),
+                "{suite:?} {wrong}: {output_text}"
             );
         }
     }

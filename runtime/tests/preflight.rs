@@ -1,4 +1,4 @@
-//! The checks before the start, on a machine that is made to look like the image in a pod, and then like a broken one.
+//! The checks before the start, on a machine that is set up like the image in a pod, and then broken in one way.
 
 mod support;
 
@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use support::{available, namespace::namespaces_missing};
 
-/// The image's links and user, and what the pod mounts. `sudo` is a stand-in that grants; the real one is asked in the image.
+/// The image's links and user, and the pod's mounts. `sudo` is a fake that always succeeds; the tests of the image use the real one.
 const POD: &str = r#"
 set -e
 mount -t tmpfs tmpfs /run
@@ -41,33 +41,33 @@ fn pod(script: &str) -> Output {
         .unwrap()
 }
 
-/// What `agent` prints after the pod was changed.
+/// The output of `agent` in the changed pod.
 fn agent(change: &str) -> String {
     let output = pod(&format!("{change}\nas $agent"));
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{change}: {told}");
-    told
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{change}: {message}");
+    message
 }
 
-/// One cause alone is named, in one line, and its remedy in the next; nothing was waited for.
-fn names(change: &str, cause: &str, help: &str) {
-    let told = agent(change);
-    let lines: Vec<&str> = told.lines().collect();
+/// `agent` reports exactly one cause in one line and its fix in the next, without waiting.
+fn reports(change: &str, cause: &str, help: &str) {
+    let message = agent(change);
+    let lines: Vec<&str> = message.lines().collect();
     let [first, second] = lines[..] else {
-        panic!("{change}: {told}")
+        panic!("{change}: {message}")
     };
     assert!(
         first.starts_with(&format!("obgp-runtime: {CANNOT}")) && first.contains(cause),
-        "{change}: {told}"
+        "{change}: {message}"
     );
     assert!(
         second.starts_with("help: ") && second.contains(help),
-        "{change}: {told}"
+        "{change}: {message}"
     );
 }
 
 #[test]
-fn a_sound_pod_is_started() {
+fn a_correct_pod_passes() {
     if !available(namespaces_missing()) {
         return;
     }
@@ -80,24 +80,24 @@ fn a_sound_pod_is_started() {
         // As in the documented pod, which drops all capabilities and adds those that the agent uses.
         "user=\"$user --bounding-set -net_raw\"",
     ] {
-        let told = agent(change);
-        assert!(told.starts_with(waits), "{change}: {told}");
+        let message = agent(change);
+        assert!(message.starts_with(waits), "{change}: {message}");
     }
-    let told = agent("printf 0 > /proc/sys/net/ipv4/ip_forward");
+    let message = agent("printf 0 > /proc/sys/net/ipv4/ip_forward");
     assert!(
-        told.starts_with("obgp-runtime: note: net.ipv4.ip_forward is 0") && told.contains(waits),
-        "{told}"
+        message.starts_with("obgp-runtime: note: net.ipv4.ip_forward is 0") && message.contains(waits),
+        "{message}"
     );
 }
 
 #[test]
-fn each_thing_that_is_missing_is_named() {
+fn missing_privileges_and_links_are_reported() {
     if !available(namespaces_missing()) {
         return;
     }
-    names(
+    reports(
         READ_ONLY,
-        "no network sysctl can be set: /proc/sys/net is read-only; /run/obgp/sysctl is not there",
+        "cannot set network sysctls: /proc/sys/net is read-only; /run/obgp/sysctl is not there",
         "mount the node's /proc/sys/net at /run/obgp/sysctl, writable",
     );
     for name in [
@@ -109,94 +109,112 @@ fn each_thing_that_is_missing_is_named() {
         "SETGID",
     ] {
         let change = format!("user=\"$user --bounding-set -{}\"", name.to_lowercase());
-        names(
+        reports(
             &change,
             &format!("the container does not have the capability {name}"),
             &format!("--cap-add {name}"),
         );
     }
-    names(
+    reports(
         "user=\"$user --no-new-privs\"",
         "no_new_privs is set",
         "allowPrivilegeEscalation: true",
     );
-    names(
+    reports(
         "printf '#!/bin/sh\\necho sudo: unable to mkdir /run/sudo >&2\\necho sudo: a password is required >&2\\nexit 1\\n' > /usr/bin/sudo",
         "sudo does not start obgp-runtime privsep as root: sudoers has no grant for it (uid 42494)",
         "with its own /etc/sudoers",
     );
-    names(
+    reports(
         "rm /usr/bin/vtysh",
         "/usr/bin/vtysh, which is to be obgp-runtime: No such file",
-        "mount nothing over /usr/bin",
+        "remove the mount over /usr/bin",
     );
-    names(
+    reports(
         "rm /usr/local/sbin/sysctl; ln -s /usr/bin/env /usr/local/sbin/sysctl",
         "/usr/local/sbin/sysctl is /usr/bin/env, not obgp-runtime",
-        "mount nothing over /usr/local/sbin",
+        "remove the mount over /usr/local/sbin",
     );
-    names(
+}
+
+#[test]
+fn missing_or_closed_sockets_are_reported() {
+    if !available(namespaces_missing()) {
+        return;
+    }
+    reports(
         "rm -r /run/frr",
-        "there is no directory /run/frr, where FRR's sockets are to be",
-        "share FRR's /run/frr",
+        "there is no directory /run/frr for FRR's sockets",
+        "mount the volume with FRR's /run/frr there",
     );
-    names(
+    reports(
         "chgrp 92 /run/frr/bgpd.vty",
-        "/run/frr/bgpd.vty is closed to uid 42494: /run/frr/bgpd.vty has group 92 and mode 0770 (FRR's sockets)",
+        "uid 42494 has no access to /run/frr/bgpd.vty (FRR's sockets): /run/frr/bgpd.vty has group 92 and mode 0770",
         "add group 92 (docker: --group-add 92; pod: securityContext.supplementalGroups)",
     );
-    names("chmod 750 /run/frr", "/run/frr is closed to uid 42494", "add group 0");
-    names(
+    reports(
+        "chmod 750 /run/frr",
+        "uid 42494 has no access to /run/frr (",
+        "add group 0",
+    );
+    reports(
         "user='--reuid 42494 --regid 42494 --groups 92'; chgrp 92 /run/frr/*",
         "(ovsdb_connection)",
         "add group 42424",
     );
-    names(
+    reports(
         "rm -r /run/openvswitch",
-        "there is no /run/openvswitch for ovsdb_connection",
+        "there is no directory /run/openvswitch for ovsdb_connection",
         "mount the node's directory there",
     );
-    names(
+}
+
+#[test]
+fn an_unusable_rt_tables_is_reported() {
+    if !available(namespaces_missing()) {
+        return;
+    }
+    reports(
         "printf '10 br-ex\\n' > /run/iproute2/rt_tables",
-        "/run/iproute2/rt_tables gives br-ex table 10, which is that of the agent's VRF",
+        "/run/iproute2/rt_tables gives br-ex table 10, which is the table of the agent's VRF",
         "give br-ex another number",
     );
-    names(
+    reports(
         "chmod 600 /run/iproute2/rt_tables",
-        "/run/iproute2/rt_tables: cannot read it",
-        "readable for everybody",
+        "cannot read /run/iproute2/rt_tables",
+        "readable for all users",
     );
     let closed = "mount --bind /run/iproute2 /run/iproute2; mount -o remount,ro,bind /run/iproute2";
-    names(
+    reports(
         closed,
         "has no table for br-ex and is on a read-only file system",
-        "mount a writable directory at /run/iproute2",
+        "mount a writable directory with rt_tables at /run/iproute2",
     );
-    names(
+    reports(
         &format!("rm /run/iproute2/rt_tables; {closed}"),
-        "there is no /run/iproute2/rt_tables, and it cannot be made",
+        "there is no /run/iproute2/rt_tables, and it cannot be created",
         "mount a writable directory there",
     );
 }
 
 #[test]
-fn frr_init_names_the_sysctls_before_it_looks_for_the_network() {
+fn frr_init_checks_the_sysctls_before_the_network() {
     if !available(namespaces_missing()) {
         return;
     }
     let init =
         "user=\"$user --no-new-privs --bounding-set -all\"; as /run/bin/obgp-runtime frr-init --shared-dir /run/agent";
-    let told = |script: &str| String::from_utf8_lossy(&pod(script).stderr).into_owned();
-    let without = told(&format!("{READ_ONLY}{init}"));
+    let message = |script: &str| String::from_utf8_lossy(&pod(script).stderr).into_owned();
+    let without = message(&format!("{READ_ONLY}{init}"));
     assert!(
-        without.starts_with(&format!("obgp-runtime: {CANNOT}no network sysctl can be set")),
+        without.starts_with(&format!("obgp-runtime: {CANNOT}cannot set network sysctls")),
         "{without}"
     );
     assert_eq!(without.lines().count(), 2, "{without}");
-    let warned = told(&format!("{READ_ONLY}{init} --preflight warn"));
+    let warned = message(&format!("{READ_ONLY}{init} --preflight warn"));
     assert!(warned.starts_with(&format!("obgp-runtime: note: {CANNOT}")), "{warned}");
     assert!(warned.contains("there is no network interface br-ex"), "{warned}");
-    let with = told(init);
+    let with = message(init);
     assert!(
         with.contains("there is no network interface br-ex") && !with.contains("cannot work here"),
         "{with}"
@@ -204,11 +222,11 @@ fn frr_init_names_the_sysctls_before_it_looks_for_the_network() {
 }
 
 #[test]
-fn all_problems_are_named_at_once() {
+fn all_problems_are_reported_at_once() {
     if !available(namespaces_missing()) {
         return;
     }
-    let told = agent(&format!("rm /usr/bin/vtysh; rm -r /run/frr; {READ_ONLY}"));
-    assert_eq!(told.matches(CANNOT).count(), 3, "{told}");
-    assert_eq!(told.matches("help: ").count(), 3, "{told}");
+    let message = agent(&format!("rm /usr/bin/vtysh; rm -r /run/frr; {READ_ONLY}"));
+    assert_eq!(message.matches(CANNOT).count(), 3, "{message}");
+    assert_eq!(message.matches("help: ").count(), 3, "{message}");
 }

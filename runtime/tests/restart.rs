@@ -1,6 +1,6 @@
-//! FRR restarts on a server with frr-init's configuration, or the server is drained: what the leaf sees. FRR 8.4.4 and 10.3.
+//! The effect on the leaf switch of an FRR restart or a drain on a server with frr-init's configuration. FRR 8.4.4 and 10.3.
 //!
-//! The VRF is a network namespace (zebra -n), because not every kernel has VRFs; bgpd leaks from both alike.
+//! The VRF is a network namespace (zebra -n), because some kernels have no VRFs; bgpd leaks from either.
 
 mod support;
 
@@ -18,14 +18,14 @@ use support::site::{SERVER, SERVER_ASN, Site};
 
 const LEAF: &str = "10.0.192.1";
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A working address may be gone from the leaf for this long.
+/// The longest time for which the leaf switch may lack the route to a working address.
 const LONGEST_GAP: Duration = Duration::from_millis(1500);
 const LASTING: &str = "10.250.0.5/32";
 const REMOVED: &str = "10.250.0.6/32";
 
-/// A server with an address in its VRF, and a leaf.
+/// A server with an address in its VRF, and a leaf switch.
 struct Lab {
-    // In the order in which they end.
+    // Fields are dropped in this order.
     server: Option<Node>,
     leaf: Node,
     vrf: Namespace,
@@ -51,7 +51,7 @@ impl Lab {
         let daemons = site.path("frr/daemons");
         let text = fs::read_to_string(&daemons).unwrap();
         let text = text.replace("zebra_options=\"", "zebra_options=\"-n ");
-        // watchfrr waits 60 s before it restarts a daemon that was started not long ago.
+        // By default watchfrr waits 60 s before it restarts a daemon that was started recently.
         fs::write(
             &daemons,
             format!("{text}watchfrr_options=\"--min-restart-interval=1\"\n"),
@@ -106,14 +106,14 @@ impl Lab {
             |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == daemon);
         let pid = pids.lines().find(is_it).unwrap();
         succeed(Command::new("kill").args([signal, pid]));
-        // zebra 10.3 may keep the route of an address that goes in the moment in which bgpd does.
+        // zebra 10.3 may keep the route of an address that is removed at the moment when bgpd ends.
         while is_it(&pid) {
             std::thread::sleep(Duration::from_millis(10));
         }
         std::thread::sleep(Duration::from_millis(500));
     }
 
-    /// For how long the leaf has no route to the lasting address, from `restart` until the removed one is gone, too.
+    /// How long the leaf switch has no route to the lasting address, from `restart` until the removed address is gone too.
     fn gap(&mut self, name: &str, restart: impl FnOnce(&mut Self)) -> Duration {
         let sockets = self.leaf.sockets();
         let ended = Arc::new(AtomicBool::new(false));
@@ -124,7 +124,7 @@ impl Lab {
         let begin = Instant::now();
         restart(self);
         self.vrf.ip(&format!("address del {REMOVED} dev lo"));
-        // Stale routes end with the restarted daemon's End-of-RIB marker, not with the leaf's stale path timer.
+        // Stale routes end with the restarted daemon's End-of-RIB marker, not with the leaf switch's stale path timer.
         self.wait_for(REMOVED, false);
         let swept = begin.elapsed();
         self.server().wait_for_session(LEAF, "Established", PATIENCE);
@@ -139,25 +139,25 @@ impl Lab {
     }
 }
 
-/// Whether the leaf's zebra has a route to a prefix.
+/// Whether the leaf switch's zebra has a route to a prefix.
 fn has(sockets: &Path, prefix: &str) -> bool {
     let mut zebra = Connection::open(sockets, "zebra", PATIENCE).unwrap();
-    zebra.ask("enable").unwrap();
-    asked(&mut zebra, prefix)
+    zebra.execute("enable").unwrap();
+    has_route(&mut zebra, prefix)
 }
 
-fn asked(zebra: &mut Connection, prefix: &str) -> bool {
-    let answer = zebra.ask(&format!("show ip route {prefix} json")).unwrap();
-    answer.text.contains(&format!("{prefix:?}"))
+fn has_route(zebra: &mut Connection, prefix: &str) -> bool {
+    let reply = zebra.execute(&format!("show ip route {prefix} json")).unwrap();
+    reply.text.contains(&format!("{prefix:?}"))
 }
 
 /// The longest time without the route.
 fn watch(sockets: &Path, ended: &AtomicBool) -> Duration {
     let mut zebra = Connection::open(sockets, "zebra", PATIENCE).unwrap();
-    zebra.ask("enable").unwrap();
+    zebra.execute("enable").unwrap();
     let (mut longest, mut gone) = (Duration::ZERO, None);
     while !ended.load(Ordering::SeqCst) {
-        gone = match asked(&mut zebra, LASTING) {
+        gone = match has_route(&mut zebra, LASTING) {
             true => None,
             false => gone.or(Some(Instant::now())),
         };
@@ -176,7 +176,7 @@ fn restarts(suite: Suite) {
         });
         assert!(gap <= LONGEST_GAP, "{gap:?}");
     }
-    // What FRR learned from the leaf stays in the kernel, too.
+    // Routes from the leaf switch stay in the kernel.
     let default = |lab: &Lab| {
         let routes = lab.site.server.ip("route show default");
         assert!(routes.contains("via 10.0.192.1"), "{routes:?}");
@@ -197,15 +197,15 @@ fn restarts(suite: Suite) {
     default(&lab);
 }
 
-/// The check is able to fail: where only the running bgpd has the leak, the leaf loses the address.
+/// The check can fail: if only the running bgpd has the leak, the leaf switch loses the address.
 #[test]
-fn without_the_leak_in_frr_conf_the_address_goes() {
+fn without_the_leak_in_frr_conf_a_restart_loses_the_address() {
     let Some(mut lab) = Lab::new(Suite::Bookworm) else {
         return;
     };
     let path = lab.site.path("frr/frr.conf");
     let text = fs::read_to_string(&path).unwrap();
-    let (before, leak) = text.split_once("! As the agent configures it").unwrap();
+    let (before, leak) = text.split_once("! The agent's own configuration").unwrap();
     fs::write(&path, before.replace("  import vrf bgp-vrf\n", "") + "end\n").unwrap();
     lab.server = None;
     lab.start();
@@ -232,7 +232,7 @@ fn an_address_stays_at_the_leaf_while_frr_restarts_10_3() {
     restarts(Suite::Trixie);
 }
 
-/// What the agent configures for its leak is there: the configuration does not change, and nothing is withdrawn.
+/// The agent's configuration of its leak changes nothing and withdraws nothing.
 fn the_agent_finds_its_leak(suite: Suite) {
     let (Some(venv), Some(lab)) = (Venv::get(), Lab::new(suite)) else {
         return;
@@ -249,7 +249,7 @@ fn the_agent_finds_its_leak(suite: Suite) {
         let version = lab.leaf.json("show bgp ipv4 unicast json")["tableVersion"].to_string();
         (lab.server().vtysh(&["show running-config"]), version)
     };
-    // The leaf's default route may still be on its way.
+    // The default route from the leaf switch may not have arrived yet.
     let mut before = state();
     loop {
         std::thread::sleep(Duration::from_secs(3));
@@ -275,7 +275,7 @@ fn the_agent_finds_its_leak_10_3() {
     the_agent_finds_its_leak(Suite::Trixie);
 }
 
-/// The community first, then the withdrawal; undone by hand and by the agent's start.
+/// First the community, then the withdrawal. `--undo` and the agent's start end the drain.
 fn drained(suite: Suite) {
     let Some(lab) = Lab::new(suite) else { return };
     lab.server().wait_for_session(LEAF, "Established", PATIENCE);
@@ -312,14 +312,14 @@ fn drained(suite: Suite) {
         (Duration::from_secs(3)..Duration::from_secs(6)).contains(&took),
         "{took:?}"
     );
-    // Stale routes would stay for two minutes.
+    // Stale routes would remain for two minutes.
     let begin = Instant::now();
     lab.wait_for(LASTING, false);
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
 
     let begin = Instant::now();
     succeed(&mut drain(&[]));
-    assert!(begin.elapsed() < Duration::from_secs(3), "nothing is waited for");
+    assert!(begin.elapsed() < Duration::from_secs(3), "a second run does not wait");
     succeed(&mut drain(&["--undo"]));
     lab.wait_for(LASTING, true);
     assert!(!is_marked() && !shared.join("drained").exists());

@@ -1,4 +1,4 @@
-//! A server with nothing but frr-init's output, and real leaf switches and spines: FRR 8.4.4 and 10.3.
+//! A server with only frr-init's output, and real leaf switches and spines: FRR 8.4.4 and 10.3.
 
 mod support;
 
@@ -11,10 +11,10 @@ use support::site::{SERVER, SERVER_ASN, Site};
 const LEAF: &str = "10.0.192.1";
 const ESTABLISHED: &str = "Established";
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Three keepalives are missing after 10 s.
+/// Ten seconds, in which three keepalives are missed.
 const HOLD: Duration = Duration::from_secs(30);
 
-/// A leaf switch that hands out a default route to the server, with lines of the test's.
+/// The configuration of a leaf switch that announces a default route to the server, with extra lines.
 fn leaf_conf(asn: &str, lines: &str) -> String {
     format!(
         "router bgp {asn}\n bgp router-id 10.255.1.1\n no bgp ebgp-requires-policy\n neighbor {SERVER} remote-as {SERVER_ASN}\n \
@@ -31,12 +31,12 @@ fn wait_until(what: &str, mut done: impl FnMut() -> Result<(), String>) {
 }
 
 fn prefixes(node: &Node, command: &str) -> Vec<String> {
-    let answer = node.json(command);
-    let routes = answer["routes"].as_object().cloned().unwrap_or_default();
+    let reply = node.json(command);
+    let routes = reply["routes"].as_object().cloned().unwrap_or_default();
     routes.into_iter().map(|(prefix, _)| prefix).collect()
 }
 
-/// Runs frr-init on the server and FRR from what it wrote.
+/// Runs frr-init on the server, then FRR with the written configuration.
 fn start_server(site: &Site, root: &FrrRoot, arguments: &[&str]) -> Node {
     let run = site
         .init(&[&["--frr-owner", &root.frr_owner()], arguments].concat())
@@ -45,7 +45,7 @@ fn start_server(site: &Site, root: &FrrRoot, arguments: &[&str]) -> Node {
     Node::start(root, &site.server, &site.path("frr"))
 }
 
-/// Established, only host prefixes leave, the leaf goes and comes back.
+/// The session is established, only host prefixes are announced, and the session recovers when the leaf switch returns.
 fn server_and_leaf(suite: Suite) {
     let Some(root) = FrrRoot::get(suite) else { return };
     let Some(site) = Site::usual() else { return };
@@ -56,7 +56,7 @@ fn server_and_leaf(suite: Suite) {
     server.wait_for_session(LEAF, ESTABLISHED, PATIENCE);
     leaf.wait_for_session(SERVER, ESTABLISHED, PATIENCE);
 
-    // As the agent does: addresses of virtual machines on an interface, and everything connected is redistributed.
+    // Like the agent: addresses of virtual machines on an interface, and connected routes are redistributed.
     site.server.ip("address add 10.250.0.5/32 dev lo");
     site.server.ip("address add 10.251.0.1/24 dev lo");
     let router = format!("router bgp {SERVER_ASN}");
@@ -77,7 +77,7 @@ fn server_and_leaf(suite: Suite) {
     assert!(prefixes(&server, "show bgp ipv4 unicast json").contains(&"10.251.0.0/24".to_string()));
     assert!(
         !has("10.251.0.0/24") && !has("10.0.192.0/24"),
-        "only single addresses leave"
+        "only single addresses are announced"
     );
 
     drop(leaf);
@@ -106,16 +106,16 @@ fn server_and_leaf(suite: Suite) {
 }
 
 #[test]
-fn server_and_leaf_8_4() {
+fn a_session_with_a_leaf_recovers_8_4() {
     server_and_leaf(Suite::Bookworm);
 }
 
 #[test]
-fn server_and_leaf_10_3() {
+fn a_session_with_a_leaf_recovers_10_3() {
     server_and_leaf(Suite::Trixie);
 }
 
-/// A spine behind the leaf, which the server reaches through its default route only, learns the server's VNI.
+/// A spine behind the leaf switch, which the server reaches through its default route only, learns the server's VNI.
 fn evpn(suite: Suite) {
     let Some(root) = FrrRoot::get(suite) else { return };
     let Some(site) = Site::usual() else { return };
@@ -157,25 +157,25 @@ fn evpn(suite: Suite) {
     site.server.ip("link set br100 up");
     site.server.ip("link set vni100 up");
     wait_until("the spine learns the server's VNI", || {
-        let answer: Value = spine.json("show bgp l2vpn evpn json");
-        match answer["numPrefix"].as_u64() {
+        let reply: Value = spine.json("show bgp l2vpn evpn json");
+        match reply["numPrefix"].as_u64() {
             Some(count) if count > 0 => Ok(()),
-            _ => Err(answer.to_string()),
+            _ => Err(reply.to_string()),
         }
     });
 }
 
 #[test]
-fn evpn_8_4() {
+fn a_spine_learns_the_vni_8_4() {
     evpn(Suite::Bookworm);
 }
 
 #[test]
-fn evpn_10_3() {
+fn a_spine_learns_the_vni_10_3() {
     evpn(Suite::Trixie);
 }
 
-/// Two leaves, a password, BFD, IPv6: all at once.
+/// Two leaf switches with a password, BFD and IPv6.
 fn two_leaves(suite: Suite) {
     let Some(root) = FrrRoot::get(suite) else { return };
     let Some(site) = Site::usual() else { return };
@@ -213,17 +213,17 @@ fn two_leaves(suite: Suite) {
         server.wait_for_session(leaf, ESTABLISHED, PATIENCE);
     }
     wait_until("the default route has both next hops", || {
-        let answer = server.json("show ip route 0.0.0.0/0 json");
-        match answer["0.0.0.0/0"][0]["nexthops"].as_array() {
+        let reply = server.json("show ip route 0.0.0.0/0 json");
+        match reply["0.0.0.0/0"][0]["nexthops"].as_array() {
             Some(hops) if hops.len() == 2 => Ok(()),
-            _ => Err(answer.to_string()),
+            _ => Err(reply.to_string()),
         }
     });
     wait_until("BFD is up with both", || {
-        let answer = server.json("show bfd peers json");
-        let peers = answer.as_array().cloned().unwrap_or_default();
+        let reply = server.json("show bfd peers json");
+        let peers = reply.as_array().cloned().unwrap_or_default();
         let up = peers.iter().filter(|peer| peer["status"] == "up").count();
-        (up == 2).then_some(()).ok_or(answer.to_string())
+        (up == 2).then_some(()).ok_or(reply.to_string())
     });
     site.server.ip("address add fd00:250::5/128 dev lo nodad");
     let router = format!("router bgp {SERVER_ASN}");
@@ -246,11 +246,11 @@ fn two_leaves(suite: Suite) {
 }
 
 #[test]
-fn two_leaves_8_4() {
+fn two_leaves_share_the_traffic_8_4() {
     two_leaves(Suite::Bookworm);
 }
 
 #[test]
-fn two_leaves_10_3() {
+fn two_leaves_share_the_traffic_10_3() {
     two_leaves(Suite::Trixie);
 }

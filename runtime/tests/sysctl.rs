@@ -1,5 +1,5 @@
-//! `sysctl` and the checks before the start, on the real kernel: in network and mount namespaces where `/proc/sys` is writable,
-//! read-only as in a container, and the node's `/proc/sys/net` mounted elsewhere.
+//! `sysctl` on the real kernel, in network and mount namespaces: with `/proc/sys` writable, read-only as in a container, and with the
+//! node's `/proc/sys/net` mounted elsewhere.
 
 mod support;
 
@@ -8,14 +8,14 @@ use std::process::{Command, Output, Stdio};
 
 use support::{available, namespace::namespaces_missing};
 
-/// As a container engine leaves it.
+/// Like a container engine.
 const READ_ONLY: &str = "mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys\n";
 const MOUNT: &str = "mkdir -p /run/obgp/sysctl; mount --bind /proc/sys/net /run/obgp/sysctl\n";
-/// Where something else is mounted.
-const PRETENCE: &str = "mkdir -p /run/obgp/sysctl/ipv4/conf/br-ex; echo 0 > /run/obgp/sysctl/ipv4/ip_forward\n\
+/// Something else at the place of the mount.
+const NOT_PROC: &str = "mkdir -p /run/obgp/sysctl/ipv4/conf/br-ex; echo 0 > /run/obgp/sysctl/ipv4/ip_forward\n\
                         echo 0 > /run/obgp/sysctl/ipv4/conf/br-ex/proxy_arp\n";
 
-/// A shell script in namespaces of its own, with `sysctl` first on PATH.
+/// Runs a shell script in new namespaces, with `sysctl` first in PATH.
 fn shell(script: &str) -> Output {
     let directory = tempfile::tempdir().unwrap();
     symlink(env!("CARGO_BIN_EXE_obgp-runtime"), directory.path().join("sysctl")).unwrap();
@@ -43,19 +43,16 @@ fn succeeds(script: &str, stdout: &str) {
     assert_eq!(seen(script), (Some(0), stdout.to_string(), String::new()), "{script}");
 }
 
-fn fails(script: &str, complaints: &[&str]) {
+fn fails(script: &str, messages: &[&str]) {
     let (code, stdout, stderr) = seen(script);
     assert_eq!(code, Some(1), "{script}: {stdout}{stderr}");
-    for complaint in complaints {
-        assert!(
-            stderr.contains(complaint),
-            "{script}: {complaint:?} is not in {stderr:?}"
-        );
+    for message in messages {
+        assert!(stderr.contains(message), "{script}: {message:?} is not in {stderr:?}");
     }
 }
 
 #[test]
-fn it_answers_as_procps_does() {
+fn the_output_is_that_of_procps() {
     if !available(namespaces_missing()) {
         return;
     }
@@ -77,47 +74,44 @@ fn it_answers_as_procps_does() {
         &["cannot stat /proc/sys/net/ipv4/conf/br-no/proxy_arp"],
     );
     fails("sysctl -w net.ipv4.ip_forward", &["must be KEY=VALUE"]);
-    for (arguments, complaint) in [
+    for (arguments, message) in [
         ("", "a key is missing"),
         ("-x net.ipv4.ip_forward", "unknown argument \"-x\""),
     ] {
         let (code, _, stderr) = seen(&format!("sysctl {arguments}"));
         assert_eq!(code, Some(2), "{arguments}: {stderr}");
-        assert!(
-            stderr.contains(complaint) && stderr.contains("Usage: sysctl"),
-            "{stderr}"
-        );
+        assert!(stderr.contains(message) && stderr.contains("Usage: sysctl"), "{stderr}");
     }
     succeeds("sysctl --help | grep -c 'proxy_arp,rp_filter'", "1\n");
     succeeds(
         "sysctl -nw net.ipv4.ip_forward=1; sysctl --values net.ipv4.ip_forward",
         "1\n1\n",
     );
-    // The second is set although the first cannot be.
+    // The second key is set although the first one fails.
     let (code, stdout, _) =
         seen("sysctl -w net.ipv4.none=1 net.ipv4.ip_forward=1 || s=$?; get ipv4/ip_forward; exit $s");
     assert_eq!((code, stdout.as_str()), (Some(1), "net.ipv4.ip_forward = 1\n1\n"));
 }
 
 #[test]
-fn only_the_agents_keys_and_values_are_written() {
+fn only_keys_and_values_of_the_agent_are_written() {
     if !available(namespaces_missing()) {
         return;
     }
-    for (setting, complaint) in [
+    for (setting, message) in [
         ("net.ipv4.tcp_syncookies=0", "the agent does not need it"),
         ("net.ipv4.conf.br-ex.arp_ignore=1", "the agent does not need it"),
         ("kernel.core_pattern=1", "is not a key below net"),
-        ("net/../kernel/sysrq=0", "is not the name of a key"),
-        ("net.ipv4.conf.br-ex.proxy_arp=3", "is not a value that the agent sets"),
-        ("net.ipv4.conf.br-ex.proxy_arp=", "is not a value that the agent sets"),
+        ("net/../kernel/sysrq=0", "is not a key name"),
+        ("net.ipv4.conf.br-ex.proxy_arp=3", "is not allowed"),
+        ("net.ipv4.conf.br-ex.proxy_arp=", "is not allowed"),
     ] {
-        fails(&format!("sysctl -w {setting}"), &[complaint, "sysctl: "]);
+        fails(&format!("sysctl -w {setting}"), &[message, "sysctl: "]);
     }
 }
 
 #[test]
-fn a_read_only_proc_is_written_through_the_nodes() {
+fn with_a_read_only_proc_keys_are_written_through_the_mount() {
     if !available(namespaces_missing()) {
         return;
     }
@@ -127,7 +121,7 @@ fn a_read_only_proc_is_written_through_the_nodes() {
         &format!("{MOUNT}{READ_ONLY}{set}get ipv4/conf/br-ex/proxy_arp; get ipv6/conf/br-ex.100/proxy_ndp"),
         &format!("{written}1\n1\n"),
     );
-    // The network is that of the process, not that of the mount.
+    // The process's own network namespace counts, not that of the mount.
     succeeds(
         &format!(
             "{MOUNT}{READ_ONLY}unshare --net sh -c 'ip link add br-ex type bridge; {}'; get ipv4/conf/br-ex/proxy_arp",
@@ -135,31 +129,31 @@ fn a_read_only_proc_is_written_through_the_nodes() {
         ),
         "net.ipv4.conf.br-ex.proxy_arp = 1\n0\n",
     );
-    // What is as it is to be needs no way.
+    // A key that has the value is not written.
     succeeds(&format!("{set}{READ_ONLY}{set}"), &written.repeat(2));
 }
 
 #[test]
-fn without_a_way_the_remedy_is_told() {
+fn without_a_writable_mount_the_error_has_the_fix() {
     if !available(namespaces_missing()) {
         return;
     }
     let set = "sysctl -w net.ipv4.conf.br-ex.proxy_arp=1";
-    let denied = "sysctl: permission denied on key \"net.ipv4.conf.br-ex.proxy_arp\": /proc/sys/net is closed: Read-only file system";
-    let remedy = "help: mount the node's /proc/sys/net at /run/obgp/sysctl";
+    let denied = "sysctl: permission denied on key \"net.ipv4.conf.br-ex.proxy_arp\": /proc/sys/net is not writable: Read-only file system";
+    let fix = "help: mount the node's /proc/sys/net at /run/obgp/sysctl";
     fails(
         &format!("{READ_ONLY}{set}"),
-        &[denied, "/run/obgp/sysctl is not there", remedy],
+        &[denied, "/run/obgp/sysctl is not there", fix],
     );
-    let pretence = "/run/obgp/sysctl is not a mount of /proc/sys/net";
+    let not_proc = "/run/obgp/sysctl is not a mount of /proc/sys/net";
     fails(
-        &format!("{PRETENCE}{READ_ONLY}{set} || s=$?; grep 0 /run/obgp/sysctl/ipv4/conf/br-ex/proxy_arp; exit $s"),
-        &[denied, pretence, remedy],
+        &format!("{NOT_PROC}{READ_ONLY}{set} || s=$?; grep 0 /run/obgp/sysctl/ipv4/conf/br-ex/proxy_arp; exit $s"),
+        &[denied, not_proc, fix],
     );
     let link = "mkdir -p /run/obgp/sysctl; ln -s /proc/sys/net/ipv4 /run/obgp/sysctl/ipv4\n";
-    fails(&format!("{link}{READ_ONLY}{set}"), &[denied, pretence]);
+    fails(&format!("{link}{READ_ONLY}{set}"), &[denied, not_proc]);
     let whole = "mkdir -p /run/obgp/sysctl; mount --bind /proc/sys /run/obgp/sysctl\n";
-    fails(&format!("{whole}{READ_ONLY}{set}"), &[denied, pretence]);
+    fails(&format!("{whole}{READ_ONLY}{set}"), &[denied, not_proc]);
     let closed = "mount -o remount,ro,bind /run/obgp/sysctl\n";
     fails(
         &format!("{MOUNT}{closed}{READ_ONLY}{set}"),
@@ -169,8 +163,8 @@ fn without_a_way_the_remedy_is_told() {
     fails(
         &format!("chmod 755 /mnt; {MOUNT}{READ_ONLY}{user} {set}"),
         &[
-            "/run/obgp/sysctl is closed: Permission denied",
-            "help: write it as root with NET_ADMIN",
+            "/run/obgp/sysctl is not writable: Permission denied",
+            "help: run it as root with NET_ADMIN",
         ],
     );
 }

@@ -1,8 +1,7 @@
-//! vtysh beside FRR's own, on FRR 8.4.4 and 10.3: what ovn-bgp-agent 7.0.0 does with it leaves the same configuration and gets
-//! the same answers.
+//! This vtysh and FRR's own on FRR 8.4.4 and 10.3: the calls of ovn-bgp-agent 7.0.0 lead to the same configuration and output.
 //!
-//! The agent runs `show ip bgp summary json`, and files made of four templates (drivers/openstack/utils/frr.py): leak, add-vrf,
-//! del-vrf, neighbour discovery. The agent's own code renders them here, with everything that it can put in.
+//! The agent runs `show ip bgp summary json` and files from four templates (drivers/openstack/utils/frr.py): leak, add-vrf,
+//! del-vrf, neighbour discovery. Here the agent's own code renders them, with every possible value.
 
 mod support;
 
@@ -44,9 +43,9 @@ impl Vtysh {
     }
 }
 
-/// A node with FRR, and interfaces for it.
+/// A node with FRR and interfaces.
 struct Lab {
-    // In the order in which they end.
+    // Fields are dropped in this order.
     node: Node,
     _space: Namespace,
     _config: tempfile::TempDir,
@@ -73,7 +72,7 @@ impl Lab {
         fs::write(config.path().join("frr.conf"), BEFORE).unwrap();
         fs::write(config.path().join("vtysh.conf"), "").unwrap();
         let node = Node::start(root, &space, config.path());
-        // Up is when there is a `router bgp`; the lines in it are still on their way.
+        // FRR counts as up with `router bgp`; the lines in it may still be missing.
         let deadline = Instant::now() + Duration::from_secs(30);
         while !node.vtysh(&["show running-config"]).contains("neighbor 10.9.0.2") {
             assert!(Instant::now() < deadline, "{}", node.log());
@@ -101,7 +100,7 @@ impl Lab {
         self.ours(&["-f", path.to_str().unwrap()])
     }
 
-    /// FRR's vtysh, with the file put where its root sees it.
+    /// FRR's vtysh, with the file in its root.
     fn theirs_file(&self, text: &str) -> Output {
         let path = self.node.sockets().join("config");
         fs::write(&path, text).unwrap();
@@ -127,7 +126,7 @@ fn describe(output: &Output) -> String {
     )
 }
 
-/// As of the agent's LEAK_VRF_TEMPLATE.
+/// From the agent's LEAK_VRF_TEMPLATE.
 const LEAK: &str = "
 router bgp 64999
   address-family ipv4 unicast
@@ -144,16 +143,15 @@ router bgp 64999 vrf bgp-vrf
 
 ";
 
-/// The calls of the agent's module `frr` that make it run vtysh on a file, in the order of an agent's life; some twice, as its
-/// reconciliation does.
+/// Calls of the agent's module `frr` that run vtysh on a file, in their usual order. Some are repeated, like by the reconciliation.
 const CALLS: [&str; 13] = [
     "frr.vrf_leak('bgp-vrf', '64999', '10.9.0.1')",
     "frr.vrf_leak('bgp-vrf', '64999', '10.9.0.1')",
     "(frr.set_default_redistribute(['connected', 'kernel']), frr.vrf_leak('bgp-vrf', '64999', '10.9.0.1'))",
-    // ovn_evpn_driver, without evpn_local_ip: a route distinguisher that FRR refuses.
+    // ovn_evpn_driver, without evpn_local_ip: a route distinguisher that FRR rejects.
     "frr.vrf_reconfigure({'vni': 4, 'bgp_as': '64999'}, 'add-vrf')",
     "frr.vrf_reconfigure({'vni': 4, 'bgp_as': '64999'}, 'del-vrf')",
-    // EvpnBridge, with all that a network's external IDs can say.
+    // EvpnBridge, with all external IDs that a network can have.
     "frr.vrf_reconfigure(dict(vni=5, vrf_name='vrf-5', local_ip='10.9.0.1', redistribute=['connected', 'kernel']), 'add-vrf')",
     "frr.vrf_reconfigure(dict(vni=6, vrf_name='vrf-6', local_ip='10.9.0.1', route_distinguishers=['64999:6'], \
      route_targets=['64999:6'], export_targets=['64999:61'], import_targets=['64999:62', '64999:63']), 'add-vrf')",
@@ -165,7 +163,7 @@ const CALLS: [&str; 13] = [
     "frr.vrf_reconfigure(dict(vni=6, vrf_name='vrf-6', local_ip='10.9.0.1', route_targets=['64999:6']), 'add-vrf')",
 ];
 
-fn templates(suite: Suite) {
+fn the_agents_templates_have_the_same_effect(suite: Suite) {
     let Some(venv) = Venv::get() else { return };
     both(suite, |ours, theirs| {
         for (call, text) in CALLS.iter().zip(venv.files(&CALLS)) {
@@ -195,17 +193,17 @@ fn templates(suite: Suite) {
 }
 
 #[test]
-fn the_agents_templates_leave_the_same_configuration_8_4() {
-    templates(Suite::Bookworm);
+fn the_agents_templates_have_the_same_effect_8_4() {
+    the_agents_templates_have_the_same_effect(Suite::Bookworm);
 }
 
 #[test]
-fn the_agents_templates_leave_the_same_configuration_10_3() {
-    templates(Suite::Trixie);
+fn the_agents_templates_have_the_same_effect_10_3() {
+    the_agents_templates_have_the_same_effect(Suite::Trixie);
 }
 
-/// Same output and same success for commands; what changes from second to second is compared by its shape.
-fn commands(suite: Suite) {
+/// The same output and the same success for commands. Values that change with time are left out.
+fn commands_have_the_same_output(suite: Suite) {
     let Some(root) = FrrRoot::get(suite) else { return };
     let lab = Lab::new(&root, "commands");
     for lines in [
@@ -241,26 +239,26 @@ fn commands(suite: Suite) {
             let text = without_clocks(&String::from_utf8_lossy(&output.stdout));
             (output.status.code(), text)
         };
-        // FRR goes on working meanwhile. Where its own vtysh says the same before and after, ours has to say it, too.
+        // FRR's state changes meanwhile. If its own vtysh prints the same before and after, this one must print it too.
         let still = (0..20).find_map(|_| {
             let (before, our, after) = (theirs(), lab.ours(&arguments), theirs());
             (seen(&before) == seen(&after)).then_some((our, after))
         });
-        let (our, their) = still.unwrap_or_else(|| panic!("{lines:?}: FRR's own answers never were alike"));
+        let (our, their) = still.unwrap_or_else(|| panic!("{lines:?}: FRR's own output never was the same twice"));
         assert_eq!(seen(&our), seen(&their), "{lines:?}: {}", describe(&our));
     }
-    // What the agent reads out of it.
+    // The field that the agent uses.
     let summary: serde_json::Value =
         serde_json::from_slice(&lab.ours(&["-c", "show ip bgp summary json"]).stdout).unwrap();
     assert_eq!(summary["ipv4Unicast"]["routerId"], "10.9.0.1");
-    // Answered by every daemon, printed once.
+    // Every daemon answers; the text is printed once.
     let version = String::from_utf8(lab.ours(&["-c", "show version"]).stdout).unwrap();
     assert_eq!(
         version.matches(&format!("FRRouting {}", suite.frr_version())).count(),
         1,
         "{version}"
     );
-    // What is written by vtysh alone is refused, and nothing is.
+    // Commands that write files are rejected, and no file is written.
     for line in ["write memory", "copy running-config startup-config"] {
         assert_eq!(lab.ours(&["-c", line]).status.code(), Some(1));
     }
@@ -272,7 +270,7 @@ fn without_clocks(text: &str) -> String {
         let names = [
             "Memory",
             "Uptime",
-            // Worked out anew for each answer from the time since: a second more or less.
+            // FRR computes these from the elapsed time, with rounding.
             "started at time",
             "sweep happened at",
             "Epoch",
@@ -289,17 +287,17 @@ fn without_clocks(text: &str) -> String {
 }
 
 #[test]
-fn commands_are_answered_alike_8_4() {
-    commands(Suite::Bookworm);
+fn commands_have_the_same_output_8_4() {
+    commands_have_the_same_output(Suite::Bookworm);
 }
 
 #[test]
-fn commands_are_answered_alike_10_3() {
-    commands(Suite::Trixie);
+fn commands_have_the_same_output_10_3() {
+    commands_have_the_same_output(Suite::Trixie);
 }
 
-/// A file with a mistake: told, not zero, and the rest is executed; as with FRR's vtysh.
-fn mistakes(suite: Suite) {
+/// A mistake in a file is reported, the status is not 0, and the other lines are executed, like with FRR's vtysh.
+fn mistakes_are_reported_and_skipped(suite: Suite) {
     both(suite, |ours, theirs| {
         for text in [
             "router bgp 64999\n nonsense here\n bgp router-id 10.9.0.7\n",
@@ -335,7 +333,7 @@ fn mistakes(suite: Suite) {
             String::from_utf8_lossy(&unknown.stderr),
             "line 2: % Unknown command: nonsense here\n"
         );
-        // FRR's vtysh gives 0 here, having refused it at the end of its transaction.
+        // FRR's vtysh returns 0 here, although its transaction was rejected at the end.
         assert!(
             ours.ours_file("interface veth-a\n description a\nexit\n")
                 .status
@@ -343,32 +341,32 @@ fn mistakes(suite: Suite) {
         );
         let active = ours.ours_file("no interface veth-a\n");
         assert_eq!(active.status.code(), Some(13), "{}", describe(&active));
-        let told = String::from_utf8_lossy(&active.stderr).into_owned();
-        assert!(told.contains("only inactive interfaces can be deleted"), "{told}");
+        let message = String::from_utf8_lossy(&active.stderr).into_owned();
+        assert!(message.contains("only inactive interfaces can be deleted"), "{message}");
     });
 }
 
 #[test]
-fn mistakes_in_files_are_told_8_4() {
-    mistakes(Suite::Bookworm);
+fn mistakes_in_files_are_reported_8_4() {
+    mistakes_are_reported_and_skipped(Suite::Bookworm);
 }
 
 #[test]
-fn mistakes_in_files_are_told_10_3() {
-    mistakes(Suite::Trixie);
+fn mistakes_in_files_are_reported_10_3() {
+    mistakes_are_reported_and_skipped(Suite::Trixie);
 }
 
-/// mgmtd lets one client configure at a time. The other waits, and succeeds; in the middle of its work it is small.
+/// mgmtd permits one configuring client at a time. The second one waits and succeeds, and needs little memory meanwhile.
 #[test]
-fn another_client_that_configures_is_waited_for() {
+fn vtysh_waits_for_another_configuring_client() {
     let Some(root) = FrrRoot::get(Suite::Trixie) else {
         return;
     };
     let lab = Lab::new(&root, "lock");
     let sockets = lab.node.sockets();
     let mut other = obgp_runtime::vty::Connection::open(&sockets, "mgmtd", Duration::from_secs(5)).unwrap();
-    other.ask("enable").unwrap();
-    assert_eq!(other.ask("configure terminal file-lock").unwrap().status, 0);
+    other.execute("enable").unwrap();
+    assert_eq!(other.execute("configure terminal file-lock").unwrap().status, 0);
     let begin = Instant::now();
     let text = format!("{}vrf red\n vni 7\nexit-vrf\n", LEAK);
     let mut command = Command::new(lab.vtysh.directory.path().join("vtysh"));
@@ -385,16 +383,16 @@ fn another_client_that_configures_is_waited_for() {
     let resident: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     println!("resident at most {resident} KiB");
     assert!(resident < 10 * 1024, "{resident} KiB");
-    assert_eq!(other.ask("end").unwrap().status, 0);
+    assert_eq!(other.execute("end").unwrap().status, 0);
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", describe(&output));
     assert!(begin.elapsed() >= Duration::from_secs(1));
     assert!(lab.running_config().contains("vni 7"));
 }
 
-/// A daemon that is not there is an error where it is needed, and no other.
+/// A missing daemon is an error only for lines that need it.
 #[test]
-fn a_missing_daemon_is_not_passed_over() {
+fn a_missing_daemon_is_an_error() {
     let Some(root) = FrrRoot::get(Suite::Bookworm) else {
         return;
     };
@@ -408,7 +406,7 @@ fn a_missing_daemon_is_not_passed_over() {
 }
 
 #[test]
-fn without_frr_it_fails_and_says_so() {
+fn without_frr_vtysh_fails_with_a_message() {
     let vtysh = Vtysh::new();
     let nowhere = vtysh.directory.path().join("none");
     let output = vtysh.run(&nowhere, &["-c", "show version"]);
@@ -425,7 +423,7 @@ fn without_frr_it_fails_and_says_so() {
     let file = vtysh.directory.path().join("missing");
     let output = vtysh.run(&nowhere, &["-f", file.to_str().unwrap()]);
     assert!(
-        String::from_utf8_lossy(&output.stderr).contains("cannot be read"),
+        String::from_utf8_lossy(&output.stderr).contains("cannot read "),
         "{}",
         describe(&output)
     );

@@ -1,8 +1,8 @@
-//! Runs the agent as a child process: passes signals on to it, reaps every process that ends, returns the agent's exit code.
+//! Runs the agent as a child process: forwards signals, reaps children and returns the agent's exit code.
 //!
-//! As PID 1 of the container this process adopts the root helpers that outlive their sudo. The agent leads a process group of
-//! its own, so that what is left of it can be killed at once when it does not end within the grace period after SIGTERM. The
-//! helpers that belong to root cannot be killed from here; they end when their socket to the agent closes.
+//! As PID 1 of the container this process adopts the root helpers that outlive their sudo. The agent leads its own process
+//! group, so that the whole group can be killed if the agent does not end within the grace period after SIGTERM. This process
+//! cannot kill the helpers that run as root; they end when their socket to the agent closes.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
-use super::say;
+use super::log;
 
-/// How long the loop sleeps when nothing happens.
+/// The longest sleep of the loop.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// The signals that the agent gets, from the moment of the registration: none is lost before the agent is started.
+/// The signals to forward. From the registration on, none is lost, even before the agent starts.
 pub struct Signals {
     wake: UnixStream,
     pending: Vec<(Signal, Arc<AtomicBool>)>,
@@ -35,16 +35,16 @@ impl Signals {
             signal_hook::flag::register(number, flag.clone())?;
             pending.push((signal, flag));
         }
-        // Registered after the flags: whoever is woken sees the flag.
+        // After the flags, so that a flag is set before the wake-up is read.
         for number in [SIGTERM, SIGINT, SIGHUP, SIGCHLD] {
             signal_hook::low_level::pipe::register(number, sender.try_clone()?)?;
         }
         Ok(Self { wake, pending })
     }
 
-    /// Waits for a signal, also for the end of a child.
+    /// Waits for a signal, which includes the end of a child.
     fn wait(&mut self, longest: Duration) -> io::Result<()> {
-        // A timeout of zero would be none.
+        // A read timeout of zero is invalid.
         self.wake
             .set_read_timeout(Some(longest.max(Duration::from_millis(1))))?;
         let mut bytes = [0; 64];
@@ -63,18 +63,18 @@ impl Signals {
     }
 }
 
-/// Starts the agent's process as the leader of a process group.
+/// Starts the agent as the leader of a process group.
 pub fn start(command: &mut Command) -> io::Result<Pid> {
     let child = command.process_group(0).spawn()?;
     Ok(Pid::from_child(&child))
 }
 
-/// Waits for the end of the agent: its exit code, or 128 plus the number of the signal that ended it.
+/// Waits until the agent ends. Returns its exit code, or 128 plus the number of the signal that ended it.
 pub fn wait(agent: Pid, signals: &mut Signals, grace: Duration) -> io::Result<u8> {
     let mut deadline: Option<Instant> = None;
     loop {
         for signal in signals.take() {
-            // It may have ended meanwhile.
+            // Fails if the agent has just ended.
             let _ = rustix::process::kill_process(agent, signal);
             if signal != Signal::HUP {
                 deadline.get_or_insert_with(|| Instant::now() + grace);
@@ -85,19 +85,19 @@ pub fn wait(agent: Pid, signals: &mut Signals, grace: Duration) -> io::Result<u8
         }
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
-            say(&format!(
+            log(&format!(
                 "the agent did not end within {} s of the signal: killing it",
                 grace.as_secs_f32()
             ));
             let _ = rustix::process::kill_process_group(agent, Signal::KILL);
-            // Its end is what comes next.
+            // Do not kill it again while its end is pending.
             deadline = Some(Instant::now() + IDLE);
         }
         signals.wait(left.filter(|left| !left.is_zero()).unwrap_or(IDLE))?;
     }
 }
 
-/// Reaps all that have ended; the exit code of the agent, if it is among them.
+/// Reaps every child that has ended. Returns the exit code of the agent if it is one of them.
 fn reap(agent: Pid) -> io::Result<Option<u8>> {
     let mut code = None;
     loop {

@@ -1,64 +1,63 @@
-//! The routing table of the provider bridge: found in rt_tables or in the kernel, or a free one is given to it.
+//! Ensures that rt_tables has a routing table for the provider bridge.
 //!
-//! The agent looks for a table with the bridge's name in rt_tables, and makes one of a random number when there is none. In a
-//! container the file may be new at every start, and each start would leave the routes and rules of another table behind. So the
-//! table that holds the bridge's default route, as the agent made it, is taken again; a new one is free in the file and in the
-//! kernel.
+//! The agent looks up the bridge's name in rt_tables and, without an entry, picks a random number. In a container the file may
+//! be new at every start, so every start would leave the routes and rules of another table behind. Therefore the table that
+//! already holds the agent's default route of the bridge is used again. A new number is free in the file and in the kernel.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteScope};
-use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
+use netlink_packet_route::route::RouteScope;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::options::{Options, OptionsError};
-use crate::netlink::dump;
-use crate::netlink::route::{Message, Of, Request};
+use crate::agent_options::{AgentOptions, OptionsError};
+use crate::files::{self, FileError};
+use crate::netlink::Socket;
+use crate::netlink::route::{self, Route, RouteFilter};
 use crate::rt_tables::{self, Entry};
 
-/// Where the agent, too, takes the file from when there is none.
+/// The template for a new file. The agent uses the same.
 const SHIPPED: &str = "/usr/share/iproute2/rt_tables";
 
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     #[error(transparent)]
     Options(#[from] OptionsError),
-    #[error("the kernel's routing tables cannot be listed: {0}")]
+    #[error("cannot list the kernel's routing tables: {0}")]
     Kernel(#[source] io::Error),
-    #[error("cannot {doing} {}: {source}{}", path.display(), advice(source))]
+    #[error("{source}{}", help(source))]
     File {
-        doing: &'static str,
-        path: PathBuf,
-        source: io::Error,
+        #[from]
+        source: FileError,
     },
-    #[error("{} is larger than {} bytes", .0.display(), rt_tables::MAX_SIZE)]
-    Size(PathBuf),
-    #[error("{} gives {interface} table {id}, which is that of the agent's VRF (bgp_vrf_table_id): give it another number", path.display())]
+    #[error("{} gives {interface} table {id}, which is the table of the agent's VRF (bgp_vrf_table_id)\nhelp: give {interface} another number", path.display())]
     IsVrf { path: PathBuf, interface: String, id: u32 },
-    #[error("{} has no number left from 1 to 252 for {interface}", path.display())]
+    #[error("{} has no free number from 1 to 252 for {interface}", path.display())]
     Full { path: PathBuf, interface: String },
 }
 
-fn advice(source: &io::Error) -> &'static str {
-    match source.kind() {
-        ErrorKind::ReadOnlyFilesystem => " (mount a writable directory there: the agent adds bridges to it)",
+fn help(error: &FileError) -> &'static str {
+    match error {
+        FileError::Io { source, .. } if source.kind() == ErrorKind::ReadOnlyFilesystem => {
+            "\nhelp: mount a writable directory there: the agent adds bridges to the file"
+        }
         _ => "",
     }
 }
 
-/// What was done about the table; as text, a line for the log.
+/// What was done. Displayed as a log line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     Found {
         interface: String,
         id: u32,
     },
-    Again {
+    /// The table in the kernel is used again.
+    Restored {
         interface: String,
         id: u32,
     },
@@ -66,8 +65,8 @@ pub enum Outcome {
         interface: String,
         id: u32,
     },
-    /// The file is root's; the agent's root helper adds the bridge.
-    Left {
+    /// The file belongs to root. The agent's root helper adds the bridge.
+    LeftToAgent {
         interface: String,
         why: String,
     },
@@ -77,43 +76,48 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Found { interface, id } => write!(f, "{interface} has routing table {id}"),
-            Self::Again { interface, id } => write!(f, "{interface} has routing table {id} again, as in the kernel"),
+            Self::Restored { interface, id } => {
+                write!(f, "{interface} keeps routing table {id}, which it has in the kernel")
+            }
             Self::Added { interface, id } => write!(f, "{interface} now has routing table {id}"),
-            Self::Left { interface, why } => write!(f, "the agent itself will give {interface} a routing table: {why}"),
+            Self::LeftToAgent { interface, why } => {
+                write!(f, "the agent will add a routing table for {interface} itself: {why}")
+            }
         }
     }
 }
 
-/// Sees to it that the bridge has a table in the file.
-pub fn ensure(path: &Path, interface: &str, options: &Options) -> Result<Outcome, TableError> {
+/// Adds the bridge to the file unless it has an entry.
+pub fn ensure(path: &Path, interface: &str, options: &AgentOptions) -> Result<Outcome, TableError> {
     let vrf = options.vrf_table()?;
-    let kernel = Kernel::read(interface).map_err(TableError::Kernel)?;
+    let kernel = KernelTables::read(interface).map_err(TableError::Kernel)?;
     let outcome = ensure_in(path, interface, vrf, &kernel);
     let interface = interface.to_string();
     match outcome {
-        Err(TableError::File { source, doing, .. })
-            if source.kind() == ErrorKind::PermissionDenied || !options.has_bridge_tables() =>
+        Err(TableError::File { source: error })
+            if matches!(&error, FileError::Io { source, .. }
+                if source.kind() == ErrorKind::PermissionDenied || !options.has_bridge_tables()) =>
         {
-            let why = format!("cannot {doing} {}: {source}", path.display());
-            Ok(Outcome::Left { interface, why })
+            let why = error.to_string();
+            Ok(Outcome::LeftToAgent { interface, why })
         }
         outcome => outcome,
     }
 }
 
-fn ensure_in(path: &Path, interface: &str, vrf: u32, kernel: &Kernel) -> Result<Outcome, TableError> {
+fn ensure_in(path: &Path, interface: &str, vrf: u32, kernel: &KernelTables) -> Result<Outcome, TableError> {
     let failed = |doing| {
-        move |source| TableError::File {
+        move |source| FileError::Io {
             doing,
             path: path.to_path_buf(),
             source,
         }
     };
-    // Read before it is opened for writing: where the bridge is in it, it may be read-only.
+    // Read before it is opened for writing: a file that has the bridge may be read-only.
     let text = match File::open(path) {
         Ok(file) => Some(read(&file, path)?),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(failed("read")(error)),
+        Err(error) => return Err(failed("read")(error).into()),
     };
     let name = interface.to_string();
     if let Some(entry) = text
@@ -128,7 +132,7 @@ fn ensure_in(path: &Path, interface: &str, vrf: u32, kernel: &Kernel) -> Result<
         .create(true)
         .open(path)
         .map_err(failed("add to"))?;
-    // Two of these programs at once would choose the same number.
+    // Without a lock, two of these programs could choose the same number.
     rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
         .map_err(|error| failed("lock")(error.into()))?;
     let text = read(&file, path)?;
@@ -148,8 +152,8 @@ fn ensure_in(path: &Path, interface: &str, vrf: u32, kernel: &Kernel) -> Result<
             && *id != rt_tables::DEFAULT_VRF_TABLE
             && entries.iter().all(|entry| entry.id != *id)
     };
-    let (id, outcome) = match kernel.of_interface.filter(reusable) {
-        Some(id) => (id, Outcome::Again { interface: name, id }),
+    let (id, outcome) = match kernel.interface_table.filter(reusable) {
+        Some(id) => (id, Outcome::Restored { interface: name, id }),
         None => {
             let id = free(&entries, taken).map_err(TableError::Kernel)?;
             let id = id.ok_or_else(|| TableError::Full {
@@ -163,7 +167,7 @@ fn ensure_in(path: &Path, interface: &str, vrf: u32, kernel: &Kernel) -> Result<
         "{addition}{}",
         rt_tables::addition(&format!("{text}{addition}"), id, interface)
     );
-    // One write, so that nobody reads half of a line.
+    // One write, so that no reader sees half a line.
     file.write_all(addition.as_bytes()).map_err(failed("add to"))?;
     Ok(outcome)
 }
@@ -182,21 +186,12 @@ fn found(entry: Entry, path: &Path, vrf: u32) -> Result<Outcome, TableError> {
     }
 }
 
-fn read(file: &File, path: &Path) -> Result<String, TableError> {
-    let mut bytes = Vec::new();
-    let read = file.take(rt_tables::MAX_SIZE + 1).read_to_end(&mut bytes);
-    read.map_err(|source| TableError::File {
-        doing: "read",
-        path: path.to_path_buf(),
-        source,
-    })?;
-    match bytes.len() as u64 {
-        0..=rt_tables::MAX_SIZE => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        _ => Err(TableError::Size(path.to_path_buf())),
-    }
+fn read(file: &File, path: &Path) -> Result<String, FileError> {
+    let content = files::read_limited(file, path, rt_tables::MAX_SIZE)?;
+    Ok(String::from_utf8_lossy(&content).into_owned())
 }
 
-/// A free number whose table is empty in the kernel, too: routes alone do not show in rules or VRFs.
+/// A free number whose table is also empty in the kernel: a table may have routes but no rule and no VRF.
 fn free(entries: &[Entry], mut taken: BTreeSet<u32>) -> io::Result<Option<u32>> {
     while let Some(id) = rt_tables::free(entries, &taken) {
         if is_empty(id)? {
@@ -207,55 +202,45 @@ fn free(entries: &[Entry], mut taken: BTreeSet<u32>) -> io::Result<Option<u32>> 
     Ok(None)
 }
 
-/// What the kernel knows about tables.
+/// The routing tables that the kernel uses.
 #[derive(Debug, Default)]
-struct Kernel {
-    /// Those that rules and VRFs refer to.
+struct KernelTables {
+    /// The tables that rules and VRFs refer to.
     taken: BTreeSet<u32>,
-    /// The one with a default route to everything on the interface's link, which is what the agent makes; if it is the only one.
-    of_interface: Option<u32>,
+    /// The table with an on-link default route through the interface, as the agent adds it. `None` if there are several.
+    interface_table: Option<u32>,
 }
 
-impl Kernel {
+impl KernelTables {
     fn read(interface: &str) -> io::Result<Self> {
         let mut kernel = Self::default();
-        let links = dump(NETLINK_ROUTE, Request::links(), false, |message| match message {
-            Message::Link(link) => Some(link),
-            _ => None,
-        })?;
+        let mut netlink = Socket::open(NETLINK_ROUTE)?.skip_unparsed();
+        let links = netlink.dump(&route::links(), Some)?;
         kernel.taken.extend(links.iter().filter_map(|link| link.table));
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let tables = dump(NETLINK_ROUTE, Request::rules(family), false, |message| match message {
-                Message::Rule(rule) => Some(rule_table(&rule)),
-                _ => None,
-            });
-            kernel.taken.extend(tables?);
+            let tables = netlink.dump(&route::rules(family), |rule| Some(rule.table))?;
+            kernel.taken.extend(tables);
         }
         if let Some(link) = links.iter().find(|link| link.name == interface) {
-            let tables: BTreeSet<u32> = routes(AddressFamily::Inet, Of::Interface(link.index), |route| {
-                let all = route.header.destination_prefix_length == 0 && route.header.scope == RouteScope::Link;
-                Some(table(route)).filter(|id| all && rt_tables::RANGE.contains(id))
+            let filter = RouteFilter::Interface(link.index);
+            let tables: BTreeSet<u32> = routes(AddressFamily::Inet, filter, |route| {
+                let default = route.prefix_length == 0 && route.scope == RouteScope::Link;
+                Some(route.table).filter(|id| default && rt_tables::RANGE.contains(id))
             })?
             .into_iter()
             .collect();
-            kernel.of_interface = tables.first().copied().filter(|_| tables.len() == 1);
+            kernel.interface_table = tables.first().copied().filter(|_| tables.len() == 1);
         }
         Ok(kernel)
     }
 }
 
-fn rule_table(rule: &RuleMessage) -> u32 {
-    let attribute = rule.attributes.iter().find_map(|attribute| match attribute {
-        RuleAttribute::Table(id) => Some(*id),
-        _ => None,
-    });
-    attribute.unwrap_or(rule.header.table.into())
-}
-
 fn is_empty(id: u32) -> io::Result<bool> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        match routes(family, Of::Table(id), |route| (table(route) == id).then_some(())) {
-            // There is no such table yet.
+        match routes(family, RouteFilter::Table(id), |route| {
+            (route.table == id).then_some(())
+        }) {
+            // The table does not exist yet.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Ok(routes) if routes.is_empty() => {}
             Ok(_) => return Ok(false),
@@ -265,21 +250,10 @@ fn is_empty(id: u32) -> io::Result<bool> {
     Ok(true)
 }
 
-/// What is kept of the routes that have the attribute; the kernel filters, so that a full table is not read.
-fn routes<T>(family: AddressFamily, of: Of, mut keep: impl FnMut(&RouteMessage) -> Option<T>) -> io::Result<Vec<T>> {
-    let request = Request::routes(family, Some(of));
-    dump(NETLINK_ROUTE, request, true, |message| match message {
-        Message::Route(route) => keep(&route),
-        _ => None,
-    })
-}
-
-fn table(route: &RouteMessage) -> u32 {
-    let attribute = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Table(id) => Some(*id),
-        _ => None,
-    });
-    attribute.unwrap_or(route.header.table.into())
+/// Collects what `keep` returns for the routes that match. The kernel filters, so that a full table is not transferred.
+fn routes<T>(family: AddressFamily, filter: RouteFilter, keep: impl FnMut(Route) -> Option<T>) -> io::Result<Vec<T>> {
+    let mut netlink = Socket::open(NETLINK_ROUTE)?.skip_unparsed().strict()?;
+    netlink.dump(&route::routes(family, Some(filter)), keep)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `obgp-runtime frr-config`: sessions and options -> `daemons`, `frr.conf` and `vtysh.conf`.
+//! `obgp-runtime frr-config`: BGP sessions and options -> FRR's `daemons`, `frr.conf` and `vtysh.conf`.
 
 mod render;
 
@@ -9,16 +9,16 @@ use std::process::ExitCode;
 use clap::builder::FalseyValueParser;
 use serde::Serialize;
 
-use crate::agent::options::{Leak, Options as AgentOptions, OptionsError};
+use crate::agent_options::{AgentOptions, Leak, OptionsError};
 use crate::asn::Asn;
-use crate::cli::Failure;
-use crate::files::{self, FileError, Owner, Until};
-use crate::given::Given;
+use crate::failure::Failure;
+use crate::files::{self, Durability, FileError, Owner};
+use crate::optional_arg::OptionalArg;
 use crate::peer;
 
-/// What FRR's own packages and images give its files: the password of a session is in one.
+/// The mode that FRR's packages and images use. frr.conf may contain a password.
 const MODE: u32 = 0o640;
-/// TCP MD5 (RFC 2385) as Linux has it.
+/// Linux's limit for a TCP MD5 (RFC 2385) password.
 const PASSWORD_LIMIT: usize = 80;
 
 /// Write FRR's configuration: daemons, frr.conf, vtysh.conf
@@ -28,18 +28,18 @@ Example:
   obgp-runtime frr-config --asn 4200049263 --router-id 10.0.192.111 \\
       --peer-ip 10.0.192.1 --peer-asn 65001 --output-dir /etc/frr
 
-frr-init finds these out and calls it itself.")]
+frr-init determines these values and writes the same files.")]
 pub struct Args {
     /// This server's ASN
     #[arg(long, env = "BGP_AS", value_name = "ASN")]
     asn: Asn,
-    /// The router ID: this server's IPv4 address towards the leaf switch
+    /// The router ID: this server's IPv4 address on the interface to the leaf switch
     #[arg(long, env = "BGP_ROUTER_ID", value_name = "IPV4")]
     router_id: Ipv4Addr,
-    /// The leaf switch's address; several with commas between them
+    /// Address of the leaf switch, or several, separated by commas
     #[arg(long, env = "BGP_PEER_IP", value_name = "IP[,IP]…", value_parser = addresses)]
     peer_ip: Addresses,
-    /// The leaf switch's ASN: one for all, or one each with commas between them
+    /// ASN of the leaf switch: one for all, or one for each, separated by commas
     #[arg(
         long,
         env = "BGP_PEER_AS",
@@ -52,16 +52,16 @@ pub struct Args {
     options: Options,
 }
 
-/// What frr-init passes through.
+/// Options that frr-init has too.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Where FRR's configuration is written
+    /// Directory for FRR's configuration
     #[arg(long, env = "FRR_CONFIG_DIR", value_name = "DIR", default_value = "/etc/frr")]
     pub output_dir: PathBuf,
-    /// Whom FRR's files are to belong to, in the image that runs FRR. Without root they belong to whoever runs this
+    /// Owner of FRR's files, in the image that runs FRR. Ignored if this program does not run as root
     #[arg(long, env = "FRR_OWNER", value_name = "UID:GID", default_value = "100:101")]
     pub frr_owner: Owner,
-    /// Address of an EVPN route reflector (a spine), for an eBGP multihop session
+    /// Address of an EVPN route reflector (a spine) for an eBGP multihop session
     #[arg(
         long,
         env = "EVPN_RR_IP",
@@ -69,7 +69,7 @@ pub struct Options {
         default_value = "",
         hide_default_value = true
     )]
-    pub evpn_rr_ip: Given<IpAddr>,
+    pub evpn_rr_ip: OptionalArg<IpAddr>,
     /// ASN of the EVPN route reflector
     #[arg(
         long,
@@ -78,17 +78,17 @@ pub struct Options {
         default_value = "",
         hide_default_value = true
     )]
-    pub evpn_rr_asn: Given<Asn>,
-    /// Exchange IPv6 routes too, over the sessions with IPv4 addresses
+    pub evpn_rr_asn: OptionalArg<Asn>,
+    /// Also exchange IPv6 routes over sessions with IPv4 addresses
     #[arg(long, env = "FRR_IPV6", value_parser = FalseyValueParser::new())]
     pub ipv6: bool,
-    /// Notice a dead leaf switch by BFD, which it has to speak too
+    /// Detect a failed leaf switch with BFD, which the switch must support
     #[arg(long, env = "FRR_BFD", value_parser = FalseyValueParser::new())]
     pub bfd: bool,
-    /// Announce every prefix. Otherwise only single addresses (/32, /128) are
+    /// Announce every prefix. By default only single addresses (/32, /128) are announced
     #[arg(long, env = "FRR_NO_OUTBOUND_FILTER", value_parser = FalseyValueParser::new())]
     pub no_outbound_filter: bool,
-    /// The agent's configuration, which names the VRF that frr.conf leaks routes from. Without the file the agent's defaults apply
+    /// The agent's configuration, which names the VRF whose routes frr.conf leaks. Without the file the agent's defaults apply
     #[arg(
         long,
         env = "AGENT_CONFIG",
@@ -96,7 +96,7 @@ pub struct Options {
         default_value = "/etc/ovn-bgp-agent/ovn-bgp-agent.conf"
     )]
     pub agent_config: PathBuf,
-    /// File with the password of the sessions with the leaf switches (TCP MD5)
+    /// File with the TCP MD5 password of the sessions with the leaf switches
     #[arg(
         long,
         env = "BGP_PASSWORD_FILE",
@@ -104,8 +104,8 @@ pub struct Options {
         default_value = "",
         hide_default_value = true
     )]
-    pub password_file: Given<PathBuf>,
-    /// File with lines for the end of frr.conf
+    pub password_file: OptionalArg<PathBuf>,
+    /// File with lines to append to frr.conf
     #[arg(
         long,
         env = "FRR_EXTRA_CONFIG",
@@ -113,34 +113,34 @@ pub struct Options {
         default_value = "",
         hide_default_value = true
     )]
-    pub extra_config: Given<PathBuf>,
+    pub extra_config: OptionalArg<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("--evpn-rr-ip and --evpn-rr-asn belong together; {0} is missing")]
+    #[error("--evpn-rr-ip and --evpn-rr-asn must be used together: {0} is missing")]
     HalfReflector(&'static str),
-    #[error("{0} is both leaf switch and EVPN route reflector; a session with an address can be there once")]
+    #[error("{0} is both leaf switch and EVPN route reflector, but FRR can have only one session with an address")]
     LeafIsReflector(IpAddr),
-    #[error("the {whose} ASN {asn} is this server's own; the session is eBGP, which takes two")]
+    #[error("the {whose} ASN {asn} is this server's own, but an eBGP session needs two different ASNs")]
     OwnAsn { whose: &'static str, asn: Asn },
-    #[error("{addresses} leaf switches and {asns} ASNs: give one --peer-asn for all, or one for each")]
+    #[error("{addresses} leaf switches and {asns} ASNs\nhelp: set --peer-asn to one ASN for all, or one for each")]
     Uneven { addresses: usize, asns: usize },
-    #[error("the router ID {0} is no address of a host")]
+    #[error("the router ID {0} is not a host address")]
     RouterId(Ipv4Addr),
-    #[error("{path}: the password is to be 1 to {PASSWORD_LIMIT} printable ASCII characters without spaces, which is what FRR can read", path = path.display())]
+    #[error("{path}: FRR needs a password of 1 to {PASSWORD_LIMIT} printable ASCII characters without spaces", path = path.display())]
     Password { path: PathBuf },
-    #[error("{path}: line {line} has a control character, which FRR cannot read", path = path.display())]
+    #[error("{path} line {line}: FRR cannot parse control characters", path = path.display())]
     Extra { path: PathBuf, line: usize },
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("reading the agent's configuration: {0}")]
+    #[error("cannot read the agent's configuration: {0}")]
     Agent(#[from] OptionsError),
-    #[error("the template of {file}: {source}")]
+    #[error("cannot fill in the template of {file}: {source}")]
     Template { file: &'static str, source: askama::Error },
 }
 
-/// Whom this server has sessions with.
+/// The server and its sessions with leaf switches.
 #[derive(Clone, Debug)]
 pub struct Sessions {
     pub asn: Asn,
@@ -160,7 +160,7 @@ pub struct RouteReflector {
     pub asn: Asn,
 }
 
-/// What clap is not to take for a list of values.
+/// An alias, because clap would treat a `Vec` as repeated values.
 type Addresses = Vec<IpAddr>;
 
 fn addresses(text: &str) -> Result<Addresses, String> {
@@ -188,17 +188,23 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Renders all files, then writes them.
+/// Renders all files before it writes the first.
 pub fn write(sessions: &Sessions, options: &Options) -> Result<(), ConfigError> {
     let rendered = render::render(sessions, &Extras::load(sessions, options)?)?;
     for (name, content) in rendered {
         let path = options.output_dir.join(name);
-        files::write(&path, content.as_bytes(), MODE, Some(options.frr_owner), Until::Seen)?;
+        files::write(
+            &path,
+            content.as_bytes(),
+            MODE,
+            Some(options.frr_owner),
+            Durability::Visible,
+        )?;
     }
     Ok(())
 }
 
-/// The options with the files they name read, and all of it checked.
+/// The validated options, with the content of the files that they name.
 #[derive(Clone, Debug, Default)]
 struct Extras {
     reflector: Option<RouteReflector>,
@@ -255,12 +261,12 @@ fn check(sessions: &Sessions, reflector: Option<RouteReflector>) -> Result<(), C
     reflector.map_or(Ok(()), |reflector| own("route reflector's", reflector.asn))
 }
 
-/// The container that writes frr.conf may not have the agent's configuration.
+/// The init container may not mount the agent's configuration.
 fn leak(path: &Path) -> Result<Option<Leak>, ConfigError> {
     let options = match path.try_exists() {
         Ok(false) => {
             let path = path.display();
-            eprintln!("obgp-runtime: note: there is no {path}: frr.conf leaks the agent's default VRF, bgp-vrf");
+            eprintln!("obgp-runtime: note: there is no {path}; frr.conf leaks the agent's default VRF, bgp-vrf");
             AgentOptions::default()
         }
         _ => AgentOptions::load(path)?,
@@ -270,7 +276,7 @@ fn leak(path: &Path) -> Result<Option<Leak>, ConfigError> {
 
 fn password(path: &Path) -> Result<String, ConfigError> {
     let text = files::read_text(path)?;
-    // Editors end files with a newline.
+    // Editors add a final newline.
     let password = text.strip_suffix('\n').unwrap_or(&text);
     let readable = password.bytes().all(|byte| byte.is_ascii_graphic());
     if password.is_empty() || password.len() > PASSWORD_LIMIT || !readable {

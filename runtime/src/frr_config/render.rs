@@ -1,4 +1,4 @@
-//! The templates in `templates/`, filled in. The same input gives the same bytes.
+//! Sessions and options -> the filled-in templates of `templates/`. The same input gives the same bytes.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -31,10 +31,10 @@ struct FrrConf<'a> {
     extra: Option<&'a str>,
 }
 
-/// An address family with the leaves whose sessions carry it.
+/// An address family and the leaf switches whose sessions carry it.
 struct Family {
     name: &'static str,
-    /// Before `prefix-list`.
+    /// The keyword before `prefix-list`.
     keyword: &'static str,
     /// The name of the prefix list.
     filter: &'static str,
@@ -48,7 +48,7 @@ struct Evpn {
     source: Option<Ipv4Addr>,
 }
 
-/// Names and contents. frr.conf is last: who waits for it finds the others.
+/// File names and contents. frr.conf comes last: once it exists, the others exist too.
 pub(super) fn render(sessions: &Sessions, extras: &Extras) -> Result<[(&'static str, String); 3], ConfigError> {
     let leaves = &sessions.leaves;
     let frr_conf = FrrConf {
@@ -60,7 +60,7 @@ pub(super) fn render(sessions: &Sessions, extras: &Extras) -> Result<[(&'static 
         evpn: extras.reflector.map(|RouteReflector { address, asn }| Evpn {
             address,
             asn,
-            // The router ID is this server's address; for an IPv6 session the kernel chooses.
+            // The router ID is this server's IPv4 address. For an IPv6 session the kernel chooses the source.
             source: address.is_ipv4().then_some(sessions.router_id),
         }),
         bfd: extras.bfd,
@@ -76,7 +76,8 @@ pub(super) fn render(sessions: &Sessions, extras: &Extras) -> Result<[(&'static 
     ])
 }
 
-/// IPv4 over IPv4, IPv6 over IPv6, and with `ipv6` over both. The agent leaks in both families, whether a leaf has them or not.
+/// IPv4 over IPv4 sessions, IPv6 over IPv6 sessions, and with `ipv6` over both. The agent leaks in both families, even if no leaf
+/// switch carries them.
 fn families(leaves: &[Leaf], ipv6: bool, leak: bool) -> Vec<Family> {
     let addresses = leaves.iter().map(|leaf| leaf.address);
     let v4 = Family {
@@ -101,7 +102,7 @@ fn families(leaves: &[Leaf], ipv6: bool, leak: bool) -> Vec<Family> {
 fn fill(file: &'static str, template: &impl Template) -> Result<String, ConfigError> {
     let filled = template.render();
     let mut text = filled.map_err(|source| ConfigError::Template { file, source })?;
-    // The one at the template's end is left out.
+    // askama removes the final newline of a template.
     text.push('\n');
     Ok(text)
 }

@@ -38,7 +38,7 @@ fn file(name: &str, content: &[u8]) -> (tempfile::TempDir, String) {
 }
 
 #[test]
-fn three_files_that_only_frr_reads() {
+fn three_files_with_mode_0640() {
     let directory = try_run(&[]).unwrap();
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory.path()).unwrap() {
@@ -51,7 +51,7 @@ fn three_files_that_only_frr_reads() {
 }
 
 #[test]
-fn nothing_is_written_when_anything_is_wrong() {
+fn after_an_error_no_file_is_written() {
     let directory = tempfile::tempdir().unwrap();
     let said = try_run_in(directory.path(), &["--evpn-rr-ip=10.255.0.1"]).unwrap_err();
     assert!(said.contains("--evpn-rr-asn is missing"), "{said}");
@@ -59,7 +59,7 @@ fn nothing_is_written_when_anything_is_wrong() {
 }
 
 #[test]
-fn what_cannot_work_is_refused() {
+fn unusable_options_are_rejected() {
     for (arguments, expected) in [
         (&["--evpn-rr-ip=10.255.0.1"][..], "--evpn-rr-asn is missing"),
         (&["--evpn-rr-asn=65100"], "--evpn-rr-ip is missing"),
@@ -102,11 +102,11 @@ fn what_cannot_work_is_refused() {
         "--peer-ip=10.0.0.2",
         "--peer-asn=65001",
     ]);
-    assert!(id.contains("0.0.0.0 is no address of a host"), "{id}");
+    assert!(id.contains("0.0.0.0 is not a host address"), "{id}");
 }
 
 #[test]
-fn passwords_that_frr_cannot_read_are_refused() {
+fn passwords_that_frr_cannot_parse_are_rejected() {
     let longest = "x".repeat(80);
     for (content, good) in [
         ("s3cret\n", true),
@@ -128,7 +128,7 @@ fn passwords_that_frr_cannot_read_are_refused() {
                     "{content:?}"
                 );
             }
-            // The error does not tell the password.
+            // The error does not contain the password.
             Err(said) => assert!(
                 !good && (content.trim().is_empty() || !said.contains(content)),
                 "{content:?}: {said}"
@@ -138,20 +138,20 @@ fn passwords_that_frr_cannot_read_are_refused() {
 }
 
 #[test]
-fn the_sites_lines_are_at_the_end() {
+fn the_extra_lines_are_at_the_end() {
     let (_keep, path) = file("extra", b"log syslog\r\n\nip prefix-list X permit any\n\n\n");
     let directory = try_run(&[&format!("--extra-config={path}")]).unwrap();
     let text = std::fs::read_to_string(directory.path().join("frr.conf")).unwrap();
     assert!(
-        text.ends_with("! The site's own lines.\nlog syslog\n\nip prefix-list X permit any\nend\n"),
+        text.ends_with("! Lines of --extra-config.\nlog syslog\n\nip prefix-list X permit any\nend\n"),
         "{text}"
     );
     let (_keep, path) = file("extra", b"log syslog\nban\x07ner\n");
     let said = try_run(&[&format!("--extra-config={path}")]).unwrap_err();
-    assert!(said.contains("line 2 has a control character"), "{said}");
+    assert!(said.contains("line 2: FRR cannot parse control characters"), "{said}");
     assert!(
         try_run(&["--extra-config=/nonexistent"])
             .unwrap_err()
-            .contains("/nonexistent: cannot read it")
+            .contains("cannot read /nonexistent")
     );
 }

@@ -47,7 +47,7 @@ fn address(arguments: &[&str], interface: &Interface) -> (String, Vec<String>) {
 }
 
 #[test]
-fn of_several_addresses_the_one_that_leads_to_the_leaf() {
+fn of_several_addresses_the_one_that_leads_to_the_leaf_is_used() {
     let several = &[
         ("192.168.5.4/24", false),
         ("10.0.192.111/24", false),
@@ -64,7 +64,7 @@ fn of_several_addresses_the_one_that_leads_to_the_leaf() {
 }
 
 #[test]
-fn one_address_needs_no_note() {
+fn a_single_address_causes_no_note() {
     let (chosen, notes) = address(
         &[],
         &interface(&[("10.0.192.111/24", false), ("169.254.0.1/32", false)], None),
@@ -73,13 +73,10 @@ fn one_address_needs_no_note() {
 }
 
 #[test]
-fn without_ipv4_there_is_no_asn() {
+fn an_interface_without_ipv4_is_an_error() {
     for addresses in [&[][..], &[("fd00::5/64", false)], &[("169.254.0.1/32", false)]] {
         let said = address(&[], &interface(addresses, None)).0;
-        assert!(
-            said.starts_with("br-ex has no IPv4 address, of which the ASN"),
-            "{said}"
-        );
+        assert!(said.starts_with("br-ex has no IPv4 address, which the ASN"), "{said}");
     }
     let down = Interface {
         up: false,
@@ -89,7 +86,7 @@ fn without_ipv4_there_is_no_asn() {
 }
 
 #[test]
-fn empty_options_are_as_if_they_were_not_there() {
+fn empty_options_count_as_absent() {
     let empty = args(&[
         "--peer-ip",
         "",
@@ -108,17 +105,17 @@ fn empty_options_are_as_if_they_were_not_there() {
 }
 
 #[test]
-fn an_asn_that_no_router_can_have_is_refused() {
+fn an_unusable_asn_is_rejected() {
     assert!(Command::try_parse_from(["frr-init", "--asn", "4294967295"]).is_err());
 }
 
 #[test]
-fn a_leaf_in_another_subnet_has_the_asn_of_that_subnet() {
+fn a_fixed_leaf_gets_the_asn_of_its_own_subnet() {
     let interface = interface(&[("10.0.192.111/24", false), ("fd00:7::5/64", false)], None);
     let text = r#"{"10.0.192.0/24": 65001, "fd00:7::/64": 65007, "10.9.0.0/16": 65009}"#;
     let mapping = Mapping::parse("mapping.json".as_ref(), text).unwrap();
     for (address, asn) in [("10.0.192.1", 65001), ("fd00:7::1", 65007), ("10.9.9.9", 65009)] {
-        let found = Found {
+        let found = FoundPeer {
             address: address.parse().unwrap(),
             discovery: Discovery::Fixed,
             reachable: peer::Reachable::No,

@@ -1,13 +1,14 @@
-//! NETLINK_SOCK_DIAG, sock_diag(7): a request for established sockets becomes the kernel's answers, as far as they are used here.
+//! sock_diag(7): the requests for established sockets, and the fields that are read from the replies.
 //!
-//! The crate of that protocol needs a later Rust than the image is built with (1.85).
+//! The crate netlink-packet-sock-diag needs a later Rust than the image is built with (1.85).
 
-use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
+use netlink_packet_core::{DecodeError, NlasIterator, parse_u32};
 
-/// The type of requests and answers alike.
+use crate::netlink::{Message, Request};
+
+/// The message type of requests and replies.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 
 const AF_UNIX: u8 = 1;
@@ -15,7 +16,7 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 
-/// A bit for each state; TCP_ESTABLISHED is 1, for UNIX sockets too.
+/// One bit per state. TCP_ESTABLISHED is 1, also for UNIX sockets.
 const ESTABLISHED: u32 = 1 << 1;
 
 /// UDIAG_SHOW_VFS and UDIAG_SHOW_PEER.
@@ -27,122 +28,106 @@ const UNIX_DIAG_PEER: u16 = 2;
 const UNIX_MESSAGE: usize = 16;
 const INET_MESSAGE: usize = 72;
 
-/// A request for a dump, or one socket of the answer.
+/// An established UNIX socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SockDiag {
-    UnixRequest,
-    Tcp4Request,
-    Tcp6Request,
-    Unix {
-        /// SOCK_STREAM, SOCK_DGRAM…
-        kind: u8,
-        inode: u32,
-        /// The inode of the socket that it is connected to.
-        peer: Option<u32>,
-        /// The inode of the file that it is bound to.
-        file: Option<u32>,
-    },
-    Tcp {
-        inode: u32,
-        remote: SocketAddr,
-    },
+pub struct UnixSocket {
+    /// SOCK_STREAM, SOCK_DGRAM…
+    pub kind: u8,
+    pub inode: u32,
+    /// The inode of the socket it is connected to.
+    pub peer: Option<u32>,
+    /// The inode of the file it is bound to.
+    pub file: Option<u32>,
 }
 
-impl SockDiag {
-    fn request(&self) -> Vec<u8> {
-        match self {
-            // struct unix_diag_req: family, protocol, padding, states, inode, what to show, cookie
-            Self::UnixRequest => {
-                let mut request = vec![AF_UNIX, 0, 0, 0];
-                for word in [ESTABLISHED, 0, SHOW_FILE_AND_PEER, u32::MAX, u32::MAX] {
-                    request.extend(word.to_ne_bytes());
-                }
-                request
+/// An established TCP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpSocket {
+    pub inode: u32,
+    pub remote: SocketAddr,
+}
+
+/// `struct unix_diag_req`: family, protocol, padding, states, inode, attributes to return, cookie.
+pub fn unix_sockets() -> Request<UnixSocket> {
+    let mut body = vec![AF_UNIX, 0, 0, 0];
+    for word in [ESTABLISHED, 0, SHOW_FILE_AND_PEER, u32::MAX, u32::MAX] {
+        body.extend(word.to_ne_bytes());
+    }
+    Request::new(SOCK_DIAG_BY_FAMILY, body)
+}
+
+pub fn tcp4_sockets() -> Request<TcpSocket> {
+    tcp_sockets(AF_INET)
+}
+
+pub fn tcp6_sockets() -> Request<TcpSocket> {
+    tcp_sockets(AF_INET6)
+}
+
+/// `struct inet_diag_req_v2`: family, protocol, extensions, padding, states, and the identity of a socket (any).
+fn tcp_sockets(family: u8) -> Request<TcpSocket> {
+    let mut body = vec![family, IPPROTO_TCP, 0, 0];
+    body.extend(ESTABLISHED.to_ne_bytes());
+    body.extend([0; 40]);
+    body.extend([0xff; 8]);
+    Request::new(SOCK_DIAG_BY_FAMILY, body)
+}
+
+impl Message for UnixSocket {
+    const TYPE: u16 = SOCK_DIAG_BY_FAMILY;
+
+    fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
+        let (header, attributes) = payload
+            .split_first_chunk::<UNIX_MESSAGE>()
+            .filter(|(header, _)| header[0] == AF_UNIX)
+            .ok_or("not a UNIX socket")?;
+        let (mut peer, mut file) = (None, None);
+        for attribute in NlasIterator::new(attributes) {
+            let attribute = attribute?;
+            match attribute.kind() {
+                // struct unix_diag_vfs: inode, device
+                UNIX_DIAG_VFS => file = Some(word(attribute.value(), 0)?),
+                UNIX_DIAG_PEER => peer = Some(parse_u32(attribute.value())?),
+                _ => {}
             }
-            Self::Tcp4Request => inet_request(AF_INET),
-            Self::Tcp6Request => inet_request(AF_INET6),
-            Self::Unix { .. } | Self::Tcp { .. } => Vec::new(),
         }
+        Ok(Self {
+            kind: header[1],
+            inode: word(header, 4)?,
+            peer,
+            file,
+        })
     }
 }
 
-/// `struct inet_diag_req_v2`: family, protocol, extensions, padding, states, and a socket's identity: any.
-fn inet_request(family: u8) -> Vec<u8> {
-    let mut request = vec![family, IPPROTO_TCP, 0, 0];
-    request.extend(ESTABLISHED.to_ne_bytes());
-    request.extend([0; 40]);
-    request.extend([0xff; 8]);
-    request
-}
+impl Message for TcpSocket {
+    const TYPE: u16 = SOCK_DIAG_BY_FAMILY;
 
-impl NetlinkSerializable for SockDiag {
-    fn message_type(&self) -> u16 {
-        SOCK_DIAG_BY_FAMILY
-    }
-
-    fn buffer_len(&self) -> usize {
-        self.request().len()
-    }
-
-    fn serialize(&self, buffer: &mut [u8]) {
-        buffer.copy_from_slice(&self.request());
-    }
-}
-
-impl NetlinkDeserializable for SockDiag {
-    type Error = io::Error;
-
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> io::Result<Self> {
-        let known = header.message_type == SOCK_DIAG_BY_FAMILY;
-        let socket = match payload.first() {
-            Some(&AF_UNIX) if known => unix(payload),
-            Some(&(AF_INET | AF_INET6)) if known => inet(payload),
-            _ => None,
+    fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
+        // struct inet_diag_sockid from byte 4 on: ports, source, destination.
+        let message = payload
+            .first_chunk::<INET_MESSAGE>()
+            .ok_or("a socket message is too short")?;
+        let port = u16::from_be_bytes([message[6], message[7]]);
+        let address = match message[0] {
+            AF_INET => IpAddr::from(Ipv4Addr::from(chunk::<4>(message, 24)?)),
+            AF_INET6 => IpAddr::from(Ipv6Addr::from(chunk::<16>(message, 24)?)),
+            _ => return Err("not an IP socket".into()),
         };
-        socket.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "no socket that is known here"))
+        Ok(Self {
+            inode: word(message, 68)?,
+            remote: SocketAddr::new(address, port),
+        })
     }
 }
 
-fn unix(message: &[u8]) -> Option<SockDiag> {
-    let (mut peer, mut file) = (None, None);
-    let mut rest = message.get(UNIX_MESSAGE..)?;
-    // struct nlattr: length with these four bytes, type; aligned to four
-    while let Some(&[a, b, c, d]) = rest.first_chunk::<4>() {
-        let length = usize::from(u16::from_ne_bytes([a, b]));
-        let value = rest.get(4..length)?;
-        match u16::from_ne_bytes([c, d]) {
-            // struct unix_diag_vfs: inode, device
-            UNIX_DIAG_VFS => file = Some(word(value, 0)?),
-            UNIX_DIAG_PEER => peer = Some(word(value, 0)?),
-            _ => {}
-        }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Some(SockDiag::Unix {
-        kind: *message.get(1)?,
-        inode: word(message, 4)?,
-        peer,
-        file,
-    })
+fn word(bytes: &[u8], at: usize) -> Result<u32, DecodeError> {
+    chunk(bytes, at).map(u32::from_ne_bytes)
 }
 
-fn inet(message: &[u8]) -> Option<SockDiag> {
-    let message = message.get(..INET_MESSAGE)?;
-    // struct inet_diag_sockid from the fourth byte on: ports, source, destination
-    let port = u16::from_be_bytes(message.get(6..8)?.try_into().ok()?);
-    let address = match message.first()? {
-        &AF_INET => IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(message.get(24..28)?).ok()?)),
-        _ => IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(message.get(24..40)?).ok()?)),
-    };
-    Some(SockDiag::Tcp {
-        inode: word(message, 68)?,
-        remote: SocketAddr::new(address, port),
-    })
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at.checked_add(4)?)?;
-    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+fn chunk<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], DecodeError> {
+    let chunk = bytes.get(at..).and_then(|rest| rest.first_chunk::<N>());
+    chunk.copied().ok_or_else(|| "a field is too short".into())
 }
 
 #[cfg(test)]
@@ -151,25 +136,15 @@ mod tests {
 
     use super::*;
 
-    fn parse(payload: &[u8]) -> io::Result<SockDiag> {
-        let mut header = NetlinkHeader::default();
-        header.message_type = SOCK_DIAG_BY_FAMILY;
-        SockDiag::deserialize(&header, payload)
+    #[test]
+    fn requests_have_the_size_that_the_kernel_expects() {
+        assert_eq!(unix_sockets().body().len(), 24);
+        assert_eq!(tcp4_sockets().body().len(), 56);
+        assert_eq!(tcp6_sockets().body().len(), 56);
     }
 
     #[test]
-    fn requests_have_the_kernels_sizes() {
-        for (request, size) in [
-            (SockDiag::UnixRequest, 24),
-            (SockDiag::Tcp4Request, 56),
-            (SockDiag::Tcp6Request, 56),
-        ] {
-            assert_eq!(request.buffer_len(), size, "{request:?}");
-        }
-    }
-
-    #[test]
-    fn an_attribute_that_ends_too_early_is_no_socket() {
+    fn a_truncated_attribute_is_an_error() {
         let mut message = vec![AF_UNIX, 1, 1, 0];
         message.extend(7u32.to_ne_bytes());
         message.extend([0; 8]);
@@ -180,26 +155,27 @@ mod tests {
             message.extend(9u32.to_ne_bytes());
             message
         };
-        let socket = SockDiag::Unix {
+        let socket = UnixSocket {
             kind: 1,
             inode: 7,
             peer: Some(9),
             file: None,
         };
-        assert_eq!(parse(&whole(8)).unwrap(), socket);
+        assert_eq!(UnixSocket::parse(&whole(8)).unwrap(), socket);
         for length in [0, 3, 4, 7, 9, u16::MAX] {
-            assert!(parse(&whole(length)).is_err(), "{length}");
+            assert!(UnixSocket::parse(&whole(length)).is_err(), "{length}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_answer_panics_or_hangs(payload in proptest::collection::vec(any::<u8>(), 0..120), family in 0u8..12) {
+        fn no_reply_panics_or_hangs(payload in proptest::collection::vec(any::<u8>(), 0..120), family in 0u8..12) {
             let mut payload = payload;
             if let Some(first) = payload.first_mut() {
                 *first = family;
             }
-            let _ = parse(&payload);
+            let _ = UnixSocket::parse(&payload);
+            let _ = TcpSocket::parse(&payload);
         }
     }
 }

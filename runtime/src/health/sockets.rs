@@ -1,8 +1,9 @@
-//! A process's open sockets become the peers that it is connected to.
+//! The open sockets of a process -> the peers it is connected to.
 //!
-//! /proc says which sockets the process has, the kernel (NETLINK_SOCK_DIAG, open to everybody) what each is connected to. A UNIX
-//! socket's peer is known by the file that the server bound, so that it does not matter under which path each of them sees it. The
-//! kernel tells about one network namespace only: the agent's container shares the host's, as Open vSwitch does.
+//! /proc lists the sockets of the process; the kernel (NETLINK_SOCK_DIAG, which needs no privilege) reports the peer of each. The
+//! peer of a UNIX socket is identified by the inode of the file that the server bound, because client and server may see the
+//! file under different paths. The kernel reports one network namespace only: the agent's container shares the host's, as
+//! Open vSwitch does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
@@ -11,64 +12,46 @@ use std::os::unix::fs::MetadataExt;
 
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
-use super::sock_diag::SockDiag;
-use crate::agent::options::{Expected, Remote};
-use crate::netlink::dump;
+use super::sock_diag::{self, TcpSocket};
+use crate::agent_options::{Expected, Remote};
+use crate::netlink::Socket;
 
-/// SOCK_STREAM; the others are for logs.
+/// SOCK_STREAM. Sockets of other types are for logs.
 const STREAM: u8 = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// The file that a server listens on.
+    /// The file that the server listens on.
     Unix {
         inode: u32,
     },
     Tcp(SocketAddr),
 }
 
-/// The established stream connections of a process. It needs to be the caller's own, or the caller root.
+/// The established stream connections of a process. The process must belong to the caller, or the caller must be root.
 pub fn peers(pid: u32) -> io::Result<Vec<Peer>> {
     let own = inodes(pid)?;
-    let mut peers = Vec::new();
-
-    let sockets = dump(
-        NETLINK_SOCK_DIAG,
-        SockDiag::UnixRequest,
-        false,
-        |message| match message {
-            SockDiag::Unix {
-                kind: STREAM,
-                inode,
-                peer,
-                file,
-            } => {
-                let end = peer.filter(|_| own.contains(&inode));
-                (end.is_some() || file.is_some()).then_some((inode, end, file))
-            }
-            _ => None,
-        },
-    )?;
+    let mut netlink = Socket::open(NETLINK_SOCK_DIAG)?.skip_unparsed();
+    let sockets = netlink.dump(&sock_diag::unix_sockets(), |socket| {
+        let peer = socket.peer.filter(|_| own.contains(&socket.inode));
+        let wanted = socket.kind == STREAM && (peer.is_some() || socket.file.is_some());
+        wanted.then_some((socket.inode, peer, socket.file))
+    })?;
     let files: BTreeMap<u32, u32> = sockets
         .iter()
         .filter_map(|(inode, _, file)| Some((*inode, (*file)?)))
         .collect();
-    let ends = sockets.iter().filter_map(|(_, end, _)| *end);
-    peers.extend(
-        ends.filter_map(|end| files.get(&end))
-            .map(|&inode| Peer::Unix { inode }),
-    );
+    let connected = sockets.iter().filter_map(|(_, peer, _)| files.get(&(*peer)?));
+    let mut peers: Vec<Peer> = connected.map(|&inode| Peer::Unix { inode }).collect();
 
-    for request in [SockDiag::Tcp4Request, SockDiag::Tcp6Request] {
-        let connected = dump(NETLINK_SOCK_DIAG, request, false, |message| match message {
-            SockDiag::Tcp { inode, remote } if own.contains(&inode) => {
-                Some(Peer::Tcp(SocketAddr::new(remote.ip().to_canonical(), remote.port())))
-            }
-            _ => None,
+    for request in [sock_diag::tcp4_sockets(), sock_diag::tcp6_sockets()] {
+        let connected = netlink.dump(&request, |TcpSocket { inode, remote }| {
+            let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+            own.contains(&inode).then_some(Peer::Tcp(remote))
         });
         match connected {
             Ok(connected) => peers.extend(connected),
-            // A kernel without IPv6, or without the module: no such connections.
+            // The kernel has no IPv6, or lacks the diag module: there are no such connections.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -76,11 +59,11 @@ pub fn peers(pid: u32) -> io::Result<Vec<Peer>> {
     Ok(peers)
 }
 
-/// The sockets that a process has open.
+/// The inodes of a process's open sockets.
 fn inodes(pid: u32) -> io::Result<BTreeSet<u32>> {
     let mut inodes = BTreeSet::new();
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
-        // One that was closed meanwhile is not open.
+        // The descriptor may have been closed since the listing.
         let Ok(target) = std::fs::read_link(entry?.path()) else {
             continue;
         };
@@ -92,8 +75,8 @@ fn inodes(pid: u32) -> io::Result<BTreeSet<u32>> {
     Ok(inodes)
 }
 
-/// Which of the expected connections there are. One whose remote the configuration does not tell is there when a connection is
-/// left that is none of the others.
+/// Whether each expected connection exists. An expected connection without a known remote takes any connection that matches no
+/// other one.
 pub fn compare<'a>(expected: &'a [Expected], peers: &[Peer]) -> Vec<(&'a Expected, bool)> {
     let mut left: Vec<Peer> = peers.to_vec();
     let mut found = Vec::new();
@@ -101,7 +84,7 @@ pub fn compare<'a>(expected: &'a [Expected], peers: &[Peer]) -> Vec<(&'a Expecte
         let place = left
             .iter()
             .position(|peer| one.remotes.iter().any(|remote| matches(remote, *peer)));
-        // Two options may name one server: each has a connection of its own.
+        // Two options may name the same server; each has its own connection.
         place.map(|place| left.swap_remove(place));
         found.push((one, place.is_some()));
     }
@@ -113,13 +96,13 @@ pub fn compare<'a>(expected: &'a [Expected], peers: &[Peer]) -> Vec<(&'a Expecte
 
 fn matches(remote: &Remote, peer: Peer) -> bool {
     match (remote, peer) {
-        // The kernel tells the lower half of the number. Of another file system it could be, too, but that one would have to
-        // be a socket that the agent is connected to.
+        // The kernel reports the lower 32 bits of the inode number and not the file system. Another file system's socket could
+        // match only if the agent is connected to it.
         (Remote::Unix(path), Peer::Unix { inode }) => {
             std::fs::metadata(path).is_ok_and(|file| file.ino() as u32 == inode)
         }
         (Remote::Tcp { host, port }, Peer::Tcp(address)) => {
-            // A name may have any address.
+            // A host name can have any address.
             let same = host
                 .parse::<IpAddr>()
                 .map_or(true, |host| host.to_canonical() == address.ip());
@@ -154,32 +137,32 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_tells_whom_this_process_is_connected_to() {
+    fn the_kernel_reports_the_peers_of_this_process() {
         let directory = tempfile::tempdir().unwrap();
         let (here, there) = (directory.path().join("db.sock"), directory.path().join("renamed.sock"));
         let server = UnixListener::bind(&here).unwrap();
         let unix = expected("ovsdb_connection", &[Remote::Unix(there.clone())]);
-        let ask = || peers(std::process::id()).unwrap();
-        // Clients may see it under another path.
+        let connected = || peers(std::process::id()).unwrap();
+        // The client sees the socket under another path.
         std::fs::rename(&here, &there).unwrap();
         assert_eq!(
-            verdicts(std::slice::from_ref(&unix), &ask()),
+            verdicts(std::slice::from_ref(&unix), &connected()),
             [("ovsdb_connection", false)]
         );
         let client = UnixStream::connect(&there).unwrap();
         assert_eq!(
-            verdicts(std::slice::from_ref(&unix), &ask()),
+            verdicts(std::slice::from_ref(&unix), &connected()),
             [("ovsdb_connection", false)],
-            "not accepted yet"
+            "a connection that is not accepted does not count"
         );
         let _accepted = server.accept().unwrap();
         assert_eq!(
-            verdicts(std::slice::from_ref(&unix), &ask()),
+            verdicts(std::slice::from_ref(&unix), &connected()),
             [("ovsdb_connection", true)]
         );
         drop(client);
         assert_eq!(
-            verdicts(std::slice::from_ref(&unix), &ask()),
+            verdicts(std::slice::from_ref(&unix), &connected()),
             [("ovsdb_connection", false)]
         );
 
@@ -191,19 +174,19 @@ mod tests {
             let remote = expected("ovn_nb_connection", &[tcp(&address.ip().to_string(), address.port())]);
             let remote = std::slice::from_ref(&remote);
             assert_eq!(
-                verdicts(remote, &ask()),
+                verdicts(remote, &connected()),
                 [("ovn_nb_connection", false)],
-                "a listener is not connected"
+                "a listening socket does not count"
             );
             let client = TcpStream::connect(address).unwrap();
-            assert_eq!(verdicts(remote, &ask()), [("ovn_nb_connection", true)]);
-            assert!(ask().contains(&Peer::Tcp(address)));
+            assert_eq!(verdicts(remote, &connected()), [("ovn_nb_connection", true)]);
+            assert!(connected().contains(&Peer::Tcp(address)));
             drop(client);
         }
     }
 
     #[test]
-    fn connections_are_counted_once() {
+    fn each_connection_counts_once() {
         let address = |text: &str| Peer::Tcp(text.parse().unwrap());
         let (south, north) = (address("10.0.0.1:6642"), address("10.0.0.1:6641"));
         let local = expected("a", &[tcp("10.0.0.1", 6642)]);

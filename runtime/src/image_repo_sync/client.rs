@@ -1,4 +1,4 @@
-//! Requests to a registry, with TLS and the login behind them.
+//! HTTP requests to registries, with TLS and authentication.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,11 +16,11 @@ use super::error::SyncError;
 use super::retry::retrying;
 use super::tls;
 
-const CONNECT: Duration = Duration::from_secs(10);
-/// A connection on which nothing moves for so long is broken.
-const STALLED: Duration = Duration::from_secs(60);
-/// For the answer to a request: a registry may take its time to store a large layer.
-const ANSWER: Duration = Duration::from_secs(300);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time limit for each read and write.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time limit for a response. A registry may need long to store a large layer.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(300);
 
 #[derive(Debug)]
 pub struct Settings {
@@ -29,7 +29,7 @@ pub struct Settings {
     pub plain_http: Vec<String>,
 }
 
-/// Those that were spoken to, with their logins.
+/// The registries used so far, with their logins.
 pub struct Registries {
     agent: Agent,
     docker_config: Option<String>,
@@ -43,10 +43,10 @@ impl Registries {
             .tls_config(tls::config(settings.ca_file.as_deref())?)
             .http_status_as_error(false)
             .user_agent(concat!("obgp-runtime/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(ANSWER))
-            .timeout_per_read(Some(STALLED))
-            .timeout_per_write(Some(STALLED))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(RESPONSE_TIMEOUT))
+            .timeout_per_read(Some(STALL_TIMEOUT))
+            .timeout_per_write(Some(STALL_TIMEOUT))
             .build();
         Ok(Self {
             agent: config.new_agent(),
@@ -56,7 +56,7 @@ impl Registries {
         })
     }
 
-    pub fn of(&self, host: &str) -> Result<Rc<Registry>, SyncError> {
+    pub fn get(&self, host: &str) -> Result<Rc<Registry>, SyncError> {
         if let Some(known) = self.known.borrow().get(host) {
             return Ok(known.clone());
         }
@@ -64,7 +64,7 @@ impl Registries {
             agent: self.agent.clone(),
             host: host.to_string(),
             base: self.base(host),
-            credential: credentials::of(host, self.docker_config.as_deref())?,
+            credential: credentials::get(host, self.docker_config.as_deref())?,
             authorization: RefCell::default(),
         });
         self.known.borrow_mut().insert(host.to_string(), registry.clone());
@@ -75,12 +75,12 @@ impl Registries {
         if host == "docker.io" {
             return "https://registry-1.docker.io".to_string();
         }
-        let plain = self.plain_http.iter().any(|plain| plain == host) || (is_loopback(host) && !self.speaks_tls(host));
+        let plain = self.plain_http.iter().any(|plain| plain == host) || (is_loopback(host) && !self.uses_tls(host));
         format!("{}://{host}", if plain { "http" } else { "https" })
     }
 
-    /// A certificate that is not trusted is TLS all the same, and not to be got around by asking without.
-    fn speaks_tls(&self, host: &str) -> bool {
+    /// An untrusted certificate also shows that the registry uses TLS; plain HTTP must not bypass it.
+    fn uses_tls(&self, host: &str) -> bool {
         match self.agent.get(format!("https://{host}/v2/")).call() {
             Ok(_) => true,
             Err(ureq::Error::Io(error)) => error
@@ -105,11 +105,11 @@ pub struct Registry {
     pub host: String,
     pub base: String,
     credential: Option<DockerCredential>,
-    /// Header values by scope.
+    /// Authorization header values by scope.
     authorization: RefCell<HashMap<Scope, String>>,
 }
 
-/// What is asked for a token: repositories with what is to be done there.
+/// The scopes of a token: repositories with actions.
 pub type Scope = Vec<String>;
 
 pub struct Call<'a> {
@@ -122,7 +122,7 @@ pub struct Call<'a> {
 }
 
 impl Registry {
-    /// Logs in when it is asked to, once.
+    /// Sends a request. On status 401 it authenticates and repeats the request once.
     pub fn send(&self, call: &Call) -> Result<Response<Body>, SyncError> {
         let once = || {
             let body = match call.body {
@@ -156,7 +156,7 @@ impl Registry {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        // An upload may be sent to another host, which the login is not for.
+        // An upload location may be on another host, which must not get the credentials.
         let ours = url.strip_prefix(&self.base).is_some_and(|path| path.starts_with('/'));
         if let Some(value) = self.authorization.borrow().get(scope).filter(|_| ours) {
             request = request.header(header::AUTHORIZATION, value);
@@ -164,22 +164,26 @@ impl Registry {
         self.agent.run(request.body(body)?)
     }
 
-    fn log_in(&self, doing: &str, refusal: &Response<Body>, scope: &Scope) -> Result<(), SyncError> {
+    fn log_in(&self, doing: &str, response: &Response<Body>, scope: &Scope) -> Result<(), SyncError> {
         let problem = |problem: &str| SyncError::answer(&self.host, doing, problem);
-        let mut challenges = refusal.headers().get_all(header::WWW_AUTHENTICATE).iter();
+        let mut challenges = response.headers().get_all(header::WWW_AUTHENTICATE).iter();
         let challenge = challenges.find_map(|value| Challenge::parse(value.to_str().ok()?));
         let authorization = match challenge {
-            None => return Err(problem("it wants a login of a kind that is neither Basic nor Bearer")),
+            None => {
+                return Err(problem(
+                    "the registry requires an authentication scheme other than Basic and Bearer",
+                ));
+            }
             Some(Challenge::Basic) => match &self.credential {
                 Some(DockerCredential::UsernamePassword(user, password)) => credentials::basic(user, password),
                 Some(DockerCredential::IdentityToken(_)) => {
                     return Err(problem(
-                        "it wants a user and a password, and the Docker configuration has a token for it",
+                        "the registry requires a user and a password, but the Docker configuration has a token for it",
                     ));
                 }
                 None => {
                     return Err(problem(
-                        "it wants a login, and the Docker configuration has none for it",
+                        "the registry requires a login, but the Docker configuration has none for it",
                     ));
                 }
             },
@@ -195,7 +199,7 @@ impl Registry {
             return Err(SyncError::answer(
                 &self.host,
                 &doing,
-                "credentials are not sent there without TLS",
+                "this URL does not use TLS, so credentials are not sent to it",
             ));
         }
         let failed = |error: ureq::Error| SyncError::transport(&self.host, &doing, &error);
@@ -228,19 +232,19 @@ impl Registry {
             };
             self.expect(&doing, &mut response, &[200])?;
             let text = response.body_mut().read_to_string().map_err(failed)?;
-            // Registries that give both give the same twice.
+            // If a registry returns both, they are the same.
             let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
             let token = ["token", "access_token"]
                 .into_iter()
                 .find_map(|name| value[name].as_str());
             match token {
                 Some(token) => Ok(format!("Bearer {token}")),
-                None => Err(SyncError::answer(&self.host, &doing, "there is no token in the answer")),
+                None => Err(SyncError::answer(&self.host, &doing, "the response has no token")),
             }
         })
     }
 
-    /// Otherwise an error with the registry's own words.
+    /// Returns an error with the registry's message unless the status is one of `statuses`.
     pub fn expect(&self, doing: &str, response: &mut Response<Body>, statuses: &[u16]) -> Result<(), SyncError> {
         let status = response.status().as_u16();
         if statuses.contains(&status) {
@@ -255,22 +259,22 @@ impl Registry {
             .unwrap_or_default();
         let hint = match (status, &self.credential) {
             (401 | 403, None) => " (the Docker configuration has no login for it)",
-            (401 | 403, Some(_)) => " (with the login of the Docker configuration)",
+            (401 | 403, Some(_)) => " (with the login from the Docker configuration)",
             _ => "",
         };
         Err(SyncError::Status {
             host: self.host.clone(),
             doing: doing.to_string(),
             status,
-            said: said(&body),
+            message: message(&body),
             hint,
             retry_after: retry_after.map(Duration::from_secs),
         })
     }
 }
 
-/// `{"errors":[{"code":…,"message":…}]}`, or the first line of whatever it is.
-fn said(body: &str) -> String {
+/// The message of an error response, `{"errors":[{"code":…,"message":…}]}`, otherwise the first line of the body.
+fn message(body: &str) -> String {
     let value: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     let error = &value["errors"][0];
     let text = match (error["code"].as_str(), error["message"].as_str()) {

@@ -1,22 +1,32 @@
-//! What belongs to a manifest without being named by it: signatures, attestations and SBOMs.
+//! A manifest -> its signatures, attestations and SBOMs, which refer to it and which it does not name.
 //!
-//! Two ways to find them are in use. cosign 2 puts them under tags made of the digest (`sha256-….sig`, `.att`, `.sbom`). OCI 1.1
-//! has them name their subject, and the registry lists them; where a registry does not, an index under the tag `sha256-…` does, which
-//! its clients keep (distribution specification, "Referrers Tag Schema").
+//! Two schemes are in use. cosign 2 stores them under tags derived from the digest (`sha256-….sig`, `.att`, `.sbom`). In OCI 1.1 they
+//! name their subject, and the registry lists them as referrers; for a registry without that API, clients maintain an index
+//! with the tag `sha256-…` (distribution specification, "Referrers Tag Schema").
 
-use super::copy::{Copier, Route};
+use super::copy::{Copied, Copier, Route};
 use super::error::SyncError;
 use super::manifest::{self, Descriptor, Needs};
+use super::reference::Image;
 use super::registry::Manifest;
 
 const SUFFIXES: [&str; 3] = ["sig", "att", "sbom"];
 
-pub fn copy(copier: &mut Copier, route: &mut Route, subject: &str) -> Result<(), SyncError> {
+/// Copies an image, then the companions of each of its manifests.
+pub fn copy_with_companions(copier: &mut Copier, source: &Image, destination: &Image) -> Result<Copied, SyncError> {
+    let mut route = copier.copy(source, destination)?;
+    for subject in std::mem::take(&mut route.subjects) {
+        copy_companions(copier, &mut route, &subject)?;
+    }
+    Ok(route.copied)
+}
+
+fn copy_companions(copier: &mut Copier, route: &mut Route, subject: &str) -> Result<(), SyncError> {
     let tag = subject.replace(':', "-");
     for suffix in SUFFIXES {
         let tag = format!("{tag}.{suffix}");
         if let Some(found) = route.from.manifest(&route.source, &tag)? {
-            // Not what the image is made of: nothing is signed about it.
+            // Depth 1: it is not part of the image and has no signatures itself.
             copier.tree(route, &found, Some(&tag), 1)?;
             route.copied.companions += 1;
         }
@@ -30,16 +40,16 @@ fn referrers(copier: &mut Copier, route: &mut Route, subject: &str, tag: &str) -
         None => route.from.manifest(&route.source, tag)?,
     };
     let listed = descriptors(listed.as_ref());
-    let mut kept_by_registry = true;
+    let mut listed_by_registry = true;
     for referrer in &listed {
         if let Some(manifest) = route.from.manifest(&route.source, &referrer.digest)? {
             let subjects = route.subjects.len();
-            kept_by_registry &= copier.tree(route, &manifest, None, 1)?;
+            listed_by_registry &= copier.tree(route, &manifest, None, 1)?;
             route.subjects.truncate(subjects);
             route.copied.companions += 1;
         }
     }
-    if listed.is_empty() || route.to.referrers(&route.destination, subject)?.is_some() && kept_by_registry {
+    if listed.is_empty() || route.to.referrers(&route.destination, subject)?.is_some() && listed_by_registry {
         return Ok(());
     }
     let there = route.to.manifest(&route.destination, tag)?;
@@ -64,7 +74,7 @@ fn referrers(copier: &mut Copier, route: &mut Route, subject: &str, tag: &str) -
     route.to.put_manifest(&route.destination, tag, &index).map(|_| ())
 }
 
-/// Of an index; nothing where there is none, or something else has that tag.
+/// The descriptors of an index. Empty if there is none, or if the tag belongs to something else.
 fn descriptors(index: Option<&Manifest>) -> Vec<Descriptor> {
     match index.map(|index| manifest::needs(&index.bytes)) {
         Some(Ok(Needs::Manifests(descriptors))) => descriptors,

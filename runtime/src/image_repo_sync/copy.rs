@@ -1,29 +1,28 @@
-//! An image and all that its manifests name come from one registry to another: blobs first, then manifests, an index last.
+//! Copies an image and everything that its manifests name: blobs first, then manifests, then the index.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::rc::Rc;
 
 use super::client::{Registries, Registry};
-use super::companions;
 use super::error::SyncError;
 use super::manifest::{self, Descriptor, Needs};
 use super::reference::Image;
 use super::registry::{Manifest, Upload};
 use super::retry::retrying;
 
-/// An index in an index in an index is more than anybody makes.
-const DEEPEST: usize = 4;
+/// The deepest nesting of indexes.
+const MAX_DEPTH: usize = 4;
 
-/// What was done for one image.
+/// What was copied for one image.
 #[derive(Debug, Default, serde::Serialize)]
 pub struct Copied {
     pub digest: String,
-    /// Manifests written, the index included. None: the local registry had the image.
+    /// Manifests written, including the index. 0 if the local registry already had the image.
     pub manifests: usize,
     pub uploaded: usize,
     pub uploaded_bytes: u64,
-    /// Blobs that the local registry had in another repository.
+    /// Blobs that the local registry already had in another repository.
     pub mounted: usize,
     pub present: usize,
     /// Signatures, attestations, SBOMs.
@@ -49,20 +48,20 @@ impl fmt::Display for Copied {
 
 pub struct Copier<'r> {
     registries: &'r Registries,
-    /// Where a registry has a blob, by host and digest, as far as this run put or saw it there.
-    seen: HashMap<(String, String), String>,
+    /// Repositories that have a blob, by host and digest, as far as this run knows.
+    known_blobs: HashMap<(String, String), String>,
 }
 
-/// From where to where, and the account of it.
+/// Source, destination and progress of one copy.
 pub struct Route {
     pub from: Rc<Registry>,
     pub source: String,
     pub to: Rc<Registry>,
     pub destination: String,
     pub copied: Copied,
-    /// Digests of the image's manifests: what signatures may be about.
+    /// Digests of the image's manifests, which may have signatures.
     pub subjects: Vec<String>,
-    /// Manifests that were dealt with.
+    /// Manifests that are already copied.
     done: HashSet<String>,
 }
 
@@ -70,15 +69,16 @@ impl<'r> Copier<'r> {
     pub fn new(registries: &'r Registries) -> Self {
         Self {
             registries,
-            seen: HashMap::new(),
+            known_blobs: HashMap::new(),
         }
     }
 
-    pub fn copy(&mut self, source: &Image, destination: &Image) -> Result<Copied, SyncError> {
+    /// Copies an image without its companions.
+    pub fn copy(&mut self, source: &Image, destination: &Image) -> Result<Route, SyncError> {
         let mut route = Route {
-            from: self.registries.of(&source.host)?,
+            from: self.registries.get(&source.host)?,
             source: source.repository.clone(),
-            to: self.registries.of(&destination.host)?,
+            to: self.registries.get(&destination.host)?,
             destination: destination.repository.clone(),
             copied: Copied::default(),
             subjects: Vec::new(),
@@ -89,19 +89,17 @@ impl<'r> Copier<'r> {
             SyncError::answer(
                 &source.host,
                 &format!("read {}", source.repository),
-                format!("it has no {reference} there"),
+                format!("the repository has no {reference}"),
             )
         })?;
         let name = destination.tag.as_deref().unwrap_or(&manifest.digest);
         self.tree(&mut route, &manifest, Some(name), 0)?;
         route.copied.digest = manifest.digest;
-        for subject in std::mem::take(&mut route.subjects) {
-            companions::copy(self, &mut route, &subject)?;
-        }
-        Ok(route.copied)
+        Ok(route)
     }
 
-    /// The manifest with what it names, under `tag` where there is one. A registry that has a manifest has all of that.
+    /// Copies a manifest and everything it names, under `tag` if given. A registry that has a manifest also has everything it names.
+    /// Returns whether the destination maintains the list of referrers.
     pub fn tree(
         &mut self,
         route: &mut Route,
@@ -119,7 +117,7 @@ impl<'r> Copier<'r> {
         let there = route.to.manifest(&route.destination, &reference)?;
         let present = there.is_some_and(|there| there.digest == manifest.digest);
         match needs {
-            // Looked into even so: their signatures may be new.
+            // Even if the index is present: its manifests may have new signatures.
             Needs::Manifests(children) => self.children(route, &children, depth)?,
             Needs::Blobs(_) if present => {}
             Needs::Blobs(blobs) => {
@@ -136,12 +134,12 @@ impl<'r> Copier<'r> {
     }
 
     fn children(&mut self, route: &mut Route, children: &[Descriptor], depth: usize) -> Result<(), SyncError> {
-        if depth == DEEPEST {
+        if depth == MAX_DEPTH {
             let doing = format!("read {}", route.source);
             return Err(SyncError::answer(
                 &route.from.host,
                 &doing,
-                "there are too many indexes within indexes",
+                "indexes are nested too deeply",
             ));
         }
         for child in children {
@@ -153,7 +151,7 @@ impl<'r> Copier<'r> {
                 SyncError::answer(
                     &route.from.host,
                     &doing,
-                    format!("its index names {}, which is not there", child.digest),
+                    format!("the index names {}, which does not exist", child.digest),
                 )
             })?;
             self.tree(route, &manifest, None, depth + 1)?;
@@ -169,7 +167,7 @@ impl<'r> Copier<'r> {
             let same = route.from.host == route.to.host;
             let elsewhere = same
                 .then(|| route.source.clone())
-                .or_else(|| self.seen.get(&key).cloned());
+                .or_else(|| self.known_blobs.get(&key).cloned());
             match retrying(|| transfer(route, blob, elsewhere.as_deref()))? {
                 Transfer::Mounted => route.copied.mounted += 1,
                 Transfer::Uploaded => {
@@ -178,7 +176,7 @@ impl<'r> Copier<'r> {
                 }
             }
         }
-        self.seen.insert(key, route.destination.clone());
+        self.known_blobs.insert(key, route.destination.clone());
         Ok(())
     }
 }
@@ -188,7 +186,7 @@ enum Transfer {
     Uploaded,
 }
 
-/// Begins anew each time: half of an upload is of no use to the next.
+/// One attempt. An upload cannot be resumed, so each attempt starts a new one.
 fn transfer(route: &Route, blob: &Descriptor, elsewhere: Option<&str>) -> Result<Transfer, SyncError> {
     match route.to.start_upload(&route.destination, &blob.digest, elsewhere)? {
         Upload::Mounted => Ok(Transfer::Mounted),

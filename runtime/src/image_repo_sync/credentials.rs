@@ -1,4 +1,4 @@
-//! A Docker configuration and a registry's challenge become the header that lets one in.
+//! A Docker configuration and a registry's challenge -> the credentials for an Authorization header.
 //! <https://distribution.github.io/distribution/spec/auth/token/>
 
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use docker_credential::{CredentialRetrievalError, DockerCredential};
 
 use super::error::SyncError;
 
-/// The key under which Docker keeps the hub's.
+/// Docker's key for the credentials of Docker Hub.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 
-/// The file's content, read once. `None` is for no file where none has to be.
+/// The content of the Docker configuration. `None` if none is given and the default does not exist.
 pub fn read(given: Option<&Path>) -> Result<Option<String>, SyncError> {
     let path = match given {
         Some(path) => path.to_path_buf(),
@@ -20,7 +20,7 @@ pub fn read(given: Option<&Path>) -> Result<Option<String>, SyncError> {
             None => return Ok(None),
         },
     };
-    // A mounted image pull secret has its file under another name.
+    // In a mounted image pull secret the file has another name.
     let candidates = match path.is_dir() {
         true => vec![path.join("config.json"), path.join(".dockerconfigjson")],
         false => vec![path.clone()],
@@ -40,7 +40,7 @@ pub fn read(given: Option<&Path>) -> Result<Option<String>, SyncError> {
     }
 }
 
-pub fn of(host: &str, config: Option<&str>) -> Result<Option<DockerCredential>, SyncError> {
+pub fn get(host: &str, config: Option<&str>) -> Result<Option<DockerCredential>, SyncError> {
     let Some(config) = config else { return Ok(None) };
     let key = if host == "docker.io" { HUB_KEY } else { host };
     match docker_credential::get_credential_from_reader(config.as_bytes(), key) {
@@ -58,7 +58,7 @@ pub fn basic(user: &str, password: &str) -> String {
     format!("Basic {encoded}")
 }
 
-/// What a registry answers who is not let in (WWW-Authenticate).
+/// An authentication challenge (WWW-Authenticate).
 #[derive(Debug, PartialEq, Eq)]
 pub enum Challenge {
     Basic,
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn challenges_as_registries_write_them() {
+    fn challenges_of_real_registries_are_parsed() {
         let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#;
         assert_eq!(
             Challenge::parse(hub),
@@ -130,12 +130,12 @@ mod tests {
     }
 
     #[test]
-    fn the_hub_has_its_own_key() {
+    fn docker_hub_has_its_own_key() {
         let config = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"bWU6c2VjcmV0"},"r:5000":{"auth":"YTpi"}}}"#;
         let login = |user: &str, password: &str| Some(DockerCredential::UsernamePassword(user.into(), password.into()));
-        assert_eq!(of("docker.io", Some(config)).unwrap(), login("me", "secret"));
-        assert_eq!(of("r:5000", Some(config)).unwrap(), login("a", "b"));
-        assert_eq!(of("quay.io", Some(config)).unwrap(), None);
-        assert!(of("quay.io", Some("{")).is_err());
+        assert_eq!(get("docker.io", Some(config)).unwrap(), login("me", "secret"));
+        assert_eq!(get("r:5000", Some(config)).unwrap(), login("a", "b"));
+        assert_eq!(get("quay.io", Some(config)).unwrap(), None);
+        assert!(get("quay.io", Some("{")).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between two registries, told to the person with what to try.
+//! The errors of a copy between registries, with hints.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use super::reference::ReferenceError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
-    #[error("there is no image to copy: the list (IMAGE_SYNC_LIST) is empty")]
+    #[error("no image to copy: the list (IMAGE_SYNC_LIST) is empty")]
     NoImages,
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     #[error("cannot read {path}: {reason}", path = path.display())]
     File { path: PathBuf, reason: String },
-    #[error("credentials for {host} in the Docker configuration: {reason}")]
+    #[error("cannot read the credentials for {host} in the Docker configuration: {reason}")]
     Credentials { host: String, reason: String },
     #[error("{host}, {doing}: {reason}{hint}")]
     Transport {
@@ -23,15 +23,15 @@ pub enum SyncError {
         hint: &'static str,
         transient: bool,
     },
-    #[error("{host}, {doing}: status {status}{said}{hint}")]
+    #[error("{host}, {doing}: status {status}{message}{hint}")]
     Status {
         host: String,
         doing: String,
         status: u16,
-        /// The registry's own words, with what separates them from the rest; or nothing.
-        said: String,
+        /// The registry's message in parentheses after a space, or empty.
+        message: String,
         hint: &'static str,
-        /// The registry's wish.
+        /// The Retry-After header.
         retry_after: Option<Duration>,
     },
     #[error("{host}, {doing}: {problem}")]
@@ -61,7 +61,7 @@ impl SyncError {
     pub fn transport(host: &str, doing: &str, source: &ureq::Error) -> Self {
         let (hint, transient) = match source {
             ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => (
-                ". Is its certificate one that --ca-file or SSL_CERT_FILE knows, or does it speak plain HTTP (--plain-http)?",
+                "\nhelp: add its CA with --ca-file or SSL_CERT_FILE or, if it uses plain HTTP, set --plain-http",
                 false,
             ),
             ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_) | ureq::Error::BadUri(_) => ("", false),

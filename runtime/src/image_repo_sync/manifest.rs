@@ -1,4 +1,4 @@
-//! A manifest's bytes become what has to be there before it: other manifests, or blobs.
+//! The bytes of a manifest -> the manifests or blobs that it names, which must be copied before it.
 
 use serde::Deserialize;
 
@@ -18,20 +18,20 @@ pub struct Descriptor {
     pub media_type: String,
     pub digest: String,
     pub size: u64,
-    /// Platform, annotations, artifactType, …: kept as they are.
+    /// Other fields, unchanged: platform, annotations, artifactType, …
     #[serde(flatten)]
     pub rest: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Descriptor {
-    /// Layers that may not be given away (Windows' base): they are fetched from elsewhere, and no registry has them.
-    fn is_elsewhere(&self) -> bool {
+    /// Layers that must not be redistributed (Windows base layers). Registries do not store them.
+    fn is_foreign(&self) -> bool {
         self.rest.contains_key("urls")
             && (self.media_type.contains(".foreign.") || self.media_type.contains(".nondistributable."))
     }
 }
 
-/// What has to be in the registry before the manifest is.
+/// What the registry must have before the manifest.
 #[derive(Debug, PartialEq)]
 pub enum Needs {
     Manifests(Vec<Descriptor>),
@@ -46,7 +46,7 @@ struct Document {
 }
 
 pub fn needs(bytes: &[u8]) -> Result<Needs, String> {
-    let document: Document = serde_json::from_slice(bytes).map_err(|error| format!("no manifest: {error}"))?;
+    let document: Document = serde_json::from_slice(bytes).map_err(|error| format!("it is not a manifest: {error}"))?;
     let needs = match document {
         Document {
             manifests: Some(manifests),
@@ -62,24 +62,24 @@ pub fn needs(bytes: &[u8]) -> Result<Needs, String> {
                 layers
                     .unwrap_or_default()
                     .into_iter()
-                    .filter(|layer| !layer.is_elsewhere()),
+                    .filter(|layer| !layer.is_foreign()),
             );
             Needs::Blobs(blobs)
         }
         _ => {
             return Err(
-                "neither an index nor a manifest with a config; version 1 manifests are too old to copy".to_string(),
+                "it is not an index or a manifest with a config; schema version 1 is not supported".to_string(),
             );
         }
     };
     let (Needs::Manifests(named) | Needs::Blobs(named)) = &needs;
     match named.iter().find(|descriptor| !is_digest(&descriptor.digest)) {
-        Some(wrong) => Err(format!("it names the digest {:?}", wrong.digest)),
+        Some(wrong) => Err(format!("it contains the invalid digest {:?}", wrong.digest)),
         None => Ok(needs),
     }
 }
 
-/// The digest of `bytes` by the algorithm of `like`, SHA-256 where there is none to go by.
+/// The digest of `bytes`, with the algorithm of `like` or else SHA-256.
 pub fn digest(bytes: &[u8], like: Option<&str>) -> String {
     let (name, algorithm) = match like {
         Some(digest) if digest.starts_with("sha512:") => ("sha512", &ring::digest::SHA512),
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_needed_is_named_by_digest() {
+    fn a_manifest_needs_what_it_names_by_digest() {
         let a = format!("sha256:{}", "a".repeat(64));
         let descriptor =
             |media_type: &str, more: &str| format!(r#"{{"mediaType":"{media_type}","digest":"{a}","size":3{more}}}"#);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_algorithm_is_that_of_the_digest_to_compare_with() {
+    fn the_algorithm_is_that_of_the_expected_digest() {
         assert!(digest(b"", None).starts_with("sha256:e3b0c442"));
         assert!(digest(b"", Some("sha512:x")).starts_with("sha512:cf83e135"));
     }

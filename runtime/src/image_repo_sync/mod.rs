@@ -1,8 +1,8 @@
-//! `obgp-runtime image-repo-sync`: a list of images becomes the same images, digest for digest, in a local registry.
+//! `obgp-runtime image-repo-sync`: a list of images -> the same images, with the same digests, in a local registry.
 //!
-//! It takes the place of `docker pull`, `tag` and `push` in OpenStack-Helm's job of that name and understands its environment
-//! (`IMAGE_SYNC_LIST`, `LOCAL_REPO`), but speaks to both registries itself: no engine, nothing on disk, all platforms, and
-//! manifests byte for byte, so that signatures stay valid. They are copied too.
+//! It replaces `docker pull`, `tag` and `push` in OpenStack-Helm's job of the same name and accepts its environment
+//! (`IMAGE_SYNC_LIST`, `LOCAL_REPO`), but talks to both registries directly: no engine, nothing on disk, all platforms, and
+//! unmodified manifests, so that signatures stay valid. Signatures are copied too.
 //! <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md>
 
 mod client;
@@ -11,7 +11,7 @@ mod copy;
 mod credentials;
 mod error;
 mod manifest;
-pub mod reference;
+mod reference;
 mod registry;
 mod retry;
 mod tls;
@@ -19,7 +19,7 @@ mod tls;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cli::Failure;
+use crate::failure::Failure;
 use client::{Registries, Settings};
 use copy::{Copied, Copier};
 use error::SyncError;
@@ -27,15 +27,15 @@ use reference::{Entry, LocalRepo};
 
 /// Copy images to a local registry
 ///
-/// All platforms, with their digests, and the signatures, attestations and SBOMs that belong to them. What the local registry has
-/// already is not sent again. IMAGE goes to LOCAL_REPO/IMAGE, as with `docker tag`; IMAGE=NAME to LOCAL_REPO/NAME.
+/// Copies all platforms with unchanged digests, and their signatures, attestations and SBOMs. Content that the local registry
+/// already has is not sent again. IMAGE is copied to LOCAL_REPO/IMAGE, as with `docker tag`; IMAGE=NAME to LOCAL_REPO/NAME.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  obgp-runtime image-repo-sync --local-repo registry.local:5000 \\\n    \
                         docker.io/openstackhelm/ovn-bgp-agent:7.0.0-ubuntu_noble"
 )]
 pub struct Args {
-    /// Images to copy, separated by commas or as several arguments
+    /// Images to copy, separated by commas or as separate arguments
     #[arg(
         value_name = "IMAGE[=NAME]",
         env = "IMAGE_SYNC_LIST",
@@ -46,13 +46,13 @@ pub struct Args {
     /// Registry to copy to: `HOST[:PORT][/PREFIX]`
     #[arg(long, env = "LOCAL_REPO")]
     local_repo: String,
-    /// Docker configuration with credentials for both registries: config.json, or the directory it is in [default: ~/.docker]
+    /// Docker configuration with credentials for both registries: config.json or its directory [default: ~/.docker]
     #[arg(long, value_name = "PATH", env = "DOCKER_CONFIG")]
     docker_config: Option<PathBuf>,
-    /// Certificates to trust besides the system's (or those of SSL_CERT_FILE)
+    /// CA certificates to trust in addition to the system's (or those of SSL_CERT_FILE)
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// Registry that speaks HTTP without TLS; those on this machine's loopback may anyway. Can be given several times
+    /// Registry that uses plain HTTP; loopback registries may always use it. Can be repeated
     #[arg(long, value_name = "HOST[:PORT]")]
     plain_http: Vec<String>,
     /// Print the result as JSON
@@ -60,7 +60,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Of one image: either what was done or why not.
+/// The result for one image: `copied` or `error`.
 #[derive(Debug, serde::Serialize)]
 struct Outcome {
     source: String,
@@ -85,7 +85,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let mut outcomes = Vec::new();
     for (entry, destination) in wanted {
         eprintln!("{} -> {destination}", entry.source);
-        let (copied, error) = match copier.copy(&entry.source, &destination) {
+        let (copied, error) = match companions::copy_with_companions(&mut copier, &entry.source, &destination) {
             Ok(copied) => (Some(copied), None),
             Err(error) => (None, Some(error.to_string())),
         };
@@ -100,7 +100,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         });
     }
     print(&outcomes, args.json)?;
-    // One image that fails does not keep the others from nodes that wait for them.
+    // After a failure the other images are still copied, because nodes may wait for them.
     let failed = outcomes.iter().filter(|outcome| outcome.error.is_some()).count();
     match failed {
         0 => Ok(ExitCode::SUCCESS),
@@ -110,7 +110,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 
 fn entries(images: &[String]) -> Result<Vec<Entry>, SyncError> {
     let mut entries: Vec<Entry> = Vec::new();
-    // Charts make the list with a template that leaves commas where images are excluded.
+    // The charts' template leaves empty items for excluded images.
     for image in images
         .iter()
         .map(|image| image.trim())

@@ -1,28 +1,29 @@
-//! Names of images become where they are and where they go.
+//! Image references -> their registry, repository, tag and digest, and the destination in the local registry.
 //!
-//! The form is Docker's: `[HOST[:PORT]/]NAME[:TAG][@DIGEST]`; without a host it is docker.io, whose names of one part are below `library/`.
+//! The syntax is Docker's: `[HOST[:PORT]/]NAME[:TAG][@DIGEST]`. The default host is docker.io, where names of one part are in
+//! `library/`.
 
 use std::fmt;
 use std::str::FromStr;
 
 const HUB: &str = "docker.io";
-const LONGEST_TAG: usize = 128;
+const MAX_TAG: usize = 128;
 
 /// An image in a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// As in names of images: `docker.io`, not the host that serves it.
+    /// As in image references: `docker.io`, not the host that serves it.
     pub host: String,
     pub repository: String,
     pub tag: Option<String>,
     /// `sha256:…`
     pub digest: Option<String>,
-    /// Without tag and digest, as it was written.
-    written: String,
+    /// The name as given, without tag and digest.
+    given: String,
 }
 
 impl Image {
-    /// What the registry is asked for.
+    /// The reference in requests to the registry: the digest, else the tag.
     pub fn reference(&self) -> &str {
         let tag = self.tag.as_deref().unwrap_or("latest");
         self.digest.as_deref().unwrap_or(tag)
@@ -43,7 +44,7 @@ impl fmt::Display for Image {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("{text:?} is no {what}: {problem}")]
+#[error("{text:?} is not a valid {what}: {problem}")]
 pub struct ReferenceError {
     text: String,
     what: &'static str,
@@ -62,32 +63,30 @@ impl FromStr for Image {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        let wrong = |problem| error(text, "name of an image", problem);
+        let wrong = |problem| error(text, "image reference", problem);
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.to_string())),
             None => (text, None),
         };
         if digest.as_deref().is_some_and(|digest| !is_digest(digest)) {
-            return Err(wrong("after the @ a digest is expected, sha256:… or sha512:…"));
+            return Err(wrong("a digest, sha256:… or sha512:…, is expected after @"));
         }
         let name_at = rest.rfind('/').map_or(0, |slash| slash + 1);
-        let (written, tag) = match rest[name_at..].find(':') {
+        let (given, tag) = match rest[name_at..].find(':') {
             Some(colon) => (&rest[..name_at + colon], Some(rest[name_at + colon + 1..].to_string())),
             None => (rest, None),
         };
         if tag.as_deref().is_some_and(|tag| !is_tag(tag)) {
-            return Err(wrong(
-                "its tag has other characters than letters, digits, '_', '.', '-', or more than 128",
-            ));
+            return Err(wrong("its tag must have at most 128 letters, digits, '_', '.' or '-'"));
         }
-        let (host, repository) = match written.split_once('/') {
+        let (host, repository) = match given.split_once('/') {
             Some((host, path)) if is_host(host) => (host.to_string(), path.to_string()),
-            Some(_) => (HUB.to_string(), written.to_string()),
-            None => (HUB.to_string(), format!("library/{written}")),
+            Some(_) => (HUB.to_string(), given.to_string()),
+            None => (HUB.to_string(), format!("library/{given}")),
         };
         if !is_repository(&repository) {
             return Err(wrong(
-                "its parts are lower-case letters and digits, with '.', '_' or '-' between them",
+                "its parts must consist of lower-case letters and digits, with '.', '_' or '-' between them",
             ));
         }
         Ok(Self {
@@ -95,12 +94,12 @@ impl FromStr for Image {
             repository,
             tag,
             digest,
-            written: written.to_string(),
+            given: given.to_string(),
         })
     }
 }
 
-/// One of the list: what to copy, and the name to give it instead of its own.
+/// An item of the list: the image to copy, and optionally its name in the local registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub source: Image,
@@ -120,7 +119,7 @@ impl FromStr for Entry {
     }
 }
 
-/// The registry to copy to, and what comes before all names there.
+/// The registry to copy to, with an optional prefix for all names.
 #[derive(Clone, Debug)]
 pub struct LocalRepo {
     host: String,
@@ -158,33 +157,33 @@ impl LocalRepo {
                 Some((name, tag)) => (name, Some(tag.to_string())),
                 None => (name.as_str(), entry.source.tag.clone()),
             },
-            None => (entry.source.written.as_str(), entry.source.tag.clone()),
+            None => (entry.source.given.as_str(), entry.source.tag.clone()),
         };
         let repository = match &self.prefix {
             Some(prefix) => format!("{prefix}/{name}"),
             None => name.to_string(),
         };
         if !is_repository(&repository) || tag.as_deref().is_some_and(|tag| !is_tag(tag)) {
-            let problem = "a registry takes no port or capital letters there; \
-                           give the image another name in the local registry: IMAGE=NAME[:TAG]";
+            let problem = "a repository name must not have a port or capital letters; \
+                           set another name for the local registry: IMAGE=NAME[:TAG]";
             return Err(error(
                 &format!("{}/{repository}", self.host),
-                "name of an image",
+                "image reference",
                 problem,
             ));
         }
         Ok(Image {
             host: self.host.clone(),
-            written: repository.clone(),
+            given: repository.clone(),
             repository,
-            // What is given by digest alone has no name but that.
+            // A reference with only a digest gets no tag.
             tag: tag.or_else(|| entry.source.digest.is_none().then(|| "latest".to_string())),
             digest: entry.source.digest.clone(),
         })
     }
 }
 
-/// Docker's rule for telling a host from the first part of a name.
+/// Docker's rule to distinguish a host from the first part of a name.
 fn is_host(part: &str) -> bool {
     part.contains(['.', ':']) || part == "localhost" || part.chars().any(|c| c.is_ascii_uppercase())
 }
@@ -202,7 +201,7 @@ fn is_repository(name: &str) -> bool {
 }
 
 fn is_tag(tag: &str) -> bool {
-    (1..=LONGEST_TAG).contains(&tag.len())
+    (1..=MAX_TAG).contains(&tag.len())
         && !tag.starts_with(['.', '-'])
         && tag
             .chars()
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_docker_tag() {
+    fn destinations_are_those_of_docker_tag() {
         let digest = format!("sha256:{}", "0a".repeat(32));
         for (image, source, destination) in [
             ("nginx", "docker.io/library/nginx", "r:5000/nginx:latest"),
@@ -266,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_registry_would_not_take_is_refused_at_once() {
+    fn invalid_references_are_rejected() {
         for (image, problem) in [
             ("h:5000/a:1", "IMAGE=NAME"),
             ("a:", "its tag"),

@@ -1,4 +1,4 @@
-//! A registry's API: one method per request of the distribution specification.
+//! The registry API: one method per request of the distribution specification.
 
 use std::io::Read;
 
@@ -10,8 +10,8 @@ use super::error::SyncError;
 use super::manifest;
 use super::retry::retrying;
 
-/// Larger manifests than any registry takes.
-const MOST_MANIFEST_BYTES: u64 = 8 << 20;
+/// Larger than any manifest that registries accept.
+const MAX_MANIFEST_BYTES: u64 = 8 << 20;
 
 #[derive(Clone, Debug)]
 pub struct Manifest {
@@ -20,11 +20,11 @@ pub struct Manifest {
     pub digest: String,
 }
 
-/// Of a blob that is to come to a repository.
+/// The start of a blob upload.
 pub enum Upload {
-    /// The registry had it in another repository.
+    /// The registry already had the blob in another repository.
     Mounted,
-    /// Where the bytes go.
+    /// The URL for the content.
     At(String),
 }
 
@@ -37,7 +37,7 @@ fn push(repository: &str) -> Scope {
 }
 
 impl Registry {
-    /// `None` where it is not there.
+    /// `None` if the manifest does not exist.
     pub fn manifest(&self, repository: &str, reference: &str) -> Result<Option<Manifest>, SyncError> {
         self.manifest_at(
             &format!("manifests/{reference}"),
@@ -50,14 +50,14 @@ impl Registry {
                 Err(SyncError::answer(
                     &self.host,
                     &doing,
-                    format!("what came has the digest {}", found.digest),
+                    format!("the content has the digest {}", found.digest),
                 ))
             }
             found => Ok(found),
         })
     }
 
-    /// The index of what refers to a manifest; `None` where the registry does not know of such a thing.
+    /// The index of referrers to a manifest. `None` if the registry does not support the referrers API.
     pub fn referrers(&self, repository: &str, digest: &str) -> Result<Option<Manifest>, SyncError> {
         self.manifest_at(&format!("referrers/{digest}"), repository, manifest::INDEX)
             .map(|found| found.filter(|found| found.media_type == manifest::INDEX))
@@ -74,7 +74,7 @@ impl Registry {
         };
         retrying(|| {
             let mut response = self.send(&call)?;
-            // 400 is what registries say that know neither referrers nor a tag of that form.
+            // Registries without the referrers API may return 400 for its path or for such a tag.
             if matches!(response.status().as_u16(), 404 | 400 | 405) {
                 return Ok(None);
             }
@@ -83,7 +83,7 @@ impl Registry {
             let bytes = response
                 .body_mut()
                 .with_config()
-                .limit(MOST_MANIFEST_BYTES)
+                .limit(MAX_MANIFEST_BYTES)
                 .read_to_vec()
                 .map_err(|error| SyncError::transport(&self.host, &call.doing, &error))?;
             Ok(Some(Manifest {
@@ -94,7 +94,7 @@ impl Registry {
         })
     }
 
-    /// Whether the registry itself keeps track of what the manifest's subject is referred to by (OCI-Subject).
+    /// Returns whether the registry maintains the list of referrers to the manifest's subject (OCI-Subject).
     pub fn put_manifest(&self, repository: &str, reference: &str, manifest: &Manifest) -> Result<bool, SyncError> {
         let call = Call {
             doing: format!("write {repository} manifests/{reference}"),
@@ -109,7 +109,7 @@ impl Registry {
             self.expect(&call.doing, &mut response, &[201, 202, 200])?;
             match header_of(&response, "docker-content-digest") {
                 Some(digest) if digest != manifest.digest => {
-                    let problem = format!("it stored it as {digest}, not as {}", manifest.digest);
+                    let problem = format!("the registry stored it as {digest}, not as {}", manifest.digest);
                     Err(SyncError::answer(&self.host, &call.doing, problem))
                 }
                 _ => Ok(response.headers().contains_key("oci-subject")),
@@ -133,7 +133,7 @@ impl Registry {
         })
     }
 
-    /// Begins an upload; with `from`, a repository of this registry that has the blob, it may end there.
+    /// Starts an upload. With `from`, a repository of this registry that has the blob, the registry may mount the blob instead.
     pub fn start_upload(&self, repository: &str, digest: &str, from: Option<&str>) -> Result<Upload, SyncError> {
         let mut scope = push(repository);
         let mut url = format!("{}/v2/{repository}/blobs/uploads/", self.base);
@@ -142,7 +142,7 @@ impl Registry {
             url.push_str(&format!("?mount={digest}&from={from}"));
         }
         let call = Call {
-            doing: format!("begin the upload of {repository} {digest}"),
+            doing: format!("start the upload of {repository} {digest}"),
             method: "POST",
             url,
             headers: vec![(header::CONTENT_LENGTH, "0".to_string())],
@@ -155,8 +155,8 @@ impl Registry {
             return Ok(Upload::Mounted);
         }
         let location = header_of(&response, header::LOCATION.as_str());
-        let location = location
-            .ok_or_else(|| SyncError::answer(&self.host, &call.doing, "it does not say where to (Location)"))?;
+        let location =
+            location.ok_or_else(|| SyncError::answer(&self.host, &call.doing, "the response has no Location"))?;
         let location = match location.starts_with('/') {
             true => format!("{}{location}", self.base),
             false => location,
@@ -165,7 +165,7 @@ impl Registry {
         Ok(Upload::At(format!("{location}{separator}digest={digest}")))
     }
 
-    /// The whole blob in one request; nothing of it is kept in memory but a buffer.
+    /// Uploads the whole blob in one request, streamed through a buffer.
     pub fn upload(&self, repository: &str, location: &str, size: u64, content: &mut dyn Read) -> Result<(), SyncError> {
         let doing = format!("upload to {repository}");
         let headers = [

@@ -1,4 +1,4 @@
-//! Whom to trust, and by which algorithms -> ureq's TLS settings.
+//! CA certificates and cryptographic algorithms -> ureq's TLS configuration.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use webpki::ring as verify;
 
 use super::error::SyncError;
 
-/// AES-GCM and P-256 are what every server has (TLS 1.3 demands them, RFC 8446, section 9.1). ChaCha20 and X25519 beside them would be
-/// 90 kB of the program.
+/// Every server supports AES-GCM and P-256 (TLS 1.3 requires them, RFC 8446, section 9.1). ChaCha20 and X25519 would add 90 kB to the
+/// program.
 const CIPHER_SUITES: [SupportedCipherSuite; 6] = [
     cipher_suite::TLS13_AES_256_GCM_SHA384,
     cipher_suite::TLS13_AES_128_GCM_SHA256,
@@ -30,7 +30,7 @@ const CIPHER_SUITES: [SupportedCipherSuite; 6] = [
 
 static KEY_EXCHANGES: [&dyn SupportedKxGroup; 2] = [kx_group::SECP256R1, kx_group::SECP384R1];
 
-/// What rustls accepts with ring.
+/// The algorithms that rustls accepts with ring.
 static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[
         verify::ECDSA_P256_SHA256,
@@ -48,7 +48,7 @@ static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
         verify::RSA_PKCS1_2048_8192_SHA384_ABSENT_PARAMS,
         verify::RSA_PKCS1_2048_8192_SHA512_ABSENT_PARAMS,
     ],
-    // TLS 1.2 does not say the curve, so the other one may be meant.
+    // TLS 1.2 does not specify the curve, so both are possible.
     mapping: &[
         (
             SignatureScheme::ECDSA_NISTP384_SHA384,
@@ -77,8 +77,8 @@ static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     ],
 };
 
-/// Of rustls' provider what a client without certificates needs. Registries know us by what the Docker configuration has: no private
-/// key is ever loaded, and what signs with one stays out of the program.
+/// The parts of rustls' provider that a client without certificates needs. Registries authenticate this program by the Docker
+/// configuration, so no private key is loaded, and the code for signatures stays out of the program.
 #[derive(Debug)]
 struct Client;
 
@@ -94,7 +94,7 @@ impl SecureRandom for Client {
     }
 }
 
-/// With the system's certificates or those of SSL_CERT_FILE and SSL_CERT_DIR, and the file's.
+/// Trusts the system's certificates (or those of SSL_CERT_FILE and SSL_CERT_DIR) and those in `ca_file`.
 pub fn config(ca_file: Option<&Path>) -> Result<TlsConfig, SyncError> {
     let provider = CryptoProvider {
         cipher_suites: CIPHER_SUITES.to_vec(),
@@ -121,7 +121,7 @@ fn roots(ca_file: Option<&Path>) -> Result<Vec<Certificate<'static>>, SyncError>
             .collect();
         let found = found.map_err(|error| unreadable(error.to_string()))?;
         if found.is_empty() {
-            return Err(unreadable("there is no certificate in it".to_string()));
+            return Err(unreadable("it has no certificate".to_string()));
         }
         roots.extend(found);
     }

@@ -43,23 +43,19 @@ fn the_longest_prefix_that_covers_the_subnet_wins() {
 }
 
 #[test]
-fn a_missing_entry_is_told_with_the_one_to_add() {
+fn an_error_for_a_missing_entry_has_the_entry_to_add() {
     assert_eq!(
         leaf(r#"{"10.0.193.0/24":"65002"}"#, "10.0.192.111/24").unwrap_err(),
         "No Leaf ASN mapping found\n  \
            Subnet: 10.0.192.0/24\n  \
-           File:   mapping.json (1 entry, none for it)\n  \
+           File:   mapping.json (1 entry, none for this subnet)\n  \
            Add:    \"10.0.192.0/24\": \"<ASN of the leaf switch>\""
     );
-    assert!(
-        leaf("{}", "10.0.192.0/24")
-            .unwrap_err()
-            .contains("(which has no entries)")
-    );
+    assert!(leaf("{}", "10.0.192.0/24").unwrap_err().contains("(no entries)"));
 }
 
 #[test]
-fn a_missing_file_is_told_with_the_entry_to_put_there() {
+fn an_error_for_a_missing_file_has_the_entry_to_add() {
     let directory = tempfile::tempdir().unwrap();
     let missing = Mapping::load(directory.path()).unwrap();
     let error = missing
@@ -68,7 +64,7 @@ fn a_missing_file_is_told_with_the_entry_to_put_there() {
         .to_string();
     let file = directory.path().join("mapping.json");
     assert!(
-        error.contains(&format!("File:   {} (which is not there)", file.display())),
+        error.contains(&format!("File:   {} (does not exist)", file.display())),
         "{error}"
     );
     std::fs::write(&file, r#"{"10.0.192.0/24":"65001"}"#).unwrap();
@@ -81,9 +77,8 @@ fn a_missing_file_is_told_with_the_entry_to_put_there() {
     }
 }
 
-/// Each with the place where it is.
 #[test]
-fn what_is_wrong_is_told_with_line_and_column() {
+fn errors_have_line_and_column() {
     for (text, expected) in [
         ("", "mapping.json:1:0: EOF while parsing a value"),
         (
@@ -101,7 +96,7 @@ fn what_is_wrong_is_told_with_line_and_column() {
         ("{} x", "mapping.json:1:4: trailing characters"),
         (
             "{\n  \"10.0.192.0/24\": \"65001\",\n  \"10.0.192.0/24\": \"65001\"\n}",
-            "mapping.json:3:3: 10.0.192.0/24 is already there at 2:3; remove one",
+            "mapping.json:3:3: 10.0.192.0/24 is a duplicate of the entry at 2:3; remove one",
         ),
         (
             "{\n  \"ü\": 1}",
@@ -109,7 +104,7 @@ fn what_is_wrong_is_told_with_line_and_column() {
         ),
         (
             "{\"10.0.192.0\": 1}",
-            "mapping.json:1:2: \"10.0.192.0\" is an address; with a prefix length it is a network, as in \"10.0.192.0/24\"",
+            "mapping.json:1:2: \"10.0.192.0\" has no prefix length; a network is expected, as in \"10.0.192.0/24\"",
         ),
         (
             "{\"10.0.192.5/24\": 1}",
@@ -121,36 +116,36 @@ fn what_is_wrong_is_told_with_line_and_column() {
         ),
         (
             "{\"10.0.192.0/24\":\n \"4294967296\"}",
-            "mapping.json:2:2: 10.0.192.0/24: \"4294967296\" is no ASN: a whole number from 1 to 4294967294 is expected",
+            "mapping.json:2:2: 10.0.192.0/24: \"4294967296\" is not an ASN: an integer from 1 to 4294967294 is expected",
         ),
         (
             "{\"10.0.192.0/24\": 4294967295}",
-            "mapping.json:1:19: 10.0.192.0/24: 4294967295 is no ASN that a router can have: \
-             4294967295 is the last ASN, which is reserved (RFC 7300)",
+            "mapping.json:1:19: 10.0.192.0/24: 4294967295 is not a usable ASN: \
+             4294967295, the last 32 bit ASN, is reserved (RFC 7300)",
         ),
         (
             "{\"10.0.192.0/24\": 0}",
-            "mapping.json:1:19: 10.0.192.0/24: 0 is no ASN that a router can have: 0 is reserved (RFC 7607)",
+            "mapping.json:1:19: 10.0.192.0/24: 0 is not a usable ASN: 0 is reserved (RFC 7607)",
         ),
         (
             "{\"10.0.192.0/24\": -1}",
-            "mapping.json:1:19: 10.0.192.0/24: \"-1\" is no ASN: a whole number",
+            "mapping.json:1:19: 10.0.192.0/24: \"-1\" is not an ASN: an integer",
         ),
         (
             "{\"10.0.192.0/24\": 65001.5}",
-            "mapping.json:1:19: 10.0.192.0/24: \"65001.5\" is no ASN: a whole number",
+            "mapping.json:1:19: 10.0.192.0/24: \"65001.5\" is not an ASN: an integer",
         ),
         (
             "{\"10.0.192.0/24\": 1e4}",
-            "mapping.json:1:19: 10.0.192.0/24: \"1e4\" is no ASN: a whole number",
+            "mapping.json:1:19: 10.0.192.0/24: \"1e4\" is not an ASN: an integer",
         ),
         (
             "{\"10.0.192.0/24\": null}",
-            "mapping.json:1:19: 10.0.192.0/24: the ASN is neither a string nor a number",
+            "mapping.json:1:19: 10.0.192.0/24: the ASN is not a string or a number",
         ),
         (
             "{\"10.0.192.0/24\": [1]}",
-            "mapping.json:1:19: 10.0.192.0/24: the ASN is neither a string nor a number",
+            "mapping.json:1:19: 10.0.192.0/24: the ASN is not a string or a number",
         ),
     ] {
         let error = parse(text).unwrap_err();
@@ -163,29 +158,23 @@ fn a_network_that_covers_a_part_of_the_subnet_is_an_error() {
     let text = "{\"10.0.0.0/8\": \"65001\",\n \"10.0.192.128/25\": \"65002\"}";
     let error = leaf(text, "10.0.192.0/24").unwrap_err();
     assert!(
-        error.starts_with(
-            "mapping.json:2:2: 10.0.192.128/25 overlaps with 10.0.192.0/24, the node's subnet, in a part only"
-        ),
+        error.starts_with("mapping.json:2:2: 10.0.192.128/25 covers only a part of 10.0.192.0/24, the node's subnet"),
         "{error}"
     );
-    assert_eq!(
-        leaf(text, "10.0.193.0/24"),
-        Ok(65001),
-        "other subnets are not concerned"
-    );
+    assert_eq!(leaf(text, "10.0.193.0/24"), Ok(65001), "other subnets are not affected");
 }
 
 #[test]
-fn different_slash_8_collide() {
+fn networks_in_different_slash_8_collide() {
     let collision = |text: &str| parse(text).unwrap().collision().unwrap_or_default();
     let said = collision(r#"{"10.0.192.0/24":"1", "172.0.192.0/25":"2"}"#);
     assert!(
-        said.contains("10.0.192.0/24 and 172.0.192.0/25 are of different /8 and collide")
+        said.contains("10.0.192.0/24 and 172.0.192.0/25 are in different /8 and collide")
             && said.contains("10.0.192.1 and 172.0.192.1 both get 4200049153"),
         "{said}"
     );
     let said = collision(r#"{"10.0.192.0/24":"1", "172.16.5.0/24":"2"}"#);
-    assert!(said.contains("these two networks have none"), "{said}");
+    assert!(said.contains("These two networks have no such addresses"), "{said}");
     assert!(collision(r#"{"0.0.0.0/0":"1"}"#).contains("spans several /8"));
     assert_eq!(
         collision(r#"{"10.0.192.0/24":"1", "10.1.192.0/24":"2", "fd00::/64": 3}"#),
@@ -195,23 +184,23 @@ fn different_slash_8_collide() {
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic(text in ".{0,200}") {
+    fn any_text_is_parsed_without_a_panic(text in ".{0,200}") {
         let _ = parse(&text);
     }
 
-    /// Nearly right files, of which some are right.
+    /// Almost valid files, some of them valid.
     #[test]
-    fn no_object_makes_it_panic(text in r#"\{("[0-9a-f.:/]{0,18}": ?["0-9.eE-]{0,11},?\n?){0,4}\}"#) {
+    fn any_object_is_parsed_without_a_panic(text in r#"\{("[0-9a-f.:/]{0,18}": ?["0-9.eE-]{0,11},?\n?){0,4}\}"#) {
         let _ = parse(&text).map(|mapping| mapping.collision());
     }
 
-    /// The same answer as trying all prefix lengths from the longest.
+    /// The result equals a search through all prefix lengths from the longest.
     #[test]
-    fn longest_prefix_agrees_with_trying_all(
+    fn the_longest_prefix_equals_an_exhaustive_search(
         nets in prop::collection::btree_map((0u32..64, 8u8..=24), 1u32..60000, 0..12),
         node in 0u32..64,
     ) {
-        // Networks in a small part of 10.0.0.0/8, so that they nest.
+        // Networks from a small range, so that they nest.
         let net = |(bits, length): (u32, u8)| Ipv4Net::new(Ipv4Addr::from(0x0a00_0000 | bits << 8), length).unwrap().trunc();
         let mut expected = std::collections::BTreeMap::new();
         for (key, asn) in nets {

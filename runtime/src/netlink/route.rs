@@ -1,20 +1,21 @@
-//! rtnetlink(7): what is asked here, and the answers as values.
+//! rtnetlink(7): the requests of this program, and the attributes it reads from the replies.
 //!
-//! netlink-packet-route reads the answers, each by the type of its own. Its enumeration of every message there is would bring all of
-//! them into the program, traffic control included, and so would its links: of those three attributes are read here.
+//! Links, routes and rules are parsed here: netlink-packet-route's types for them decode every attribute there is, which would
+//! add some 40 kB to the program. Its types for addresses and neighbours are small.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_core::{
-    DecodeError, DefaultNla, Emitable, ErrorContext, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
-    NlasIterator, Parseable, parse_string, parse_u32,
+    DecodeError, DefaultNla, Emitable, ErrorContext, NlasIterator, Parseable, parse_string, parse_u32,
 };
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressHeader, AddressMessage};
 use netlink_packet_route::link::{LinkFlags, LinkHeader};
 use netlink_packet_route::neighbour::{NeighbourHeader, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::{RouteHeader, RouteMessage};
-use netlink_packet_route::rule::{RuleHeader, RuleMessage};
+use netlink_packet_route::route::{RouteFlags, RouteHeader, RouteNextHopFlags, RouteScope, RouteType};
+use netlink_packet_route::rule::RuleHeader;
+
+use super::{Message, Request};
 
 // linux/rtnetlink.h
 const RTM_NEWLINK: u16 = 16;
@@ -28,118 +29,146 @@ const RTM_GETNEIGH: u16 = 30;
 const RTM_NEWRULE: u16 = 32;
 const RTM_GETRULE: u16 = 34;
 const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 
-// linux/if_link.h, linux/neighbour.h
+// linux/if_link.h, linux/neighbour.h, linux/fib_rules.h
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_VRF_TABLE: u16 = 1;
 const NDA_DST: u16 = 1;
-
-#[derive(Clone, Debug)]
-pub enum Message {
-    Request(Request),
-    Link(Link),
-    Address(AddressMessage),
-    Route(RouteMessage),
-    Neighbor(NeighbourMessage),
-    Rule(RuleMessage),
-}
+const FRA_TABLE: u16 = 15;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     pub index: u32,
     pub up: bool,
     pub name: String,
-    /// Of a VRF.
+    /// The routing table, if the link is a VRF.
     pub table: Option<u32>,
 }
 
-/// A message to the kernel: its header, and at most one attribute.
-#[derive(Clone, Debug)]
-pub struct Request {
-    message_type: u16,
-    body: Vec<u8>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub table: u32,
+    pub metric: u32,
+    pub prefix_length: u8,
+    pub scope: RouteScope,
+    pub kind: RouteType,
+    pub dead: bool,
+    /// Several for a multipath route. Dead ones are left out.
+    pub next_hops: Vec<NextHop>,
 }
 
-/// What routes are to have in common; the kernel obeys it where it is strict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    pub interface: u32,
+    /// `None` for an on-link route, and for an IPv6 gateway.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// A policy routing rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub table: u32,
+}
+
+/// Selects routes. The kernel applies it on a strict socket only.
 #[derive(Clone, Copy, Debug)]
-pub enum Of {
+pub enum RouteFilter {
     Interface(u32),
     Table(u32),
 }
 
-impl Request {
-    fn message(message_type: u16, header: &impl Emitable, attribute: Option<(u16, Vec<u8>)>) -> Message {
-        let mut body = emitted(header);
-        if let Some((kind, value)) = attribute {
-            body.extend(emitted(&DefaultNla::new(kind, value)));
-        }
-        Message::Request(Self { message_type, body })
-    }
-
-    pub fn links() -> Message {
-        Self::message(RTM_GETLINK, &LinkHeader::default(), None)
-    }
-
-    pub fn link(name: &str) -> Message {
-        let name = [name.as_bytes(), b"\0"].concat();
-        Self::message(RTM_GETLINK, &LinkHeader::default(), Some((IFLA_IFNAME, name)))
-    }
-
-    pub fn addresses() -> Message {
-        Self::message(RTM_GETADDR, &AddressHeader::default(), None)
-    }
-
-    pub fn neighbors() -> Message {
-        Self::message(RTM_GETNEIGH, &NeighbourHeader::default(), None)
-    }
-
-    pub fn routes(address_family: AddressFamily, of: Option<Of>) -> Message {
-        let header = RouteHeader {
-            address_family,
-            ..RouteHeader::default()
-        };
-        let attribute = of.map(|of| match of {
-            Of::Interface(index) => (RTA_OIF, index.to_ne_bytes().to_vec()),
-            Of::Table(id) => (RTA_TABLE, id.to_ne_bytes().to_vec()),
-        });
-        Self::message(RTM_GETROUTE, &header, attribute)
-    }
-
-    pub fn rules(family: AddressFamily) -> Message {
-        let header = RuleHeader {
-            family,
-            ..RuleHeader::default()
-        };
-        Self::message(RTM_GETRULE, &header, None)
-    }
-
-    /// Has the neighbour go to NUD_PROBE.
-    pub fn probe_neighbor(index: u32, address: IpAddr) -> Message {
-        let (family, bytes) = match address {
-            IpAddr::V4(address) => (AddressFamily::Inet, address.octets().to_vec()),
-            IpAddr::V6(address) => (AddressFamily::Inet6, address.octets().to_vec()),
-        };
-        let header = NeighbourHeader {
-            family,
-            ifindex: index,
-            state: NeighbourState::Probe,
-            ..NeighbourHeader::default()
-        };
-        Self::message(RTM_NEWNEIGH, &header, Some((NDA_DST, bytes)))
-    }
+pub fn links() -> Request<Link> {
+    request(RTM_GETLINK, &LinkHeader::default(), None)
 }
 
-fn emitted(part: &impl Emitable) -> Vec<u8> {
+pub fn link(name: &str) -> Request<Link> {
+    let name = [name.as_bytes(), b"\0"].concat();
+    request(RTM_GETLINK, &LinkHeader::default(), Some((IFLA_IFNAME, name)))
+}
+
+pub fn addresses() -> Request<AddressMessage> {
+    request(RTM_GETADDR, &AddressHeader::default(), None)
+}
+
+pub fn neighbors() -> Request<NeighbourMessage> {
+    request(RTM_GETNEIGH, &NeighbourHeader::default(), None)
+}
+
+pub fn routes(address_family: AddressFamily, filter: Option<RouteFilter>) -> Request<Route> {
+    let header = RouteHeader {
+        address_family,
+        ..RouteHeader::default()
+    };
+    let attribute = filter.map(|filter| match filter {
+        RouteFilter::Interface(index) => (RTA_OIF, index.to_ne_bytes().to_vec()),
+        RouteFilter::Table(id) => (RTA_TABLE, id.to_ne_bytes().to_vec()),
+    });
+    request(RTM_GETROUTE, &header, attribute)
+}
+
+pub fn rules(family: AddressFamily) -> Request<Rule> {
+    let header = RuleHeader {
+        family,
+        ..RuleHeader::default()
+    };
+    request(RTM_GETRULE, &header, None)
+}
+
+/// Moves a neighbour entry to NUD_PROBE: the kernel asks the neighbour whether it is still there.
+pub fn probe_neighbor(index: u32, address: IpAddr) -> Request<NeighbourMessage> {
+    let (family, bytes) = match address {
+        IpAddr::V4(address) => (AddressFamily::Inet, address.octets().to_vec()),
+        IpAddr::V6(address) => (AddressFamily::Inet6, address.octets().to_vec()),
+    };
+    let header = NeighbourHeader {
+        family,
+        ifindex: index,
+        state: NeighbourState::Probe,
+        ..NeighbourHeader::default()
+    };
+    request(RTM_NEWNEIGH, &header, Some((NDA_DST, bytes)))
+}
+
+fn request<M>(message_type: u16, header: &impl Emitable, attribute: Option<(u16, Vec<u8>)>) -> Request<M> {
+    let mut body = emit(header);
+    if let Some((kind, value)) = attribute {
+        body.extend(emit(&DefaultNla::new(kind, value)));
+    }
+    Request::new(message_type, body)
+}
+
+fn emit(part: &impl Emitable) -> Vec<u8> {
     let mut bytes = vec![0; part.buffer_len()];
     part.emit(&mut bytes);
     bytes
 }
 
-impl Link {
+impl Message for AddressMessage {
+    const TYPE: u16 = RTM_NEWADDR;
+
+    fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
+        Parseable::parse(payload)
+    }
+}
+
+impl Message for NeighbourMessage {
+    const TYPE: u16 = RTM_NEWNEIGH;
+
+    fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
+        Parseable::parse(payload)
+    }
+}
+
+impl Message for Link {
+    const TYPE: u16 = RTM_NEWLINK;
+
     fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
         let header = LinkHeader::parse(payload)?;
         let mut link = Self {
@@ -148,7 +177,7 @@ impl Link {
             ..Self::default()
         };
         for attribute in NlasIterator::new(&payload[header.buffer_len()..]) {
-            let attribute = attribute.context("a link's attributes")?;
+            let attribute = attribute.context("link attributes")?;
             match attribute.kind() {
                 IFLA_IFNAME => link.name = parse_string(attribute.value())?,
                 IFLA_LINKINFO => link.table = vrf_table(attribute.value())?,
@@ -166,7 +195,7 @@ fn vrf_table(info: &[u8]) -> Result<Option<u32>, DecodeError> {
         let attribute = attribute?;
         match attribute.kind() {
             IFLA_INFO_KIND => is_vrf = parse_string(attribute.value())? == "vrf",
-            // The kind comes before its data.
+            // The kernel sends the kind before its data.
             IFLA_INFO_DATA if is_vrf => {
                 for datum in NlasIterator::new(attribute.value()) {
                     let datum = datum?;
@@ -181,46 +210,161 @@ fn vrf_table(info: &[u8]) -> Result<Option<u32>, DecodeError> {
     Ok(table)
 }
 
-impl NetlinkSerializable for Message {
-    fn message_type(&self) -> u16 {
-        match self {
-            Self::Request(request) => request.message_type,
-            Self::Link(_) => RTM_NEWLINK,
-            Self::Address(_) => RTM_NEWADDR,
-            Self::Route(_) => RTM_NEWROUTE,
-            Self::Neighbor(_) => RTM_NEWNEIGH,
-            Self::Rule(_) => RTM_NEWRULE,
-        }
-    }
+impl Message for Route {
+    const TYPE: u16 = RTM_NEWROUTE;
 
-    /// Nobody sends what is an answer.
-    fn buffer_len(&self) -> usize {
-        match self {
-            Self::Request(request) => request.body.len(),
-            _ => 0,
+    fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
+        let header = RouteHeader::parse(payload)?;
+        let mut route = Self {
+            table: header.table.into(),
+            metric: 0,
+            prefix_length: header.destination_prefix_length,
+            scope: header.scope,
+            kind: header.kind,
+            dead: header.flags.contains(RouteFlags::Dead),
+            next_hops: Vec::new(),
+        };
+        let (mut interface, mut gateway) = (None, None);
+        for attribute in NlasIterator::new(&payload[header.buffer_len()..]) {
+            let attribute = attribute.context("route attributes")?;
+            let value = attribute.value();
+            match attribute.kind() {
+                RTA_TABLE => route.table = parse_u32(value)?,
+                RTA_PRIORITY => route.metric = parse_u32(value)?,
+                RTA_OIF => interface = Some(parse_u32(value)?),
+                RTA_GATEWAY => gateway = ipv4(value),
+                RTA_MULTIPATH => route.next_hops = next_hops(value)?,
+                _ => (),
+            }
         }
-    }
-
-    fn serialize(&self, buffer: &mut [u8]) {
-        if let Self::Request(request) = self {
-            buffer[..request.body.len()].copy_from_slice(&request.body);
-        }
+        route
+            .next_hops
+            .extend(interface.map(|interface| NextHop { interface, gateway }));
+        Ok(route)
     }
 }
 
-impl NetlinkDeserializable for Message {
-    type Error = DecodeError;
+/// `struct rtnexthop`, each followed by its attributes.
+fn next_hops(mut bytes: &[u8]) -> Result<Vec<NextHop>, DecodeError> {
+    const HEADER: usize = 8;
+    let mut hops = Vec::new();
+    while let Some(&[a, b, flags, _, i, j, k, l]) = bytes.first_chunk::<HEADER>() {
+        let length = usize::from(u16::from_ne_bytes([a, b]));
+        let attributes = bytes.get(HEADER..length).ok_or("a next hop is too short")?;
+        let mut gateway = None;
+        for attribute in NlasIterator::new(attributes) {
+            let attribute = attribute.context("next hop attributes")?;
+            if attribute.kind() == RTA_GATEWAY {
+                gateway = ipv4(attribute.value());
+            }
+        }
+        if !RouteNextHopFlags::from_bits_retain(flags).contains(RouteNextHopFlags::Dead) {
+            let interface = u32::from_ne_bytes([i, j, k, l]);
+            hops.push(NextHop { interface, gateway });
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(hops)
+}
 
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
-        match header.message_type {
-            RTM_NEWLINK => Link::parse(payload).map(Self::Link),
-            RTM_NEWADDR => AddressMessage::parse(payload).map(Self::Address),
-            RTM_NEWROUTE => RouteMessage::parse(payload).map(Self::Route),
-            RTM_NEWNEIGH => NeighbourMessage::parse(payload).map(Self::Neighbor),
-            RTM_NEWRULE => RuleMessage::parse(payload).map(Self::Rule),
-            other => Err(DecodeError::from(format!(
-                "a message of type {other} is none that was asked for"
-            ))),
+fn ipv4(value: &[u8]) -> Option<Ipv4Addr> {
+    <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from)
+}
+
+impl Message for Rule {
+    const TYPE: u16 = RTM_NEWRULE;
+
+    fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
+        // struct fib_rule_hdr: 12 bytes, the table in the fifth.
+        let (header, attributes) = payload.split_first_chunk::<12>().ok_or("a rule is too short")?;
+        let mut rule = Self {
+            table: header[4].into(),
+        };
+        for attribute in NlasIterator::new(attributes) {
+            let attribute = attribute.context("rule attributes")?;
+            if attribute.kind() == FRA_TABLE {
+                rule.table = parse_u32(attribute.value())?;
+            }
+        }
+        Ok(rule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        emit(&DefaultNla::new(kind, value.to_vec()))
+    }
+
+    fn next_hop(flags: u8, interface: u32, attributes: &[u8]) -> Vec<u8> {
+        let length = 8 + attributes.len() as u16;
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend([flags, 0]);
+        bytes.extend(interface.to_ne_bytes());
+        bytes.extend(attributes);
+        bytes
+    }
+
+    #[test]
+    fn a_route_has_its_metric_table_and_next_hop() {
+        let header = RouteHeader {
+            table: 254,
+            scope: RouteScope::Universe,
+            kind: RouteType::Unicast,
+            ..RouteHeader::default()
+        };
+        let mut payload = emit(&header);
+        payload.extend(attribute(RTA_TABLE, &1000u32.to_ne_bytes()));
+        payload.extend(attribute(RTA_PRIORITY, &100u32.to_ne_bytes()));
+        payload.extend(attribute(RTA_OIF, &7u32.to_ne_bytes()));
+        payload.extend(attribute(RTA_GATEWAY, &[10, 0, 0, 1]));
+        let route = Route::parse(&payload).unwrap();
+        assert_eq!((route.table, route.metric, route.prefix_length), (1000, 100, 0));
+        let hop = NextHop {
+            interface: 7,
+            gateway: Some([10, 0, 0, 1].into()),
+        };
+        assert_eq!(route.next_hops, [hop]);
+        assert!(!route.dead);
+    }
+
+    #[test]
+    fn dead_next_hops_of_a_multipath_route_are_left_out() {
+        let gateway = attribute(RTA_GATEWAY, &[10, 0, 0, 1]);
+        let hops = [
+            next_hop(0, 7, &gateway),
+            next_hop(RouteNextHopFlags::Dead.bits(), 8, &gateway),
+            next_hop(0, 9, &[]),
+        ];
+        let mut payload = emit(&RouteHeader::default());
+        payload.extend(attribute(RTA_MULTIPATH, &hops.concat()));
+        let found = Route::parse(&payload).unwrap().next_hops;
+        let hop = |interface, gateway| NextHop { interface, gateway };
+        assert_eq!(found, [hop(7, Some([10, 0, 0, 1].into())), hop(9, None)]);
+    }
+
+    #[test]
+    fn a_rule_has_the_table_of_its_attribute() {
+        let mut payload = emit(&RuleHeader {
+            table: 254,
+            ..RuleHeader::default()
+        });
+        assert_eq!(Rule::parse(&payload).unwrap().table, 254);
+        payload.extend(attribute(FRA_TABLE, &1000u32.to_ne_bytes()));
+        assert_eq!(Rule::parse(&payload).unwrap().table, 1000);
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_panics_or_hangs(payload in proptest::collection::vec(0u8..20, 0..120)) {
+            let _ = Link::parse(&payload);
+            let _ = Route::parse(&payload);
+            let _ = Rule::parse(&payload);
+            let _ = next_hops(&payload);
         }
     }
 }

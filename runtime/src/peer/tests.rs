@@ -3,17 +3,17 @@ use proptest::prelude::*;
 use super::*;
 use crate::network::{Address, DefaultRoute};
 
-/// A network written down: who answers, and whom the kernel knows.
+/// A network with given answers and neighbours.
 #[derive(Default)]
-struct Paper {
+struct FakeNetwork {
     answering: Vec<IpAddr>,
     neighbors: Vec<Neighbor>,
-    asked: Vec<(IpAddr, Patience)>,
+    probed: Vec<(IpAddr, Purpose)>,
 }
 
-impl Wire for Paper {
-    fn probe(&mut self, targets: &[IpAddr], patience: Patience) -> Vec<Reachable> {
-        self.asked.extend(targets.iter().map(|target| (*target, patience)));
+impl NetworkProbe for FakeNetwork {
+    fn probe(&mut self, targets: &[IpAddr], purpose: Purpose) -> Vec<Reachable> {
+        self.probed.extend(targets.iter().map(|target| (*target, purpose)));
         let answers = targets.iter().map(|target| self.answering.contains(target));
         answers
             .map(|yes| if yes { Reachable::Yes } else { Reachable::No })
@@ -50,7 +50,7 @@ fn interface(addresses: &[&str], routes: &[(u32, Option<&str>)]) -> Interface {
 struct Case {
     choice: &'static str,
     interface: Interface,
-    wire: Paper,
+    network: FakeNetwork,
     notes: Vec<String>,
 }
 
@@ -58,14 +58,14 @@ fn case(choice: &'static str, addresses: &[&str], routes: &[(u32, Option<&str>)]
     Case {
         choice,
         interface: interface(addresses, routes),
-        wire: Paper::default(),
+        network: FakeNetwork::default(),
         notes: Vec::new(),
     }
 }
 
 impl Case {
     fn answering(mut self, addresses: &[&str]) -> Self {
-        self.wire.answering = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        self.network.answering = addresses.iter().map(|text| text.parse().unwrap()).collect();
         self
     }
 
@@ -74,7 +74,7 @@ impl Case {
             address: address.parse().unwrap(),
             state: *state,
         });
-        self.wire.neighbors = neighbors.collect();
+        self.network.neighbors = neighbors.collect();
         self
     }
 
@@ -82,9 +82,9 @@ impl Case {
     fn run(&mut self) -> String {
         let node = self.interface.ipv4()[0];
         let choice = self.choice.parse().unwrap();
-        match discover(&choice, node, &self.interface, &mut self.wire, &mut self.notes) {
+        match discover(&choice, node, &self.interface, &mut self.network, &mut self.notes) {
             Ok(found) => {
-                let one = |found: &Found| format!("{} {} {:?}", found.address, found.discovery, found.reachable);
+                let one = |found: &FoundPeer| format!("{} {} {:?}", found.address, found.discovery, found.reachable);
                 found.iter().map(one).collect::<Vec<_>>().join(", ")
             }
             Err(error) => error.to_string(),
@@ -98,11 +98,14 @@ const NODE: &[&str] = &["10.0.192.111/24"];
 fn the_gateway_of_the_default_route() {
     let mut case = case("", NODE, &[(0, Some("10.0.192.254"))]).answering(&["10.0.192.254", "10.0.192.1"]);
     assert_eq!(case.run(), "10.0.192.254 route Yes");
-    assert_eq!(case.wire.asked, [("10.0.192.254".parse().unwrap(), Patience::Report)]);
+    assert_eq!(
+        case.network.probed,
+        [("10.0.192.254".parse().unwrap(), Purpose::Report)]
+    );
 }
 
 #[test]
-fn the_route_counts_though_nobody_answers() {
+fn a_gateway_is_used_although_it_does_not_answer() {
     assert_eq!(
         case("detection", NODE, &[(0, Some("10.0.192.1"))]).run(),
         "10.0.192.1 route No"
@@ -125,7 +128,7 @@ fn of_several_default_routes_the_lowest_metric_wins() {
 }
 
 #[test]
-fn of_equal_default_routes_the_lower_address_wins_and_it_is_said() {
+fn of_equal_default_routes_the_lower_address_wins_with_a_note() {
     let mut case = case("", NODE, &[(100, Some("10.0.192.9")), (100, Some("10.0.192.2"))]);
     assert_eq!(case.run(), "10.0.192.2 route No");
     assert!(
@@ -136,7 +139,7 @@ fn of_equal_default_routes_the_lower_address_wins_and_it_is_said() {
 }
 
 #[test]
-fn an_on_link_default_route_names_nobody() {
+fn an_on_link_default_route_is_ignored() {
     let mut with_other = case("", NODE, &[(0, None), (100, Some("10.0.192.2"))]);
     assert_eq!(with_other.run(), "10.0.192.2 route No");
     let mut alone = case("", NODE, &[(0, None)]).answering(&["10.0.192.254"]);
@@ -144,7 +147,7 @@ fn an_on_link_default_route_names_nobody() {
 }
 
 #[test]
-fn a_gateway_may_be_outside_of_the_subnet_but_not_the_node_itself() {
+fn a_gateway_may_be_outside_the_subnet_but_not_the_node_itself() {
     assert_eq!(
         case("", &["10.0.192.111/32"], &[(0, Some("10.9.9.9"))]).run(),
         "10.9.9.9 route No"
@@ -154,7 +157,7 @@ fn a_gateway_may_be_outside_of_the_subnet_but_not_the_node_itself() {
 }
 
 #[test]
-fn without_a_gateway_the_ends_are_probed() {
+fn without_a_gateway_the_first_and_the_last_address_are_probed() {
     let ends = ["10.0.192.1", "10.0.192.254"];
     assert_eq!(
         case("", NODE, &[]).answering(&ends).run(),
@@ -162,12 +165,12 @@ fn without_a_gateway_the_ends_are_probed() {
     );
     let mut last = case("", NODE, &[]).answering(&["10.0.192.254"]);
     assert_eq!(last.run(), "10.0.192.254 detection:last Yes");
-    let asked = ends.map(|address| (address.parse().unwrap(), Patience::Decision));
-    assert_eq!(last.wire.asked, asked);
+    let asked = ends.map(|address| (address.parse().unwrap(), Purpose::Decision));
+    assert_eq!(last.network.probed, asked);
 }
 
 #[test]
-fn then_the_neighbour_table() {
+fn without_an_answer_the_neighbour_table_decides() {
     use NeighborState::{Permanent, Reachable, Stale, Unknown};
     for (neighbors, expected) in [
         (&[("10.0.192.254", Stale)][..], "10.0.192.254 detection:neighbor No"),
@@ -177,12 +180,12 @@ fn then_the_neighbour_table() {
             &[("10.0.192.50", Reachable), ("10.0.192.254", Stale)],
             "10.0.192.254 detection:neighbor No",
         ),
-        // FAILED and INCOMPLETE do not count, nor do others' subnets, broadcasts and IPv6.
+        // FAILED and INCOMPLETE entries, other subnets, broadcast addresses and IPv6 are ignored.
         (&[("10.0.192.1", Unknown)], "10.0.192.1 detection:fallback No"),
         (&[("10.0.193.9", Reachable)], "10.0.192.1 detection:fallback No"),
         (&[("10.0.192.255", Permanent)], "10.0.192.1 detection:fallback No"),
         (&[("fe80::1", Reachable)], "10.0.192.1 detection:fallback No"),
-        // Which of two it is nobody knows.
+        // Either of two neighbours could be the leaf switch.
         (
             &[("10.0.192.50", Reachable), ("10.0.192.51", Reachable)],
             "10.0.192.1 detection:fallback No",
@@ -193,7 +196,7 @@ fn then_the_neighbour_table() {
 }
 
 #[test]
-fn the_guess_is_said_to_be_one() {
+fn the_fallback_is_reported_as_a_guess() {
     let mut case = case("", NODE, &[]);
     assert_eq!(case.run(), "10.0.192.1 detection:fallback No");
     assert!(case.notes[0].contains("is a guess"), "{:?}", case.notes);
@@ -225,7 +228,7 @@ fn the_node_is_never_its_own_peer() {
 }
 
 #[test]
-fn on_a_31_it_is_the_other_one() {
+fn on_a_31_the_peer_is_the_other_address() {
     for (node, other) in [("10.0.192.0/31", "10.0.192.1"), ("10.0.192.1/31", "10.0.192.0")] {
         for choice in ["first", "last"] {
             assert_eq!(
@@ -247,7 +250,7 @@ fn on_a_31_it_is_the_other_one() {
 }
 
 #[test]
-fn on_a_30_it_is_the_other_one_but_first_means_first() {
+fn on_a_30_the_peer_is_the_other_address_unless_first_is_given() {
     assert_eq!(
         case("", &["10.0.192.1/30"], &[]).run(),
         "10.0.192.2 detection:fallback No"
@@ -264,7 +267,7 @@ fn on_a_30_it_is_the_other_one_but_first_means_first() {
 }
 
 #[test]
-fn on_a_32_only_a_route_or_a_fixed_address_can_help() {
+fn a_32_needs_a_route_or_a_fixed_address() {
     for choice in ["", "first", "last"] {
         let said = case(choice, &["10.0.192.111/32"], &[]).run();
         assert!(
@@ -285,7 +288,7 @@ fn several_fixed_leaves_of_both_families() {
 }
 
 #[test]
-fn what_cannot_be_a_peer_is_refused() {
+fn addresses_that_cannot_be_a_peer_are_rejected() {
     for text in [
         "leaf",
         "10.0.192.1,",
@@ -303,7 +306,7 @@ fn what_cannot_be_a_peer_is_refused() {
 }
 
 #[test]
-fn the_addresses_of_the_agent_on_br_ex_are_not_the_nodes() {
+fn addresses_that_the_agent_adds_to_br_ex_are_not_the_nodes() {
     let interface = interface(
         &["169.254.0.1/32", "10.0.192.7/32", "10.0.192.111/24", "fd00::5/64"],
         &[],
@@ -313,7 +316,7 @@ fn the_addresses_of_the_agent_on_br_ex_are_not_the_nodes() {
 }
 
 proptest! {
-    /// Whatever the subnet and the node's place in it: the peer is in the subnet, is a host, and is not the node.
+    /// For any subnet and any node address in it, the peer is another host address of the subnet.
     #[test]
     fn a_peer_is_another_host_of_the_subnet(bits: u32, length in 1u8..=31, choice in 0..3usize) {
         let net = Ipv4Net::new(bits.into(), length).unwrap();
@@ -321,13 +324,13 @@ proptest! {
         prop_assume!(length == 31 || (net.addr() != net.network() && net.addr() != net.broadcast()));
         let interface = interface(&[&net.to_string()], &[]);
         let choice = [Choice::Detection, Choice::First, Choice::Last][choice].clone();
-        match discover(&choice, net, &interface, &mut Paper::default(), &mut Vec::new()) {
+        match discover(&choice, net, &interface, &mut FakeNetwork::default(), &mut Vec::new()) {
             Ok(found) => {
                 let IpAddr::V4(peer) = found[0].address else { panic!("IPv4") };
                 prop_assert!(net.contains(&peer) && peer != net.addr());
                 prop_assert!(length == 31 || (peer != net.network() && peer != net.broadcast()));
             }
-            Err(PeerError::Own { address, .. }) => prop_assert_eq!(address, net.addr()),
+            Err(PeerError::OwnAddress { address, .. }) => prop_assert_eq!(address, net.addr()),
             Err(error) => prop_assert!(false, "{}", error),
         }
     }

@@ -1,4 +1,4 @@
-//! What the agent's container has to have: capabilities, sudo, its own programs, sockets that it may use, routing tables.
+//! The requirements of the agent's container: capabilities, sudo, links to this program, accessible sockets, routing tables.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -10,13 +10,13 @@ use rustix::fs::{Access, StatVfsMountFlags, access};
 use rustix::thread::CapabilitySet;
 
 use super::Problem;
-use crate::agent::node::Node;
-use crate::agent::options::{Options, Remote};
+use crate::agent_options::{AgentOptions, Remote};
 use crate::files;
+use crate::node::Node;
 use crate::rt_tables;
-use crate::sysctl::way;
+use crate::sysctl::access as sysctl;
 
-/// What the root helpers may have (see privsep's contexts), and what sudo starts them with.
+/// The capabilities of the root helpers (see privsep's contexts), and those that sudo needs to start them.
 const CAPABILITIES: [CapabilitySet; 6] = [
     CapabilitySet::NET_ADMIN,
     CapabilitySet::SYS_ADMIN,
@@ -25,19 +25,19 @@ const CAPABILITIES: [CapabilitySet; 6] = [
     CapabilitySet::SETUID,
     CapabilitySet::SETGID,
 ];
-/// The programs that the agent and its root helpers start, which are this one.
+/// Links to this program under the names that the agent and its root helpers execute.
 const LINKS: [&str; 2] = ["/usr/bin/vtysh", "/usr/local/sbin/sysctl"];
-/// With which the agent's root helper makes rt_tables.
+/// The agent's root helper creates rt_tables as a copy of it.
 const SHIPPED_TABLES: &str = "/usr/share/iproute2/rt_tables";
 
-/// Where the agent's things are.
+/// The paths to check.
 pub struct Pod<'a> {
     pub config: &'a Path,
     pub frr_sockets: &'a Path,
     pub rt_tables: &'a Path,
-    /// The provider bridge, where it is known before frr-init ends.
+    /// The provider bridge, if it is configured.
     pub interface: Option<&'a str>,
-    /// What frr-init wrote, where it has: it knows the bridge.
+    /// The result of frr-init. If it exists, it names the bridge.
     pub env_file: &'a Path,
 }
 
@@ -45,16 +45,16 @@ impl Pod<'_> {
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = capabilities();
         problems.extend(root(problems.is_empty()));
-        problems.extend(LINKS.iter().filter_map(|link| not_ours(Path::new(link))));
+        problems.extend(LINKS.iter().filter_map(|link| not_obgp_runtime(Path::new(link))));
         problems.extend(self.frr());
-        // A mistake in the configuration is told by its reader.
-        let options = Options::load(self.config).unwrap_or_default();
+        // `agent` reports a mistake in the configuration itself.
+        let options = AgentOptions::load(self.config).unwrap_or_default();
         problems.extend(open_vswitch(&options));
         if options.has_bridge_tables() {
             problems.extend(self.tables(&options));
         }
         if options.get("DEFAULT", "exposing_method") != Some("ovn") {
-            problems.extend(forwarding(way::read("ipv4/ip_forward")));
+            problems.extend(forwarding(sysctl::read("ipv4/ip_forward")));
         }
         problems
     }
@@ -63,11 +63,8 @@ impl Pod<'_> {
         let directory = self.frr_sockets;
         if !directory.is_dir() {
             return Some(Problem::new(
-                format!(
-                    "there is no directory {}, where FRR's sockets are to be",
-                    directory.display()
-                ),
-                "share FRR's /run/frr with this container",
+                format!("there is no directory {} for FRR's sockets", directory.display()),
+                "mount the volume with FRR's /run/frr there",
             ));
         }
         let daemons = ["zebra.vty", "bgpd.vty"].map(|name| directory.join(name));
@@ -78,22 +75,22 @@ impl Pod<'_> {
         })
     }
 
-    /// That the bridges' tables have names, or can get them.
-    fn tables(&self, options: &Options) -> Option<Problem> {
+    /// Whether the bridge's routing table has a name or can get one.
+    fn tables(&self, options: &AgentOptions) -> Option<Problem> {
         let path = self.rt_tables;
         let shown = path.display();
         let text = match files::read_text(path) {
             Ok(text) => text,
             Err(files::FileError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 return no_file(path).then(|| {
-                    let help = "mount a writable directory there that has the distribution's rt_tables, or none";
-                    Problem::new(format!("there is no {shown}, and it cannot be made"), help)
+                    let help = "mount a writable directory there, empty or with the distribution's rt_tables";
+                    Problem::new(format!("there is no {shown}, and it cannot be created"), help)
                 });
             }
             Err(error) => {
                 return Some(Problem::new(
                     error.to_string(),
-                    format!("make {shown} readable for everybody"),
+                    format!("make {shown} readable for all users"),
                 ));
             }
         };
@@ -104,13 +101,13 @@ impl Pod<'_> {
         let vrf = options.vrf_table().ok()?;
         match rt_tables::find(&rt_tables::parse(&text), &interface) {
             Some(entry) if entry.id == vrf => Some(Problem::new(
-                format!("{shown} gives {interface} table {vrf}, which is that of the agent's VRF"),
+                format!("{shown} gives {interface} table {vrf}, which is the table of the agent's VRF"),
                 format!("give {interface} another number in {shown}, or set bgp_vrf_table_id"),
             )),
             None if is_read_only(path) => Some(Problem::new(
                 format!("{shown} has no table for {interface} and is on a read-only file system"),
                 format!(
-                    "mount a writable directory at {}, with rt_tables in it",
+                    "mount a writable directory with rt_tables at {}",
                     parent(path).display()
                 ),
             )),
@@ -165,8 +162,8 @@ fn root(capable: bool) -> Option<Problem> {
     ))
 }
 
-/// The programs by other names are this one: another vtysh, or none, would end after the start, and a sync with it.
-fn not_ours(link: &Path) -> Option<Problem> {
+/// Without this program's vtysh the agent's sync would fail after the start.
+fn not_obgp_runtime(link: &Path) -> Option<Problem> {
     let why = match (fs::canonicalize(link), std::env::current_exe()) {
         (Ok(found), Ok(own)) if found == own => return None,
         (Ok(found), _) => format!("{} is {}, not obgp-runtime", link.display(), found.display()),
@@ -174,13 +171,16 @@ fn not_ours(link: &Path) -> Option<Problem> {
     };
     Some(Problem::new(
         why,
-        format!("mount nothing over {}: the image has it", parent(link).display()),
+        format!(
+            "remove the mount over {}, which hides the image's files",
+            parent(link).display()
+        ),
     ))
 }
 
-fn open_vswitch(options: &Options) -> Vec<Problem> {
+fn open_vswitch(options: &AgentOptions) -> Vec<Problem> {
     let mut problems = Vec::new();
-    // Mistakes are told by who reads the options next.
+    // `agent` reports invalid values itself.
     for expected in options.connections().unwrap_or_default() {
         for remote in expected.remotes {
             let Remote::Unix(path) = remote else { continue };
@@ -189,9 +189,9 @@ fn open_vswitch(options: &Options) -> Vec<Problem> {
                 problems.extend(no_access(&path, expected.option, Access::WRITE_OK));
             } else {
                 problems.push(Problem::new(
-                    format!("there is no {} for {}", directory.display(), expected.option),
+                    format!("there is no directory {} for {}", directory.display(), expected.option),
                     format!(
-                        "mount the node's directory there, or set {} to where the socket is",
+                        "mount the node's directory there, or set {} to the path of the socket",
                         expected.option
                     ),
                 ));
@@ -201,10 +201,10 @@ fn open_vswitch(options: &Options) -> Vec<Problem> {
     problems
 }
 
-/// A socket or directory that is there, but not for this process. `what` it is for.
+/// A socket or directory that exists and is not accessible to this process. `what` is its purpose.
 fn no_access(path: &Path, what: &str, wanted: Access) -> Option<Problem> {
     let Err(error) = access(path, wanted) else { return None };
-    // What is not there yet is waited for.
+    // `agent` waits for a socket that does not exist yet.
     if error != rustix::io::Errno::ACCESS {
         return None;
     }
@@ -217,7 +217,7 @@ fn no_access(path: &Path, what: &str, wanted: Access) -> Option<Problem> {
         .map_or((0, 0), |found| (found.gid(), found.mode() & 0o7777));
     Some(Problem::new(
         format!(
-            "{} is closed to uid {}: {} has group {gid} and mode {mode:04o} ({what})",
+            "uid {1} has no access to {0} ({what}): {2} has group {gid} and mode {mode:04o}",
             path.display(),
             rustix::process::getuid(),
             closed.display()
@@ -226,7 +226,7 @@ fn no_access(path: &Path, what: &str, wanted: Access) -> Option<Problem> {
     ))
 }
 
-/// Neither this process nor the agent's root helper, which copies the distribution's, can make the file.
+/// Neither this process nor the agent's root helper, which copies the distribution's file, can create the file.
 fn no_file(path: &Path) -> bool {
     let directory = parent(path);
     access(directory, Access::WRITE_OK).is_err() && (is_read_only(directory) || !Path::new(SHIPPED_TABLES).exists())
@@ -240,7 +240,7 @@ fn forwarding(value: io::Result<String>) -> Option<Problem> {
     let off = value.is_ok_and(|value| value == "0");
     off.then(|| {
         Problem::note(
-            "net.ipv4.ip_forward is 0: this node does not forward packets to the addresses that are announced",
+            "net.ipv4.ip_forward is 0: this node does not forward packets to the announced addresses",
             "set it to 1 on the node, in /etc/sysctl.d",
         )
     })

@@ -1,26 +1,26 @@
-//! Who asks: the agent's user, through sudo.
+//! Checks that the caller is the agent's user, through sudo.
 
 use std::ffi::OsString;
 use std::io;
 
 use super::trusted::{self, PathError};
 
-/// Names the agent's user where it is not [`USER`]; part of the image, root's.
+/// The name of the agent's user, if it is not [`USER`]. Part of the image and owned by root.
 const USER_FILE: &str = "/etc/obgp-runtime/agent-user";
 const USER: &str = "ovn-bgp-agent";
 const PASSWD: &str = "/etc/passwd";
 
 #[derive(Debug, thiserror::Error)]
 pub enum CallerError {
-    #[error("not run as root; it is called as `sudo obgp-runtime privsep`")]
+    #[error("not run as root; use `sudo obgp-runtime privsep`")]
     NotRoot,
-    #[error("not called by sudo: SUDO_UID is not set, or not a number")]
+    #[error("not called by sudo: SUDO_UID is not set or not a number")]
     NotSudo,
     #[error("called by uid {uid}, not by the agent's user {name} (uid {expected})")]
-    SomebodyElse { uid: u32, name: String, expected: u32 },
-    #[error("{PASSWD} has no user {name}, who is to be the agent's")]
+    WrongUser { uid: u32, name: String, expected: u32 },
+    #[error("{PASSWD} has no user {name}, the agent's user")]
     NoUser { name: String },
-    #[error("{USER_FILE} has {0:?}, which is no user name")]
+    #[error("{USER_FILE} contains {0:?}, which is not a user name")]
     Name(String),
     #[error(transparent)]
     Path(#[from] PathError),
@@ -34,7 +34,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// `sudo_uid` is the variable that sudo sets in every environment it makes, whatever the caller had in it.
+    /// `sudo_uid` is the variable that sudo always sets, whatever the caller's environment contains.
     pub fn from_sudo(sudo_uid: Option<OsString>) -> Result<Self, CallerError> {
         if !rustix::process::getuid().is_root() || !rustix::process::geteuid().is_root() {
             return Err(CallerError::NotRoot);
@@ -45,9 +45,9 @@ impl Caller {
         trusted::system_file(PASSWD)?;
         let expected = uid_of(&name, &read(PASSWD)?);
         match expected {
-            // A user of that name with uid 0 would make root the one who is checked.
+            // If the user of that name had uid 0, the check would accept root.
             Some(expected) if expected == uid && uid != 0 => Ok(Self { uid }),
-            Some(expected) => Err(CallerError::SomebodyElse { uid, name, expected }),
+            Some(expected) => Err(CallerError::WrongUser { uid, name, expected }),
             None => Err(CallerError::NoUser { name }),
         }
     }
@@ -56,7 +56,7 @@ impl Caller {
 fn user_name() -> Result<String, CallerError> {
     match trusted::system_file(USER_FILE) {
         Ok(()) => {}
-        Err(error) if error.is_absence() => return Ok(USER.to_string()),
+        Err(error) if error.is_not_found() => return Ok(USER.to_string()),
         Err(error) => return Err(error.into()),
     }
     let text = read(USER_FILE)?;
@@ -72,14 +72,14 @@ fn read(path: &'static str) -> Result<String, CallerError> {
     std::fs::read_to_string(path).map_err(|source| CallerError::Read { path, source })
 }
 
-/// passwd(5): name, password, uid, …; the first of a name counts, as for getpwnam.
+/// passwd(5): name, password, uid, … The first entry of a name counts, as for getpwnam.
 fn uid_of(name: &str, passwd: &str) -> Option<u32> {
     let mut entries = passwd.lines().map(|line| line.split(':'));
     let mut entry = entries.find_map(|mut fields| (fields.next() == Some(name)).then_some(fields))?;
     entry.nth(1).and_then(number)
 }
 
-/// Digits alone: `+1` is a number for `str::parse`.
+/// Digits only: `str::parse` would accept `+1`.
 fn number(text: &str) -> Option<u32> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_users_number_is_read_from_passwd() {
+    fn the_uid_is_read_from_passwd() {
         let passwd = "root:x:0:0:root:/root:/bin/bash\n\
                       ovn-bgp-agent-2:x:7:7::/:/bin/false\n\
                       ovn-bgp-agent:x:42494:42494:OVN BGP Agent:/var/lib/ovn-bgp-agent:/usr/sbin/nologin\n\

@@ -1,4 +1,4 @@
-//! A checked request becomes the helper: as little as its context needs, then exec.
+//! Reduces the process to what the helper's context needs, then executes the helper.
 
 use std::convert::Infallible;
 use std::io;
@@ -16,13 +16,13 @@ use super::context::Context;
 use super::trusted::{self, PathError};
 use super::{Checked, arguments::Request};
 
-/// The distro's Python, in all of the image's distros. -I leaves out PYTHON* variables, the directory of the script and the
-/// user's packages; /usr/local/lib/python3.X/dist-packages stays.
+/// The distro's Python, the same path in all distros of the image. -I ignores PYTHON* variables, the script's directory and the user's
+/// packages, but not /usr/local/lib/python3.X/dist-packages.
 const INTERPRETER: &str = "/usr/bin/python3";
 const ISOLATED: &str = "-I";
 /// oslo.privsep's console script.
 const HELPER: &str = "/usr/local/bin/privsep-helper";
-/// All of the helper's environment: it looks up `sysctl`, `ip` and `ovs-vsctl`, and Python wants to know of UTF-8.
+/// The helper's whole environment. It executes `sysctl`, `ip` and `ovs-vsctl` through PATH; Python needs a UTF-8 locale.
 const ENVIRONMENT: [(&str, &str); 3] = [
     ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
     ("HOME", "/root"),
@@ -45,14 +45,14 @@ pub enum ConfineError {
     Exec(io::Error),
 }
 
-/// Returns only if it failed, and then the process is not what it was: there is nothing to do but end.
+/// Returns only on failure. The process is then partly confined and must end.
 pub fn exec(checked: Checked) -> Result<Infallible, ConfineError> {
     let Checked { request, socket } = checked;
     trusted::system_file(INTERPRETER)?;
     trusted::system_file(HELPER)?;
 
     rustix::process::chdir("/").map_err(system("change to /"))?;
-    // For what this user's other programs may read; oslo.privsep sets its own.
+    // oslo.privsep sets its own umask later.
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let none = Rlimit {
         current: Some(0),
@@ -62,7 +62,7 @@ pub fn exec(checked: Checked) -> Result<Infallible, ConfineError> {
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(system("open /dev/null"))?;
     rustix::stdio::dup2_stdin(&null).map_err(system("replace stdin"))?;
-    close_the_rest()?;
+    close_inherited_files()?;
     rustix::io::fcntl_setfd(&socket, FdFlags::empty()).map_err(system("keep the socket open"))?;
     rustix::thread::set_thread_groups(&[]).map_err(system("drop supplementary groups"))?;
     limit_capabilities(request.context)?;
@@ -88,8 +88,8 @@ fn helper_arguments(request: &Request) -> Vec<&str> {
     arguments
 }
 
-/// Sudo closes what it was given; this does not depend on its settings.
-fn close_the_rest() -> Result<(), ConfineError> {
+/// sudo closes inherited files too, but that depends on its settings.
+fn close_inherited_files() -> Result<(), ConfineError> {
     let entries = std::fs::read_dir("/proc/self/fd").map_err(system("list open files in /proc"))?;
     for entry in entries {
         let entry = entry.map_err(system("list open files in /proc"))?;
@@ -97,8 +97,8 @@ fn close_the_rest() -> Result<(), ConfineError> {
         let Some(number) = number.filter(|number| *number > LAST_STDIO) else {
             continue;
         };
-        // SAFETY: the kernel listed it as open a moment ago; at worst it is the listing's own, which is open until the loop ends.
-        // Only a flag of it is changed.
+        // SAFETY: the kernel has just listed the descriptor as open. It may be the one of the listing itself, which stays open until
+        // the loop ends. Only a flag is changed.
         let open = unsafe { BorrowedFd::borrow_raw(number) };
         rustix::io::fcntl_setfd(open, FdFlags::CLOEXEC).map_err(system("close inherited files"))?;
     }
@@ -115,18 +115,18 @@ fn limit_capabilities(context: Context) -> Result<(), ConfineError> {
             context: context.name(),
         });
     }
-    // What a root process executes may have what is in the bounding set. Without SETPCAP it cannot be made smaller; then it is what
-    // the container was given, as with any other way to become root in it.
+    // A program that root executes gets the capabilities of the bounding set. Without SETPCAP the set cannot be reduced; then it is
+    // what the container has, as for any other root process in it.
     if held.effective.contains(CapabilitySet::SETPCAP) {
         for capability in (0..u64::BITS).map(|bit| CapabilitySet::from_bits_retain(1 << bit)) {
             let known = rustix::thread::capability_is_in_bounding_set(capability);
             if known == Ok(true) && !wanted.contains(capability) {
                 rustix::thread::remove_capability_from_bounding_set(capability)
-                    .map_err(system("make the bounding set smaller"))?;
+                    .map_err(system("reduce the capability bounding set"))?;
             }
         }
     }
-    // Kernels before 4.3 have no ambient set to clear.
+    // Fails on kernels before 4.3, which have no ambient set.
     let _ = rustix::thread::clear_ambient_capability_set();
     let limited = CapabilitySets {
         effective: wanted,

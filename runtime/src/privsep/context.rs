@@ -1,4 +1,4 @@
-//! The agent's three privileged contexts, and what each of them may do as root.
+//! The agent's three privileged contexts and the capabilities of each.
 
 use rustix::thread::CapabilitySet;
 
@@ -18,7 +18,7 @@ impl Context {
         Self::ALL.into_iter().find(|context| context.name() == name)
     }
 
-    /// As Python imports it.
+    /// The name of the Python object.
     pub fn name(self) -> &'static str {
         match self {
             Self::Default => "ovn_bgp_agent.privileged.default",
@@ -27,8 +27,8 @@ impl Context {
         }
     }
 
-    /// What the helper and what it runs may have: the context's own capabilities, which the helper sets for itself and dies without,
-    /// and DAC_OVERRIDE. That one is for connecting to sockets of other users: the agent's at first, then OVS's or FRR's.
+    /// The capabilities of the helper and its children: those of the context, which the helper sets itself and cannot run without,
+    /// and DAC_OVERRIDE, to connect to other users' sockets: first the agent's, then those of OVS or FRR.
     pub fn capabilities(self) -> CapabilitySet {
         let own = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN;
         match self {
@@ -37,9 +37,8 @@ impl Context {
         }
     }
 
-    /// Whether what the helper runs does with the capabilities that the helper keeps. With no_new_privs they are all it can have, and
-    /// the helpers for `ovs-vsctl` and `vtysh` give up DAC_OVERRIDE, which those programs get back as root's when they are
-    /// executed.
+    /// Whether the helper's children need no more capabilities than the helper keeps, so that no_new_privs can be set. The helpers for
+    /// `ovs-vsctl` and `vtysh` drop DAC_OVERRIDE, and those programs get it back because root executes them.
     pub fn no_new_privileges(self) -> bool {
         self == Self::Default
     }

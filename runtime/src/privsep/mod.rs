@@ -1,47 +1,47 @@
-//! `obgp-runtime privsep`: a request of the agent's user for a root helper becomes oslo.privsep's own helper, or a refusal.
+//! `obgp-runtime privsep`: a request of the agent's user for a root helper -> oslo.privsep's helper, or a refusal.
 //!
-//! It is the one command that sudoers allows, so everything here is the border between that user and root. The helper imports
-//! whatever Python object it is given as its context and loads whatever classes its configuration names (oslo.log's
-//! log_config_append), so what may be given is decided here:
+//! It is the only command that sudoers permits, so this module is the boundary between that user and root. The helper imports
+//! any Python object that is named as its context and loads any class that its configuration names (oslo.log's
+//! log_config_append). Therefore the arguments are restricted here:
 //!
-//! - [`arguments`]: an exact grammar, read without an argument parser whose conveniences (`--a=b`, abbreviations) would widen it.
-//! - [`caller`]: root by way of sudo, for the agent's user.
-//! - [`trusted`]: configuration that root alone can change, each part of its path included. So there is nothing to race with:
-//!   who could swap a part between the check and the helper's own opening is root already.
-//! - [`socket`]: the caller's own socket in the caller's own directory. The caller can swap that, so the checked inode is
-//!   kept open and the helper is given `/proc/self/fd/N`, not the path.
-//! - [`confine`]: fewer capabilities, no inherited environment, file descriptors, groups; then exec.
+//! - [`arguments`]: an exact grammar, without an argument parser whose conveniences (`--a=b`, abbreviations) would accept more.
+//! - `caller`: the caller must be the agent's user, through sudo.
+//! - `trusted`: only root can change the configuration files and every part of their paths. So there is no race: a user who could
+//!   swap a part between the check and the helper's `open` is already root.
+//! - [`socket`]: the caller's own socket in the caller's own directory. The caller can swap the socket, so the checked inode is
+//!   kept open and the helper gets `/proc/self/fd/N` instead of the path.
+//! - `confine`: fewer capabilities, no inherited environment, file descriptors or groups; then exec.
 //!
-//! The file that the agent writes for itself (`/run/ovn-bgp-agent/node.conf`) is accepted as an argument and left out of what
-//! the helper gets. A list of harmless options in it would have to follow every release of oslo.config and oslo.log, and
-//! the helper needs none of them: no privileged function of the agent reads configuration.
+//! The file that the agent's user writes (`/run/ovn-bgp-agent/node.conf`) is accepted as an argument and not passed to the helper. A
+//! list of harmless options in it would have to be adapted to every release of oslo.config and oslo.log, and the helper does
+//! not need them: no privileged function of the agent reads configuration.
 
 pub mod arguments;
-pub mod caller;
-pub mod confine;
-pub mod context;
+mod caller;
+mod confine;
+mod context;
 pub mod socket;
-pub mod trusted;
+mod trusted;
 
 use std::ffi::OsString;
 use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
 
-use crate::cli::Failure;
+use crate::failure::Failure;
 use arguments::{Configuration, Request};
 
 /// Start one of the agent's root helpers, through sudo
 ///
-/// The only command that sudoers allows. The agent calls it by oslo.privsep's helper_command; the arguments have this order and
-/// these forms, and everything else is refused:
+/// The only command that sudoers permits. The agent runs it as oslo.privsep's helper_command. The arguments must have this order and
+/// form; all others are refused:
 ///
 ///   [--config-file FILE | --config-dir DIR]... --privsep_context CONTEXT --privsep_sock_path SOCKET
 ///
-/// FILE and DIR are below /etc/ovn-bgp-agent or /etc/bgp-agent and can be changed by root alone (a directory that is writable
-/// passes on a read-only mount, as Kubernetes mounts a ConfigMap). /run/ovn-bgp-agent/node.conf, which the agent
-/// writes, is accepted and not passed on. CONTEXT is ovn_bgp_agent.privileged.default, .ovs_vsctl_cmd or
-/// .vtysh_cmd; SOCKET is /tmp/tmpXXXXXXXX/privsep.sock, the caller's own. The options user, group and capabilities of the
-/// configuration's privsep sections have no effect beyond what the context is given here.
+/// FILE and DIR must be below /etc/ovn-bgp-agent or /etc/bgp-agent, and only root may be able to change them (a writable
+/// directory is accepted on a read-only mount, as Kubernetes mounts a ConfigMap). /run/ovn-bgp-agent/node.conf, which the agent
+/// writes, is accepted and not passed to the helper. CONTEXT is ovn_bgp_agent.privileged.default, .ovs_vsctl_cmd or .vtysh_cmd.
+/// SOCKET is /tmp/tmpXXXXXXXX/privsep.sock and belongs to the caller. The options user, group and capabilities in the
+/// configuration's privsep sections cannot exceed what this program grants to the context.
 #[derive(Debug, clap::Args)]
 #[command(
     verbatim_doc_comment,
@@ -50,13 +50,13 @@ use arguments::{Configuration, Request};
 )]
 pub struct Args {}
 
-/// Only reached for a command line that [`main`] was not given, which none is.
+/// For the completeness of clap's subcommands: [`main`] handles every command line except `--help`.
 pub fn run(_: &Args) -> Result<ExitCode, Failure> {
     Err(Refusal::from(arguments::ArgumentError::Missing("--privsep_context")).into())
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+enum Refusal {
     #[error(transparent)]
     Arguments(#[from] arguments::ArgumentError),
     #[error(transparent)]
@@ -69,9 +69,9 @@ pub enum Refusal {
     Confine(#[from] confine::ConfineError),
 }
 
-/// `arguments` are those after `privsep`. Returns only to refuse: otherwise the process is the helper.
+/// `arguments` follow `privsep`. Returns only after a refusal; otherwise the process becomes the helper.
 pub fn main(arguments: &[OsString]) -> ExitCode {
-    let refusal = become_helper(arguments);
+    let refusal = exec_helper(arguments);
     let caller = std::env::var_os("SUDO_UID").unwrap_or_else(|| "unknown".into());
     let line = one_line(&format!(
         "refused: {refusal} (caller: uid {})",
@@ -82,16 +82,16 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn become_helper(arguments: &[OsString]) -> Refusal {
+fn exec_helper(arguments: &[OsString]) -> Refusal {
     match check(arguments).and_then(|checked| Ok(confine::exec(checked)?)) {
         Ok(never) => match never {},
         Err(refusal) => refusal,
     }
 }
 
-/// A request of which everything was checked, and the socket's inode.
+/// A request that passed all checks, and the open socket.
 #[derive(Debug)]
-pub struct Checked {
+struct Checked {
     request: Request,
     socket: std::os::fd::OwnedFd,
 }
@@ -109,30 +109,30 @@ fn check(arguments: &[OsString]) -> Result<Checked, Refusal> {
     Ok(Checked { request, socket })
 }
 
-/// The text in one line of a log whatever the caller put into it, and not longer than a line should be.
+/// Escapes a text into one printable line of limited length. The text may contain input of the caller.
 fn one_line(text: &str) -> String {
-    const LONGEST: usize = 400;
+    const MAX_LENGTH: usize = 400;
     let mut line = String::new();
-    for c in text.chars().take(LONGEST) {
+    for c in text.chars().take(MAX_LENGTH) {
         match c {
             ' '..='~' => line.push(c),
             _ => line.extend(c.escape_default()),
         }
     }
-    if text.chars().count() > LONGEST {
+    if text.chars().count() > MAX_LENGTH {
         line.push_str("...");
     }
     line
 }
 
-/// To the node's log as well, where its socket is in the container: stderr belongs to the agent, who may be the one to hide this.
-/// There is no kmsg in a container, and without a log socket stderr is all there is.
+/// Logs to the node as well, if the container has its log socket: the agent controls stderr and might hide the refusal. A container
+/// has no kmsg, so without a log socket stderr remains.
 fn syslog(line: &str) {
     /// authpriv.warning, RFC 5424 section 6.2.1.
     const PRIORITY: u8 = 10 * 8 + 4;
     if let Ok(log) = UnixDatagram::unbound() {
         let message = format!("<{PRIORITY}>obgp-runtime privsep[{}]: {line}", std::process::id());
-        // Best effort by nature: the refusal does not depend on it.
+        // Best effort: the refusal does not depend on it.
         let _ = log.set_nonblocking(true);
         let _ = log.send_to(message.as_bytes(), "/dev/log");
     }

@@ -1,7 +1,7 @@
-//! The path of the agent's socket becomes the inode of a socket that is the caller's own.
+//! The path of the agent's socket -> the open inode of a socket that belongs to the caller.
 //!
-//! The helper connects to it as root and takes commands from there, so it is neither anybody else's socket nor reached by links.
-//! The caller owns the directory and can put another thing in its place at any time: the inode is kept.
+//! The helper connects to it as root and executes commands from it. So the socket must belong to the caller, and its path must not
+//! contain links. The caller owns the directory and can replace the socket at any time; therefore the inode stays open.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,10 +21,10 @@ pub struct SocketError {
 enum Problem {
     #[error("cannot open {part}: {source}")]
     Open { part: String, source: io::Error },
-    #[error("/tmp is not a directory of root's")]
+    #[error("/tmp is not a directory that belongs to root")]
     Parent,
     #[error(
-        "its directory is not one with mode 0700 that belongs to the caller, uid {caller} (mode {mode:04o}, uid {uid})"
+        "its directory must have mode 0700 and belong to the caller, uid {caller}, but has mode {mode:04o} and uid {uid}"
     )]
     Directory { caller: u32, uid: u32, mode: u32 },
     #[error("it is not a socket")]
@@ -33,7 +33,7 @@ enum Problem {
     Owner { caller: u32, uid: u32 },
 }
 
-/// Of the directory, only the permissions: in a volume with an fsGroup it inherits the setgid bit.
+/// Ignores the setgid bit, which the directory inherits in a volume with an fsGroup.
 const PERMISSIONS: u32 = 0o777;
 
 pub fn open(path: &SocketPath, caller: u32) -> Result<OwnedFd, SocketError> {
@@ -70,7 +70,7 @@ fn walk(path: &SocketPath, caller: u32) -> Result<OwnedFd, Problem> {
     Ok(socket)
 }
 
-/// One part, links not followed: a link is opened as itself, and is neither a directory nor a socket.
+/// Opens one part of the path. A link is not followed but opened itself, and is then not a directory or socket.
 fn step(from: &impl AsFd, name: &str) -> Result<(OwnedFd, Stat), Problem> {
     let failed = |source: rustix::io::Errno| Problem::Open {
         part: name.to_string(),

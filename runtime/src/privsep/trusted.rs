@@ -1,13 +1,15 @@
-//! A path becomes the certainty that root alone decides what is found there.
+//! Checks that only root can change what a path refers to.
 //!
-//! From `/` on, each part is opened by itself, relative to the one before it, without following links. Each has to belong to root, and
-//! neither group nor others may write to it, or its mount is read-only: Kubernetes' ConfigMap volumes are mode 0777 inside
-//! a read-only mount. (An ACL that lets somebody write shows in the group bits, which are its mask.)
+//! Starting at `/`, each part is opened relative to the previous one, without following links. Each part must belong to root, and
+//! group and others must not be able to write to it unless its mount is read-only: Kubernetes' ConfigMap volumes have mode 0777
+//! on a read-only mount. (An ACL that permits writing is visible in the group bits, which are its mask.)
 //!
-//! Links are followed by hand, because a ConfigMap's files are links (`x.conf -> ..data/x.conf`, `..data -> ..2026_01_02_…`): they
-//! belong to root, are in a directory that passed, and lead downwards. What they lead to is held to the same.
+//! Links are resolved here, because the files of a ConfigMap are links (`x.conf -> ..data/x.conf`, `..data -> ..2026_01_02_…`): a
+//! link must belong to root and be in a checked directory, and its target must be below that directory. The target is
+//! checked in the same way.
 //!
-//! Hard links need no rule. Who may not write a file cannot change it by another name, and nobody else can make names here.
+//! Hard links need no rule: a user who may not write to a file cannot change it through another name either, and only root can
+//! create names in these directories.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,14 +20,14 @@ use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, StatVfsMountFlags};
 
 use super::arguments::ConfigPath;
 
-const MOST_LINKS: usize = 8;
-const MOST_FILES: usize = 256;
+const MAX_LINKS: usize = 8;
+const MAX_FILES: usize = 256;
 const OTHERS_WRITE: u32 = 0o022;
 
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {problem}")]
 pub struct PathError {
-    /// As it was given.
+    /// The path in the request.
     path: String,
     problem: Problem,
 }
@@ -38,18 +40,18 @@ enum Problem {
     Owner { part: String, uid: u32 },
     #[error("{part:?} has mode {mode:04o}: others than root can write to it, and its mount is not read-only")]
     Writable { part: String, mode: u32 },
-    #[error("{part:?} is a link to {target:?}; only links that lead downwards from where they are will do")]
+    #[error("{part:?} is a link to {target:?}, which is not below the directory of the link")]
     Link { part: String, target: String },
-    #[error("more than {MOST_LINKS} links")]
+    #[error("more than {MAX_LINKS} links")]
     Links,
     #[error("{part:?} is not a {wanted}")]
     Kind { part: String, wanted: &'static str },
-    #[error("more than {MOST_FILES} files")]
+    #[error("more than {MAX_FILES} files")]
     Files,
 }
 
 impl PathError {
-    pub fn is_absence(&self) -> bool {
+    pub fn is_not_found(&self) -> bool {
         matches!(&self.problem, Problem::Open { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 }
@@ -58,7 +60,7 @@ pub fn file(path: &ConfigPath) -> Result<(), PathError> {
     system_file(path.as_str())
 }
 
-/// For the program's own constants.
+/// For paths that are constants of this program.
 pub fn system_file(path: &str) -> Result<(), PathError> {
     Walk::from_root(path)
         .and_then(|walk| walk.to(path.as_bytes(), Kind::File))
@@ -66,7 +68,7 @@ pub fn system_file(path: &str) -> Result<(), PathError> {
         .map_err(|problem| PathError::new(path, problem))
 }
 
-/// The directory, and each file that oslo.config would read in it (`*.conf`, not hidden).
+/// Checks a directory and each file that oslo.config reads in it (`*.conf`, not hidden).
 pub fn directory(path: &ConfigPath) -> Result<(), PathError> {
     let path = path.as_str();
     let failed = |problem| PathError::new(path, problem);
@@ -100,7 +102,7 @@ fn files_of(directory: &OwnedFd) -> Result<Vec<Vec<u8>>, Problem> {
         if name.ends_with(b".conf") && !name.starts_with(b".") {
             names.push(name.to_vec());
         }
-        if names.len() > MOST_FILES {
+        if names.len() > MAX_FILES {
             return Err(Problem::Files);
         }
     }
@@ -122,7 +124,7 @@ enum Kind {
     Directory,
 }
 
-/// Where one is on the way, and everything up to there passed.
+/// The current directory of the walk. All parts up to here passed the check.
 struct Walk {
     directory: OwnedFd,
 }
@@ -131,26 +133,26 @@ impl Walk {
     fn from_root(path: &str) -> Result<Self, Problem> {
         debug_assert!(path.starts_with('/'));
         let root = open(&CWD, b"/")?;
-        roots_alone(&root, b"/")?;
+        check_node(&root, b"/")?;
         Ok(Self { directory: root })
     }
 
-    /// `path` is taken as relative to where the walk is.
+    /// Walks along `path`, relative to the current directory.
     fn to(mut self, path: &[u8], kind: Kind) -> Result<OwnedFd, Problem> {
         let mut ahead: VecDeque<Vec<u8>> = parts(path).map(<[u8]>::to_vec).collect();
         let mut links = 0;
         while let Some(name) = ahead.pop_front() {
             let node = open(&self.directory, &name)?;
-            match roots_alone(&node, &name)? {
+            match check_node(&node, &name)? {
                 FileType::Symlink => {
                     links += 1;
-                    if links > MOST_LINKS {
+                    if links > MAX_LINKS {
                         return Err(Problem::Links);
                     }
                     let target = rustix::fs::readlinkat(&node, "", Vec::new())
-                        .map_err(|source| opening(&name, source))?
+                        .map_err(|source| open_error(&name, source))?
                         .into_bytes();
-                    if !leads_downwards(&target) {
+                    if !is_below(&target) {
                         return Err(Problem::Link {
                             part: lossy(&name),
                             target: lossy(&target),
@@ -182,8 +184,8 @@ fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|b| *b == b'/').filter(|part| !part.is_empty())
 }
 
-/// Neither absolute nor by way of a parent: names alone, so that what is reached is below a directory that passed.
-fn leads_downwards(target: &[u8]) -> bool {
+/// Not absolute and without `..`, so that the target is below a checked directory.
+fn is_below(target: &[u8]) -> bool {
     target
         .split(|b| *b == b'/')
         .all(|part| !matches!(part, b"" | b"." | b".."))
@@ -192,19 +194,19 @@ fn leads_downwards(target: &[u8]) -> bool {
 fn open(directory: &impl std::os::fd::AsFd, name: &[u8]) -> Result<OwnedFd, Problem> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(directory, std::ffi::OsStr::from_bytes(name), flags, Mode::empty())
-        .map_err(|source| opening(name, source))
+        .map_err(|source| open_error(name, source))
 }
 
-fn opening(name: &[u8], source: rustix::io::Errno) -> Problem {
+fn open_error(name: &[u8], source: rustix::io::Errno) -> Problem {
     Problem::Open {
         part: lossy(name),
         source: source.into(),
     }
 }
 
-/// That root alone can change what `node` is; and what it is. A link's mode says nothing, its directory's does.
-fn roots_alone(node: &OwnedFd, name: &[u8]) -> Result<FileType, Problem> {
-    let stat = rustix::fs::fstat(node).map_err(|source| opening(name, source))?;
+/// Checks that only root can change `node`, and returns its type. The mode of a link has no meaning; its directory's mode counts.
+fn check_node(node: &OwnedFd, name: &[u8]) -> Result<FileType, Problem> {
+    let stat = rustix::fs::fstat(node).map_err(|source| open_error(name, source))?;
     if stat.st_uid != 0 {
         return Err(Problem::Owner {
             part: lossy(name),
@@ -215,7 +217,7 @@ fn roots_alone(node: &OwnedFd, name: &[u8]) -> Result<FileType, Problem> {
     if kind == FileType::Symlink || stat.st_mode & OTHERS_WRITE == 0 {
         return Ok(kind);
     }
-    let mount = rustix::fs::fstatvfs(node).map_err(|source| opening(name, source))?;
+    let mount = rustix::fs::fstatvfs(node).map_err(|source| open_error(name, source))?;
     if mount.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Ok(kind);
     }

@@ -1,28 +1,27 @@
-//! The name of a sysctl below `net`, as sysctl(8) reads it, becomes a path below `/proc/sys`.
+//! The name of a sysctl below `net`, in the syntax of sysctl(8) -> a path below `/proc/sys`.
 //!
-//! Names have dots or slashes between their parts; whichever comes first in a name is its separator, and the other one then
-//! stands for a dot in a part: `net.ipv4.conf.br-ex/100.proxy_arp` and `net/ipv4/conf/br-ex.100/proxy_arp` are the same.
-//! A device may also be written as it is called (`net.ipv4.conf.br-ex.100.proxy_arp`): no device has a slash in its name, so
-//! only one can be meant.
+//! The separator of a name is a dot or a slash, whichever comes first. The other character then represents a dot within a part:
+//! `net.ipv4.conf.br-ex/100.proxy_arp` and `net/ipv4/conf/br-ex.100/proxy_arp` are the same key. A device name may also be
+//! written unchanged (`net.ipv4.conf.br-ex.100.proxy_arp`), which is unambiguous because device names have no slash.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::agent::node::is_interface_name;
+use crate::network::is_interface_name;
 
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key {
-    /// With slashes, below `/proc/sys`: `net/ipv4/ip_forward`.
+    /// Relative to `/proc/sys`: `net/ipv4/ip_forward`.
     path: String,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    #[error("{0:?} is not a key below net\nhelp: /usr/sbin/sysctl reads the others")]
+    #[error("{0:?} is not a key below net\nhelp: use /usr/sbin/sysctl for other keys")]
     NotNet(String),
-    #[error("{0:?} is not the name of a key")]
+    #[error("{0:?} is not a key name")]
     Malformed(String),
-    #[error("{key:?}: {device:?} is not the name of a network device")]
+    #[error("{key:?}: {device:?} is not a network device name")]
     Device { key: String, device: String },
 }
 
@@ -65,9 +64,9 @@ impl Key {
         }
     }
 
-    /// The agent sets it (ovn_bgp_agent/utils/linux_net.py of 4.0.0 to 7.0.0), or it belongs to what the agent sets: with strict
-    /// reverse path filtering the bridges do not pass what comes in another way than it goes out.
-    pub fn is_agents(&self) -> bool {
+    /// Keys that the agent sets (ovn_bgp_agent/utils/linux_net.py of 4.0.0 to 7.0.0), and rp_filter: strict reverse path filtering
+    /// on the bridges would drop packets of asymmetric paths.
+    pub fn is_needed_by_agent(&self) -> bool {
         let parts: Vec<&str> = self.path.split('/').collect();
         matches!(
             parts.as_slice(),
@@ -77,7 +76,7 @@ impl Key {
         )
     }
 
-    /// Below `/proc/sys/net`.
+    /// The path relative to `/proc/sys/net`.
     pub fn below_net(&self) -> &str {
         &self.path["net/".len()..]
     }
@@ -87,7 +86,7 @@ impl Key {
     }
 }
 
-/// With dots, as sysctl(8) prints it.
+/// With dots, like the output of sysctl(8).
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let swapped = self.path.chars().map(|c| match c {
@@ -112,12 +111,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_as_procps_reads_them() {
+    fn names_have_the_syntax_of_procps() {
         for (text, path) in [
             ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
             ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
             ("net.ipv4.conf.br-ex.proxy_arp", "net/ipv4/conf/br-ex/proxy_arp"),
-            // What the agent passes for a VLAN device.
+            // The agent's form for a VLAN device.
             ("net.ipv4.conf.br-ex/100.proxy_arp", "net/ipv4/conf/br-ex.100/proxy_arp"),
             ("net/ipv4/conf/br-ex.100/proxy_arp", "net/ipv4/conf/br-ex.100/proxy_arp"),
             ("net.ipv6.conf.a/b/c.proxy_ndp", "net/ipv6/conf/a.b.c/proxy_ndp"),
@@ -135,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_lead_elsewhere_are_refused() {
+    fn names_outside_net_are_rejected() {
         for text in [
             "kernel.core_pattern",
             "kernel/core_pattern",
@@ -164,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_agent_needs_is_written() {
+    fn only_keys_that_the_agent_needs_are_writable() {
         for text in [
             "net.ipv4.ip_forward",
             "net.ipv4.conf.all.forwarding",
@@ -173,7 +172,7 @@ mod tests {
             "net.ipv6.conf.br-ex.proxy_ndp",
             "net.ipv4.conf.br-ex.rp_filter",
         ] {
-            assert!(Key::parse(text).unwrap().is_agents(), "{text}");
+            assert!(Key::parse(text).unwrap().is_needed_by_agent(), "{text}");
         }
         for text in [
             "net.ipv4.conf.all",
@@ -185,7 +184,7 @@ mod tests {
             "net.core.somaxconn",
             "net.ipv4.ip_forward.x",
         ] {
-            assert!(!Key::parse(text).unwrap().is_agents(), "{text}");
+            assert!(!Key::parse(text).unwrap().is_needed_by_agent(), "{text}");
         }
     }
 

@@ -1,13 +1,12 @@
-//! The bytes of a vty socket, in whatever pieces they come, become replies.
+//! The bytes from a vty socket, in chunks of any size -> a reply.
 
-/// The most text that is kept of one reply.
+/// The longest accepted text of a reply, in bytes.
 pub const LIMIT: usize = 4 << 20;
 
-/// What a daemon answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     pub text: String,
-    /// 0 done, 1 done with a warning, 2 unknown command, 3 ambiguous, 4 incomplete, 13 refused; others are failures too.
+    /// 0 accepted, 1 accepted with a warning, 2 unknown command, 3 ambiguous, 4 incomplete, 13 rejected. Others are failures too.
     pub status: u8,
 }
 
@@ -15,18 +14,18 @@ impl Reply {
     pub const UNKNOWN: u8 = 2;
     pub const AMBIGUOUS: u8 = 3;
     pub const INCOMPLETE: u8 = 4;
-    pub const REFUSED: u8 = 13;
+    pub const REJECTED: u8 = 13;
 
     pub fn is_accepted(&self) -> bool {
         self.status <= 1
     }
 
-    /// The daemon does not have such a command where it is; it did nothing.
+    /// The daemon has no such command in its current context and did nothing.
     pub fn is_unknown(&self) -> bool {
         matches!(self.status, Self::UNKNOWN | Self::AMBIGUOUS | Self::INCOMPLETE)
     }
 
-    /// mgmtd lets one client configure at a time: "could not lock candidate DS".
+    /// mgmtd permits one configuring client at a time: "could not lock candidate DS".
     pub fn is_locked(&self) -> bool {
         !self.is_accepted() && !self.is_unknown() && self.text.contains("could not lock")
     }
@@ -34,22 +33,22 @@ impl Reply {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    #[error("is longer than {LIMIT} bytes")]
+    #[error("it is longer than {LIMIT} bytes")]
     TooLong,
-    #[error("has a NUL in its text")]
+    #[error("its text contains a NUL")]
     Nul,
-    #[error("has bytes after its end")]
+    #[error("bytes follow its end")]
     Trailing,
 }
 
-/// Collects a reply.
+/// Collects the bytes of one reply.
 #[derive(Debug, Default)]
 pub struct ReplyBuffer {
     bytes: Vec<u8>,
 }
 
 impl ReplyBuffer {
-    /// The next bytes of the socket; the reply when they complete it. Text that is not UTF-8 is made so.
+    /// Adds bytes from the socket. Returns the reply once it is complete. Invalid UTF-8 is replaced.
     pub fn push(&mut self, more: &[u8]) -> Result<Option<Reply>, Malformed> {
         let scanned = self.bytes.len().saturating_sub(3);
         self.bytes.extend_from_slice(more);

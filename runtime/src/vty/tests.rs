@@ -1,4 +1,4 @@
-//! Replies in pieces, and daemons that misbehave on a real socket.
+//! Replies in chunks, and misbehaving daemons on a real socket.
 
 use std::os::unix::net::UnixListener;
 use std::thread;
@@ -29,7 +29,7 @@ fn a_reply_is_text_three_nuls_and_a_status() {
 }
 
 #[test]
-fn text_has_a_limit() {
+fn the_length_of_a_text_is_limited() {
     let mut buffer = ReplyBuffer::default();
     assert_eq!(buffer.push(&vec![b'x'; LIMIT]), Ok(None));
     assert_eq!(buffer.push(b"x"), Err(Malformed::TooLong));
@@ -41,7 +41,7 @@ fn text_has_a_limit() {
 
 proptest! {
     #[test]
-    fn pieces_do_not_matter(text in "[^\0]{0,200}", status: u8, cuts in prop::collection::vec(1usize..40, 0..20)) {
+    fn a_reply_may_arrive_in_any_chunks(text in "[^\0]{0,200}", status: u8, cuts in prop::collection::vec(1usize..40, 0..20)) {
         let mut bytes = text.clone().into_bytes();
         bytes.extend_from_slice(&[0, 0, 0, status]);
         let mut buffer = ReplyBuffer::default();
@@ -58,7 +58,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_without_a_panic(pieces in prop::collection::vec(prop::collection::vec(0u8..4, 0..12), 0..12)) {
+    fn any_bytes_are_parsed_without_a_panic(pieces in prop::collection::vec(prop::collection::vec(0u8..4, 0..12), 0..12)) {
         let mut buffer = ReplyBuffer::default();
         for piece in pieces {
             match buffer.push(&piece) {
@@ -81,8 +81,8 @@ fn daemon(serve: impl FnOnce(UnixStream) + Send + 'static) -> tempfile::TempDir 
     directory
 }
 
-fn ask(directory: &tempfile::TempDir) -> Result<Reply, VtyError> {
-    Connection::open(directory.path(), "zebra", Duration::from_millis(300))?.ask("show version")
+fn show_version(directory: &tempfile::TempDir) -> Result<Reply, VtyError> {
+    Connection::open(directory.path(), "zebra", Duration::from_millis(300))?.execute("show version")
 }
 
 fn read_request(stream: &mut UnixStream) -> Vec<u8> {
@@ -93,7 +93,7 @@ fn read_request(stream: &mut UnixStream) -> Vec<u8> {
 }
 
 #[test]
-fn a_line_is_sent_with_a_nul_and_its_answer_read_across_pieces() {
+fn a_line_is_sent_with_a_nul_and_its_reply_is_read_in_chunks() {
     let directory = daemon(|mut stream| {
         assert_eq!(read_request(&mut stream), b"show version\0");
         for piece in [&b"FRR"[..], b"outing\n\0", b"\0\0", b"\0"] {
@@ -101,69 +101,69 @@ fn a_line_is_sent_with_a_nul_and_its_answer_read_across_pieces() {
             thread::sleep(Duration::from_millis(10));
         }
     });
-    assert_eq!(ask(&directory).unwrap().text, "FRRouting\n");
+    assert_eq!(show_version(&directory).unwrap().text, "FRRouting\n");
 }
 
 #[test]
-fn a_daemon_that_hangs_hangs_up_or_babbles_is_an_error() {
+fn a_daemon_that_hangs_disconnects_or_sends_too_much_is_an_error() {
     let silent = daemon(|mut stream| {
         read_request(&mut stream);
         thread::sleep(Duration::from_secs(2));
     });
-    assert!(matches!(ask(&silent), Err(VtyError::Timeout { .. })));
+    assert!(matches!(show_version(&silent), Err(VtyError::Timeout { .. })));
 
-    // A byte now and then does not prolong the patience.
+    // Single bytes do not extend the timeout.
     let slow = daemon(|mut stream| {
         while stream.write_all(b".").is_ok() {
             thread::sleep(Duration::from_millis(50));
         }
     });
     let begin = Instant::now();
-    assert!(matches!(ask(&slow), Err(VtyError::Timeout { .. })));
+    assert!(matches!(show_version(&slow), Err(VtyError::Timeout { .. })));
     assert!(begin.elapsed() < Duration::from_secs(2));
 
-    let gone = daemon(|mut stream| {
+    let closed = daemon(|mut stream| {
         read_request(&mut stream);
     });
-    assert!(matches!(ask(&gone), Err(VtyError::Gone { .. })));
+    assert!(matches!(show_version(&closed), Err(VtyError::Closed { .. })));
 
-    let babbling = daemon(|mut stream| {
+    let flooding = daemon(|mut stream| {
         let _ = stream.write_all(&vec![b'x'; LIMIT + (1 << 16)]);
     });
     assert!(matches!(
-        ask(&babbling),
+        show_version(&flooding),
         Err(VtyError::Malformed { .. }) | Err(VtyError::Timeout { .. })
     ));
 }
 
 #[test]
-fn a_lock_is_waited_for() {
+fn a_locked_configuration_is_retried() {
     let directory = daemon(|mut stream| {
         for answer in [&b"could not lock\0\0\0\xff"[..], b"\0\0\0\0"] {
             read_request(&mut stream);
             stream.write_all(answer).unwrap();
         }
     });
-    assert_eq!(ask(&directory).unwrap().status, 0);
+    assert_eq!(show_version(&directory).unwrap().status, 0);
 }
 
 #[test]
-fn absence_is_told_from_other_errors() {
+fn a_daemon_that_is_not_running_is_distinguished_from_other_errors() {
     let directory = tempfile::tempdir().unwrap();
-    assert!(ask(&directory).unwrap_err().is_absence());
-    // A socket that nobody listens on any more.
+    assert!(show_version(&directory).unwrap_err().is_not_running());
+    // A socket without a listener.
     drop(UnixListener::bind(directory.path().join("zebra.vty")).unwrap());
-    assert!(ask(&directory).unwrap_err().is_absence());
+    assert!(show_version(&directory).unwrap_err().is_not_running());
     std::fs::remove_file(directory.path().join("zebra.vty")).unwrap();
     std::fs::write(directory.path().join("zebra.vty"), "").unwrap();
     assert!(
-        ask(&directory)
+        show_version(&directory)
             .unwrap_err()
             .to_string()
             .contains("zebra cannot be reached at")
     );
 
-    // A daemon that stopped accepting: its queue of two is full, and connecting ends all the same.
+    // A daemon that does not accept: its queue of two is full, and the connection attempt times out.
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("zebra.vty");
     let socket = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, None).unwrap();
@@ -172,22 +172,22 @@ fn absence_is_told_from_other_errors() {
     let open = || Connection::open(directory.path(), "zebra", Duration::from_millis(200));
     let outcomes: Vec<_> = (0..4).map(|_| open()).collect();
     let error = outcomes.into_iter().find_map(Result::err).unwrap();
-    assert!(!error.is_absence(), "{error}");
+    assert!(!error.is_not_running(), "{error}");
 }
 
 #[test]
-fn lines_that_frr_would_cut_are_not_sent() {
+fn lines_that_frr_would_truncate_are_not_sent() {
     let directory = daemon(|mut stream| {
         let _ = stream.read(&mut [0; 8]);
     });
     let mut connection = Connection::open(directory.path(), "zebra", Duration::from_millis(300)).unwrap();
     for line in ["x".repeat(MAX_LINE + 1), "a\0b".to_string()] {
-        assert!(matches!(connection.ask(&line), Err(VtyError::Line { .. })));
+        assert!(matches!(connection.execute(&line), Err(VtyError::Line { .. })));
     }
 }
 
 #[test]
-fn daemons_come_in_the_order_of_vtysh() {
+fn daemons_are_listed_in_the_order_of_vtysh() {
     let directory = tempfile::tempdir().unwrap();
     for name in [
         "staticd.vty",

@@ -1,6 +1,6 @@
 //! The lines that open and close FRR's configuration contexts.
 
-/// What a context is, as far as it decides what may be opened or closed in it.
+/// The kinds of contexts that determine which lines open or close a context within them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Router,
@@ -15,20 +15,20 @@ pub enum Kind {
     Key,
 }
 
-/// What a line does to the contexts that are open.
+/// The effect of a line on the open contexts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Opens one below the first `parent` contexts; those deeper are left.
+    /// Opens a context within the first `parent` contexts. Deeper contexts are closed.
     Open { parent: usize, kind: Kind },
-    /// Closes the innermost.
+    /// Closes the innermost context.
     Close,
-    /// Neither: a command.
+    /// A command without an effect on contexts.
     Stay,
-    /// Looks like the beginning of a word that opens a context; whether it does only the daemons know.
+    /// Starts with an abbreviation of a word that opens a context. Only the daemons could resolve it.
     Abbreviated,
 }
 
-/// Judged by its words, as FRR 8 to 10 have them, with the contexts that are open, outermost first.
+/// Classifies a line by its words, in the syntax of FRR 8 to 10. `open` has the open contexts, outermost first.
 pub fn step(words: &[&str], open: &[Kind]) -> Step {
     use Kind::*;
     let below = |parent: usize, kind: Kind| Step::Open { parent, kind };
@@ -52,7 +52,7 @@ pub fn step(words: &[&str], open: &[Kind]) -> Step {
     }
 }
 
-/// `route` is a command of its own (RIP), as are the words of one or two letters (`ip`, `rd`, `no`).
+/// `route` is a command itself (RIP), and so are words of one or two letters (`ip`, `rd`, `no`).
 fn is_abbreviation(word: &str) -> bool {
     const OPENERS: [&str; 5] = ["router", "vrf", "interface", "route-map", "address-family"];
     let begins = |opener: &&str| opener.len() > word.len() && opener.starts_with(word);
@@ -63,12 +63,12 @@ fn is_abbreviation(word: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn judge(line: &str, open: &[Kind]) -> Step {
+    fn classify(line: &str, open: &[Kind]) -> Step {
         step(&line.split_whitespace().collect::<Vec<_>>(), open)
     }
 
     #[test]
-    fn the_words_open_and_close_contexts() {
+    fn lines_open_and_close_contexts() {
         use Kind::*;
         let open = |parent, kind| Step::Open { parent, kind };
         for (line, contexts, expected) in [
@@ -103,7 +103,7 @@ mod tests {
             ("ip route 10.0.0.0/8 10.0.0.1", &[], Step::Stay),
             ("", &[], Step::Stay),
         ] {
-            assert_eq!(judge(line, contexts), expected, "{line} in {contexts:?}");
+            assert_eq!(classify(line, contexts), expected, "{line} in {contexts:?}");
         }
     }
 }

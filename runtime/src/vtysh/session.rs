@@ -1,10 +1,9 @@
-//! A conversation with all daemons, in which each is followed into contexts on its own.
+//! A session with all daemons, which tracks the context of each daemon.
 //!
-//! No daemon says in which context it is, and one that was refused a context answers the lines inside it from where it stayed:
-//! zebra, which has no `router bgp`, leaves configuration mode at the `exit` that was meant for bgpd. So a line goes to those
-//! daemons only that entered every open context. Where all of these do not know it, those that stayed one level above are asked,
-//! as FRR's vtysh walks up. Back on the top level, each daemon is brought there absolutely (`end`, `configure terminal`), so
-//! that a daemon which walked up unseen is in step again.
+//! A daemon does not report its context, and a daemon that rejected a context executes the lines inside it in its own context:
+//! zebra, which has no `router bgp`, leaves configuration mode at the `exit` for bgpd. So a line is sent only to the daemons that
+//! entered every open context. If none of them knows the line, it is sent to the daemons one level up, as FRR's vtysh does.
+//! On the return to the top level every daemon is reset (`end`, `configure terminal`), in case a daemon left a context by itself.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,44 +12,44 @@ use super::VtyshError;
 use super::context::{Kind, Step, step};
 use crate::vty::{Connection, Reply, VtyError, daemons};
 
-/// The outcome of a line.
+/// The replies to one line.
 #[derive(Debug, Default)]
 pub struct Answer {
-    /// As in a [`Reply`]: at most 1 where it was accepted.
+    /// As in a [`Reply`]: at most 1 if the line was accepted.
     pub status: u8,
     replies: Vec<(String, Reply)>,
 }
 
 impl Answer {
-    fn plain(status: u8) -> Self {
+    fn without_replies(status: u8) -> Self {
         Self {
             status,
             replies: Vec::new(),
         }
     }
 
-    fn refused_by_client(text: &str) -> Self {
+    fn rejected_by_client(text: &str) -> Self {
         let reply = Reply {
             text: text.to_string(),
-            status: Reply::REFUSED,
+            status: Reply::REJECTED,
         };
         Self {
-            status: Reply::REFUSED,
+            status: Reply::REJECTED,
             replies: vec![("vtysh".to_string(), reply)],
         }
     }
 
-    /// A daemon that refuses weighs more than one that accepts, and that more than those that do not know the line.
-    fn of(replies: Vec<(String, Reply)>) -> Self {
+    /// A rejection takes precedence over an acceptance, and an acceptance over an unknown command.
+    fn from_replies(replies: Vec<(String, Reply)>) -> Self {
         let statuses = || replies.iter().map(|(_, reply)| reply);
-        let refused = statuses().find(|reply| !reply.is_accepted() && !reply.is_unknown());
+        let rejected = statuses().find(|reply| !reply.is_accepted() && !reply.is_unknown());
         let accepted = || {
             statuses()
                 .filter(|reply| reply.is_accepted())
                 .max_by_key(|reply| reply.status)
         };
         let unknown = || statuses().max_by_key(|reply| reply.status);
-        let decisive = refused.or_else(accepted).or_else(unknown);
+        let decisive = rejected.or_else(accepted).or_else(unknown);
         Self {
             status: decisive.map_or(Reply::UNKNOWN, |reply| reply.status),
             replies,
@@ -72,20 +71,20 @@ impl Answer {
             .filter(|text| !text.is_empty())
     }
 
-    /// (daemon, status, text) of those that refused the line.
-    pub fn refusals(&self) -> impl Iterator<Item = (&str, u8, &str)> {
-        let refused = self
+    /// (daemon, status, text) of each rejection.
+    pub fn rejections(&self) -> impl Iterator<Item = (&str, u8, &str)> {
+        let rejected = self
             .replies
             .iter()
             .filter(|(_, reply)| !reply.is_accepted() && !reply.is_unknown());
-        refused.map(|(daemon, reply)| (daemon.as_str(), reply.status, reply.text.as_str()))
+        rejected.map(|(daemon, reply)| (daemon.as_str(), reply.status, reply.text.as_str()))
     }
 }
 
 #[derive(Debug)]
 struct Daemon {
     connection: Connection,
-    /// How many of the open contexts it entered; `None` when it is not in configuration mode.
+    /// The number of open contexts that it entered. `None` outside configuration mode.
     depth: Option<usize>,
 }
 
@@ -97,9 +96,9 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects to all daemons that listen. One that is there and cannot be spoken to is an error: half of a configuration
-    /// is worse than none.
-    pub fn open(sockets: &Path, patience: Duration) -> Result<Self, VtyshError> {
+    /// Connects to all daemons that listen. A daemon that listens and does not respond is an error: a partial configuration is worse
+    /// than none.
+    pub fn open(sockets: &Path, timeout: Duration) -> Result<Self, VtyshError> {
         let mut session = Self {
             daemons: Vec::new(),
             configuring: false,
@@ -111,34 +110,34 @@ impl Session {
             Err(error) => return Err(error.into()),
         };
         for name in names {
-            match Connection::open(sockets, &name, patience) {
+            match Connection::open(sockets, &name, timeout) {
                 Ok(mut connection) => {
-                    connection.ask("enable")?;
+                    connection.execute("enable")?;
                     session.daemons.push(Daemon {
                         connection,
                         depth: None,
                     });
                 }
-                Err(error) if error.is_absence() => {}
+                Err(error) if error.is_not_running() => {}
                 Err(error) => return Err(error.into()),
             }
         }
         match session.daemons.is_empty() {
-            true => Err(VtyshError::Nobody(sockets.to_path_buf())),
+            true => Err(VtyshError::NoDaemons(sockets.to_path_buf())),
             false => Ok(session),
         }
     }
 
-    /// One line, which may lead into configuration mode and its contexts, or out of them.
+    /// Executes one line, which may enter or leave configuration mode or a context.
     pub fn execute(&mut self, line: &str) -> Answer {
         let line = line.trim();
         let words: Vec<&str> = line.split_whitespace().collect();
         if words.is_empty() || line.starts_with(['!', '#']) {
-            return Answer::plain(0);
+            return Answer::without_replies(0);
         }
-        if is_of_vtysh(&words) {
-            return Answer::refused_by_client(
-                "% write and copy are for FRR's own vtysh: each daemon would write a file of its own\n",
+        if is_local_command(&words) {
+            return Answer::rejected_by_client(
+                "% write and copy are not supported: each daemon would write its own file\n",
             );
         }
         if !self.configuring {
@@ -146,9 +145,9 @@ impl Session {
                 ["configure" | "conf" | "config"] | ["configure" | "conf" | "config", "terminal" | "term" | "t"] => {
                     self.configure()
                 }
-                // Sent on, they would end the connections.
-                ["exit" | "quit" | "end"] => Answer::plain(0),
-                _ => self.tell(|_| true, line),
+                // The daemons would close the connections.
+                ["exit" | "quit" | "end"] => Answer::without_replies(0),
+                _ => self.send(|_| true, line),
             };
         }
         match words.as_slice() {
@@ -158,21 +157,21 @@ impl Session {
                 Step::Close if self.open.is_empty() => self.end(),
                 Step::Close => self.leave_to(self.open.len() - 1),
                 Step::Stay => self.command(line),
-                Step::Abbreviated => Answer::refused_by_client("% write the words that open a context in full\n"),
+                Step::Abbreviated => Answer::rejected_by_client("% do not abbreviate the words that open a context\n"),
             },
         }
     }
 
     pub fn configure(&mut self) -> Answer {
         self.configuring = true;
-        let answer = self.tell(|_| true, "configure terminal");
-        self.note_depths(&answer, |accepted, _| accepted.then_some(0));
+        let answer = self.send(|_| true, "configure terminal");
+        self.update_depths(&answer, |accepted, _| accepted.then_some(0));
         answer
     }
 
     /// Leaves configuration mode.
     pub fn end(&mut self) -> Answer {
-        let answer = self.tell(|daemon| daemon.depth.is_some(), "end");
+        let answer = self.send(|daemon| daemon.depth.is_some(), "end");
         self.configuring = false;
         self.open.clear();
         for daemon in &mut self.daemons {
@@ -188,28 +187,28 @@ impl Session {
     fn enter(&mut self, parent: usize, kind: Kind, line: &str) -> Answer {
         let mut answer = match self.open.len() > parent {
             true => self.leave_to(parent),
-            false => Answer::plain(0),
+            false => Answer::without_replies(0),
         };
         if answer.is_accepted() {
-            answer = self.tell(|daemon| daemon.depth == Some(parent), line);
-            self.note_depths(&answer, |accepted, depth| match accepted {
+            answer = self.send(|daemon| daemon.depth == Some(parent), line);
+            self.update_depths(&answer, |accepted, depth| match accepted {
                 true => Some(parent + 1),
                 false => depth,
             });
         }
-        // Also when nobody entered it: the lines inside are not meant for the level above.
+        // Even if no daemon entered it: the lines inside must not reach the level above.
         self.open.push(kind);
         answer
     }
 
-    /// Brings everybody to the first `level` contexts.
+    /// Closes contexts until `level` are open.
     fn leave_to(&mut self, level: usize) -> Answer {
-        let mut answer = Answer::plain(0);
+        let mut answer = Answer::without_replies(0);
         if level == 0 {
             let inside = |daemon: &Daemon| daemon.depth.is_some_and(|depth| depth > 0);
-            let ended = self.tell(inside, "end");
-            let again = self.tell(inside, "configure terminal");
-            self.note_depths(&again, |accepted, _| accepted.then_some(0));
+            let ended = self.send(inside, "end");
+            let again = self.send(inside, "configure terminal");
+            self.update_depths(&again, |accepted, _| accepted.then_some(0));
             answer = if ended.replies.is_empty() || ended.is_accepted() {
                 again
             } else {
@@ -218,8 +217,8 @@ impl Session {
         }
         while level > 0 && self.open.len() > level {
             let innermost = self.open.len();
-            answer = self.tell(|daemon| daemon.depth == Some(innermost), "exit");
-            self.note_depths(&answer, |accepted, depth| match accepted {
+            answer = self.send(|daemon| daemon.depth == Some(innermost), "exit");
+            self.update_depths(&answer, |accepted, depth| match accepted {
                 true => Some(innermost - 1),
                 false => depth,
             });
@@ -227,30 +226,30 @@ impl Session {
         }
         self.open.truncate(level);
         if answer.replies.is_empty() {
-            Answer::plain(0)
+            Answer::without_replies(0)
         } else {
             answer
         }
     }
 
-    /// A line that stays: for those in the innermost context, else for those that stayed above it.
+    /// Sends a command to the daemons in the innermost context; if it is unknown there, to those one level up, and so on.
     fn command(&mut self, line: &str) -> Answer {
         let innermost = self.open.len();
         if !self.daemons.iter().any(|daemon| daemon.depth == Some(innermost)) {
-            return Answer::refused_by_client("% not sent: the context it is in was refused\n");
+            return Answer::rejected_by_client("% not sent: every daemon rejected the context of this line\n");
         }
-        let mut best = Answer::plain(0);
+        let mut best = Answer::without_replies(0);
         for level in (0..=innermost).rev() {
-            let answer = self.tell(|daemon| daemon.depth == Some(level), line);
+            let answer = self.send(|daemon| daemon.depth == Some(level), line);
             if !answer.is_unknown() {
                 let left = if level < innermost {
                     self.leave_to(level)
                 } else {
-                    Answer::plain(0)
+                    Answer::without_replies(0)
                 };
                 return if left.is_accepted() { answer } else { left };
             }
-            // What those inside say about it counts.
+            // The innermost daemons' status counts.
             if answer.status > best.status {
                 best = answer;
             }
@@ -258,15 +257,16 @@ impl Session {
         best
     }
 
-    /// Sends a line to some daemons. One that goes away or hangs counts as refusing, and is not spoken to again.
-    fn tell(&mut self, to: impl Fn(&Daemon) -> bool, line: &str) -> Answer {
+    /// Sends a line to the daemons selected by `to`. A daemon that disconnects or hangs counts as a rejection and gets no further
+    /// lines.
+    fn send(&mut self, to: impl Fn(&Daemon) -> bool, line: &str) -> Answer {
         let mut replies = Vec::new();
         self.daemons.retain_mut(|daemon| {
             if !to(daemon) {
                 return true;
             }
             let name = daemon.connection.daemon().to_string();
-            match daemon.connection.ask(line) {
+            match daemon.connection.execute(line) {
                 Ok(reply) => {
                     replies.push((name, reply));
                     true
@@ -274,16 +274,16 @@ impl Session {
                 Err(error) => {
                     let unsent = matches!(error, VtyError::Line { .. });
                     let text = format!("{error}\n");
-                    let status = Reply::REFUSED;
+                    let status = Reply::REJECTED;
                     replies.push((name, Reply { text, status }));
                     unsent
                 }
             }
         });
-        Answer::of(replies)
+        Answer::from_replies(replies)
     }
 
-    fn note_depths(&mut self, answer: &Answer, depth: impl Fn(bool, Option<usize>) -> Option<usize>) {
+    fn update_depths(&mut self, answer: &Answer, depth: impl Fn(bool, Option<usize>) -> Option<usize>) {
         for daemon in &mut self.daemons {
             let name = daemon.connection.daemon();
             if let Some((_, reply)) = answer.replies.iter().find(|(answered, _)| answered == name) {
@@ -293,8 +293,8 @@ impl Session {
     }
 }
 
-/// Commands that FRR's vtysh carries out itself; to a daemon they mean something else.
-fn is_of_vtysh(words: &[&str]) -> bool {
+/// Commands that FRR's vtysh executes itself. They have another meaning for a daemon.
+fn is_local_command(words: &[&str]) -> bool {
     let words = match words {
         ["do", rest @ ..] => rest,
         words => words,

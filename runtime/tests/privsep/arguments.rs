@@ -1,4 +1,4 @@
-//! The grammar, held against a second description of it: a regular expression over all arguments.
+//! Compares the grammar with a second definition: a regular expression over all arguments.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -8,9 +8,9 @@ use obgp_runtime::privsep::arguments::{Configuration, parse};
 use proptest::prelude::*;
 use regex::Regex;
 
-use super::world::{CONFIG, CONTEXT, NODE_CONFIG, SOCKET, good};
+use super::world::{CONFIG, CONTEXT, NODE_CONFIG, SOCKET, valid};
 
-/// Arguments are separated by U+001F, which none of the accepted has.
+/// Arguments are separated by U+001F, which no accepted argument contains.
 static ACCEPTED: LazyLock<Regex> = LazyLock::new(|| {
     let name = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}";
     let base = "/etc/(ovn-)?bgp-agent";
@@ -29,7 +29,7 @@ fn accepted(arguments: &[String]) -> bool {
     parse(&given).is_ok()
 }
 
-/// Arguments as somebody would give who looks for a way through: right ones, wrong ones, right ones with something changed.
+/// An attacker's arguments: valid ones, invalid ones, and valid ones with a change.
 fn argument() -> impl Strategy<Value = String> {
     let right = prop_oneof![
         Just("--config-file"),
@@ -80,7 +80,7 @@ fn argument() -> impl Strategy<Value = String> {
     prop_oneof![6 => right.prop_map(String::from), 2 => tempting.prop_map(String::from), 1 => changed, 1 => ".{0,20}"]
 }
 
-/// A call in order, of any length.
+/// A valid call of any length.
 fn call() -> impl Strategy<Value = Vec<String>> {
     let name = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,12}";
     let configuration = prop_oneof![
@@ -119,18 +119,18 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 4096, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_accepted_is_what_the_expression_says(arguments in prop::collection::vec(argument(), 0..8)) {
+    fn the_parser_accepts_what_the_expression_matches(arguments in prop::collection::vec(argument(), 0..8)) {
         prop_assert_eq!(accepted(&arguments), ACCEPTED.is_match(&joined(&arguments)), "{:?}", arguments);
     }
 
     #[test]
-    fn a_call_in_order_is_accepted_up_to_sixteen_configurations(call in call()) {
+    fn a_valid_call_is_accepted_with_up_to_sixteen_configurations(call in call()) {
         prop_assert_eq!(accepted(&call), ACCEPTED.is_match(&joined(&call)), "{:?}", call);
     }
 
-    /// One argument of a good call replaced, removed, repeated or added.
+    /// A valid call with one argument replaced, removed, repeated or added.
     #[test]
-    fn a_good_call_with_one_thing_changed(
+    fn a_changed_call_is_accepted_only_if_the_expression_matches(
         call in call(), at in any::<prop::sample::Index>(), by in argument(), how in 0..4_u8,
     ) {
         let mut call = call;
@@ -145,15 +145,15 @@ proptest! {
     }
 
     #[test]
-    fn bytes_of_any_kind_never_panic(arguments in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8)) {
+    fn any_bytes_are_parsed_without_a_panic(arguments in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8)) {
         let arguments: Vec<OsString> = arguments.into_iter().map(OsString::from_vec).collect();
         prop_assert!(parse(&arguments).is_err());
     }
 }
 
 #[test]
-fn the_agents_own_file_is_left_out() {
-    let arguments: Vec<OsString> = good().into_iter().map(OsString::from).collect();
+fn node_conf_is_not_passed_on() {
+    let arguments: Vec<OsString> = valid().into_iter().map(OsString::from).collect();
     let request = parse(&arguments).unwrap();
     let [Configuration::File(only)] = request.configuration.as_slice() else {
         panic!("{request:?}");
@@ -164,11 +164,11 @@ fn the_agents_own_file_is_left_out() {
 }
 
 #[test]
-fn very_long_ones_are_refused() {
-    let mut long = good();
+fn very_long_paths_are_rejected() {
+    let mut long = valid();
     long[1] = format!("/etc/ovn-bgp-agent/{}", "a/".repeat(600) + "a");
     assert!(!accepted(&long));
-    let mut name = good();
+    let mut name = valid();
     name[1] = format!("/etc/ovn-bgp-agent/{}", "a".repeat(256));
     assert!(!accepted(&name));
 }

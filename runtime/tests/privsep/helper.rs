@@ -1,4 +1,4 @@
-//! What is let through: the agent's own code reaches its three contexts by way of sudo, and they have what they need and no more.
+//! Accepted calls: the agent's own code starts its three contexts through sudo, and each has only the capabilities that it needs.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
@@ -9,10 +9,10 @@ use rustix::mount::MountFlags;
 use rustix::thread::CapabilitySet;
 
 use super::world::{
-    AGENT, CONFIG, NODE_CONFIG, OTHER, directory, ends, good, listen, privsep, stderr, user, world, write,
+    AGENT, CONFIG, NODE_CONFIG, OTHER, directory, listen, privsep, run_to_end, stderr, user, valid, world, write,
 };
 
-/// As the agent does it: the first call of a privileged function starts the helper.
+/// Runs code of the agent. The first call of a privileged function starts the helper.
 fn agent(code: &str) -> Output {
     let helper = format!("sudo -n obgp-runtime privsep --config-file {CONFIG} --config-file {NODE_CONFIG}");
     let mut command = user(AGENT, "/usr/bin/python3");
@@ -37,7 +37,7 @@ fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Stands where a context's program is, and says what it may do: its capabilities and whether it reaches a socket of another user.
+/// A program in place of vtysh, ovs-vsctl or sysctl: prints its capabilities and whether it can connect to another user's socket.
 const PROBE: &str = r#"#!/usr/bin/python3 -I
 import os, re, socket
 status = open("/proc/self/status").read()
@@ -59,7 +59,7 @@ fn bits(capabilities: CapabilitySet) -> String {
     format!("{:016x}", capabilities.bits())
 }
 
-/// FRR's socket, that of another user.
+/// FRR's socket, which belongs to another user.
 fn frr_socket() -> std::os::unix::net::UnixListener {
     let listener = listen("/run/frr/bgpd.vty", OTHER);
     directory("/run/frr", OTHER, 0o750);
@@ -68,7 +68,7 @@ fn frr_socket() -> std::os::unix::net::UnixListener {
 }
 
 #[test]
-fn vtysh_gets_what_it_needs_to_reach_frr() {
+fn vtysh_can_connect_to_frr() {
     let Some(_world) = world() else { return };
     let _listener = frr_socket();
     write("/usr/bin/vtysh", PROBE, 0, 0o755);
@@ -83,7 +83,7 @@ fn vtysh_gets_what_it_needs_to_reach_frr() {
 }
 
 #[test]
-fn ovs_vsctl_gets_the_same() {
+fn ovs_vsctl_has_the_same_capabilities() {
     let Some(_world) = world() else { return };
     let _listener = frr_socket();
     write("/usr/local/bin/ovs-vsctl", PROBE, 0, 0o755);
@@ -98,7 +98,7 @@ fn ovs_vsctl_gets_the_same() {
 }
 
 #[test]
-fn the_default_context_configures_the_network_and_can_gain_nothing() {
+fn the_default_context_configures_the_network_and_cannot_gain_privileges() {
     let Some(_world) = world() else { return };
     let flag = "/proc/sys/net/ipv4/conf/lo/forwarding";
     fs::write(flag, "0").unwrap();
@@ -110,7 +110,7 @@ fn the_default_context_configures_the_network_and_can_gain_nothing() {
     let links = std::process::Command::new("ip").args(["-o", "link"]).output().unwrap();
     assert!(stdout(&links).contains("br-test"), "{}", stdout(&links));
 
-    // The same with a program that shows what it has: sysctl itself, found by PATH.
+    // The same with a program that prints its capabilities: sysctl, found through PATH.
     fs::create_dir_all("/usr/local/sbin").unwrap();
     write("/usr/local/sbin/sysctl", PROBE, 0, 0o755);
     let output = agent("print(linux_net.set_kernel_flag('a', '1')[0])");
@@ -125,7 +125,7 @@ fn the_default_context_configures_the_network_and_can_gain_nothing() {
     );
 }
 
-/// What Docker gives, and what the chart adds.
+/// Docker's default capabilities and those that the chart adds.
 const POD: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FSETID)
@@ -144,7 +144,7 @@ const POD: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SYS_ADMIN)
     .union(CapabilitySet::DAC_READ_SEARCH);
 
-/// For this thread and what it starts.
+/// Limits this thread and its children.
 fn only(capabilities: CapabilitySet) {
     for capability in (0..64).map(|bit| CapabilitySet::from_bits_retain(1 << bit)) {
         if rustix::thread::capability_is_in_bounding_set(capability) == Ok(true) && !capabilities.contains(capability) {
@@ -164,7 +164,7 @@ fn a_pods_capabilities_are_enough() {
 }
 
 #[test]
-fn without_setpcap_it_still_starts() {
+fn the_helper_starts_without_setpcap() {
     let Some(_world) = world() else { return };
     let _listener = frr_socket();
     write("/usr/bin/vtysh", PROBE, 0, 0o755);
@@ -178,23 +178,23 @@ fn a_missing_capability_is_named() {
     let Some(_world) = world() else { return };
     let _listener = listen(super::world::SOCKET, AGENT);
     only(POD - CapabilitySet::NET_ADMIN - CapabilitySet::DAC_READ_SEARCH);
-    let output = ends(&mut privsep(good()));
+    let output = run_to_end(&mut privsep(valid()));
     assert!(!output.status.success());
-    let said = stderr(&output);
+    let message = stderr(&output);
     assert!(
-        said.contains("does not have NET_ADMIN, which ovn_bgp_agent.privileged.vtysh_cmd needs"),
-        "{said}"
+        message.contains("does not have NET_ADMIN, which ovn_bgp_agent.privileged.vtysh_cmd needs"),
+        "{message}"
     );
-    let mut default = good();
+    let mut default = valid();
     default[5] = "ovn_bgp_agent.privileged.default".to_string();
-    let said = stderr(&ends(&mut privsep(default)));
+    let message = stderr(&run_to_end(&mut privsep(default)));
     assert!(
-        said.contains("does not have DAC_READ_SEARCH, NET_ADMIN, which"),
-        "{said}"
+        message.contains("does not have DAC_READ_SEARCH, NET_ADMIN, which"),
+        "{message}"
     );
 }
 
-/// As kubelet makes it: mode 0777, files that are links to links, mounted read-only.
+/// A ConfigMap volume like kubelet's: mode 0777, files that are links to links, mounted read-only.
 fn config_map(read_only: bool) {
     const AT: &str = "/etc/ovn-bgp-agent";
     rustix::mount::mount("tmpfs", AT, "tmpfs", MountFlags::empty(), Some(c"mode=777")).unwrap();
@@ -214,39 +214,39 @@ fn config_map(read_only: bool) {
 }
 
 #[test]
-fn a_mounted_config_map_is_roots() {
+fn a_mounted_config_map_is_accepted() {
     let Some(_world) = world() else { return };
     config_map(true);
     write("/usr/bin/vtysh", PROBE, 0, 0o755);
     agent("vtysh.run_vtysh_command('show version')");
-    // The directory as a whole passes as well.
+    // The directory is accepted as well.
     let listener = listen(super::world::SOCKET, AGENT);
-    let mut arguments = good();
+    let mut arguments = valid();
     arguments[0] = "--config-dir".to_string();
     arguments[1] = "/etc/ovn-bgp-agent".to_string();
-    let output = ends(&mut privsep(&arguments));
+    let output = run_to_end(&mut privsep(&arguments));
     assert!(output.status.success(), "{}", stderr(&output));
     listener.accept().unwrap();
 }
 
 #[test]
-fn a_config_map_that_can_be_written_is_refused() {
+fn a_writable_config_map_is_refused() {
     let Some(_world) = world() else { return };
     config_map(false);
     let listener = listen(super::world::SOCKET, AGENT);
-    let output = ends(&mut privsep(good()));
+    let output = run_to_end(&mut privsep(valid()));
     assert!(!output.status.success());
-    let said = stderr(&output);
+    let message = stderr(&output);
     assert!(
-        said.contains("others than root can write to it, and its mount is not read-only"),
-        "{said}"
+        message.contains("others than root can write to it, and its mount is not read-only"),
+        "{message}"
     );
     assert!(listener.accept().is_err());
 }
 
-/// A volume with an fsGroup: /tmp is not sticky, and what is made in it inherits the setgid bit.
+/// In a volume with an fsGroup, /tmp is not sticky and new directories inherit the setgid bit.
 #[test]
-fn an_empty_dir_with_a_group_will_do_for_tmp() {
+fn tmp_may_be_an_empty_dir_with_an_fs_group() {
     let Some(_world) = world() else { return };
     fs::set_permissions("/tmp", fs::Permissions::from_mode(0o2777)).unwrap();
     let listener = listen(super::world::SOCKET, AGENT);
@@ -255,7 +255,7 @@ fn an_empty_dir_with_a_group_will_do_for_tmp() {
         fs::Permissions::from_mode(0o2700),
     )
     .unwrap();
-    let output = ends(&mut privsep(good()));
+    let output = run_to_end(&mut privsep(valid()));
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(
         fs::symlink_metadata(super::world::SOCKET)
@@ -267,19 +267,19 @@ fn an_empty_dir_with_a_group_will_do_for_tmp() {
 }
 
 #[test]
-fn the_users_name_can_be_another_by_a_file_of_roots() {
+fn a_file_of_root_can_name_another_user() {
     let Some(_world) = world() else { return };
     directory("/etc/obgp-runtime", 0, 0o755);
     write("/etc/obgp-runtime/agent-user", "other\n", 0, 0o644);
     let _listener = listen(super::world::SOCKET, AGENT);
-    let said = stderr(&ends(&mut privsep(good())));
+    let message = stderr(&run_to_end(&mut privsep(valid())));
     assert!(
-        said.contains(&format!(
+        message.contains(&format!(
             "called by uid {AGENT}, not by the agent's user other (uid {OTHER})"
         )),
-        "{said}"
+        "{message}"
     );
     write("/etc/obgp-runtime/agent-user", "ovn-bgp-agent\n", AGENT, 0o644);
-    let said = stderr(&ends(&mut privsep(good())));
-    assert!(said.contains("belongs to uid 42777, not to root"), "{said}");
+    let message = stderr(&run_to_end(&mut privsep(valid())));
+    assert!(message.contains("belongs to uid 42777, not to root"), "{message}");
 }

@@ -1,8 +1,10 @@
-//! `obgp-runtime privsep` with the real sudo and the real oslo.privsep: what it starts, and what it does not.
+//! `obgp-runtime privsep` with the real sudo and the real oslo.privsep: accepted and refused calls.
 //!
-//! Each test that needs them has a root directory of its own (see `world`), in which the agent's user tries.
+//! Each test that needs them has its own root directory (see `world`), in which the agent's user makes the calls.
 
 mod arguments;
+mod configuration;
 mod helper;
+mod race;
 mod refused;
 mod world;

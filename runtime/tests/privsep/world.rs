@@ -1,5 +1,5 @@
-//! A machine of its own for a test: an overlay on this one's root with sudo, the agent's Python packages, its user and
-//! the sudoers rule of the image, in mount and network namespaces that only the test's thread is in.
+//! A separate system for a test: an overlay over this machine's root with sudo, the agent's Python packages, its user and the
+//! image's sudoers rule, in mount and network namespaces of the test's thread.
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Seek};
@@ -14,9 +14,9 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::UnshareFlags;
 
-/// Not the image's number, so that nothing passes because somebody wrote that down.
+/// Not the uid in the image, so that no test passes because of a hard-coded number.
 pub const AGENT: u32 = 42777;
-/// A user of the machine with no part in this.
+/// An unrelated user.
 pub const OTHER: u32 = 42888;
 
 pub const CONFIG: &str = "/etc/ovn-bgp-agent/ovn-bgp-agent.conf";
@@ -34,14 +34,14 @@ ovn-bgp-agent ALL = (root) NOPASSWD: /usr/local/bin/obgp-runtime privsep *
 pub struct World {
     outside: OwnedFd,
     base: PathBuf,
-    /// Keeps the directory until the mounts are gone.
+    /// Keeps the directory until it is unmounted.
     _directory: tempfile::TempDir,
 }
 
-/// `None`, with the reason printed, where the machine cannot; not in CI.
+/// `None`, with the reason printed, if the machine does not permit it. In CI that is a failure.
 pub fn world() -> Option<World> {
     let reason = if !rustix::process::geteuid().is_root() {
-        "this test makes mounts and users: run it as root"
+        "this test creates mounts and users: run it as root"
     } else {
         match World::enter() {
             Ok(world) => return Some(world),
@@ -57,7 +57,7 @@ impl World {
     fn enter() -> Result<Self, Box<dyn std::error::Error>> {
         let layer = layer()?;
         let directory = tempfile::Builder::new().prefix("obgp-privsep-").tempdir()?;
-        // SAFETY: no memory is unshared; the thread's working directory and root become its own.
+        // SAFETY: no memory is unshared. The thread gets its own working directory and root.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET)? };
         rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
         let outside = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
@@ -79,11 +79,11 @@ impl World {
             .args(["-a", "--no-target-directory"])
             .arg(layer.join("files"))
             .arg(&root))?;
-        // Beneath the root, a layer of the overlay could not be: overlays refuse layers that contain one another.
+        // Outside the root: overlays reject layers that contain each other.
         let packages = root.join(fs::read_to_string(layer.join("packages-at"))?);
         fs::create_dir_all(&packages)?;
         rustix::mount::mount_bind(layer.join("packages"), packages)?;
-        // The machine's own Python packages are none of the image's, and of other versions than these need.
+        // Hides the machine's own Python packages, whose versions may differ.
         let own = root.join("usr/lib/python3/dist-packages");
         rustix::mount::mount("tmpfs", own, "tmpfs", none, Some(c"mode=755"))?;
         let binary = root.join("usr/local/bin/obgp-runtime");
@@ -126,12 +126,12 @@ impl Drop for World {
             .and_then(|()| rustix::process::chroot("."))
             .and_then(|()| rustix::mount::unmount(&self.base, UnmountFlags::DETACH));
         if let Err(error) = back {
-            eprintln!("left behind: {}: {error}", self.base.display());
+            eprintln!("cannot remove {}: {error}", self.base.display());
         }
     }
 }
 
-/// The packages, unpacked once for all tests and runs.
+/// The packages, unpacked once for all tests and later runs.
 fn layer() -> Result<PathBuf, Box<dyn std::error::Error>> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let layer = target.join("privsep-layer");
@@ -173,7 +173,7 @@ fn layer() -> Result<PathBuf, Box<dyn std::error::Error>> {
         unpacked.join("packages-at"),
         format!("usr/local/lib/python{version}/dist-packages"),
     )?;
-    // Of the package only these: its /lib would come in the way of the machine's, which is a link.
+    // Only these files: the package's /lib would hide the machine's, which is a link.
     let files = unpacked.join("files");
     for path in ["usr/bin/sudo", "usr/libexec/sudo", "etc/sudo.conf", "etc/pam.d/sudo"] {
         let into = files.join(path);
@@ -208,7 +208,7 @@ pub fn directory(path: impl AsRef<Path>, owner: u32, mode: u32) {
     fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// A socket that somebody listens at, as oslo.privsep makes it; its directory too.
+/// A listening socket like oslo.privsep's, with its directory.
 pub fn listen(path: &str, owner: u32) -> UnixListener {
     directory(Path::new(path).parent().unwrap(), owner, 0o700);
     let _ = fs::remove_file(path);
@@ -218,7 +218,7 @@ pub fn listen(path: &str, owner: u32) -> UnixListener {
     listener
 }
 
-/// A program run as one of the users, with no other group.
+/// A program that runs as a user without supplementary groups.
 pub fn user(uid: u32, program: &str) -> Command {
     let mut command = Command::new(program);
     command
@@ -230,15 +230,15 @@ pub fn user(uid: u32, program: &str) -> Command {
     command
 }
 
-/// What the agent runs, by sudo.
+/// The agent's command, through sudo.
 pub fn privsep<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = user(AGENT, "sudo");
     command.args(["-n", "obgp-runtime", "privsep"]).args(arguments);
     command
 }
 
-/// The arguments of a call that is in order.
-pub fn good() -> Vec<String> {
+/// The arguments of a valid call.
+pub fn valid() -> Vec<String> {
     [
         "--config-file",
         CONFIG,
@@ -257,8 +257,8 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Runs it until it ends by itself. Its stderr is a file: the helper stays, and would keep a pipe open.
-pub fn ends(command: &mut Command) -> Output {
+/// Runs a command until it ends. Its stderr is a file, because the helper continues to run and would keep a pipe open.
+pub fn run_to_end(command: &mut Command) -> Output {
     let mut said = tempfile::tempfile().unwrap();
     let status = command.stderr(said.try_clone().unwrap()).status().unwrap();
     said.rewind().unwrap();

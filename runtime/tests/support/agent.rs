@@ -1,4 +1,4 @@
-//! The real agent from PyPI in a virtual environment, and the OVSDB server that it connects to, from Debian.
+//! The real agent from PyPI in a virtual environment, and an OVSDB server from Debian.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use super::available;
 use super::frr::{Namespace, succeed};
 
-/// A virtual environment with ovn-bgp-agent 7.0.0, as the image's lock pins it.
+/// A virtual environment with ovn-bgp-agent 7.0.0 and the versions of the image's lock.
 pub struct Venv {
     path: PathBuf,
 }
 
 impl Venv {
-    /// Made from PyPI the first time, then found in cargo's temporary directory.
+    /// Created from PyPI the first time, then cached in cargo's temporary directory.
     pub fn get() -> Option<Self> {
         let version = "import sys; print('%d.%d' % sys.version_info[:2])";
         let output = Command::new("python3").args(["-c", version]).output();
@@ -50,7 +50,7 @@ impl Venv {
                 "-r",
             ]);
             succeed(pip.arg(&lock_file));
-            // What is in it names its directory, so its scripts are started by the interpreter.
+            // The scripts contain the path of the environment, so they are started through the interpreter.
             fs::rename(&scratch, &path).unwrap();
         }
         Some(Self { path })
@@ -60,7 +60,7 @@ impl Venv {
         self.path.join("bin/python")
     }
 
-    /// The agent's console script, with this interpreter.
+    /// The agent's console script for this interpreter.
     pub fn agent(&self, directory: &Path) -> PathBuf {
         let script = "import sys\nfrom ovn_bgp_agent.cmd.agent import start\nsys.exit(start())\n";
         executable(
@@ -69,7 +69,7 @@ impl Venv {
         )
     }
 
-    /// What the agent hands to vtysh for calls like `frr.vrf_leak('bgp-vrf', 64999)`, from its own templates.
+    /// The files that the agent passes to vtysh for calls like `frr.vrf_leak('bgp-vrf', 64999)`, from its own templates.
     pub fn files(&self, calls: &[&str]) -> Vec<String> {
         let script = "import json, sys\nfrom ovn_bgp_agent import config\nfrom ovn_bgp_agent.drivers.openstack.utils import frr\n\
                       from oslo_config import cfg\nconfig.register_opts()\ncfg.CONF([], project='bgp-agent')\n\
@@ -83,7 +83,7 @@ impl Venv {
     }
 }
 
-/// Writes a program.
+/// Writes an executable file.
 pub fn executable(path: &Path, text: &str) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
     fs::write(path, text).unwrap();
@@ -91,7 +91,7 @@ pub fn executable(path: &Path, text: &str) -> PathBuf {
     path.to_path_buf()
 }
 
-/// An ovsdb-server with the databases Open_vSwitch and OVN_Northbound, as on a node whose Open vSwitch knows OVN.
+/// An ovsdb-server with the databases Open_vSwitch and OVN_Northbound.
 pub struct Ovsdb {
     child: Child,
     directory: tempfile::TempDir,
@@ -112,7 +112,7 @@ impl Ovsdb {
                 fs::remove_dir_all(&scratch).unwrap();
             }
             let mut mmdebstrap = Command::new("mmdebstrap");
-            // Unpacked only: nothing of it is to be set up.
+            // The packages are unpacked and not configured.
             mmdebstrap.args([
                 "--mode=root",
                 "--variant=extract",
@@ -129,7 +129,7 @@ impl Ovsdb {
         path
     }
 
-    /// Listens on a UNIX socket and on loopback in the namespace.
+    /// Listens on a UNIX socket and on the loopback interface of the namespace.
     pub fn start(space: &Namespace) -> Self {
         let root = Self::root();
         let directory = tempfile::tempdir().unwrap();
@@ -193,7 +193,7 @@ impl Ovsdb {
         }
     }
 
-    /// In the root, with the scratch directory at /work.
+    /// A command in the root, with the scratch directory at /work.
     fn command(&self, space: &Namespace, words: &[&str]) -> Command {
         let script = r#"mount --bind "$1" "$2/work"; root=$2; shift 2; exec chroot "$root" "$@""#;
         let mut command = space.command("unshare");

@@ -1,14 +1,14 @@
 //! Real FRR in network namespaces: a root of Debian's packages per version, and nodes that run its daemons.
 //!
 //! ```ignore
-//! let Some(root) = FrrRoot::get(Suite::Trixie) else { return }; // Printed why; panics in CI.
+//! let Some(root) = FrrRoot::get(Suite::Trixie) else { return }; // Prints why; panics in CI.
 //! let space = Namespace::new("leaf");
 //! let node = Node::start(&root, &space, config_dir);            // A directory with daemons, frr.conf, vtysh.conf.
 //! node.vtysh(&["show bgp summary json"]);                       // FRR's own vtysh.
-//! node.sockets();                                               // Where the *.vty sockets are, for clients of ours.
+//! node.sockets();                                               // The directory of the *.vty sockets.
 //! ```
 //!
-//! Everything ends with its value: nodes are killed with all their daemons, namespaces are deleted with all their links.
+//! Everything ends when its value is dropped: a node with its daemons, a namespace with its links.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use super::available;
 use super::namespace::tool_missing;
 pub use super::namespace::{Namespace, namespaces_missing, succeed};
 
-/// The Debian release whose FRR is meant.
+/// The Debian release that FRR comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suite {
     /// FRR 8.4.4.
@@ -40,7 +40,7 @@ impl Suite {
         }
     }
 
-    /// How `show version` names it.
+    /// The version in `show version`.
     pub fn frr_version(self) -> &'static str {
         match self {
             Self::Bookworm => "8.4.4",
@@ -49,21 +49,21 @@ impl Suite {
     }
 }
 
-/// A root file system with FRR installed, to chroot into. Nothing of it is changed by nodes.
+/// A root file system with FRR installed, to chroot into. Nodes do not change it.
 #[derive(Clone, Debug)]
 pub struct FrrRoot {
     path: PathBuf,
 }
 
 impl FrrRoot {
-    /// Made from the archive (40 s) the first time, then found in cargo's temporary directory.
+    /// Created from the archive (40 s) the first time, then cached in cargo's temporary directory.
     pub fn get(suite: Suite) -> Option<Self> {
         if !available(namespaces_missing().or_else(bootstrap_missing)) {
             return None;
         }
         let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
         fs::create_dir_all(base).unwrap();
-        // Tests are threads and processes: the lock is on a file, and goes with whoever holds it.
+        // Tests are threads and processes, so the lock is on a file. It ends with its holder.
         let lock = File::create(base.join(format!("frr-{}.lock", suite.name()))).unwrap();
         flock(&lock, FlockOperation::LockExclusive).unwrap();
         let path = base.join(format!("frr-{}", suite.name()));
@@ -77,7 +77,7 @@ impl FrrRoot {
         &self.path
     }
 
-    /// FRR's user and group in it, as `UID:GID`.
+    /// FRR's user and group in the root, as `UID:GID`.
     pub fn frr_owner(&self) -> String {
         let passwd = fs::read_to_string(self.path.join("etc/passwd")).unwrap();
         let line = passwd.lines().find(|line| line.starts_with("frr:")).unwrap();
@@ -85,7 +85,7 @@ impl FrrRoot {
         format!("{}:{}", fields[2], fields[3])
     }
 
-    /// A command inside the root, with the directories bound to places in it (`(outside, inside)`), for it alone.
+    /// A command in the root, with directories bind-mounted for this command only (`(outside, inside)`).
     pub fn command(&self, binds: &[(&Path, &str)], program: &str) -> Command {
         let mut script = String::from("set -e\n");
         for (outside, inside) in binds {
@@ -138,12 +138,12 @@ fn make(suite: Suite, path: &Path) {
         "mmdebstrap failed:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    // Places to mount on: Debian's 8.4.4 package makes it at boot only.
+    // Mount points. Debian's 8.4.4 package creates /run/frr only at boot.
     fs::create_dir_all(scratch.join("run/frr")).unwrap();
     fs::rename(&scratch, path).unwrap();
 }
 
-/// FRR's daemons, started by its own watchfrr as the project's container image does.
+/// FRR's daemons, started by its watchfrr like in the FRR project's container image.
 pub struct Node {
     root: FrrRoot,
     child: Child,
@@ -151,12 +151,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts what `config_dir`/daemons says and waits until bgpd answers.
+    /// Starts the daemons enabled in `config_dir`/daemons and waits until bgpd answers.
     pub fn start(root: &FrrRoot, space: &Namespace, config_dir: &Path) -> Self {
         Self::start_with_vrf(root, space, config_dir, None)
     }
 
-    /// With a namespace that FRR takes for the VRF `bgp-vrf` (zebra -n): not every kernel has VRFs of its own.
+    /// Uses a namespace as the VRF `bgp-vrf` (zebra -n), because some kernels have no VRFs.
     pub fn start_with_vrf(root: &FrrRoot, space: &Namespace, config_dir: &Path, vrf: Option<&Namespace>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let sockets = directory.path().join("run");
@@ -201,9 +201,9 @@ impl Node {
     }
 
     fn wait_until_up(&mut self) {
-        let patience = Instant::now() + Duration::from_secs(60);
+        let timeout = Instant::now() + Duration::from_secs(60);
         loop {
-            // Its configuration is there when `vtysh -b` was done.
+            // The configuration is complete after `vtysh -b`.
             let running = self.root.vtysh(&self.sockets(), &["show running-config"]);
             let text = String::from_utf8_lossy(&running.stdout).into_owned();
             if running.status.success() && text.contains("router bgp") {
@@ -211,20 +211,20 @@ impl Node {
             }
             let ended = self.child.try_wait().unwrap();
             assert!(
-                ended.is_none() && Instant::now() < patience,
-                "FRR did not come up ({ended:?}); its log:\n{}\nthe configuration it has:\n{text}",
+                ended.is_none() && Instant::now() < timeout,
+                "FRR did not come up ({ended:?}); its log:\n{}\nits configuration:\n{text}",
                 self.log()
             );
             std::thread::sleep(Duration::from_millis(200));
         }
     }
 
-    /// The directory with the daemons' `*.vty` sockets, as seen from outside.
+    /// The directory with the daemons' `*.vty` sockets, outside the root.
     pub fn sockets(&self) -> PathBuf {
         self.directory.path().join("run")
     }
 
-    /// What FRR's own vtysh answers to the commands; they must succeed.
+    /// The output of FRR's own vtysh for commands, which must succeed.
     pub fn vtysh(&self, commands: &[&str]) -> String {
         let output = self.root.vtysh(&self.sockets(), commands);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -241,18 +241,18 @@ impl Node {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{command}: {error}: {text}"))
     }
 
-    /// The state of the BGP session with a neighbour, as `show bgp neighbors` names it.
+    /// The state of the BGP session with a neighbour, as in `show bgp neighbors`.
     pub fn session(&self, neighbor: &str) -> String {
         let answer = self.json(&format!("show bgp neighbors {neighbor} json"));
         answer[neighbor]["bgpState"].as_str().unwrap_or("none").to_string()
     }
 
-    pub fn wait_for_session(&self, neighbor: &str, state: &str, patience: Duration) {
-        let deadline = Instant::now() + patience;
+    pub fn wait_for_session(&self, neighbor: &str, state: &str, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
         while self.session(neighbor) != state {
             assert!(
                 Instant::now() < deadline,
-                "the session with {neighbor} is {:?}, not {state}, after {patience:?}:\n{}\n{}",
+                "the session with {neighbor} is {:?}, not {state}, after {timeout:?}:\n{}\n{}",
                 self.session(neighbor),
                 self.vtysh(&["show running-config", &format!("show bgp neighbors {neighbor}")]),
                 self.log()
@@ -268,7 +268,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // unshare takes its child with it (--kill-child), which is PID 1 of the daemons' namespace.
+        // unshare kills its child too (--kill-child), which is PID 1 of the daemons' namespace.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! What the tests that need real FRR and network namespaces share.
+//! Support for tests with real FRR and network namespaces.
 #![allow(dead_code)] // Each test binary uses its part.
 
 pub mod agent;
@@ -7,7 +7,7 @@ pub mod namespace;
 pub mod pod;
 pub mod site;
 
-/// Whether the test can run; the reason is printed where it cannot, and a failure in CI, where everything must be there.
+/// Whether the test can run. If not, the reason is printed; in CI, which must have everything, the test fails.
 pub fn available(missing: Option<String>) -> bool {
     match missing {
         None => true,

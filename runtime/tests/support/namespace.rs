@@ -1,12 +1,12 @@
-//! Network namespaces, with the links and addresses of a test. A namespace is deleted with all its links when its value goes.
+//! Network namespaces with links and addresses. A namespace is deleted with its links when its value is dropped.
 
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What a machine lacks for network namespaces.
+/// Why this machine cannot create network namespaces.
 pub fn namespaces_missing() -> Option<String> {
-    // The effective user, without a dependency: who owns our /proc entry.
+    // The owner of /proc/self is the effective user.
     let root = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").ok()?) == 0;
     if !root {
         return Some("network namespaces need root".into());
@@ -21,10 +21,10 @@ pub fn namespaces_missing() -> Option<String> {
     match probe {
         Ok(output) if output.status.success() => None,
         Ok(output) => Some(format!(
-            "network namespaces cannot be made here: {}",
+            "cannot create network namespaces: {}",
             String::from_utf8_lossy(&output.stderr).trim()
         )),
-        Err(error) => Some(format!("unshare cannot be run: {error}")),
+        Err(error) => Some(format!("cannot run unshare: {error}")),
     }
 }
 
@@ -34,7 +34,7 @@ pub fn tool_missing((tool, package): (&str, &str)) -> Option<String> {
     (!there).then(|| format!("this needs {tool} (Debian package {package})"))
 }
 
-/// A network namespace of its own, with loopback up.
+/// A new network namespace with the loopback interface up.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -49,7 +49,7 @@ impl Namespace {
         space
     }
 
-    /// Of a running process, under a name; it stays when the name goes.
+    /// The namespace of a running process, under a name. It exists longer than the name.
     pub fn of(process: u32, role: &str) -> Self {
         let name = unused_name(role);
         succeed(Command::new("ip").args(["netns", "attach", &name, &process.to_string()]));
@@ -67,7 +67,7 @@ impl Namespace {
         succeed(&mut command)
     }
 
-    /// A command in the namespace. It dies with the test.
+    /// A command in the namespace. It is killed when the test ends.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "ip", "netns", "exec", &self.name]);
@@ -75,7 +75,7 @@ impl Namespace {
         command
     }
 
-    /// A veth pair from here to there, both ends up.
+    /// A veth pair between two namespaces, both ends up.
     pub fn link(&self, here: &str, other: &Self, there: &str) {
         self.ip(&format!(
             "link add {here} type veth peer name {there} netns {}",
@@ -85,9 +85,9 @@ impl Namespace {
         other.ip(&format!("link set {there} up"));
     }
 
-    /// A bridge with a port and an address, as br-ex is one.
+    /// A bridge with a port and an address, like br-ex.
     pub fn bridge(&self, name: &str, port: &str, address: &str) {
-        // A fixed forward delay of 0: the port forwards at once.
+        // Without a forward delay the port forwards at once.
         self.ip(&format!("link add {name} type bridge forward_delay 0"));
         self.ip(&format!("link set {port} master {name}"));
         self.ip(&format!("link set {name} up"));
@@ -109,7 +109,7 @@ fn unused_name(role: &str) -> String {
     format!("obgp-{}-{count}-{role}", std::process::id())
 }
 
-/// Runs a command that must succeed; its output.
+/// Runs a command that must succeed and returns its output.
 pub fn succeed(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(

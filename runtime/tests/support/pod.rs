@@ -1,4 +1,4 @@
-//! A pod's directories and the commands in it, and the node that it is on.
+//! A pod's directories and commands, and the node it runs on.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ pub const STANDARD: &str = "255\tlocal\n254\tmain\n253\tdefault\n0\tunspec\n";
 pub const ENV: &str = "NODE_NAME='worker1'\nNODE_IP='10.0.192.111'\nINTERFACE='br-ex'\nSUBNET='10.0.192.0/24'\nBGP_AS='4200049263'\n\
                    BGP_ROUTER_ID='10.0.192.111'\nBGP_PEER_IP='10.0.192.1'\nBGP_PEER_AS='65001'\nBGP_PEER_DISCOVERY='route'\n";
 
-/// A pod's directories, and the commands in it.
+/// A pod's directories and commands.
 pub struct Pod {
     pub directory: tempfile::TempDir,
     pub sockets: PathBuf,
@@ -42,7 +42,7 @@ impl Pod {
         self.shared().join("ready")
     }
 
-    pub fn with_place(&self, mut command: Command, words: &[&str]) -> Command {
+    pub fn with_paths(&self, mut command: Command, words: &[&str]) -> Command {
         command.args(words).arg("--config").arg(self.path("agent.conf"));
         command
             .arg("--shared-dir")
@@ -53,14 +53,14 @@ impl Pod {
     }
 
     pub fn agent(&self, command: Command, program: &Path, timeout: &str) -> Command {
-        let mut command = self.with_place(command, &["agent", "--timeout", timeout]);
+        let mut command = self.with_paths(command, &["agent", "--timeout", timeout]);
         command
             .arg("--rt-tables")
             .arg(self.path("rt_tables"))
             .arg("--program")
             .arg(program);
         command.env("OBGP_TEST_OUT", self.path("out")).stdin(Stdio::null());
-        // This machine is not the image: no sudoers, no links.
+        // The test machine has neither the image's sudoers nor its links.
         command.env("PREFLIGHT", "warn");
         command
     }

@@ -1,4 +1,4 @@
-//! The topology of the tests: a server with br-ex, and a leaf switch at the other end of a cable.
+//! The topology of the tests: a server with br-ex, connected to a leaf switch.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub struct Site {
     pub directory: tempfile::TempDir,
 }
 
-/// What frr-init did.
+/// The result of frr-init.
 pub struct Run {
     pub output: Output,
     pub stdout: String,
@@ -26,7 +26,7 @@ pub struct Run {
 }
 
 impl Site {
-    /// `None` where there are no namespaces. Empty addresses are not set.
+    /// `None` without namespaces. Empty addresses are not set.
     pub fn new(server_address: &str, leaf_address: &str) -> Option<Self> {
         if !available(namespaces_missing()) {
             return None;
@@ -50,7 +50,7 @@ impl Site {
         Some(site)
     }
 
-    /// The site of the documentation.
+    /// The addresses of the documentation.
     pub fn usual() -> Option<Self> {
         Self::new("10.0.192.111/24", "10.0.192.1/24")
     }
@@ -67,12 +67,12 @@ impl Site {
         std::fs::read_to_string(self.path("shared/bgp-config.env")).ok()
     }
 
-    /// frr-init on the server, as root.
+    /// Runs frr-init on the server as root.
     pub fn init(&self, arguments: &[&str]) -> Run {
         self.init_with(Path::new(env!("CARGO_BIN_EXE_obgp-runtime")), &["env"], arguments)
     }
 
-    /// frr-init from this file and through another command, as `setpriv` is one.
+    /// Runs frr-init from this file through a wrapper such as `setpriv`.
     pub fn init_with(&self, binary: &Path, wrapper: &[&str], arguments: &[&str]) -> Run {
         let mut command = self.server.command(wrapper[0]);
         command.args(&wrapper[1..]).arg(binary).arg("frr-init");
@@ -93,7 +93,7 @@ impl Site {
         }
     }
 
-    /// A leaf switch (or a spine) with this frr.conf.
+    /// A leaf switch or spine with this frr.conf.
     pub fn switch(&self, root: &FrrRoot, space: &Namespace, name: &str, frr_conf: &str) -> Node {
         let directory = self.path(name);
         std::fs::create_dir_all(&directory).unwrap();

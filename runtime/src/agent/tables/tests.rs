@@ -1,4 +1,4 @@
-//! Files on disk and a kernel that is written down; the real kernel is in tests/agent.rs.
+//! Real files and given kernel tables. tests/agent.rs covers the real kernel.
 
 use super::*;
 
@@ -25,15 +25,15 @@ impl Scratch {
         std::fs::read_to_string(self.path()).unwrap()
     }
 
-    fn ensure(&self, vrf: u32, kernel: &Kernel) -> Result<Outcome, TableError> {
+    fn ensure(&self, vrf: u32, kernel: &KernelTables) -> Result<Outcome, TableError> {
         ensure_in(&self.path(), "br-ex", vrf, kernel)
     }
 }
 
-fn kernel(taken: &[u32], of_interface: Option<u32>) -> Kernel {
-    Kernel {
+fn kernel(taken: &[u32], interface_table: Option<u32>) -> KernelTables {
+    KernelTables {
         taken: taken.iter().copied().collect(),
-        of_interface,
+        interface_table,
     }
 }
 
@@ -45,7 +45,7 @@ fn added(id: u32) -> Outcome {
 }
 
 #[test]
-fn an_entry_is_added_once() {
+fn a_bridge_is_added_once() {
     let scratch = Scratch::with(STANDARD);
     assert_eq!(scratch.ensure(10, &kernel(&[100, 101], None)).unwrap(), added(102));
     assert_eq!(scratch.text(), format!("{STANDARD}102 br-ex\n"));
@@ -55,8 +55,8 @@ fn an_entry_is_added_once() {
 }
 
 #[test]
-fn the_kernels_table_of_the_bridge_comes_back_unless_it_collides() {
-    for (vrf, text, of_interface, expected) in [
+fn the_kernels_table_of_the_bridge_is_used_again_unless_it_collides() {
+    for (vrf, text, interface_table, expected) in [
         (10, STANDARD, 77, 77),
         (77, STANDARD, 77, 100),
         (20, STANDARD, 10, 100),
@@ -65,20 +65,20 @@ fn the_kernels_table_of_the_bridge_comes_back_unless_it_collides() {
         (10, "77 br-ex2", 77, 100),
     ] {
         let scratch = Scratch::with(text);
-        scratch.ensure(vrf, &kernel(&[], Some(of_interface))).unwrap();
+        scratch.ensure(vrf, &kernel(&[], Some(interface_table))).unwrap();
         let newline = if text.ends_with('\n') { "" } else { "\n" };
         assert_eq!(scratch.text(), format!("{text}{newline}{expected} br-ex\n"));
     }
 }
 
 #[test]
-fn the_vrfs_table_is_nobody_elses() {
+fn a_bridge_never_has_the_table_of_the_vrf() {
     let scratch = Scratch::with("20 br-ex\n");
     let error = scratch.ensure(20, &kernel(&[], None)).unwrap_err();
     assert!(
         error
             .to_string()
-            .contains("gives br-ex table 20, which is that of the agent's VRF"),
+            .contains("gives br-ex table 20, which is the table of the agent's VRF"),
         "{error}"
     );
     let scratch = Scratch::with(STANDARD);
@@ -86,7 +86,7 @@ fn the_vrfs_table_is_nobody_elses() {
 }
 
 #[test]
-fn a_missing_file_is_made_with_the_standard_tables() {
+fn a_missing_file_is_created_with_the_standard_tables() {
     let scratch = Scratch::with("");
     std::fs::remove_file(scratch.path()).unwrap();
     assert_eq!(scratch.ensure(10, &kernel(&[], None)).unwrap(), added(100));
@@ -97,19 +97,21 @@ fn a_missing_file_is_made_with_the_standard_tables() {
 }
 
 #[test]
-fn a_full_file_and_a_huge_one_are_errors() {
+fn a_full_file_and_a_huge_file_are_errors() {
     let full: String = (1..=252).map(|id| format!("{id} t{id}\n")).collect();
     let error = Scratch::with(&full).ensure(10, &kernel(&[], None)).unwrap_err();
-    assert!(error.to_string().contains("no number left"), "{error}");
+    assert!(error.to_string().contains("no free number"), "{error}");
     let huge = "#".repeat(rt_tables::MAX_SIZE as usize + 1);
     assert!(matches!(
         Scratch::with(&huge).ensure(10, &kernel(&[], None)),
-        Err(TableError::Size(_))
+        Err(TableError::File {
+            source: FileError::TooLarge { .. }
+        })
     ));
 }
 
 #[test]
-fn many_at_once_do_not_share_a_number() {
+fn concurrent_additions_get_different_numbers() {
     let scratch = Scratch::with(STANDARD);
     let path = scratch.path();
     std::thread::scope(|scope| {

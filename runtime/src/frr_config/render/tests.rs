@@ -37,16 +37,16 @@ fn filtered() -> Extras {
 #[test]
 fn one_leaf() {
     let expected = "\
-! Written by obgp-runtime at each start of the pod; changes made here do not last.
+! Written by obgp-runtime at each start of the pod; changes are lost.
 frr defaults traditional
 !
 router bgp 4200049263
  bgp router-id 10.0.192.111
  bgp log-neighbor-changes
  bgp graceful-restart
- ! The kernel has the routes of the virtual machines: they work while bgpd restarts, so the leaf keeps its own.
+ ! The kernel keeps the routes of the virtual machines while bgpd restarts, so the leaf switch may keep its routes too.
  bgp graceful-restart preserve-fw-state
- ! Updates are sent at once: after a restart a delay is a gap.
+ ! Send updates at once: after a restart, any delay interrupts traffic.
  coalesce-time 0
  no bgp ebgp-requires-policy
  no bgp default ipv4-unicast
@@ -62,7 +62,7 @@ router bgp 4200049263
  exit-address-family
 exit
 !
-! Only single addresses leave: never a subnet, never the default route.
+! Announce single addresses only, never a subnet or the default route.
 ip prefix-list HOSTS-V4 seq 10 permit 0.0.0.0/0 ge 32
 !
 end
@@ -70,25 +70,9 @@ end
     assert_eq!(frr_conf(LEAF, &filtered()), expected);
 }
 
-#[test]
-fn everything_at_once() {
-    let extras = Extras {
-        reflector: Some(RouteReflector {
-            address: [10, 255, 0, 1].into(),
-            asn: asn(65100),
-        }),
-        ipv6: true,
-        bfd: true,
-        outbound_filter: true,
-        leak: Some(Leak {
-            vrf: "bgp-vrf".into(),
-            redistribute: &["connected", "kernel"],
-        }),
-        password: Some("s3cret{{x}}".into()),
-        extra: Some("log syslog informational".into()),
-    };
-    let expected = "\
-! Written by obgp-runtime at each start of the pod; changes made here do not last.
+/// frr.conf with every option.
+const EVERYTHING: &str = "\
+! Written by obgp-runtime at each start of the pod; changes are lost.
 frr defaults traditional
 !
 ! The route reflector may be reachable through the default route only.
@@ -98,9 +82,9 @@ router bgp 4200049263
  bgp router-id 10.0.192.111
  bgp log-neighbor-changes
  bgp graceful-restart
- ! The kernel has the routes of the virtual machines: they work while bgpd restarts, so the leaf keeps its own.
+ ! The kernel keeps the routes of the virtual machines while bgpd restarts, so the leaf switch may keep its routes too.
  bgp graceful-restart preserve-fw-state
- ! Updates are sent at once: after a restart a delay is a gap.
+ ! Send updates at once: after a restart, any delay interrupts traffic.
  coalesce-time 0
  no bgp ebgp-requires-policy
  no bgp default ipv4-unicast
@@ -148,7 +132,7 @@ router bgp 4200049263
  exit-address-family
 exit
 !
-! As the agent configures it: after a restart of bgpd the leak is there before the agent's next frr_sync.
+! The agent's own configuration: after a restart of bgpd the leak exists before the agent's next frr_sync.
 router bgp 4200049263 vrf bgp-vrf
  bgp router-id 10.0.192.111
  !
@@ -163,19 +147,37 @@ router bgp 4200049263 vrf bgp-vrf
  exit-address-family
 exit
 !
-! Only single addresses leave: never a subnet, never the default route.
+! Announce single addresses only, never a subnet or the default route.
 ip prefix-list HOSTS-V4 seq 10 permit 0.0.0.0/0 ge 32
 ipv6 prefix-list HOSTS-V6 seq 10 permit ::/0 ge 128
 !
-! The site's own lines.
+! Lines of --extra-config.
 log syslog informational
 end
 ";
+
+#[test]
+fn everything_at_once() {
+    let extras = Extras {
+        reflector: Some(RouteReflector {
+            address: [10, 255, 0, 1].into(),
+            asn: asn(65100),
+        }),
+        ipv6: true,
+        bfd: true,
+        outbound_filter: true,
+        leak: Some(Leak {
+            vrf: "bgp-vrf".into(),
+            redistribute: &["connected", "kernel"],
+        }),
+        password: Some("s3cret{{x}}".into()),
+        extra: Some("log syslog informational".into()),
+    };
     let leaves = [("10.0.192.1", 65001), ("fd00::1", 65002)];
-    assert_eq!(frr_conf(&leaves, &extras), expected);
+    assert_eq!(frr_conf(&leaves, &extras), EVERYTHING);
 }
 
-/// The agent leaks in both families, whatever the leaf speaks.
+/// The agent leaks in both families, whichever the leaf switch carries.
 #[test]
 fn a_leak_is_in_both_families() {
     let leak = Leak {
@@ -198,7 +200,7 @@ fn a_leak_is_in_both_families() {
 }
 
 #[test]
-fn several_leaves_share_the_traffic() {
+fn traffic_is_shared_among_several_leaves() {
     let text = frr_conf(&[("10.0.192.1", 65001), ("10.0.192.2", 65001)], &filtered());
     assert!(
         text.contains("  maximum-paths 2\n") && !text.contains("multipath-relax"),
@@ -207,12 +209,12 @@ fn several_leaves_share_the_traffic() {
 }
 
 #[test]
-fn the_filter_can_be_turned_off() {
+fn the_filter_can_be_disabled() {
     assert!(!frr_conf(LEAF, &Extras::default()).contains("prefix-list"));
 }
 
 #[test]
-fn bfd_has_its_daemon() {
+fn bfd_enables_its_daemon() {
     for (bfd, line) in [(true, "bfdd=yes\n"), (false, "bfdd=no\n")] {
         let [(name, content), _, _] = render(&sessions(LEAF), &Extras { bfd, ..filtered() }).unwrap();
         assert!(name == "daemons" && content.contains(line), "{content}");

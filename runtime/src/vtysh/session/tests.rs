@@ -1,4 +1,4 @@
-//! Who is told what, by daemons that note it and that can be made to fail. The real ones are in tests/vtysh.rs.
+//! Which daemon gets which line, with fake daemons that record lines and can fail. tests/vtysh.rs uses real ones.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -8,25 +8,25 @@ use std::thread;
 
 use super::*;
 
-type Heard = Arc<Mutex<BTreeMap<&'static str, Vec<String>>>>;
+type Received = Arc<Mutex<BTreeMap<&'static str, Vec<String>>>>;
 
-struct Lab {
+struct FakeFrr {
     directory: tempfile::TempDir,
-    heard: Heard,
+    received: Received,
 }
 
-impl Lab {
+impl FakeFrr {
     fn new() -> Self {
         Self {
             directory: tempfile::tempdir().unwrap(),
-            heard: Heard::default(),
+            received: Received::default(),
         }
     }
 
-    /// A daemon that does not know the lines with these beginnings, refuses those of `refuses`, and dies of the line `die`.
-    fn daemon(&self, name: &'static str, unknown: &'static [&'static str], refuses: &'static [&'static str]) {
+    /// A daemon that does not know lines with the prefixes in `unknown`, rejects those in `rejects`, and ends at the line `die`.
+    fn daemon(&self, name: &'static str, unknown: &'static [&'static str], rejects: &'static [&'static str]) {
         let listener = UnixListener::bind(self.directory.path().join(format!("{name}.vty"))).unwrap();
-        let heard = self.heard.clone();
+        let received = self.received.clone();
         thread::spawn(move || {
             let mut stream = listener.accept().unwrap().0;
             let mut pending = Vec::new();
@@ -38,12 +38,12 @@ impl Lab {
                 }
                 while let Some(end) = pending.iter().position(|&byte| byte == 0) {
                     let line = String::from_utf8(pending.drain(..=end).take(end).collect()).unwrap();
-                    heard.lock().unwrap().entry(name).or_default().push(line.clone());
+                    received.lock().unwrap().entry(name).or_default().push(line.clone());
                     let begins = |words: &[&str]| words.iter().any(|word| line.starts_with(word));
                     let (text, status) = match () {
                         () if line == "die" && !begins(unknown) => return,
                         () if begins(unknown) => (format!("% [{name}] Unknown command: {line}\n"), 2),
-                        () if begins(refuses) => (format!("{name} will not\n"), 13),
+                        () if begins(rejects) => (format!("{name} will not\n"), 13),
                         () if line.starts_with("show") => (format!("{line} of {name}\n"), 0),
                         () => (String::new(), 0),
                     };
@@ -59,8 +59,8 @@ impl Lab {
         Session::open(self.directory.path(), Duration::from_secs(5)).unwrap()
     }
 
-    fn heard(&self, name: &str) -> Vec<String> {
-        self.heard.lock().unwrap().get(name).cloned().unwrap_or_default()
+    fn received(&self, name: &str) -> Vec<String> {
+        self.received.lock().unwrap().get(name).cloned().unwrap_or_default()
     }
 }
 
@@ -71,11 +71,11 @@ fn statuses(session: &mut Session, lines: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn who_did_not_enter_a_context_hears_nothing_of_it() {
-    let lab = Lab::new();
-    lab.daemon("zebra", NO_BGP, &[]);
-    lab.daemon("bgpd", &["vni"], &[]);
-    let mut session = lab.open();
+fn a_daemon_outside_a_context_does_not_get_its_lines() {
+    let frr = FakeFrr::new();
+    frr.daemon("zebra", NO_BGP, &[]);
+    frr.daemon("bgpd", &["vni"], &[]);
+    let mut session = frr.open();
     let lines = [
         "configure terminal",
         "router bgp 65000",
@@ -99,7 +99,7 @@ fn who_did_not_enter_a_context_hears_nothing_of_it() {
         "configure terminal",
         "end",
     ];
-    assert_eq!(lab.heard("zebra"), zebra);
+    assert_eq!(frr.received("zebra"), zebra);
     let bgpd = [
         "enable",
         "configure terminal",
@@ -115,15 +115,15 @@ fn who_did_not_enter_a_context_hears_nothing_of_it() {
         "configure terminal",
         "end",
     ];
-    assert_eq!(lab.heard("bgpd"), bgpd);
+    assert_eq!(frr.received("bgpd"), bgpd);
 }
 
 #[test]
-fn a_context_that_everybody_refused_swallows_its_lines() {
-    let lab = Lab::new();
-    lab.daemon("zebra", NO_BGP, &[]);
-    lab.daemon("bgpd", &[], &["router bgp 65001"]);
-    let mut session = lab.open();
+fn lines_in_a_context_that_every_daemon_rejected_are_not_sent() {
+    let frr = FakeFrr::new();
+    frr.daemon("zebra", NO_BGP, &[]);
+    frr.daemon("bgpd", &[], &["router bgp 65001"]);
+    let mut session = frr.open();
     let lines = [
         "configure terminal",
         "router bgp 65001",
@@ -133,17 +133,17 @@ fn a_context_that_everybody_refused_swallows_its_lines() {
     ];
     assert_eq!(statuses(&mut session, &lines), [0, 13, 13, 0, 0]);
     assert_eq!(
-        lab.heard("zebra"),
+        frr.received("zebra"),
         ["enable", "configure terminal", "router bgp 65001", "no vrf blue"]
     );
 }
 
 #[test]
-fn a_line_that_those_inside_do_not_know_is_for_those_above() {
-    let lab = Lab::new();
-    lab.daemon("bgpd", &["ip route"], &[]);
-    lab.daemon("staticd", NO_BGP, &[]);
-    let mut session = lab.open();
+fn a_line_unknown_in_the_context_is_sent_one_level_up() {
+    let frr = FakeFrr::new();
+    frr.daemon("bgpd", &["ip route"], &[]);
+    frr.daemon("staticd", NO_BGP, &[]);
+    let mut session = frr.open();
     let lines = [
         "configure terminal",
         "router bgp 65000",
@@ -152,58 +152,64 @@ fn a_line_that_those_inside_do_not_know_is_for_those_above() {
     ];
     assert_eq!(statuses(&mut session, &lines), [0; 4]);
     assert_eq!(
-        lab.heard("bgpd").last().unwrap(),
+        frr.received("bgpd").last().unwrap(),
         "nonsense",
-        "back on the top level, it is told everything again"
+        "at the top level it gets all lines again"
     );
-    assert_eq!(lab.heard("staticd")[3..], ["ip route 10.0.0.0/8 Null0", "nonsense"]);
+    assert_eq!(frr.received("staticd")[3..], ["ip route 10.0.0.0/8 Null0", "nonsense"]);
 }
 
 #[test]
-fn what_nobody_knows_and_what_one_refuses_is_an_error() {
-    let lab = Lab::new();
-    lab.daemon("zebra", &["nonsense"], &["no interface"]);
-    lab.daemon("bgpd", &["nonsense"], &[]);
-    let mut session = lab.open();
+fn an_unknown_line_and_a_rejected_line_are_errors() {
+    let frr = FakeFrr::new();
+    frr.daemon("zebra", &["nonsense"], &["no interface"]);
+    frr.daemon("bgpd", &["nonsense"], &[]);
+    let mut session = frr.open();
     assert_eq!(session.execute("nonsense").status, Reply::UNKNOWN);
     session.execute("configure terminal");
-    let refused = session.execute("no interface veth0");
-    assert_eq!(refused.status, Reply::REFUSED);
+    let rejected = session.execute("no interface veth0");
+    assert_eq!(rejected.status, Reply::REJECTED);
     assert_eq!(
-        refused.refusals().collect::<Vec<_>>(),
+        rejected.rejections().collect::<Vec<_>>(),
         [("zebra", 13, "zebra will not\n")]
     );
-    assert_eq!(session.execute("rou bgp 1").status, Reply::REFUSED);
-    assert!(!lab.heard("bgpd").contains(&"rou bgp 1".to_string()));
+    assert_eq!(session.execute("rou bgp 1").status, Reply::REJECTED);
+    assert!(!frr.received("bgpd").contains(&"rou bgp 1".to_string()));
 }
 
 #[test]
-fn a_daemon_that_dies_makes_its_line_fail_and_is_left_alone() {
-    let lab = Lab::new();
-    lab.daemon("zebra", &["die"], &[]);
-    lab.daemon("bgpd", &[], &[]);
-    let mut session = lab.open();
+fn a_daemon_that_disconnects_fails_the_line_and_gets_no_further_lines() {
+    let frr = FakeFrr::new();
+    frr.daemon("zebra", &["die"], &[]);
+    frr.daemon("bgpd", &[], &[]);
+    let mut session = frr.open();
     session.execute("configure terminal");
     let died = session.execute("die");
-    assert_eq!(died.status, Reply::REFUSED);
-    assert!(died.refusals().next().unwrap().2.contains("bgpd went away"));
+    assert_eq!(died.status, Reply::REJECTED);
+    assert!(
+        died.rejections()
+            .next()
+            .unwrap()
+            .2
+            .contains("bgpd closed the connection")
+    );
     assert_eq!(session.execute("vrf red").status, 0);
 }
 
 #[test]
-fn a_daemon_that_will_not_be_configured_is_not_passed_over() {
-    let lab = Lab::new();
-    lab.daemon("mgmtd", &[], &["configure"]);
-    lab.daemon("zebra", &[], &[]);
-    assert_eq!(lab.open().configure().status, Reply::REFUSED);
+fn a_daemon_that_rejects_configuration_mode_is_an_error() {
+    let frr = FakeFrr::new();
+    frr.daemon("mgmtd", &[], &["configure"]);
+    frr.daemon("zebra", &[], &[]);
+    assert_eq!(frr.open().configure().status, Reply::REJECTED);
 }
 
 #[test]
-fn outside_configuration_everybody_is_asked() {
-    let lab = Lab::new();
-    lab.daemon("zebra", &["show bgp"], &[]);
-    lab.daemon("bgpd", &["show zebra"], &[]);
-    let mut session = lab.open();
+fn outside_configuration_mode_every_daemon_gets_the_line() {
+    let frr = FakeFrr::new();
+    frr.daemon("zebra", &["show bgp"], &[]);
+    frr.daemon("bgpd", &["show zebra"], &[]);
+    let mut session = frr.open();
     let answer = session.execute("show bgp summary");
     assert_eq!(
         answer.accepted_texts().collect::<Vec<_>>(),
@@ -215,28 +221,28 @@ fn outside_configuration_everybody_is_asked() {
         "copy running-config startup-config",
         "do write file",
     ] {
-        assert_eq!(session.execute(line).status, Reply::REFUSED, "{line}");
+        assert_eq!(session.execute(line).status, Reply::REJECTED, "{line}");
     }
     for line in ["exit", "end", "", "! comment", "# comment"] {
         assert_eq!(session.execute(line).status, 0);
     }
-    assert_eq!(lab.heard("zebra"), ["enable", "show bgp summary"]);
+    assert_eq!(frr.received("zebra"), ["enable", "show bgp summary"]);
 }
 
 #[test]
-fn nobody_there_is_an_error_and_so_is_one_who_cannot_be_spoken_to() {
-    let lab = Lab::new();
+fn no_daemon_and_a_daemon_that_does_not_answer_are_errors() {
+    let frr = FakeFrr::new();
     let open = |path: &Path| Session::open(path, Duration::from_millis(200)).unwrap_err();
-    assert!(matches!(open(lab.directory.path()), VtyshError::Nobody(_)));
+    assert!(matches!(open(frr.directory.path()), VtyshError::NoDaemons(_)));
     assert!(matches!(
-        open(&lab.directory.path().join("none")),
-        VtyshError::Nobody(_)
+        open(&frr.directory.path().join("none")),
+        VtyshError::NoDaemons(_)
     ));
-    lab.daemon("bgpd", &[], &[]);
+    frr.daemon("bgpd", &[], &[]);
     // Listens, but never answers.
-    let _zebra = UnixListener::bind(lab.directory.path().join("zebra.vty")).unwrap();
+    let _zebra = UnixListener::bind(frr.directory.path().join("zebra.vty")).unwrap();
     assert!(matches!(
-        open(lab.directory.path()),
+        open(frr.directory.path()),
         VtyshError::Vty(VtyError::Timeout { .. })
     ));
 }

@@ -1,18 +1,17 @@
-//! An option that may be left empty: charts set the variables of all options, also of those that nobody wants.
+//! Command-line option value -> `None` if it is empty. Charts set the environment variables of all options, unused ones too.
 
 use std::str::FromStr;
 
-/// `None` for the empty text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Given<T>(pub Option<T>);
+pub struct OptionalArg<T>(pub Option<T>);
 
-impl<T> Given<T> {
+impl<T> OptionalArg<T> {
     pub fn as_ref(&self) -> Option<&T> {
         self.0.as_ref()
     }
 }
 
-impl<T: FromStr> FromStr for Given<T> {
+impl<T: FromStr> FromStr for OptionalArg<T> {
     type Err = T::Err;
 
     fn from_str(text: &str) -> Result<Self, T::Err> {

@@ -1,4 +1,4 @@
-//! The two places where the network's sysctls may be writable, and whether they are.
+//! The two mounts through which network sysctls may be writable: checks, reads and writes.
 
 use std::fmt;
 use std::fs::File;
@@ -8,34 +8,34 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC, StatVfsMountFlags};
 use rustix::io::Errno;
 
-/// The container's own.
+/// The container's own mount.
 pub const OWN: &str = "/proc/sys/net";
-/// Where the node's `/proc/sys/net` is mounted.
+/// The mount of the node's `/proc/sys/net`.
 pub const MOUNT: &str = "/run/obgp/sysctl";
-/// Every kernel has it, and everybody may read it.
+/// A key that exists in every kernel and is readable for all users.
 const PROBE: &str = "ipv4/ip_forward";
-/// Container engines' AppArmor profiles, which forbid writing to `/proc/sys`, but not to a mount elsewhere.
+/// AppArmor profiles of container engines. They forbid writes below `/proc/sys`, but not through another mount.
 const PROFILES: [&str; 4] = ["docker-default", "cri-containerd", "crio-default", "containers-default"];
 
-/// Why neither place is writable.
+/// Why neither mount is writable.
 #[derive(Debug)]
-pub struct Access {
+pub struct NotWritable {
     own: String,
     mount: String,
-    /// The mount is there, but this process may not write to it.
+    /// [`MOUNT`] exists and is writable, but not for this process.
     mounted: bool,
 }
 
-impl fmt::Display for Access {
+impl fmt::Display for NotWritable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{OWN} {}; {MOUNT} {}", self.own, self.mount)
     }
 }
 
-impl Access {
+impl NotWritable {
     pub fn help(&self) -> String {
         match self.mounted {
-            true => "write it as root with NET_ADMIN, as the agent's root helper does".into(),
+            true => "run it as root with NET_ADMIN, as the agent's root helper does".into(),
             false => format!(
                 "mount the node's {OWN} at {MOUNT}, writable (docker: --volume {OWN}:{MOUNT}; pod: a hostPath volume)"
             ),
@@ -43,12 +43,12 @@ impl Access {
     }
 }
 
-/// Whether root in this container can write the network's sysctls, as far as another user can see.
-pub fn check() -> Result<(), Access> {
-    let Err(own) = mounted_writable(OWN).and_then(|()| confined()) else {
+/// Whether root in this container can write network sysctls, as far as an unprivileged process can tell.
+pub fn check() -> Result<(), NotWritable> {
+    let Err(own) = mounted_writable(OWN).and_then(|()| check_apparmor()) else {
         return Ok(());
     };
-    mounted_writable(MOUNT).map_err(|mount| Access {
+    mounted_writable(MOUNT).map_err(|mount| NotWritable {
         own,
         mount,
         mounted: false,
@@ -71,23 +71,23 @@ fn mounted_writable(place: &str) -> Result<(), String> {
     }
 }
 
-fn confined() -> Result<(), String> {
+fn check_apparmor() -> Result<(), String> {
     let profile = std::fs::read_to_string("/proc/self/attr/apparmor/current")
         .or_else(|_| std::fs::read_to_string("/proc/self/attr/current"))
         .unwrap_or_default();
     let profile = profile.trim_end_matches(['\0', '\n']);
     match forbids(profile) {
-        true => Err(format!("is closed by the AppArmor profile {profile}")),
+        true => Err(format!("is not writable under the AppArmor profile {profile}")),
         false => Ok(()),
     }
 }
 
-/// A process's label, as in `docker-default (enforce)`.
+/// `profile` is a process label such as `docker-default (enforce)`.
 fn forbids(profile: &str) -> bool {
     profile.ends_with("(enforce)") && PROFILES.iter().any(|name| profile.starts_with(name))
 }
 
-/// The value of a key, without its last newline. `path` is relative to `net`.
+/// The value of a key without its final newline. `path` is relative to `net`.
 pub fn read(path: &str) -> io::Result<String> {
     let mut text = String::new();
     let file = open(OWN, path, OFlags::RDONLY).or_else(|error| match error.kind() {
@@ -99,8 +99,8 @@ pub fn read(path: &str) -> io::Result<String> {
     Ok(text)
 }
 
-/// Writes by the first place that admits it.
-pub fn write(path: &str, value: &str) -> io::Result<Result<(), Access>> {
+/// Writes through the first mount that permits it.
+pub fn write(path: &str, value: &str) -> io::Result<Result<(), NotWritable>> {
     let attempt = |place| open(place, path, OFlags::WRONLY)?.write_all(value.as_bytes());
     let own = match attempt(OWN) {
         Err(error)
@@ -114,21 +114,21 @@ pub fn write(path: &str, value: &str) -> io::Result<Result<(), Access>> {
         result => return result.map(Ok),
     };
     let mount = match attempt(MOUNT) {
-        // The kernel does not take the value.
+        // The kernel rejects the value.
         Err(error) if error.kind() == ErrorKind::InvalidInput => return Err(error),
         Err(error) => error,
         Ok(()) => return Ok(Ok(())),
     };
     let state = mounted_writable(MOUNT);
     let mounted = state.is_ok();
-    Ok(Err(Access {
-        own: format!("is closed: {own}"),
-        mount: state.err().unwrap_or_else(|| format!("is closed: {mount}")),
+    Ok(Err(NotWritable {
+        own: format!("is not writable: {own}"),
+        mount: state.err().unwrap_or_else(|| format!("is not writable: {mount}")),
         mounted,
     }))
 }
 
-/// A file of the kernel's, reached without a link: whatever is mounted there, nothing else is opened.
+/// Opens a file of procfs without following links, whatever is mounted at `place`.
 fn open(place: &str, path: &str, access: OFlags) -> io::Result<File> {
     let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut at = rustix::fs::openat(CWD, place, step, Mode::empty())?;
@@ -136,7 +136,7 @@ fn open(place: &str, path: &str, access: OFlags) -> io::Result<File> {
     for part in directories.split('/') {
         at = rustix::fs::openat(&at, part, step | OFlags::NOFOLLOW, Mode::empty())?;
     }
-    // Before a file is opened: opening one is enough to change what a device or a FIFO does.
+    // Before the file is opened, because opening a device or a FIFO can already have an effect.
     if rustix::fs::fstatfs(&at)?.f_type != PROC_SUPER_MAGIC {
         return Err(ErrorKind::Unsupported.into());
     }
@@ -151,7 +151,7 @@ fn open(place: &str, path: &str, access: OFlags) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_engines_profiles_close_proc_sys() {
+    fn the_profiles_of_container_engines_forbid_writes() {
         for profile in [
             "docker-default (enforce)",
             "cri-containerd.apparmor.d (enforce)",

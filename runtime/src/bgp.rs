@@ -1,4 +1,6 @@
-//! FRR's summary of BGP sessions becomes the state of those that the node has to have, and why they are not established.
+//! FRR's summary of BGP sessions -> the state of the node's required sessions, and why they are not established.
+
+mod open;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -7,18 +9,16 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::open;
-use crate::agent::node::Node;
+use crate::node::Node;
 use crate::vty::{Connection, VtyError};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Session {
     pub peer: IpAddr,
-    /// What the peer is to this node.
     pub role: Role,
-    /// As FRR names it; `none` when FRR does not have the neighbour.
+    /// FRR's name of the state; `none` if FRR does not know the neighbour.
     pub state: String,
-    /// Why the session was refused, where FRR says so.
+    /// Why the session was rejected, if FRR reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
@@ -44,16 +44,16 @@ impl Session {
     }
 }
 
-/// Asks FRR for the sessions with the node's peers.
-pub fn sessions(sockets: &Path, patience: Duration, node: &Node) -> Result<Vec<Session>, String> {
-    let mut connection = Connection::open(sockets, "bgpd", patience).map_err(|error| error.to_string())?;
-    let mut ask = || {
-        connection.ask("enable")?;
-        connection.ask("show bgp summary json")
+/// Reads the sessions with the node's peers from FRR.
+pub fn sessions(sockets: &Path, timeout: Duration, node: &Node) -> Result<Vec<Session>, String> {
+    let mut connection = Connection::open(sockets, "bgpd", timeout).map_err(|error| error.to_string())?;
+    let mut summary = || {
+        connection.execute("enable")?;
+        connection.execute("show bgp summary json")
     };
-    let reply = ask().map_err(|error| error.to_string())?;
+    let reply = summary().map_err(|error| error.to_string())?;
     if !reply.is_accepted() {
-        return Err(format!("bgpd refused to show its sessions (status {})", reply.status));
+        return Err(format!("bgpd rejected \"show bgp summary\" (status {})", reply.status));
     }
     let summary: Value = match serde_json::from_str(&reply.text) {
         Ok(summary) => summary,
@@ -63,7 +63,7 @@ pub fn sessions(sockets: &Path, patience: Duration, node: &Node) -> Result<Vec<S
     let evpn = node.evpn_peer.iter().map(|peer| (*peer, Role::Evpn));
     let mut session = |(peer, role)| {
         let state = state(&summary, peer, role);
-        // Of a session that is established it is history. Without an answer the state says enough.
+        // On an established session an earlier problem is irrelevant. Without a reply the state has to do.
         let problem = match state.as_str() {
             "Established" | "none" => None,
             _ => problem(&mut connection, peer, node).ok().flatten(),
@@ -78,9 +78,9 @@ pub fn sessions(sockets: &Path, patience: Duration, node: &Node) -> Result<Vec<S
     Ok(leaves.chain(evpn).map(&mut session).collect())
 }
 
-/// Whether the last attempt ended with "Bad Peer AS" (RFC 4271, 6.2): the one mistake in the site's mapping that FRR notices.
+/// Explains a last attempt that ended with "Bad Peer AS" (RFC 4271, section 6.2): the one mistake in the mapping that FRR detects.
 fn problem(connection: &mut Connection, peer: IpAddr, node: &Node) -> Result<Option<String>, VtyError> {
-    let reply = connection.ask(&format!("show bgp neighbors {peer} json"))?;
+    let reply = connection.execute(&format!("show bgp neighbors {peer} json"))?;
     let all: Value = serde_json::from_str(&reply.text).unwrap_or_default();
     let Some(neighbor) = all.get(peer.to_string()) else {
         return Ok(None);
@@ -91,20 +91,20 @@ fn problem(connection: &mut Connection, peer: IpAddr, node: &Node) -> Result<Opt
     }
     if !text("lastResetDueTo").ends_with("send") {
         return Ok(Some(format!(
-            "bad peer AS: it does not accept this server's AS {}",
+            "bad peer AS: the peer does not accept this server's AS {}",
             node.asn
         )));
     }
-    let shown = connection.ask(&format!("show bgp neighbors {peer}"))?;
-    let says = match open::asn(&shown.text) {
-        Some(asn) => format!("it says AS {asn}"),
-        None => "it says another AS".to_string(),
+    let shown = connection.execute(&format!("show bgp neighbors {peer}"))?;
+    let peer_as = match open::asn(&shown.text) {
+        Some(asn) => format!("the peer has AS {asn}"),
+        None => "the peer has another AS".to_string(),
     };
     let configured = neighbor.get("remoteAs").and_then(Value::as_u64).unwrap_or_default();
-    Ok(Some(format!("bad peer AS: {says}, configured is AS {configured}")))
+    Ok(Some(format!("bad peer AS: {peer_as}, configured is AS {configured}")))
 }
 
-/// A neighbour is under each address family that is activated for it, with the same state; the EVPN peer's is that of EVPN.
+/// FRR lists a neighbour under each of its activated address families, with the same state. For the EVPN peer only EVPN counts.
 fn state(summary: &Value, peer: IpAddr, role: Role) -> String {
     let families = summary.as_object().into_iter().flatten();
     let families = families.filter(|(family, _)| role != Role::Evpn || family.as_str() == "l2VpnEvpn");
@@ -118,8 +118,8 @@ fn state(summary: &Value, peer: IpAddr, role: Role) -> String {
     states.first().copied().unwrap_or("none").to_string()
 }
 
-/// Of several leaves one is enough: the others are there for the case that one is down.
-pub fn judge(sessions: &[Session]) -> Result<String, String> {
+/// One established session with a leaf switch is enough: the others exist for the case that one is down.
+pub fn check(sessions: &[Session]) -> Result<String, String> {
     let mut established = Vec::new();
     for role in [Role::Leaf, Role::Evpn] {
         let of_role = || sessions.iter().filter(|session| session.role == role);
@@ -161,7 +161,7 @@ mod tests {
         "l2VpnEvpn": {"peers": {"10.9.9.9": {"state": "Connect"}}}}"#;
 
     #[test]
-    fn one_leaf_is_enough_and_the_evpn_peer_is_for_evpn() {
+    fn one_leaf_is_enough_and_the_evpn_peer_needs_evpn() {
         let leaf = of(SUMMARY, "10.0.0.1", Role::Leaf);
         let down = of(SUMMARY, "10.0.0.2", Role::Leaf);
         let evpn = of(SUMMARY, "10.9.9.9", Role::Evpn);
@@ -169,16 +169,16 @@ mod tests {
         assert_eq!(
             of(SUMMARY, "fd00::1", Role::Leaf).state,
             "Idle (Admin)",
-            "addresses are compared, not their texts"
+            "addresses are compared as values"
         );
-        let judged = judge(&[down.clone(), leaf.clone()]);
-        assert_eq!(judged.unwrap(), "the BGP session with 10.0.0.1 is established");
+        let checked = check(&[down.clone(), leaf.clone()]);
+        assert_eq!(checked.unwrap(), "the BGP session with 10.0.0.1 is established");
         assert_eq!(
-            judge(&[leaf, evpn]).unwrap_err(),
+            check(&[leaf, evpn]).unwrap_err(),
             "no BGP session is established: 10.9.9.9 is Connect"
         );
         assert_eq!(
-            judge(std::slice::from_ref(&down)).unwrap_err(),
+            check(std::slice::from_ref(&down)).unwrap_err(),
             "no BGP session is established: 10.0.0.2 is Active"
         );
         let refused = Session {
@@ -186,13 +186,13 @@ mod tests {
             ..down
         };
         assert_eq!(
-            judge(&[refused]).unwrap_err(),
+            check(&[refused]).unwrap_err(),
             "no BGP session is established: 10.0.0.2 is Active (bad peer AS)"
         );
     }
 
     #[test]
-    fn what_frr_does_not_have_is_none() {
+    fn a_neighbour_that_frr_does_not_know_has_the_state_none() {
         for summary in [
             "{}",
             "[]",

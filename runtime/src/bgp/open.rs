@@ -1,9 +1,9 @@
-//! The BGP OPEN message (RFC 4271, 4.2) that FRR shows for a refused session becomes the ASN in it.
+//! FRR's dump of the BGP OPEN message (RFC 4271, section 4.2) of a rejected session -> the ASN in it.
 
-/// The marker, the length and the type.
+/// Marker, length and type.
 const HEADER: usize = 19;
 const OPEN: u8 = 1;
-/// Optional parameter "capabilities" (RFC 5492), and the capability "four-octet AS number" (RFC 6793).
+/// The optional parameter "capabilities" (RFC 5492) and the capability "four-octet AS number" (RFC 6793).
 const CAPABILITIES: u8 = 2;
 const FOUR_OCTET_AS: u8 = 65;
 
@@ -29,7 +29,7 @@ fn from_message(message: &[u8]) -> Option<u32> {
     if message[HEADER - 1] != OPEN {
         return None;
     }
-    // Version, the ASN in two octets, hold time, identifier, and the length of the optional parameters.
+    // Version, two-octet ASN, hold time, identifier, length of the optional parameters.
     let asn = u32::from(u16::from_be_bytes([*body.get(1)?, *body.get(2)?]));
     let parameters = body.get(10..)?;
     let capabilities = fields(parameters).filter(|(kind, _)| *kind == CAPABILITIES);
@@ -40,7 +40,7 @@ fn from_message(message: &[u8]) -> Option<u32> {
     Some(four_octets.unwrap_or(asn))
 }
 
-/// Kind, length and value, one after the other; the end at what is cut off.
+/// Consecutive fields of kind, length and value. Ends at a truncated field.
 fn fields(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     std::iter::from_fn(move || {
         let (&kind, &length) = (bytes.first()?, bytes.get(1)?);
@@ -56,7 +56,7 @@ mod tests {
 
     use super::*;
 
-    /// As FRR 10.3 shows it.
+    /// Output of FRR 10.3.
     const SHOWN: &str = "  Last reset 00:00:06,  Notification sent (OPEN Message Error/Bad Peer AS)
   Message received that caused BGP to send a NOTIFICATION:
     FFFFFFFF FFFFFFFF FFFFFFFF FFFFFFFF
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn the_asn_has_two_or_four_octets() {
         assert_eq!(asn(SHOWN), Some(4_200_009_999));
-        // Without the capability: two octets.
+        // Without the capability the ASN has two octets.
         assert_eq!(asn(&SHOWN.replace("00020641", "000206FF")), Some(0x5BA0));
         for broken in [
             SHOWN.replace("00630104", "00630304"),
@@ -85,7 +85,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_message_is_read_without_a_panic(message: Vec<u8>, text in r"[0-9A-Fa-fé \n]{0,80}") {
+        fn any_message_is_parsed_without_a_panic(message: Vec<u8>, text in r"[0-9A-Fa-fé \n]{0,80}") {
             let _ = from_message(&message);
             let _ = asn(&format!("caused BGP to send a NOTIFICATION:\n{text}"));
         }

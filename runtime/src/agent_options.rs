@@ -1,12 +1,13 @@
-//! The agent's configuration file, as far as this program has to understand it.
+//! The agent's configuration file -> the options that this program needs.
 //!
-//! The format is oslo.config's: `[section]`, `name = value` or `name: value`, `#` and `;` comments, and lines that begin with a
-//! blank continue the value before them. A value that refers to another one (`$name`) is not resolved.
+//! The format is oslo.config's: `[section]`, `name = value` or `name: value`, and comments with `#` or `;`. A line that starts with
+//! white space continues the previous value. References to other options (`$name`) are not resolved.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::files::{self, FileError};
+use crate::network::is_interface_name;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OptionsError {
@@ -28,7 +29,7 @@ pub enum OptionsError {
     },
 }
 
-/// Where an OVSDB server is.
+/// The address of an OVSDB server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remote {
     Unix(PathBuf),
@@ -39,30 +40,31 @@ pub enum Remote {
     },
 }
 
-/// A connection that the agent has when it works.
+/// An OVSDB connection that a working agent has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// The option that it is from.
+    /// The option that configures it.
     pub option: &'static str,
-    /// To one of these; empty when the configuration does not say to where (the local Open vSwitch does, or a `$name`).
+    /// The connection is to one of these. Empty if the file does not name the server: the local Open vSwitch knows it, or the value
+    /// contains a `$name`.
     pub remotes: Vec<Remote>,
 }
 
-/// The VRF whose routes the agent makes FRR leak into the default BGP instance, with `router bgp ASN vrf NAME`.
+/// The VRF whose routes FRR leaks into the default BGP instance. The agent configures it with `router bgp ASN vrf NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leak {
     pub vrf: String,
-    /// FRR's words for the routes of the VRF that are redistributed into BGP.
+    /// The kinds of routes that FRR redistributes from the VRF into BGP, in FRR's syntax.
     pub redistribute: &'static [&'static str],
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct AgentOptions {
     path: PathBuf,
     values: BTreeMap<(String, String), String>,
 }
 
-impl Options {
+impl AgentOptions {
     pub fn load(path: &Path) -> Result<Self, OptionsError> {
         Self::parse(&files::read_text(path)?, path)
     }
@@ -73,7 +75,7 @@ impl Options {
             values: BTreeMap::new(),
         };
         let mut section: Option<String> = None;
-        // The option whose value goes on in the next line if that one is indented.
+        // The option that an indented line continues.
         let mut last: Option<(String, String)> = None;
         for (number, line) in text.lines().enumerate() {
             let failed = |problem| OptionsError::Line {
@@ -88,13 +90,13 @@ impl Options {
             } else if line.starts_with([' ', '\t']) {
                 let key = last
                     .as_ref()
-                    .ok_or_else(|| failed("an indented line continues nothing"))?;
+                    .ok_or_else(|| failed("an indented line does not follow an option"))?;
                 let value = options.values.entry(key.clone()).or_default();
                 value.push('\n');
                 value.push_str(line.trim_start());
             } else if let Some(rest) = line.strip_prefix('[') {
                 let name = rest.strip_suffix(']').filter(|name| !name.is_empty());
-                section = Some(name.ok_or_else(|| failed("a section is [name]"))?.to_string());
+                section = Some(name.ok_or_else(|| failed("[section] is expected"))?.to_string());
                 last = None;
             } else {
                 let (name, value) = line
@@ -102,7 +104,7 @@ impl Options {
                     .ok_or_else(|| failed("name = value is expected"))?;
                 let section = section
                     .clone()
-                    .ok_or_else(|| failed("it is before the first [section]"))?;
+                    .ok_or_else(|| failed("an option precedes the first [section]"))?;
                 let key = (section, name.trim_end().to_string());
                 options.values.insert(key.clone(), unquoted(value.trim()).to_string());
                 last = Some(key);
@@ -116,26 +118,26 @@ impl Options {
         value.map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// The table of the agent's VRF: never one for a bridge.
+    /// The routing table of the agent's VRF. No bridge may have it.
     pub fn vrf_table(&self) -> Result<u32, OptionsError> {
         let name = "bgp_vrf_table_id";
         match self.get("DEFAULT", name) {
             None => Ok(crate::rt_tables::DEFAULT_VRF_TABLE),
             Some(value) => value
                 .parse()
-                .map_err(|_| self.bad("DEFAULT", name, value, "it is no number of a table")),
+                .map_err(|_| self.bad("DEFAULT", name, value, "a table number is expected")),
         }
     }
 
-    /// Routes go to a table per bridge with this method alone.
+    /// Whether each bridge has its own routing table: only with this exposing method.
     pub fn has_bridge_tables(&self) -> bool {
         self.get("DEFAULT", "exposing_method")
             .is_none_or(|method| method == "underlay")
     }
 
-    /// The leak that the agent configures at its start and in each `frr_sync`: `None` for drivers and methods without one.
+    /// The leak that the agent configures when it starts and in each `frr_sync`. `None` for drivers and methods without a leak.
     ///
-    /// As ovn_bgp_agent/drivers/openstack/utils/bgp.py (ensure_base_bgp_configuration) decides it.
+    /// Follows ensure_base_bgp_configuration in ovn_bgp_agent/drivers/openstack/utils/bgp.py.
     pub fn vrf_leak(&self) -> Result<Option<Leak>, OptionsError> {
         let method = self.get("DEFAULT", "exposing_method").unwrap_or("underlay");
         let driver = self.get("DEFAULT", "driver").unwrap_or("ovn_bgp_driver");
@@ -144,8 +146,8 @@ impl Options {
         }
         let name = "bgp_vrf";
         let vrf = self.get("DEFAULT", name).unwrap_or("bgp-vrf");
-        if vrf.contains('$') || !super::node::is_interface_name(vrf) {
-            return Err(self.bad("DEFAULT", name, vrf, "the name of an interface is expected, without $"));
+        if vrf.contains('$') || !is_interface_name(vrf) {
+            return Err(self.bad("DEFAULT", name, vrf, "an interface name without $ is expected"));
         }
         let subnets = self.get("DEFAULT", "advertisement_method_tenant_networks") == Some("subnet");
         Ok(Some(Leak {
@@ -158,7 +160,7 @@ impl Options {
         }))
     }
 
-    /// Seconds between two reconciliations of a kind: `reconcile_interval` or `frr_reconcile_interval`.
+    /// `reconcile_interval` or `frr_reconcile_interval`, in seconds.
     pub fn interval(&self, name: &'static str, default: u64) -> Result<u64, OptionsError> {
         match self.get("DEFAULT", name) {
             None => Ok(default),
@@ -176,7 +178,7 @@ impl Options {
         } else {
             "ovn_sb_connection"
         };
-        // Its deprecated place comes second.
+        // The option's deprecated section is DEFAULT.
         let section = if self.get("ovn", database).is_some() {
             "ovn"
         } else {
@@ -219,7 +221,7 @@ impl Options {
     }
 }
 
-/// oslo.config takes one pair of quotes off.
+/// Removes one pair of quotes, as oslo.config does.
 fn unquoted(value: &str) -> &str {
     let inside = |quote| {
         value
@@ -233,26 +235,26 @@ fn remote(text: &str) -> Result<Remote, &'static str> {
     if let Some(path) = text.strip_prefix("unix:") {
         return match path.starts_with('/') {
             true => Ok(Remote::Unix(PathBuf::from(path))),
-            false => Err("unix: is followed by an absolute path"),
+            false => Err("an absolute path is expected after unix:"),
         };
     }
     let address = text.strip_prefix("tcp:").or_else(|| text.strip_prefix("ssl:"));
     let address = address.ok_or("tcp:HOST:PORT, ssl:HOST:PORT or unix:FILE is expected")?;
     if address.starts_with("//") {
-        // The agent's own check lets it through, and its connection fails much later.
+        // The agent accepts this form, and its connection fails much later.
         return Err("write tcp:HOST:PORT, without slashes");
     }
     let parts = match address.strip_prefix('[') {
         Some(rest) => rest.split_once("]:"),
         None => address.split_once(':'),
     };
-    let (host, port) = parts.ok_or("HOST:PORT is expected, an IPv6 address in brackets")?;
+    let (host, port) = parts.ok_or("HOST:PORT is expected, with an IPv6 address in brackets")?;
     match port.parse() {
         Ok(port @ 1..) if !host.is_empty() => Ok(Remote::Tcp {
             host: host.to_string(),
             port,
         }),
-        _ => Err("HOST:PORT is expected, an IPv6 address in brackets"),
+        _ => Err("HOST:PORT is expected, with an IPv6 address in brackets"),
     }
 }
 
@@ -262,8 +264,8 @@ mod tests {
 
     use super::*;
 
-    fn options(text: &str) -> Result<Options, String> {
-        Options::parse(text, Path::new("a.conf")).map_err(|error| error.to_string())
+    fn options(text: &str) -> Result<AgentOptions, String> {
+        AgentOptions::parse(text, Path::new("a.conf")).map_err(|error| error.to_string())
     }
 
     fn connections(text: &str) -> Result<Vec<Expected>, String> {
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_format_is_oslo_configs() {
+    fn the_format_is_that_of_oslo_config() {
         let text = "# comment\n[DEFAULT]\ndriver = nb_ovn_bgp_driver\nbgp_vrf_table_id: 20\n;x = 1\nquoted = \" a b \"\nempty =\n\
                     list = a,\n  b\n[ovn]\ndriver=other\n";
         let options = options(text).unwrap();
@@ -288,11 +290,14 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_with_their_place() {
+    fn errors_name_the_file_and_the_line() {
         for (text, complaint) in [
-            ("a = 1\n", "a.conf line 1: it is before the first [section]"),
-            ("[DEFAULT]\n  x\n", "a.conf line 2: an indented line continues nothing"),
-            ("[DEFAULT\n", "a.conf line 1: a section is [name]"),
+            ("a = 1\n", "a.conf line 1: an option precedes the first [section]"),
+            (
+                "[DEFAULT]\n  x\n",
+                "a.conf line 2: an indented line does not follow an option",
+            ),
+            ("[DEFAULT\n", "a.conf line 1: [section] is expected"),
             ("[DEFAULT]\nnonsense\n", "a.conf line 2: name = value is expected"),
         ] {
             assert_eq!(options(text).unwrap_err(), complaint);
@@ -303,12 +308,12 @@ mod tests {
                 .vrf_table()
                 .unwrap_err()
                 .to_string()
-                .contains("it is no number of a table")
+                .contains("a table number is expected")
         );
     }
 
     #[test]
-    fn the_driver_decides_about_the_connections() {
+    fn the_driver_determines_the_connections() {
         let unix = |path: &str| Remote::Unix(PathBuf::from(path));
         let tcp = |host: &str, port| Remote::Tcp {
             host: host.into(),
@@ -338,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn the_leak_is_the_one_that_the_agent_makes() {
+    fn the_leak_is_the_one_that_the_agent_configures() {
         let leak = |text: &str| options(&format!("[DEFAULT]\n{text}")).unwrap().vrf_leak();
         let found = |text: &str| leak(text).unwrap().map(|leak| (leak.vrf, leak.redistribute.join(" ")));
         let expected = |vrf: &str, redistribute: &str| Some((vrf.to_string(), redistribute.to_string()));
@@ -362,12 +367,12 @@ mod tests {
         }
         for name in ["a b", "a\n  router bgp 1", "$name", "longer-than-allowed"] {
             let error = leak(&format!("bgp_vrf = {name}\n")).unwrap_err().to_string();
-            assert!(error.contains("the name of an interface is expected"), "{error}");
+            assert!(error.contains("an interface name without $ is expected"), "{error}");
         }
     }
 
     #[test]
-    fn connections_that_would_fail_late_fail_early() {
+    fn connections_that_would_fail_late_are_rejected() {
         for (value, complaint) in [
             ("tcp://10.0.0.1:6641", "without slashes"),
             ("tcp:10.0.0.1", "HOST:PORT is expected"),
@@ -384,7 +389,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_without_a_panic(text in r"(\[?[a-z]{0,3}\]?[=: \t#]{0,2}(tcp:|unix:/|\$|x){0,2}\n){0,8}") {
+        fn any_text_is_parsed_without_a_panic(text in r"(\[?[a-z]{0,3}\]?[=: \t#]{0,2}(tcp:|unix:/|\$|x){0,2}\n){0,8}") {
             let _ = connections(&text);
         }
     }
