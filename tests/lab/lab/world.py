@@ -11,7 +11,7 @@ from .pod import Pod
 from .shell import Failed, run, until
 
 # A wait that ends far above what the slow machine takes.
-LONG = 240
+LONG = 480
 EXTERNAL_GATEWAY = "203.0.113.1"
 
 
