@@ -1,16 +1,17 @@
 //! The targets of an image -> its index and tag in the layout, what is said about it, and its place in a registry.
 
 use jiff::Timestamp;
-use oci_spec::image::{Descriptor, ImageConfiguration};
+use oci_spec::image::Descriptor;
 
 use super::Build;
 use super::layout_dir;
 use super::result::{Built, ImageReport, Outcome, PlatformReport};
 use super::target::{Finished, Job};
-use crate::attest::{self, ImageForSbom, Subject, provenance};
+use crate::attest::{self, Subject, provenance};
 use crate::base::BaseReport;
-use crate::layout::{self, Compression, Tree};
-use crate::oci::{ImageReference, Platform, RepositoryName};
+use crate::image::Image;
+use crate::layout::{self, Compression};
+use crate::oci::{ImageReference, RepositoryName};
 use crate::plan::ImagePlan;
 use crate::publish::{self, Destination, Published};
 use crate::sign::{self, Attestation};
@@ -29,24 +30,12 @@ impl Build {
         Ok(image.name.parse::<ImageReference>()?.repository)
     }
 
-    pub(super) fn sboms(
-        &self,
-        image: &ImagePlan,
-        platform: Platform,
-        manifest: &Descriptor,
-        config: &ImageConfiguration,
-        tree: &Tree,
-    ) -> anyhow::Result<Vec<Attestation>> {
-        if self.inputs.key.is_none() {
-            return Ok(Vec::new());
+    /// Empty if nothing is signed.
+    pub(super) fn sboms(&self, plan: &ImagePlan, image: &Image) -> anyhow::Result<Vec<Attestation>> {
+        match self.inputs.key {
+            Some(_) => attest::sboms(&self.repository(plan)?.to_string(), image),
+            None => Ok(Vec::new()),
         }
-        let about = ImageForSbom {
-            platform,
-            tree,
-            config,
-            digest: Some(manifest.digest().as_ref()),
-        };
-        attest::sboms(&self.repository(image)?.to_string(), manifest, &about)
     }
 
     pub(super) fn provenance(

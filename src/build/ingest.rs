@@ -10,13 +10,14 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::Build;
-use super::state::Remembered;
 use super::target::Job;
 use crate::base::resolve::BaseImage;
 use crate::buildkit::{self, Receive, SolveError, Solved};
 use crate::engine::storage::Archive;
 use crate::engine::{Engine, EngineImage};
-use crate::layout::{self, IngestError, IngestOptions, Ingested, Tree};
+use crate::image::Image;
+use crate::image::state::Remembered;
+use crate::layout::{self, IngestError, IngestOptions, Ingested};
 use crate::oci::Platform;
 use crate::plan::ImagePlan;
 use crate::progress::SharedProgress;
@@ -36,8 +37,13 @@ pub(super) struct Incoming {
     started: i64,
 }
 
-/// An image in the layout, with its files, unless it was there already.
-pub(super) type Arrived = (Remembered, Option<Tree>);
+/// An image in the layout.
+pub(super) struct Arrived {
+    pub remembered: Remembered,
+    pub image: Image,
+    /// The layout had it already.
+    pub unchanged: bool,
+}
 
 /// Reads an archive into the layout, on a thread that may block.
 type Ingest<'a> = dyn FnMut(Archive) -> Result<Ingested, IngestError> + 'a;
@@ -80,7 +86,13 @@ impl Incoming {
         if let Some(remembered) = build.state.recall(&name, &key)
             && build.inputs.layout.holds(&remembered.manifest)
         {
-            return Ok((remembered, None));
+            let blobs = Arc::clone(&build.inputs.layout);
+            let manifest = remembered.manifest.clone();
+            return Ok(Arrived {
+                image: Image::of_blobs(self.platform, blobs, manifest, verify::read_options(false)),
+                remembered,
+                unchanged: true,
+            });
         }
         let _permit = self.build.ingests.acquire().await?;
         self.progress.step("exporting into the layout");
@@ -99,7 +111,7 @@ impl Incoming {
             let ingested =
                 read(&mut |archive| layout::ingest(&build.inputs.layout, archive, &options, progress.as_ref()))?;
             let remembered = Remembered {
-                manifest: ingested.manifest,
+                manifest: ingested.manifest.clone(),
                 uncompressed_bytes: ingested.layers.iter().map(|l| l.uncompressed_size).sum(),
                 built: (started, Timestamp::now().as_second()),
                 files: ingested.tree.len(),
@@ -108,12 +120,16 @@ impl Incoming {
             if let Err(error) = build.state.remember(&name, key, &remembered, &ingested.tree) {
                 tracing::warn!(%error, "cannot remember what was built");
             }
-            Ok::<_, IngestError>((remembered, ingested.tree))
+            Ok::<_, IngestError>(Arrived {
+                remembered,
+                image: Image::ingested(platform, ingested),
+                unchanged: false,
+            })
         });
-        let (remembered, tree) = unless_cancelled(&self.build.inputs.cancel, task)
+        let arrived = unless_cancelled(&self.build.inputs.cancel, task)
             .await??
             .context("reading the image from its builder")?;
-        Ok((remembered, Some(tree)))
+        Ok(arrived)
     }
 }
 
@@ -151,7 +167,7 @@ impl Receive for Receiver {
         let read = |ingest: &mut Ingest<'_>| ingest(Box::new(bridge::reader(&Handle::current(), archive)));
         let arrived = self.incoming.take(image, None, read).await;
         let answer = match &arrived {
-            Ok((_, tree)) => Ok(tree.is_some()),
+            Ok(arrived) => Ok(!arrived.unchanged),
             Err(error) => Err(format!("{error:#}")),
         };
         *self.arrived.lock().unwrap_or_else(PoisonError::into_inner) = Some(arrived);

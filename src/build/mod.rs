@@ -7,7 +7,6 @@ mod ingest;
 mod judge;
 pub mod result;
 pub mod smoke;
-pub mod state;
 mod target;
 
 use std::collections::BTreeMap;
@@ -22,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::bases::Bases;
 use self::result::{ImageReport, Outcome};
-use self::state::State;
 use self::target::Finished;
 use crate::base::lookup::Lookup;
 use crate::builders::Builders;
+use crate::image::state::State;
 use crate::layout::{Compression, Layout};
 use crate::plan::host_env::Host;
 use crate::plan::{ImagePlan, Settings};
@@ -35,6 +34,7 @@ use crate::sign::Key;
 use crate::util::cancel::Interrupted;
 use crate::util::errors::render;
 use crate::verify::Contract;
+use crate::verify::memory::Memory;
 
 /// Images that are read from their builders at a time. One keeps all cores busy for the last part only and waits for its
 /// engine before; of memory each takes some 50 MiB.
@@ -70,7 +70,7 @@ pub struct Inputs {
     /// Knows what the plan found in registries.
     pub lookup: Lookup,
     pub registries: Registries,
-    pub layout: Layout,
+    pub layout: Arc<Layout>,
     pub lines: Arc<dyn Lines>,
     pub cancel: CancellationToken,
 }
@@ -81,6 +81,7 @@ pub async fn build(inputs: Inputs, images: Vec<ImagePlan>, jobs: usize) -> anyho
     let build = Arc::new(Build {
         cache: crate::base::cache_directory(),
         state: State::new(&inputs.options.output),
+        memory: Memory::new(&inputs.options.output),
         jobs: Semaphore::new(jobs),
         ingests: Semaphore::new(INGESTS),
         bases: Bases::default(),
@@ -100,6 +101,7 @@ struct Build {
     /// Where bootstrapped bases are kept.
     cache: PathBuf,
     state: State,
+    memory: Memory,
     /// Solves, and bases being made, at a time, whatever the builders' slots would allow.
     jobs: Semaphore,
     ingests: Semaphore,

@@ -13,11 +13,11 @@ use super::ingest::{Arrived, Incoming, Receiver};
 use super::judge::Judged;
 use super::result::Built;
 use super::smoke;
-use super::state::Remembered;
 use crate::base::BaseReport;
 use crate::builders::{Builder, Lease, Slot};
 use crate::buildkit::{self, Receive, SecretBytes, SolveError, SolveRequest, Solved};
 use crate::engine::{Engine, EngineImage};
+use crate::image::state::Remembered;
 use crate::plan::build_context::DOCKERFILE;
 use crate::plan::{self, ImagePlan, Target};
 use crate::progress::SharedProgress;
@@ -100,7 +100,7 @@ impl Build {
         }
         let bases = self.bases_of(image, target, builder).await?;
         let incoming = Incoming::new(self, job, &bases.image)?;
-        let (solved, (remembered, tree), engine_image) = match builder.daemon.engine() {
+        let (solved, arrived, engine_image) = match builder.daemon.engine() {
             Some(engine) => {
                 let (solved, arrived, image) = self.build_in(engine, job, &bases, incoming, slot).await?;
                 (solved, arrived, Some(image))
@@ -114,16 +114,19 @@ impl Build {
                 (solved, arrived, None)
             }
         };
-        let unchanged = tree.is_none();
+        let Arrived {
+            remembered,
+            image: arrived,
+            unchanged,
+        } = arrived;
         progress.step("verifying");
         let Judged {
             verdict,
             compressed_bytes,
             mut attestations,
         } = {
-            let (build, image, remembered) = (Arc::clone(self), Arc::clone(image), remembered.clone());
-            let platform = target.platform;
-            spawn_blocking(move || build.judge(&image, platform, &remembered, tree)).await??
+            let (build, image) = (Arc::clone(self), Arc::clone(image));
+            spawn_blocking(move || build.judge(&image, &arrived)).await??
         };
         let Remembered {
             manifest,

@@ -1,13 +1,11 @@
 //! `obgp-build [build]`: every target side by side on its builder, then one index per image.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::anyhow;
 use jiff::Timestamp;
 
-use super::publishing::{PendingKey, tell_zuul};
 use super::{Context, Failure};
 use crate::base::lookup::Lookup;
 use crate::build::result::{BuildReport, Outcome};
@@ -18,7 +16,8 @@ use crate::layout::{Compression, Layout};
 use crate::plan::host_env::Host;
 use crate::plan::{self, Settings, Surroundings};
 use crate::publish::Published;
-use crate::report::{html, text};
+use crate::report::{files, text};
+use crate::sign::PendingKey;
 use crate::verify::Contract;
 use crate::verify::judge::contract_path;
 
@@ -65,7 +64,7 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
             .unless_cancelled(plan::plan(&settings, &builders, around))
             .await??
     };
-    let layout = Layout::open_or_create(layout_dir(&options.output))?;
+    let layout = Arc::new(Layout::open_or_create(layout_dir(&options.output))?);
     let key = key.ready().await?;
     let jobs = options.jobs.map_or_else(|| builders.slots(), usize::from);
     let inputs = Inputs {
@@ -91,7 +90,7 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
     };
     let images = build::build(inputs, plan.images, jobs).await?;
     let published: Vec<Published> = images.iter().filter_map(|image| image.published.clone()).collect();
-    tell_zuul(&options.publish, &published)?;
+    files::write_zuul_artifacts(options.publish.zuul_artifacts.as_deref(), &published)?;
     let report = BuildReport {
         version: env!("CARGO_PKG_VERSION"),
         builders: plan.builders,
@@ -100,7 +99,7 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
         seconds: instant.elapsed().as_secs_f64(),
         images,
     };
-    let written = write_reports(&options.output, &report)?;
+    let written = files::write_build(&options.output, &report)?;
     context.print(&report, || text::build(&report))?;
     context.terminal.tell(&format!("report: {}", written.display()));
     match report.outcome() {
@@ -117,16 +116,4 @@ impl From<CompressionArg> for Compression {
             CompressionArg::Zstd => Compression::Zstd,
         }
     }
-}
-
-/// `report.json` and `report.html` in the output directory; returns the latter's path.
-fn write_reports(output: &Path, report: &BuildReport) -> anyhow::Result<PathBuf> {
-    let json = serde_json::to_string_pretty(report)? + "\n";
-    let page = html::build(report)?;
-    let mut last = PathBuf::new();
-    for (name, content) in [("report.json", json), ("report.html", page)] {
-        last = output.join(name);
-        super::write_file(&last, content.as_bytes())?;
-    }
-    Ok(last)
 }

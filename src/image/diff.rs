@@ -6,6 +6,7 @@ use std::fmt::{self, Display};
 use oci_spec::image::ImageConfiguration;
 use serde::Serialize;
 
+use super::{Contents, Image, ImageError};
 use crate::image::applied::Applied;
 use crate::image::packages::dpkg;
 use crate::image::packages::python::{self, SitePath};
@@ -14,12 +15,6 @@ use crate::oci::Platform;
 
 /// How many lines of each kind of difference people are shown; JSON has all.
 const SHOWN: usize = 40;
-
-/// One platform's image, as the layout read it.
-pub struct ImageForDiff<'a> {
-    pub tree: &'a Tree,
-    pub config: &'a ImageConfiguration,
-}
 
 /// Everything that differs, for one platform. Its JSON is user interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -81,15 +76,29 @@ pub struct FileFacts {
     pub xattrs: BTreeMap<String, String>,
 }
 
+/// The differences of two images, for each platform that both have.
+pub fn diff_images(a: &[Image], b: &[Image]) -> Result<Vec<Difference>, ImageError> {
+    let mut differences = Vec::new();
+    for a in a {
+        for b in b.iter().filter(|b| b.platform() == a.platform()) {
+            differences.push(Difference {
+                platform: Some(a.platform()),
+                ..diff(a.contents()?, b.contents()?)
+            });
+        }
+    }
+    Ok(differences)
+}
+
 /// What has to change in `a` to become `b`.
-pub fn diff(a: &ImageForDiff, b: &ImageForDiff) -> Difference {
+fn diff(a: &Contents, b: &Contents) -> Difference {
     Difference {
         platform: None,
-        packages: changes(packages(a.tree), packages(b.tree)),
-        python: changes(distributions(a.tree), distributions(b.tree)),
-        patches: changes(patches(a.tree), patches(b.tree)),
-        files: files(a.tree, b.tree),
-        config: changes(config(a.config), config(b.config)),
+        packages: changes(packages(&a.tree), packages(&b.tree)),
+        python: changes(distributions(&a.tree), distributions(&b.tree)),
+        patches: changes(patches(&a.tree), patches(&b.tree)),
+        files: files(&a.tree, &b.tree),
+        config: changes(config(&a.config), config(&b.config)),
     }
 }
 
@@ -411,13 +420,18 @@ mod tests {
         serde_json::from_str(&json).unwrap()
     }
 
+    fn contents(tree: Tree, config: ImageConfiguration) -> Contents {
+        Contents {
+            config,
+            tree,
+            compressed: 0,
+            uncompressed: 0,
+        }
+    }
+
     #[test]
     fn equal_images_do_not_differ() {
-        let (tree, config) = (tree("1.6"), image("1"));
-        let a = ImageForDiff {
-            tree: &tree,
-            config: &config,
-        };
+        let a = contents(tree("1.6"), image("1"));
         assert!(diff(&a, &a).is_empty());
         assert_eq!(diff(&a, &a).to_string(), "no difference\n");
     }
@@ -430,16 +444,7 @@ mod tests {
         right.insert("usr/bin/sudo", node(file("xy"), 0o4755));
         right.insert("bin", node(NodeKind::Directory, 0o755));
         let (from, to) = (image("0"), image("42494"));
-        let found = diff(
-            &ImageForDiff {
-                tree: &left,
-                config: &from,
-            },
-            &ImageForDiff {
-                tree: &right,
-                config: &to,
-            },
-        );
+        let found = diff(&contents(left, from), &contents(right, to));
         insta::assert_snapshot!(found.to_string(), @r"
         packages: 0 added, 0 removed, 1 changed
           ~ jq  1.6 -> 1.7.1
