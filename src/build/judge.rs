@@ -1,59 +1,56 @@
-//! A target's image -> the verdict on it, and its SBOMs if it is going to be signed.
+//! A target's image -> the verdict on it.
+
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::Build;
+use super::Run;
 use crate::image::Image;
+use crate::image::state::State;
 use crate::plan::ImagePlan;
-use crate::sign::Attestation;
 use crate::verify::judge::terms;
-use crate::verify::memory::Known;
-use crate::verify::{Expectation, Verdict};
+use crate::verify::memory::{Known, Memory};
+use crate::verify::{Contract, Expectation, Verdict};
 
-pub(super) struct Judged {
-    pub verdict: Verdict,
-    pub compressed_bytes: u64,
-    /// The SBOMs; empty if nothing is signed.
-    pub attestations: Vec<Attestation>,
+/// What the images of a run are judged by.
+pub struct Judging {
+    run: Arc<Run>,
+    contract: Contract,
+    memory: Memory,
 }
 
-impl Build {
-    /// Judges the image of a target, or reuses the verdict of an earlier run. The files are read only if the verdict or the
-    /// SBOMs need them.
-    pub(super) fn judge(&self, plan: &ImagePlan, image: &Image) -> anyhow::Result<Judged> {
-        let compressed_bytes = image.compressed_size()?;
+impl Judging {
+    pub fn new(run: &Arc<Run>, contract: Contract, output: &Path) -> Self {
+        Self {
+            run: Arc::clone(run),
+            contract,
+            memory: Memory::new(output),
+        }
+    }
+
+    /// Judges an image, or reuses the verdict of an earlier run. The files are read only if there is no such verdict; `state`
+    /// may have them.
+    pub(super) fn verdict(&self, plan: &ImagePlan, image: &Image, state: &State) -> anyhow::Result<Verdict> {
         let lock = std::fs::read_to_string(&plan.lock.path)
             .with_context(|| format!("reading {}", plan.lock.path.display()))?;
         let known = Known::new(&self.memory, self.terms(plan, &lock));
-        let recalled = known.recall(image);
-        if recalled.is_none() || self.inputs.key.is_some() {
-            image.recall(&self.state);
+        if let Some(verdict) = known.recall(image) {
+            return Ok(verdict);
         }
-        let verdict = match recalled {
-            Some(verdict) => verdict,
-            None => {
-                let verdict = self.inputs.contract.check(image, &self.expectation(plan, &lock)?)?;
-                known.remember(std::slice::from_ref(&verdict));
-                verdict
-            }
-        };
-        Ok(Judged {
-            attestations: self.sboms(plan, image)?,
-            verdict,
-            compressed_bytes,
-        })
-    }
-
-    fn expectation<'a>(&'a self, plan: &'a ImagePlan, lock: &'a str) -> anyhow::Result<Expectation<'a>> {
-        Ok(Expectation {
-            identity: &self.inputs.settings.file.user,
-            distro: self.inputs.settings.distro(&plan.distro)?,
-            project: &self.inputs.settings.file.project.name,
+        image.recall(state);
+        let expectation = Expectation {
+            identity: &self.run.settings.file.user,
+            distro: self.run.settings.distro(&plan.distro)?,
+            project: &self.run.settings.file.project.name,
             reference: Some(&plan.reference),
             labels: &plan.labels,
-            lock: Some(lock),
+            lock: Some(&lock),
             patches: Some(&plan.patches),
-        })
+        };
+        let verdict = self.contract.check(image, &expectation)?;
+        known.remember(std::slice::from_ref(&verdict));
+        Ok(verdict)
     }
 
     /// Everything besides the image that decides a verdict of this build, hashed.
@@ -66,6 +63,6 @@ impl Build {
             lock.as_bytes().to_vec(),
             serde_json::to_vec(&plan.patches)?,
         ];
-        Ok(terms(&self.inputs.settings.file, &self.inputs.contract, &more)?)
+        Ok(terms(&self.run.settings.file, &self.contract, &more)?)
     }
 }
