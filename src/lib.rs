@@ -44,13 +44,13 @@
 
 pub mod attest;
 pub mod base;
-pub mod build;
-pub mod builders;
+pub(crate) mod build;
+pub(crate) mod builders;
 pub mod buildkit;
 pub mod cli;
 pub mod commands;
 pub mod config;
-pub mod doctor;
+pub(crate) mod doctor;
 pub mod engine;
 pub mod image;
 pub mod layout;
@@ -59,7 +59,7 @@ pub mod plan;
 pub mod progress;
 pub mod publish;
 pub mod registry;
-pub mod report;
+pub(crate) mod report;
 pub mod sign;
 pub mod util;
 pub mod verify;

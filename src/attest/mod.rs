@@ -8,7 +8,7 @@
 //! Nothing here reads layers again: the tree that the build ingested, or `verify` read, has all that is needed. The same
 //! image gives the same documents, byte for byte.
 
-pub mod component;
+pub(crate) mod component;
 mod copyright;
 mod crates;
 pub mod cyclonedx;
@@ -16,9 +16,9 @@ mod deb;
 mod license;
 pub mod provenance;
 mod pypi;
-pub mod sbom;
+pub(crate) mod sbom;
 pub mod spdx;
-pub mod statement;
+pub(crate) mod statement;
 mod system;
 
 use anyhow::Context as _;
@@ -33,7 +33,7 @@ pub use sbom::{Sbom, SbomError};
 pub use statement::{Statement, Subject};
 
 /// The statements that `subject`, a manifest of the repository, has this SBOM: SPDX and CycloneDX.
-pub fn sbom_statements(
+fn sbom_statements(
     repository: &str,
     subject: &oci_spec::image::Descriptor,
     sbom: &Sbom,

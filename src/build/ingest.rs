@@ -35,7 +35,7 @@ const INGESTS: usize = 2;
 /// The layout of a run, and what is remembered of the images in it.
 pub struct Store {
     run: Arc<Run>,
-    pub layout: Arc<Layout>,
+    pub(super) layout: Arc<Layout>,
     pub(super) compression: Compression,
     pub(super) state: State,
     ingests: Semaphore,

@@ -5,12 +5,12 @@
 //! layer in one pass, once; [`Image::forget`] frees the files again.
 
 pub mod applied;
-pub mod diff;
-pub mod name;
+pub(crate) mod diff;
+mod name;
 pub mod open;
-pub mod os_release;
+pub(crate) mod os_release;
 pub mod packages;
-pub mod state;
+pub(crate) mod state;
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -196,7 +196,7 @@ impl Image {
     }
 
     /// Whether [`Image::contents`] returns at once.
-    pub fn is_read(&self) -> bool {
+    fn is_read(&self) -> bool {
         self.contents.get().is_some()
     }
 

@@ -36,7 +36,7 @@
 
 mod artifacts;
 mod attest;
-pub mod authenticate;
+pub(crate) mod authenticate;
 mod bundle;
 mod cosign_key;
 mod dsse;

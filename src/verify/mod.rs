@@ -4,11 +4,11 @@
 //! machine's own. `images/<name>.toml` states the contract ([`Contract`]), `build.toml` says who the agent is and which
 //! distro this is ([`Expectation`]); each rule is a file of `rules/` and reports what it looked at.
 
-pub mod contract;
+pub(crate) mod contract;
 mod etc;
-pub mod judge;
+pub(crate) mod judge;
 mod keep;
-pub mod memory;
+pub(crate) mod memory;
 mod rules;
 pub mod sudoers;
 mod verdict;
