@@ -8,7 +8,7 @@
 //! Nothing here reads layers again: the tree that the build ingested, or `verify` read, has all that is needed. The same
 //! image gives the same documents, byte for byte.
 
-pub mod component;
+pub(crate) mod component;
 mod copyright;
 mod crates;
 pub mod cyclonedx;
@@ -16,21 +16,24 @@ mod deb;
 mod license;
 pub mod provenance;
 mod pypi;
-pub mod sbom;
+pub(crate) mod sbom;
 pub mod spdx;
-pub mod statement;
+pub(crate) mod statement;
 mod system;
 
 use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
 
+use crate::image::state::State;
+use crate::image::{Image, open};
 use crate::sign::Attestation;
 
 pub use license::License;
-pub use sbom::{ImageForSbom, Sbom, SbomError};
+pub use sbom::{Sbom, SbomError};
 pub use statement::{Statement, Subject};
 
 /// The statements that `subject`, a manifest of the repository, has this SBOM: SPDX and CycloneDX.
-pub fn sbom_statements(
+fn sbom_statements(
     repository: &str,
     subject: &oci_spec::image::Descriptor,
     sbom: &Sbom,
@@ -47,15 +50,33 @@ pub fn sbom_statements(
     ])
 }
 
-/// The SBOM statements of one platform's image.
-pub fn sboms(
-    repository: &str,
-    manifest: &oci_spec::image::Descriptor,
-    image: &ImageForSbom<'_>,
-) -> anyhow::Result<Vec<Attestation>> {
-    let sbom = Sbom::of(image).with_context(|| format!("the SBOM of {}", image.platform))?;
+/// The SBOM statements of an image, about its manifest.
+pub fn sboms(repository: &str, image: &Image) -> anyhow::Result<Vec<Attestation>> {
+    let platform = image.platform();
+    let manifest = image
+        .manifest()
+        .context("an image in an engine has no manifest to attest")?;
+    let sbom = Sbom::of(image).with_context(|| format!("the SBOM of {platform}"))?;
     for gap in &sbom.gaps {
-        tracing::warn!(platform = %image.platform, "the SBOM is not complete: {gap}");
+        tracing::warn!(%platform, "the SBOM is not complete: {gap}");
     }
     Ok(sbom_statements(repository, manifest, &sbom)?)
+}
+
+/// The SBOM statements of several images, from the files that `state` has or else from their layers. The files are large:
+/// those of one image are read at a time, and freed before the next.
+pub async fn sboms_of_all(
+    repository: &str,
+    images: Vec<Image>,
+    state: &State,
+    cancel: &CancellationToken,
+) -> anyhow::Result<Vec<Attestation>> {
+    let mut attestations = Vec::new();
+    for image in images {
+        image.recall(state);
+        for image in open::read(vec![image], cancel).await? {
+            attestations.extend(sboms(repository, &image)?);
+        }
+    }
+    Ok(attestations)
 }

@@ -8,22 +8,23 @@ use serde::Deserialize;
 
 use super::component::{Change, Component, Kind, Party, component_id, purl};
 use super::license::{self, License};
-use super::sbom::ImageForSbom;
+use crate::image::Contents;
 use crate::image::applied::{self, Applied};
 use crate::image::packages::dpkg::Package;
 use crate::image::packages::python::{self, Distribution, SitePath};
 use crate::layout::tree::Tree;
+use crate::oci::Platform;
 use crate::plan::patches::Head;
 
 /// One component per metadata directory, and what could not be read.
-pub fn components(image: &ImageForSbom, packages: &[Package]) -> (Vec<Component>, Vec<String>) {
+pub fn components(platform: Platform, image: &Contents, packages: &[Package]) -> (Vec<Component>, Vec<String>) {
     let env = image.config.config().as_ref().and_then(|c| c.env().as_ref());
     let pythonpath = env.and_then(|env| env.iter().find_map(|e| e.strip_prefix("PYTHONPATH=")));
-    let gnu = image.platform.architecture().gnu_name();
+    let gnu = platform.architecture().gnu_name();
     let (mut components, mut gaps) = (Vec::new(), BTreeSet::new());
     let mut seen = BTreeSet::new();
-    for interpreter in python::interpreters(image.tree) {
-        let path = SitePath::read(image.tree, &interpreter, pythonpath);
+    for interpreter in python::interpreters(&image.tree) {
+        let path = SitePath::read(&image.tree, &interpreter, pythonpath);
         gaps.extend(path.problems.iter().map(|(path, what)| format!("/{path}: {what}")));
         let environment = python::marker_environment(&interpreter, packages, gnu);
         // Interpreters share directories; a distribution is listed once.
@@ -38,8 +39,8 @@ pub fn components(image: &ImageForSbom, packages: &[Package]) -> (Vec<Component>
             by_name.entry(distribution.name.as_str()).or_insert(first + at);
         }
         for (at, distribution) in found.iter().enumerate() {
-            let mut component = component(image.tree, distribution);
-            match patches(image.tree, &distribution.metadata) {
+            let mut component = component(&image.tree, distribution);
+            match patches(&image.tree, &distribution.metadata) {
                 Ok(patches) => component.patches = patches,
                 Err(what) => drop(gaps.insert(format!("/{}: patches: {what}", distribution.metadata))),
             }

@@ -9,22 +9,13 @@ use super::component::{Component, purl};
 use super::system::System;
 use super::{crates, deb, pypi};
 use crate::image::packages::dpkg::{self, DpkgError};
-use crate::layout::tree::Tree;
+use crate::image::{Image, ImageError};
 use crate::oci::Platform;
-
-/// One platform's image, as the layout read it.
-pub struct ImageForSbom<'a> {
-    pub platform: Platform,
-    pub tree: &'a Tree,
-    pub config: &'a ImageConfiguration,
-    /// `sha256:…` of the manifest; an engine's image has none.
-    pub digest: Option<&'a str>,
-}
 
 /// What is in one platform's image. [`super::spdx`] and [`super::cyclonedx`] write it down.
 #[derive(Clone, Debug)]
 pub struct Sbom {
-    pub image: Image,
+    pub image: ImageFacts,
     pub system: System,
     /// Packages, distributions, crates, in this order, as the image lists them.
     pub components: Vec<Component>,
@@ -34,7 +25,7 @@ pub struct Sbom {
 
 /// What the documents are about.
 #[derive(Clone, Debug)]
-pub struct Image {
+pub struct ImageFacts {
     pub name: String,
     pub version: Option<String>,
     pub platform: Platform,
@@ -52,18 +43,22 @@ pub enum SbomError {
     Packages(#[from] DpkgError),
     #[error("cannot list the image's packages: it has no /etc/os-release that says which distribution they are of")]
     NoSystem,
+    #[error(transparent)]
+    Image(#[from] ImageError),
 }
 
 impl Sbom {
     /// An image whose packages cannot be listed has no SBOM; what else cannot be read is among the gaps.
-    pub fn of(image: &ImageForSbom) -> Result<Self, SbomError> {
-        let system = System::read(image.tree).ok_or(SbomError::NoSystem)?;
-        let packages = dpkg::packages(image.tree)?;
-        let (python, mut gaps) = pypi::components(image, &packages);
-        let (rust, more_gaps) = crates::components(image.tree);
+    pub fn of(image: &Image) -> Result<Self, SbomError> {
+        let contents = image.contents()?;
+        let tree = &contents.tree;
+        let system = System::read(tree).ok_or(SbomError::NoSystem)?;
+        let packages = dpkg::packages(tree)?;
+        let (python, mut gaps) = pypi::components(image.platform(), contents, &packages);
+        let (rust, more_gaps) = crates::components(tree);
         gaps.extend(more_gaps);
         let mut components = Vec::new();
-        for group in [deb::components(image.tree, &packages, &system), python, rust] {
+        for group in [deb::components(tree, &packages, &system), python, rust] {
             let first = components.len();
             components.extend(group.into_iter().map(|mut component: Component| {
                 component.depends_on.iter_mut().for_each(|at| *at += first);
@@ -72,7 +67,7 @@ impl Sbom {
         }
         number_repeated(&mut components);
         Ok(Sbom {
-            image: Image::read(image),
+            image: ImageFacts::new(image, &contents.config),
             system,
             components,
             gaps,
@@ -101,18 +96,18 @@ fn number_repeated(components: &mut [Component]) {
     }
 }
 
-impl Image {
-    fn read(image: &ImageForSbom) -> Self {
-        let labels = image.config.labels_of_config();
+impl ImageFacts {
+    fn new(image: &Image, config: &ImageConfiguration) -> Self {
+        let labels = config.labels_of_config();
         let label = |name: &str| {
             let value = labels?.get(&format!("org.opencontainers.image.{name}"))?;
             Some(value.clone()).filter(|v| !v.is_empty())
         };
         let name = label("title").unwrap_or_else(|| "image".to_string());
-        let created = image.config.created().clone().or_else(|| label("created"));
-        let digest = image.digest.map(str::to_string);
-        let architecture = image.platform.architecture().name();
-        Image {
+        let created = config.created().clone().or_else(|| label("created"));
+        let digest = image.digest().map(str::to_string);
+        let architecture = image.platform().architecture().name();
+        ImageFacts {
             purl: purl(
                 "oci",
                 None,
@@ -121,7 +116,7 @@ impl Image {
                 &[("arch", architecture)],
             ),
             version: label("version"),
-            platform: image.platform,
+            platform: image.platform(),
             vendor: label("vendor"),
             homepage: label("url"),
             created: created.and_then(|c| c.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH),

@@ -6,9 +6,6 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// What a DSSE envelope around a statement says that it holds.
-pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
-
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 
 /// `_type` goes first, as readers who look at the bytes expect it.

@@ -5,12 +5,12 @@ mod archive;
 pub mod bootstrap;
 pub mod cache;
 mod kept;
-pub mod keyring;
-pub mod lookup;
+pub(crate) mod keyring;
+pub(crate) mod lookup;
 mod offer;
 mod process;
 pub mod resolve;
-pub mod tools;
+pub(crate) mod tools;
 
 use std::fmt::Write as _;
 use std::io;

@@ -1,24 +1,32 @@
 //! The bases of targets: each once per builder, however many targets stand on it there.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use anyhow::anyhow;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
-use super::Build;
+use super::Run;
+use super::target::Job;
+use crate::base::lookup::Lookup;
 use crate::base::resolve::{self, BaseImage, BasePlan};
 use crate::builders::Builder;
 use crate::oci::Platform;
-use crate::plan::{ImagePlan, Target};
 
 /// A base that several targets wait for.
 type PendingBase = Shared<BoxFuture<'static, Result<BaseImage, String>>>;
 
-/// Those that were asked for until now.
-#[derive(Default)]
-pub(super) struct Bases(Mutex<HashMap<Wanted, PendingBase>>);
+/// Provides the bases of a run.
+pub struct Bases {
+    run: Arc<Run>,
+    /// Knows what the plan found in registries.
+    lookup: Lookup,
+    /// Where bootstrapped bases are kept.
+    cache: PathBuf,
+    requested: Mutex<HashMap<Wanted, PendingBase>>,
+}
 
 /// A base that is to be in a builder's engine, or in its reach.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -37,22 +45,29 @@ pub(super) struct TargetBases {
     pub runtime: Option<BaseImage>,
 }
 
-impl Build {
+impl Bases {
+    pub fn new(run: &Arc<Run>, lookup: Lookup) -> Self {
+        Self {
+            run: Arc::clone(run),
+            lookup,
+            cache: crate::base::cache_directory(),
+            requested: Mutex::default(),
+        }
+    }
+
     /// The target's bases, with the builder. They begin at once, all within `--jobs`.
-    pub(super) async fn bases_of(
-        self: &Arc<Self>,
-        image: &ImagePlan,
-        target: &Target,
-        builder: &Arc<Builder>,
-    ) -> anyhow::Result<TargetBases> {
+    pub(super) async fn of(self: &Arc<Self>, job: Job<'_>) -> anyhow::Result<TargetBases> {
+        let Job {
+            builder, image, target, ..
+        } = job;
         // The plan looked into one builder's engine; what another one has is found out when it is its turn.
         let planned = |plan: &BasePlan| (target.builder == builder.name).then(|| plan.clone());
         let own = |platform, plan| {
-            let base = self.inputs.settings.base.as_deref();
+            let base = self.run.settings.base.as_deref();
             self.base(builder, &image.distro, base, platform, planned(plan))
         };
         let runtime = target.runtime.base().map(|plan| {
-            let distro = &self.inputs.settings.file.runtime.distro;
+            let distro = &self.run.settings.file.runtime.distro;
             self.base(builder, distro, None, builder.native, planned(plan))
         });
         let runtime = async move {
@@ -66,11 +81,11 @@ impl Build {
             own(builder.native, &target.build_base),
             runtime
         );
-        let told = |error: String| anyhow!(error);
+        let failed = |error: String| anyhow!(error);
         Ok(TargetBases {
-            image: image.map_err(told)?,
-            build: build.map_err(told)?,
-            runtime: runtime.map_err(told)?,
+            image: image.map_err(failed)?,
+            build: build.map_err(failed)?,
+            runtime: runtime.map_err(failed)?,
         })
     }
 
@@ -88,33 +103,28 @@ impl Build {
             platform,
             base: base.map(str::to_string),
         };
-        let mut pending = self.bases.0.lock().unwrap_or_else(|e| e.into_inner());
+        let mut pending = self.requested.lock().unwrap_or_else(|e| e.into_inner());
         let begin = || {
-            let (build, builder, wanted) = (Arc::clone(self), Arc::clone(builder), wanted.clone());
-            let task = tokio::spawn(async move { build.provide_base(&builder, &wanted, plan).await });
+            let (bases, builder, wanted) = (Arc::clone(self), Arc::clone(builder), wanted.clone());
+            let task = tokio::spawn(async move { bases.provide(&builder, &wanted, plan).await });
             async move { task.await.map_err(|e| e.to_string())? }.boxed().shared()
         };
         pending.entry(wanted.clone()).or_insert_with(begin).clone()
     }
 
-    async fn provide_base(
-        &self,
-        builder: &Builder,
-        wanted: &Wanted,
-        plan: Option<BasePlan>,
-    ) -> Result<BaseImage, String> {
-        let _permit = self.jobs.acquire().await.map_err(|e| e.to_string())?;
+    async fn provide(&self, builder: &Builder, wanted: &Wanted, plan: Option<BasePlan>) -> Result<BaseImage, String> {
+        let _permit = self.run.jobs.acquire().await.map_err(|e| e.to_string())?;
         let progress = self
-            .inputs
+            .run
             .lines
             .line(&format!("{} {} base", wanted.distro, wanted.platform));
         let request = resolve::Request {
             distro_name: &wanted.distro,
-            distro: self.inputs.settings.distro(&wanted.distro).map_err(|e| e.to_string())?,
+            distro: self.run.settings.distro(&wanted.distro).map_err(|e| e.to_string())?,
             base: wanted.base.as_deref(),
-            mode: self.inputs.settings.bootstrap,
+            mode: self.run.settings.bootstrap,
             cache: &self.cache,
-            lookup: &self.inputs.lookup,
+            lookup: &self.lookup,
         };
         let plan = match plan {
             Some(plan) => plan,
@@ -122,7 +132,7 @@ impl Build {
                 .await
                 .map_err(|e| e.to_string())?,
         };
-        resolve::provide(&builder.daemon, &request, &plan, progress.as_ref(), &self.inputs.cancel)
+        resolve::provide(&builder.daemon, &request, &plan, progress.as_ref(), &self.run.cancel)
             .await
             .map_err(|e| e.to_string())
     }

@@ -1,151 +1,39 @@
-//! The targets of an image -> its index and tag in the layout, what is said about it, and its place in a registry.
+//! The targets of an image -> its index and tag in the layout, and its report.
 
-use jiff::Timestamp;
-use oci_spec::image::{Descriptor, ImageConfiguration};
+use oci_spec::image::Descriptor;
 
-use super::Build;
-use super::layout_dir;
+use super::publisher::Ready;
 use super::result::{Built, ImageReport, Outcome, PlatformReport};
-use super::target::{Finished, Job};
-use crate::attest::{self, ImageForSbom, Subject, provenance};
-use crate::base::BaseReport;
-use crate::layout::{self, Compression, Tree};
-use crate::oci::{ImageReference, Platform, RepositoryName};
+use super::target::Finished;
+use super::{Build, TargetResult};
+use crate::layout;
 use crate::plan::ImagePlan;
-use crate::publish::{self, Destination, Published};
-use crate::sign::{self, Attestation};
+use crate::sign::Attestation;
 use crate::util::errors::render;
 use crate::verify::Verified;
 
-/// A tagged image that may be published.
-pub(super) struct Ready {
-    index: Verified<Descriptor>,
-    manifests: Vec<Descriptor>,
-    attestations: Vec<Attestation>,
-}
-
 impl Build {
-    fn repository(&self, image: &ImagePlan) -> anyhow::Result<RepositoryName> {
-        Ok(image.name.parse::<ImageReference>()?.repository)
-    }
-
-    pub(super) fn sboms(
-        &self,
-        image: &ImagePlan,
-        platform: Platform,
-        manifest: &Descriptor,
-        config: &ImageConfiguration,
-        tree: &Tree,
-    ) -> anyhow::Result<Vec<Attestation>> {
-        if self.inputs.key.is_none() {
-            return Ok(Vec::new());
-        }
-        let about = ImageForSbom {
-            platform,
-            tree,
-            config,
-            digest: Some(manifest.digest().as_ref()),
-        };
-        attest::sboms(&self.repository(image)?.to_string(), manifest, &about)
-    }
-
-    pub(super) fn provenance(
-        &self,
-        job: Job<'_>,
-        manifest: &Descriptor,
-        (emulated, base): (bool, &BaseReport),
-        build_base: &BaseReport,
-        (started, finished): (i64, i64),
-    ) -> anyhow::Result<Attestation> {
-        let run = provenance::Run {
-            project: &self.inputs.settings.file.project.name,
-            builder_id: &self.inputs.options.builder_id,
-            // One that changes with every run would make another attestation of an image that did not change.
-            invocation_id: None,
-            builder: &job.builder.as_ref().into(),
-            flags: provenance::Flags {
-                no_cache: self.inputs.options.no_cache,
-                locked: self.inputs.settings.locked,
-                compression: match self.inputs.options.compression {
-                    Compression::Gzip => "gzip",
-                    Compression::Zstd => "zstd",
-                },
-                base: self.inputs.settings.base.as_deref(),
-            },
-            emulated,
-            base,
-            build_base: Some(build_base),
-            started: Timestamp::from_second(started)?,
-            finished: Timestamp::from_second(finished)?,
-        };
-        let subject = Subject::new(&self.repository(job.image)?.to_string(), manifest.digest());
-        Ok(Attestation {
-            statement: provenance::statement(subject, job.image, job.target, &run)?,
-            predicate_type: provenance::PREDICATE_TYPE.to_string(),
-            subject: manifest.clone(),
-        })
-    }
-
-    /// The image under its name, and under the further tags.
-    pub(super) async fn publish(&self, image: &ImagePlan, ready: Ready) -> anyhow::Result<Published> {
-        let repository = self.repository(image)?;
-        let tags = std::iter::once(&image.tag).chain(&self.inputs.options.extra_tags);
-        let destinations: Vec<Destination> = tags
-            .map(|tag| Destination {
-                repository: repository.clone(),
-                tag: tag.clone(),
-            })
-            .collect();
-        let mut subjects = vec![Descriptor::clone(&ready.index)];
-        subjects.extend(ready.manifests);
-        let artifacts = sign::artifacts(self.inputs.key.clone(), &repository, subjects, ready.attestations).await?;
-        let progress = self.inputs.lines.line(&image.name);
-        Ok(publish::publish(
-            &self.inputs.layout,
-            &ready.index,
-            &destinations,
-            &artifacts,
-            &self.inputs.registries,
-            progress.as_ref(),
-            &self.inputs.cancel,
-        )
-        .await?)
-    }
-
     /// Sets the image's tag in the layout if every platform was built and keeps the contract.
     pub(super) fn finish_image(
         &self,
         image: &ImagePlan,
-        targets: Vec<(f64, anyhow::Result<Finished>)>,
+        targets: Vec<TargetResult>,
     ) -> anyhow::Result<(ImageReport, Option<Ready>)> {
-        let mut platforms = Vec::new();
-        let mut manifests = Vec::new();
-        let mut attestations = Vec::new();
-        for (target, (seconds, result)) in image.targets.iter().zip(targets) {
-            let (error, built) = match result {
-                Ok(finished) => {
-                    manifests.push(finished.manifest);
-                    attestations.extend(finished.attestations);
-                    (None, Some(finished.built))
-                }
-                Err(error) => (Some(render(&error)), None),
-            };
-            platforms.push(PlatformReport {
-                platform: target.platform,
-                seconds,
-                error,
-                built,
-            });
-        }
+        let (platforms, finished) = sort(image, targets);
         let built: Vec<&Built> = platforms.iter().filter_map(|p| p.built.as_ref()).collect();
         let complete = built.len() == platforms.len();
+        let (mut manifests, mut attestations) = (Vec::new(), Vec::new());
+        for (manifest, stated) in finished {
+            manifests.push(manifest);
+            attestations.extend(stated);
+        }
         let smoked = built.iter().all(|b| b.smoke.iter().all(|s| s.passed));
         let verdicts = built.iter().map(|b| b.verdict.clone()).collect();
         let (outcome, ready) = match Verified::admit(manifests, verdicts) {
             _ if !complete => (Outcome::Failed, None),
             Ok(manifests) if smoked => {
-                let index = layout::write_index(&self.inputs.layout, &manifests, &image.labels)?;
-                self.inputs.layout.set_tag(&image.tag, &index)?;
+                let index = layout::write_index(&self.store.layout, &manifests, &image.labels)?;
+                self.store.layout.set_tag(&image.tag, &index)?;
                 let ready = Ready {
                     manifests: manifests.to_vec(),
                     index: manifests.map(|_| index),
@@ -155,11 +43,7 @@ impl Build {
             }
             _ => (Outcome::BreaksContract, None),
         };
-        let layout = format!(
-            "oci:{}:{}",
-            layout_dir(&self.inputs.options.output).display(),
-            image.tag
-        );
+        let layout = format!("oci:{}:{}", self.store.layout.root().display(), image.tag);
         let report = ImageReport {
             name: image.name.clone(),
             distro: image.distro.clone(),
@@ -174,4 +58,29 @@ impl Build {
         };
         Ok((report, ready))
     }
+}
+
+/// The reports on the platforms, and the manifest and attestations of each platform that was built.
+fn sort(image: &ImagePlan, targets: Vec<TargetResult>) -> (Vec<PlatformReport>, Vec<(Descriptor, Vec<Attestation>)>) {
+    let (mut platforms, mut finished) = (Vec::new(), Vec::new());
+    for (target, (seconds, result)) in image.targets.iter().zip(targets) {
+        let (error, built) = match result {
+            Ok(Finished {
+                manifest,
+                built,
+                attestations,
+            }) => {
+                finished.push((manifest, attestations));
+                (None, Some(built))
+            }
+            Err(error) => (Some(render(&error)), None),
+        };
+        platforms.push(PlatformReport {
+            platform: target.platform,
+            seconds,
+            error,
+            built,
+        });
+    }
+    (platforms, finished)
 }

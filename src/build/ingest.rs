@@ -1,22 +1,25 @@
 //! An image from its builder -> the layout: out of the engine that has it, or as a buildkitd sends it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
 use oci_spec::image::Digest;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::Build;
-use super::state::Remembered;
 use super::target::Job;
+use super::{Run, layout_dir};
 use crate::base::resolve::BaseImage;
 use crate::buildkit::{self, Receive, SolveError, Solved};
 use crate::engine::storage::Archive;
 use crate::engine::{Engine, EngineImage};
-use crate::layout::{self, IngestError, IngestOptions, Ingested, Tree};
+use crate::image::Image;
+use crate::image::state::{Remembered, State};
+use crate::layout::{self, Compression, IngestError, IngestOptions, Ingested, Layout, StoreError};
 use crate::oci::Platform;
 use crate::plan::ImagePlan;
 use crate::progress::SharedProgress;
@@ -25,9 +28,35 @@ use crate::util::cancel::unless_cancelled;
 use crate::util::hash;
 use crate::verify;
 
-/// The image of one target, and all that decides its bytes besides those that come.
+/// Images that are read from their builders at a time. One keeps all cores busy for the last part only and waits for its
+/// engine before; of memory each takes some 50 MiB.
+const INGESTS: usize = 2;
+
+/// The layout of a run, and what is remembered of the images in it.
+pub struct Store {
+    run: Arc<Run>,
+    pub(super) layout: Arc<Layout>,
+    pub(super) compression: Compression,
+    pub(super) state: State,
+    ingests: Semaphore,
+}
+
+impl Store {
+    /// Opens the layout below the output directory, or creates it.
+    pub fn open(run: &Arc<Run>, output: &Path, compression: Compression) -> Result<Self, StoreError> {
+        Ok(Self {
+            run: Arc::clone(run),
+            layout: Arc::new(Layout::open_or_create(layout_dir(output))?),
+            compression,
+            state: State::new(output),
+            ingests: Semaphore::new(INGESTS),
+        })
+    }
+}
+
+/// The image of one target, and every input of its bytes except the stream.
 pub(super) struct Incoming {
-    build: Arc<Build>,
+    store: Arc<Store>,
     image: Arc<ImagePlan>,
     platform: Platform,
     base_diff_ids: Vec<Digest>,
@@ -36,17 +65,22 @@ pub(super) struct Incoming {
     started: i64,
 }
 
-/// An image in the layout, with its files, unless it was there already.
-pub(super) type Arrived = (Remembered, Option<Tree>);
+/// An image in the layout.
+pub(super) struct Arrived {
+    pub remembered: Remembered,
+    pub image: Image,
+    /// The layout had it already.
+    pub unchanged: bool,
+}
 
 /// Reads an archive into the layout, on a thread that may block.
 type Ingest<'a> = dyn FnMut(Archive) -> Result<Ingested, IngestError> + 'a;
 
 impl Incoming {
-    pub fn new(build: &Arc<Build>, job: Job<'_>, base: &BaseImage) -> anyhow::Result<Self> {
+    pub fn new(store: &Arc<Store>, job: Job<'_>, base: &BaseImage) -> anyhow::Result<Self> {
         let base_diff_ids = base.diff_ids.iter().map(|d| d.parse());
         Ok(Self {
-            build: Arc::clone(build),
+            store: Arc::clone(store),
             image: Arc::clone(job.image),
             platform: job.target.platform,
             base_diff_ids: base_diff_ids.collect::<Result<_, _>>()?,
@@ -68,21 +102,27 @@ impl Incoming {
     where
         R: FnOnce(&mut Ingest<'_>) -> Result<Ingested, IngestError> + Send + 'static,
     {
-        let build = Arc::clone(&self.build);
+        let store = Arc::clone(&self.store);
         let name = format!("{}-{}", self.image.tag, self.platform.slug());
         let diff_ids: Vec<&str> = self.base_diff_ids.iter().map(AsRef::as_ref).collect();
         let key = hash::key(&[
             id,
             &*self.image.source_date_epoch.to_string(),
             &*diff_ids.join(" "),
-            &*format!("{:?}", build.inputs.options.compression),
+            &*format!("{:?}", store.compression),
         ]);
-        if let Some(remembered) = build.state.recall(&name, &key)
-            && build.inputs.layout.holds(&remembered.manifest)
+        if let Some(remembered) = store.state.recall(&name, &key)
+            && store.layout.holds(&remembered.manifest)
         {
-            return Ok((remembered, None));
+            let blobs = Arc::clone(&store.layout);
+            let manifest = remembered.manifest.clone();
+            return Ok(Arrived {
+                image: Image::of_blobs(self.platform, blobs, manifest, verify::read_options(false)),
+                remembered,
+                unchanged: true,
+            });
         }
-        let _permit = self.build.ingests.acquire().await?;
+        let _permit = self.store.ingests.acquire().await?;
         self.progress.step("exporting into the layout");
         let (platform, epoch, started) = (self.platform, self.image.source_date_epoch, self.started);
         let (base_diff_ids, progress) = (self.base_diff_ids.clone(), Arc::clone(&self.progress));
@@ -91,29 +131,32 @@ impl Incoming {
                 platform,
                 base_diff_ids,
                 source_date_epoch: epoch,
-                compression: build.inputs.options.compression,
+                compression: store.compression,
                 labels: BTreeMap::new(),
                 expected_size: size,
                 read: verify::read_options(false),
             };
-            let ingested =
-                read(&mut |archive| layout::ingest(&build.inputs.layout, archive, &options, progress.as_ref()))?;
+            let ingested = read(&mut |archive| layout::ingest(&store.layout, archive, &options, progress.as_ref()))?;
             let remembered = Remembered {
-                manifest: ingested.manifest,
+                manifest: ingested.manifest.clone(),
                 uncompressed_bytes: ingested.layers.iter().map(|l| l.uncompressed_size).sum(),
                 built: (started, Timestamp::now().as_second()),
                 files: ingested.tree.len(),
             };
             // A cache that cannot be written costs the next run an export, not this one its image.
-            if let Err(error) = build.state.remember(&name, key, &remembered, &ingested.tree) {
+            if let Err(error) = store.state.remember(&name, key, &remembered, &ingested.tree) {
                 tracing::warn!(%error, "cannot remember what was built");
             }
-            Ok::<_, IngestError>((remembered, ingested.tree))
+            Ok::<_, IngestError>(Arrived {
+                remembered,
+                image: Image::ingested(platform, ingested),
+                unchanged: false,
+            })
         });
-        let (remembered, tree) = unless_cancelled(&self.build.inputs.cancel, task)
+        let arrived = unless_cancelled(&self.store.run.cancel, task)
             .await??
             .context("reading the image from its builder")?;
-        Ok((remembered, Some(tree)))
+        Ok(arrived)
     }
 }
 
@@ -151,7 +194,7 @@ impl Receive for Receiver {
         let read = |ingest: &mut Ingest<'_>| ingest(Box::new(bridge::reader(&Handle::current(), archive)));
         let arrived = self.incoming.take(image, None, read).await;
         let answer = match &arrived {
-            Ok((_, tree)) => Ok(tree.is_some()),
+            Ok(arrived) => Ok(!arrived.unchanged),
             Err(error) => Err(format!("{error:#}")),
         };
         *self.arrived.lock().unwrap_or_else(PoisonError::into_inner) = Some(arrived);

@@ -98,12 +98,6 @@ pub struct Built {
     pub smoke: Vec<SmokeResult>,
 }
 
-impl Built {
-    pub fn passed(&self) -> bool {
-        self.verdict.passed() && self.smoke.iter().all(|s| s.passed)
-    }
-}
-
 impl BuildReport {
     /// The worst of its images.
     pub fn outcome(&self) -> Outcome {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use serde::Serialize;
 use tokio::sync::Notify;
 
-pub use connect::{ConnectError, DEFAULT};
+pub use connect::ConnectError;
 use select::{Choice, Fit, Standing};
 
 use crate::buildkit::Daemon;
@@ -22,7 +22,7 @@ use crate::oci::Platform;
 
 /// A connected engine or buildkitd, and what it is to be given.
 pub struct Builder {
-    /// As build.toml has it; [`DEFAULT`] for the engine of the environment.
+    /// As build.toml has it; [`connect::DEFAULT`] for the engine of the environment.
     pub name: String,
     pub daemon: Daemon,
     /// What its machine runs without emulation.

@@ -1,30 +1,30 @@
 //! `obgp-build [build]`: every target side by side on its builder, then one index per image.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::anyhow;
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
-use super::publishing::{PendingKey, tell_zuul};
+use super::plan::{lookup, make};
 use super::{Context, Failure};
-use crate::base::lookup::Lookup;
-use crate::build::result::{BuildReport, Outcome};
-use crate::build::{self, Inputs, Options, layout_dir};
+use crate::build::result::{BuildReport, ImageReport, Outcome};
+use crate::build::{Bases, Build, Judging, Publisher, Run, Solver, Store};
 use crate::builders::{Builders, default_slots};
-use crate::cli::{BuildArgs, CompressionArg};
-use crate::layout::{Compression, Layout};
+use crate::cli::{BuildArgs, BuildOptions, CompressionArg};
+use crate::layout::Compression;
+use crate::plan::Settings;
 use crate::plan::host_env::Host;
-use crate::plan::{self, Settings, Surroundings};
 use crate::publish::Published;
-use crate::report::{html, text};
+use crate::report::{files, text};
+use crate::sign::PendingKey;
 use crate::verify::Contract;
 use crate::verify::judge::contract_path;
 
 pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
     let (started, instant) = (Timestamp::now(), Instant::now());
-    let options = args.options.clone();
+    let options = &args.options;
     if options.publish.sign.is_some() && !options.push {
         return Err(Failure::Usage(anyhow!(
             "--sign signs what is pushed: add --push, or sign later with `obgp-build sign`"
@@ -38,60 +38,41 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
     let default_slots = options.jobs.map_or_else(default_slots, usize::from);
     let connecting = Builders::connect(&settings.builders, &settings.file.root, default_slots);
     let builders = context.unless_cancelled(connecting).await??;
-    if options.smoke
-        && let Some(builder) = builders.members().iter().find(|b| b.daemon.engine().is_none())
-    {
-        return Err(Failure::Usage(anyhow!(
-            "--smoke runs the image in its builder's engine, and builder {} is a buildkitd, which runs no images: \
-             leave --smoke out, or name engines with --builder",
-            builder.name
-        )));
+    if options.smoke {
+        must_run_images(&builders)?;
     }
-    let host = Host::from_env();
-    let lookup = Lookup::new(
-        context.registries(&settings.file),
-        settings.bootstrap,
-        settings.base.as_deref(),
-    );
-    let plan = {
-        let progress = context.terminal.line("plan");
-        let around = Surroundings {
-            host: &host,
-            lookup: &lookup,
-            progress: progress.as_ref(),
-            cancel: &context.cancel,
-        };
-        context
-            .unless_cancelled(plan::plan(&settings, &builders, around))
-            .await??
-    };
-    let layout = Layout::open_or_create(layout_dir(&options.output))?;
-    let key = key.ready().await?;
-    let jobs = options.jobs.map_or_else(|| builders.slots(), usize::from);
-    let inputs = Inputs {
-        registries: context.registries(&settings.file),
-        options: Options {
-            output: options.output.clone(),
-            no_cache: options.no_cache,
-            smoke: options.smoke,
-            compression: options.compression.into(),
-            push: options.push,
-            extra_tags: options.extra_tag,
-            builder_id: options.builder_id,
-        },
+    let (host, lookup) = (Host::from_env(), lookup(context, &settings));
+    let plan = make(context, &settings, &builders, &host, &lookup).await?;
+    let registries = context.registries(&settings.file);
+    let run = Arc::new(Run {
         settings,
-        contract,
-        builders,
-        key,
         host,
-        lookup,
-        layout,
         lines: Arc::new(context.terminal.clone()),
         cancel: context.cancel.clone(),
-    };
-    let images = build::build(inputs, plan.images, jobs).await?;
-    let published: Vec<Published> = images.iter().filter_map(|image| image.published.clone()).collect();
-    tell_zuul(&options.publish, &published)?;
+        jobs: Semaphore::new(options.jobs.map_or_else(|| builders.slots(), usize::from)),
+    });
+    let store = Arc::new(Store::open(&run, &options.output, options.compression.into())?);
+    let build = Arc::new(Build {
+        builders,
+        bases: Arc::new(Bases::new(&run, lookup)),
+        solver: Solver {
+            run: Arc::clone(&run),
+            no_cache: options.no_cache,
+        },
+        store,
+        judging: Judging::new(&run, contract, &options.output),
+        publisher: Publisher {
+            run: Arc::clone(&run),
+            registries,
+            key: key.ready().await?,
+            push: options.push,
+            extra_tags: options.extra_tag.clone(),
+            builder_id: options.builder_id.clone(),
+        },
+        smoke: options.smoke,
+        run,
+    });
+    let images = build.images(plan.images).await?;
     let report = BuildReport {
         version: env!("CARGO_PKG_VERSION"),
         builders: plan.builders,
@@ -100,8 +81,28 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
         seconds: instant.elapsed().as_secs_f64(),
         images,
     };
-    let written = write_reports(&options.output, &report)?;
-    context.print(&report, || text::build(&report))?;
+    finish(context, options, &report)
+}
+
+/// `--smoke` needs engines.
+fn must_run_images(builders: &Builders) -> Result<(), Failure> {
+    match builders.members().iter().find(|b| b.daemon.engine().is_none()) {
+        Some(builder) => Err(Failure::Usage(anyhow!(
+            "--smoke runs the image in its builder's engine, and builder {} is a buildkitd, which runs no images: \
+             leave --smoke out, or name engines with --builder",
+            builder.name
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Writes and prints the report. Its outcome is that of the command.
+fn finish(context: &Context, options: &BuildOptions, report: &BuildReport) -> Result<(), Failure> {
+    let published = |image: &ImageReport| image.published.clone();
+    let published: Vec<Published> = report.images.iter().filter_map(published).collect();
+    files::write_zuul_artifacts(options.publish.zuul_artifacts.as_deref(), &published)?;
+    let written = files::write_build(&options.output, report)?;
+    context.print(report, || text::build(report))?;
     context.terminal.tell(&format!("report: {}", written.display()));
     match report.outcome() {
         Outcome::Done => Ok(()),
@@ -117,16 +118,4 @@ impl From<CompressionArg> for Compression {
             CompressionArg::Zstd => Compression::Zstd,
         }
     }
-}
-
-/// `report.json` and `report.html` in the output directory; returns the latter's path.
-fn write_reports(output: &Path, report: &BuildReport) -> anyhow::Result<PathBuf> {
-    let json = serde_json::to_string_pretty(report)? + "\n";
-    let page = html::build(report)?;
-    let mut last = PathBuf::new();
-    for (name, content) in [("report.json", json), ("report.html", page)] {
-        last = output.join(name);
-        super::write_file(&last, content.as_bytes())?;
-    }
-    Ok(last)
 }

@@ -1,20 +1,21 @@
-//! `obgp-build ingest docker:NAME`: an image that something else built, put into a layout and judged.
+//! `obgp-build ingest docker:NAME`: an image of an engine, put into a layout and judged.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
-use super::image::{self, ImageName, Opened};
 use super::{Context, Failure};
 use crate::build::layout_dir;
 use crate::cli::IngestArgs;
 use crate::config::file::ConfigError;
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineImage};
+use crate::image::{Image, ImageName, open};
 use crate::layout::{self, IngestOptions, Layout};
-use crate::oci::{ImageReference, Platform};
+use crate::oci::ImageReference;
 use crate::plan::settings::epoch_from_environment;
 use crate::report::text;
 use crate::verify::{Verified, read_options};
@@ -25,65 +26,48 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
     };
     let tag = match &args.tag {
         Some(tag) => tag.clone(),
-        None => ImageReference::familiar(&name)
-            .ok()
-            .and_then(|r| r.tag.or_else(|| r.digest.is_none().then(|| "latest".into())))
-            .ok_or_else(|| ConfigError::Invalid(format!("{name:?} has no tag to take over; give one with --tag")))?,
+        None => tag_of(&name)?,
     };
-    let judge = image::judge(context, args.expect.distro.as_deref(), args.expect.contract.as_deref())?.checked()?;
+    let judge = context
+        .judge(args.expect.distro.as_deref(), args.expect.contract.as_deref())?
+        .checked()?;
     let engine = context.unless_cancelled(Engine::from_env()).await??;
-    let image = engine
-        .inspect_image(&name)
-        .await?
-        .ok_or_else(|| anyhow!("the engine has no image {name}"))?;
-    let platform: Platform = format!("{}/{}", image.os, image.architecture)
-        .parse()
-        .map_err(anyhow::Error::new)?;
-    let created = image.created.as_deref().and_then(|c| c.parse::<Timestamp>().ok());
-    let source_date_epoch = epoch_from_environment()?
-        .or(created.map(Timestamp::as_second))
-        .unwrap_or(0);
-    let layout = Layout::open_or_create(layout_dir(&args.output))?;
+    let (image, platform) = open::find_in_engine(&engine, &name).await?;
+    let source_date_epoch = epoch_from_environment()?.unwrap_or_else(|| created(&image));
+    let layout = Arc::new(Layout::open_or_create(layout_dir(&args.output))?);
     let progress = context.terminal.line(&name);
     progress.step("exporting into the layout");
-    let compression = args.compression.into();
-    let task = spawn_blocking(move || {
-        let options = IngestOptions {
-            platform,
-            base_diff_ids: Vec::new(),
-            source_date_epoch,
-            compression,
-            labels: BTreeMap::new(),
-            expected_size: Some(image.size),
-            read: read_options(false),
-        };
-        let ingested = engine.read_image(&image, |archive| {
-            layout::ingest(&layout, archive, &options, progress.as_ref())
-        })?;
-        Ok::<_, layout::IngestError>((layout, ingested))
-    });
-    let (layout, ingested) = context
-        .unless_cancelled(task)
-        .await??
-        .with_context(|| format!("reading {name}"))?;
-    let opened = Opened {
-        platform,
-        digest: Some(ingested.manifest.digest().to_string()),
-        config: ingested.config,
-        tree: ingested.tree,
-        compressed: ingested.layers.iter().map(|l| l.size).sum(),
-        uncompressed: ingested.layers.iter().map(|l| l.uncompressed_size).sum(),
+    let ingested = {
+        let layout = Arc::clone(&layout);
+        let compression = args.compression.into();
+        let task = spawn_blocking(move || {
+            let options = IngestOptions {
+                platform,
+                base_diff_ids: Vec::new(),
+                source_date_epoch,
+                compression,
+                labels: BTreeMap::new(),
+                expected_size: Some(image.size),
+                read: read_options(false),
+            };
+            engine.read_image(&image, |archive| {
+                layout::ingest(&layout, archive, &options, progress.as_ref())
+            })
+        });
+        let ingested = context.unless_cancelled(task).await??;
+        ingested.with_context(|| format!("reading {name}"))?
     };
-    let verdict = judge.verdict(&opened.under_test())?;
-    let admitted = Verified::admit(ingested.manifest, vec![verdict.clone()]);
-    let digest = match admitted {
+    let manifest = ingested.manifest.clone();
+    let verdict = judge.verdict(&Image::ingested(platform, ingested))?;
+    let index = match Verified::admit(manifest, vec![verdict.clone()]) {
         Ok(manifest) => {
             let index = layout::write_index(&layout, &[manifest.into_inner()], &BTreeMap::new())?;
             layout.set_tag(&tag, &index)?;
-            Some(index.digest().to_string())
+            Some(index)
         }
         Err(_) => None,
     };
+    let digest = index.map(|index| index.digest().to_string());
     let location = format!("oci:{}:{tag}", layout_dir(&args.output).display());
     let result = json!({
         "image": args.image,
@@ -99,9 +83,19 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
         };
         text::verdict(&verdict) + &end
     })?;
-    if digest.is_some() {
-        Ok(())
-    } else {
-        Err(Failure::Contract)
-    }
+    digest.map(|_| ()).ok_or(Failure::Contract)
+}
+
+/// The tag of the image in the engine.
+fn tag_of(name: &str) -> Result<String, ConfigError> {
+    ImageReference::familiar(name)
+        .ok()
+        .and_then(|r| r.tag.or_else(|| r.digest.is_none().then(|| "latest".into())))
+        .ok_or_else(|| ConfigError::Invalid(format!("{name:?} has no tag to take over; give one with --tag")))
+}
+
+/// In seconds since 1970; 0 if the engine does not know.
+fn created(image: &EngineImage) -> i64 {
+    let created = image.created.as_deref().and_then(|c| c.parse::<Timestamp>().ok());
+    created.map_or(0, Timestamp::as_second)
 }

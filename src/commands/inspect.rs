@@ -1,66 +1,17 @@
 //! `obgp-build inspect REF`: what a registry has under a name, without fetching layers.
 
-use std::fmt::Write as _;
-
-use comfy_table::Cell;
-use indicatif::HumanBytes;
-
-use super::image::find_remote;
 use super::{Context, Failure};
 use crate::cli::InspectArgs;
 use crate::oci::ImageReference;
-use crate::registry::inspect::{Inspected, Kind, inspect};
-use crate::report::text::{number, table, trim_lines};
+use crate::registry::RemoteImage;
+use crate::registry::inspect::inspect;
+use crate::report;
 
 pub async fn run(context: &Context, args: &InspectArgs) -> Result<(), Failure> {
     let reference: ImageReference = args.reference.parse()?;
     let registries = context.registries(&context.build_file()?);
-    let image = find_remote(context, &registries, &reference).await?;
+    let root = context.find(&registries, &reference).await?;
+    let image = context.unless_cancelled(RemoteImage::open(root)).await??;
     let inspected = context.unless_cancelled(inspect(&reference, &image)).await??;
-    context.print(&inspected, || text(&inspected))
-}
-
-fn text(inspected: &Inspected) -> String {
-    let mut text = format!(
-        "{}\n{} {}\n\n",
-        inspected.reference, inspected.digest, inspected.media_type
-    );
-    let mut rows = table(&["  PLATFORM", "DIGEST", "SIZE", "LAYERS", "CREATED"]);
-    for platform in &inspected.platforms {
-        rows.add_row(vec![
-            Cell::new(format!("  {}", platform.platform)),
-            Cell::new(&platform.digest),
-            number(HumanBytes(platform.size)),
-            number(platform.layers),
-            Cell::new(platform.created.as_deref().unwrap_or("-")),
-        ]);
-    }
-    let _ = writeln!(text, "{}\n", trim_lines(&rows.to_string()));
-    if let Some(platform) = inspected.platforms.first() {
-        for (name, value) in &platform.labels {
-            let _ = writeln!(text, "  {name} = {value}");
-        }
-    }
-    text += match inspected.artifacts.is_empty() {
-        true => "\n  no signature, no attestation, no referrer\n",
-        false => "\n",
-    };
-    for beside in &inspected.artifacts {
-        let of = match beside.subject == inspected.digest {
-            true => "the image".to_string(),
-            false => platform_of(inspected, &beside.subject),
-        };
-        let what = match beside.kind {
-            Kind::Signatures => format!("{} signature(s) under a tag", beside.what),
-            Kind::Attestations => format!("{} attestation(s) under a tag", beside.what),
-            Kind::Referrer => format!("referrer {}", beside.what),
-        };
-        let _ = writeln!(text, "  {of}: {what} ({})", beside.digest);
-    }
-    text
-}
-
-fn platform_of(inspected: &Inspected, digest: &str) -> String {
-    let found = inspected.platforms.iter().find(|p| p.digest == digest);
-    found.map_or(digest.to_string(), |p| p.platform.to_string())
+    context.print(&inspected, || report::inspect::text(&inspected))
 }

@@ -1,6 +1,4 @@
-//! `obgp-build prune REPO --prefix P`: temporary tags that nobody needs any more.
-
-use std::fmt::Write as _;
+//! `obgp-build prune REPO --prefix P`: removes temporary tags.
 
 use jiff::{SpanRelativeTo, Timestamp};
 
@@ -9,7 +7,8 @@ use crate::cli::PruneArgs;
 use crate::config::file::ConfigError;
 use crate::oci::ImageReference;
 use crate::registry::Access;
-use crate::registry::prune::{Pruned, Request, prune};
+use crate::registry::prune::{Request, prune};
+use crate::report;
 
 pub async fn run(context: &Context, args: &PruneArgs) -> Result<(), Failure> {
     let reference: ImageReference = args.repository.parse()?;
@@ -27,7 +26,7 @@ pub async fn run(context: &Context, args: &PruneArgs) -> Result<(), Failure> {
     let pruned = context
         .unless_cancelled(prune(&repository, &request, &context.terminal))
         .await??;
-    context.print(&pruned, || text(&pruned))
+    context.print(&pruned, || report::prune::text(&pruned))
 }
 
 /// Tags pushed after this moment stay.
@@ -44,25 +43,4 @@ fn cut_off(args: &PruneArgs) -> Result<Option<Timestamp>, ConfigError> {
     }
     let moment = Timestamp::now().checked_sub(age).map_err(|e| bad(e.to_string()))?;
     Ok(Some(moment))
-}
-
-fn text(pruned: &Pruned) -> String {
-    let mut text = String::new();
-    for tag in &pruned.tags {
-        let pushed = tag
-            .pushed
-            .as_deref()
-            .map(|p| format!(", pushed {p}"))
-            .unwrap_or_default();
-        let what = match (tag.kept, pruned.dry_run) {
-            (Some(why), _) => format!("stays: {why}"),
-            (None, true) => "would be removed".to_string(),
-            (None, false) => "removed".to_string(),
-        };
-        let _ = writeln!(text, "{}:{} {what}{pushed}", pruned.repository, tag.tag);
-    }
-    if pruned.tags.is_empty() {
-        let _ = writeln!(text, "{} has no such tag", pruned.repository);
-    }
-    text
 }

@@ -1,40 +1,44 @@
 //! `obgp-build push oci:DIR[:TAG] REF…`: judge the image, publish it.
 
-use std::fmt::Write as _;
+use std::path::Path;
 
-use indicatif::HumanBytes;
 use serde_json::json;
 
-use super::image::{self, ImageName};
-use super::publishing::{PendingKey, subjects, tell_zuul};
 use super::{Context, Failure};
-use crate::attest::{self, ImageForSbom};
+use crate::attest;
 use crate::cli::PushArgs;
 use crate::config::file::ConfigError;
-use crate::layout::{LayoutImage, LayoutReference};
-use crate::oci::ImageReference;
+use crate::image::state::State;
+use crate::image::{Image, ImageName, open};
+use crate::layout::LayoutImage;
 use crate::publish::{self, Destination, Published};
-use crate::report::text;
-use crate::sign::{self, Attestation};
+use crate::report::{files, text};
+use crate::sign::{self, PendingKey};
+use crate::verify::judge::Judge;
+use crate::verify::memory::{Known, Memory};
+use crate::verify::{Verdict, read_options};
 
 pub async fn run(context: &Context, args: &PushArgs) -> Result<(), Failure> {
     let ImageName::Layout(reference) = args.image.parse()? else {
         let text = "push takes an image of a layout: oci:DIR[:TAG]; from one registry to another, promote does it";
         return Err(ConfigError::Invalid(text.into()).into());
     };
-    let destinations = destinations(&args.destinations, reference.tag.as_deref())?;
+    let destinations = Destination::parse_all(&args.destinations, reference.tag.as_deref())?;
     let key = PendingKey::load(args.publish.sign.as_ref());
-    let judge = image::judge(context, args.judge.distro.as_deref(), args.judge.contract.as_deref())?;
+    let judge = context.judge(args.judge.distro.as_deref(), args.judge.contract.as_deref())?;
     let image = LayoutImage::open(&reference)?;
-    let verdicts = image::judge_to_push(context, &reference, &judge).await?;
-    let index = image::admit(context, &args.image, image.descriptor.clone(), verdicts)?;
+    let output = reference.dir.parent().unwrap_or(&reference.dir);
+    let images = open::in_layout(&image, &[], read_options(false))?;
+    let (verdicts, images) = verdicts(context, &reference.to_string(), images, output, &judge).await?;
+    let index = context.admit(&args.image, image.descriptor.clone(), verdicts)?;
     let registries = context.registries(&judge.file);
     let progress = context.terminal.line(&args.image);
     let artifacts = match key.ready().await? {
         Some(key) => {
             let repository = &destinations[0].repository;
-            let attestations = sboms_of(context, &reference, &repository.to_string()).await?;
-            sign::artifacts(Some(key), repository, subjects(image.layout(), &index)?, attestations).await?
+            let name = repository.to_string();
+            let attestations = attest::sboms_of_all(&name, images, &State::new(output), &context.cancel).await?;
+            sign::artifacts(Some(key), repository, image.subjects()?, attestations).await?
         }
         None => Vec::new(),
     };
@@ -48,38 +52,37 @@ pub async fn run(context: &Context, args: &PushArgs) -> Result<(), Failure> {
         &context.cancel,
     )
     .await?;
-    tell_zuul(&args.publish, std::slice::from_ref(&published))?;
+    files::write_zuul_artifacts(args.publish.zuul_artifacts.as_deref(), std::slice::from_ref(&published))?;
     print(context, &args.image, &published)
 }
 
-/// Each platform's SBOMs: from what the build remembers, else from the layers.
-async fn sboms_of(
+/// The verdicts on all platforms of a layout's image: remembered verdicts, or verdicts on remembered files, or on the layers.
+/// All of them go by the digests of the manifests, which are the digests that are pushed; the registry checks that the blobs
+/// match.
+async fn verdicts(
     context: &Context,
-    reference: &LayoutReference,
-    repository: &str,
-) -> anyhow::Result<Vec<Attestation>> {
-    let image = LayoutImage::open(reference)?;
-    let mut attestations = Vec::new();
-    for (platform, manifest) in &image.platforms {
-        let opened = image::recall_or_read(context, reference, *platform).await?;
-        let about = ImageForSbom {
-            platform: *platform,
-            tree: &opened.tree,
-            config: &opened.config,
-            digest: opened.digest.as_deref(),
-        };
-        attestations.extend(attest::sboms(repository, manifest, &about)?);
+    name: &str,
+    mut images: Vec<Image>,
+    output: &Path,
+    judge: &Judge,
+) -> anyhow::Result<(Vec<Verdict>, Vec<Image>)> {
+    let memory = Memory::new(output);
+    let known = Known::new(&memory, judge.terms(&images));
+    if let Some(verdicts) = known.recall_all(&images) {
+        return Ok((verdicts, images));
     }
-    Ok(attestations)
-}
-
-/// Destinations as the person wrote them; without a tag, they get this one.
-pub fn destinations(references: &[String], tag: Option<&str>) -> anyhow::Result<Vec<Destination>> {
-    let parsed = references.iter().map(|text| {
-        let reference: ImageReference = text.parse()?;
-        Ok(Destination::new(&reference, tag)?)
-    });
-    parsed.collect()
+    judge.contract.check_form()?;
+    let verdicts = match judge.verdicts_from(&State::new(output), &mut images)? {
+        Some(verdicts) => verdicts,
+        None => {
+            let progress = context.terminal.line(name);
+            progress.step("reading the layers");
+            images = open::read(images, &context.cancel).await?;
+            judge.verdicts(&images)?
+        }
+    };
+    known.remember(&verdicts);
+    Ok((verdicts, images))
 }
 
 pub fn print(context: &Context, image: &str, published: &Published) -> Result<(), Failure> {
@@ -89,14 +92,5 @@ pub fn print(context: &Context, image: &str, published: &Published) -> Result<()
         "destinations": published.destinations,
         "bytes_sent": published.bytes_sent,
     });
-    context.print(&result, || summary(published))
-}
-
-fn summary(published: &Published) -> String {
-    let mut text = format!("{}\n", published.digest);
-    for delivered in &published.destinations {
-        let _ = writeln!(text, "  {} {}", delivered.reference, text::delivered(delivered));
-    }
-    let _ = writeln!(text, "{} sent", HumanBytes(published.bytes_sent));
-    text
+    context.print(&result, || text::published(published))
 }

@@ -5,40 +5,36 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 
-use super::image::{self, ImageName, Opened};
-use super::{Context, Failure, write_file};
-use crate::attest::{ImageForSbom, Sbom, cyclonedx, spdx};
+use super::{Context, Failure};
+use crate::attest::{Sbom, cyclonedx, spdx};
 use crate::cli::{SbomArgs, SbomFormat};
+use crate::image::ImageName;
+use crate::oci::Platform;
+use crate::report::files;
 
 pub async fn run(context: &Context, args: &SbomArgs) -> Result<(), Failure> {
     let name: ImageName = args.image.parse()?;
-    let opened = image::open(context, &name, &args.platform, false).await?;
+    let images = context.read(&name, &args.platform, false).await?;
     let directory = args.output.as_deref().filter(|path| path.is_dir());
-    if opened.len() > 1 && directory.is_none() {
-        let has: Vec<String> = opened.iter().map(|i| i.platform.to_string()).collect();
+    if images.len() > 1 && directory.is_none() {
+        let has: Vec<String> = images.iter().map(|i| i.platform().to_string()).collect();
         return Err(Failure::Usage(anyhow!(
             "there is one SBOM per platform, and the image has {}; choose one with --platform, or give a directory to --output",
             has.join(" and ")
         )));
     }
-    for image in &opened {
-        let sbom = Sbom::of(&ImageForSbom {
-            platform: image.platform,
-            tree: &image.tree,
-            config: &image.config,
-            digest: image.digest.as_deref(),
-        })
-        .with_context(|| format!("the SBOM of {} {}", args.image, image.platform))?;
+    for image in &images {
+        let platform = image.platform();
+        let sbom = Sbom::of(image).with_context(|| format!("the SBOM of {} {platform}", args.image))?;
         for gap in &sbom.gaps {
-            context.terminal.say(&format!(
-                "warning: the SBOM of {} is not complete: {gap}",
-                image.platform
-            ));
+            context
+                .terminal
+                .say(&format!("warning: the SBOM of {platform} is not complete: {gap}"));
         }
         let document = document(&sbom, args.format)?;
         match (&args.output, directory) {
-            (_, Some(directory)) => write_file(&directory.join(file_name(image, &sbom, args.format)), &document)?,
-            (Some(path), None) if path != Path::new("-") => write_file(path, &document)?,
+            (_, Some(directory)) => files::write(&directory.join(file_name(platform, &sbom, args.format)), &document)?,
+            (Some(path), None) if path != Path::new("-") => files::write(path, &document)?,
             _ => print(&document)?,
         }
     }
@@ -56,14 +52,14 @@ fn document(sbom: &Sbom, format: SbomFormat) -> anyhow::Result<Vec<u8>> {
 }
 
 /// `ovn-bgp-agent-7.0.0-linux-amd64.spdx.json`
-fn file_name(image: &Opened, sbom: &Sbom, format: SbomFormat) -> PathBuf {
+fn file_name(platform: Platform, sbom: &Sbom, format: SbomFormat) -> PathBuf {
     let ending = match format {
         SbomFormat::SpdxJson => "spdx",
         SbomFormat::CyclonedxJson => "cdx",
     };
     // A label is somebody else's text; a file name it may not break out of.
     let name = match sbom.document_name() {
-        name if name.contains(['/', '\0']) => image.platform.slug(),
+        name if name.contains(['/', '\0']) => platform.slug(),
         name => name,
     };
     format!("{name}.{ending}.json").into()

@@ -2,19 +2,20 @@
 
 use serde_json::json;
 
-use super::image::{find_remote, manifests};
-use super::signing::PendingSigner;
 use super::{Context, Failure};
-use crate::cli::SignArgs;
+use crate::cli::{SignArgs, SigningArgs};
 use crate::oci::ImageReference;
 use crate::publish;
+use crate::registry::RemoteImage;
+use crate::sign::Signer;
 
 pub async fn run(context: &Context, args: &SignArgs) -> Result<(), Failure> {
-    let signer = PendingSigner::load(&args.signing)?;
+    let signer = signer(&args.signing)?;
     let reference: ImageReference = args.reference.parse()?;
     let registries = context.registries(&context.build_file()?);
-    let image = find_remote(context, &registries, &reference).await?;
-    let subjects = manifests(&image);
+    let root = context.find(&registries, &reference).await?;
+    let image = context.unless_cancelled(RemoteImage::open(root)).await??;
+    let subjects = image.manifests();
     let digests: Vec<String> = subjects.iter().map(|s| s.digest().to_string()).collect();
     let artifacts = signer.artifacts(&reference.repository, subjects, Vec::new()).await?;
     let progress = context.terminal.line(&args.reference);
@@ -23,4 +24,16 @@ pub async fn run(context: &Context, args: &SignArgs) -> Result<(), Failure> {
         &json!({ "image": args.reference, "digest": digests[0], "signed": digests }),
         || digests.iter().map(|digest| format!("signed {digest}\n")).collect(),
     )
+}
+
+/// The key of `--key`, or the identity of `--keyless`.
+pub fn signer(args: &SigningArgs) -> anyhow::Result<Signer> {
+    #[cfg(feature = "keyless")]
+    if args.keyless.keyless {
+        use crate::sign::Keyless;
+        let args = &args.keyless;
+        let keyless = Keyless::with_token_of(args.identity_token.as_deref(), &args.fulcio_url, &args.rekor_url)?;
+        return Ok(Signer::Keyless(Box::new(keyless)));
+    }
+    Ok(Signer::key(args.key.as_ref()))
 }

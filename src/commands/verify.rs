@@ -3,9 +3,9 @@
 use anyhow::anyhow;
 use serde_json::json;
 
-use super::image::{self, ImageName, Opened, find_remote_root};
 use super::{Context, Failure};
 use crate::cli::VerifyArgs;
+use crate::image::{Image, ImageName};
 use crate::registry::RemoteImage;
 use crate::report::text;
 use crate::sign::PublicKey;
@@ -15,8 +15,8 @@ use crate::verify::Verdict;
 pub async fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     let name: ImageName = args.image.parse()?;
     let Some(key) = &args.key else {
-        let opened = image::open(context, &name, &args.expect.platform, false).await?;
-        return judge(context, args, opened, None);
+        let images = context.read(&name, &args.expect.platform, false).await?;
+        return judge(context, args, &images, None);
     };
     let ImageName::Registry(reference) = &name else {
         return Err(Failure::Usage(anyhow!(
@@ -26,7 +26,7 @@ pub async fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     };
     let key = PublicKey::load(key)?;
     let registries = context.registries(&context.build_file()?);
-    let root = find_remote_root(context, &registries, reference).await?;
+    let root = context.find(&registries, reference).await?;
     let depth = match args.signatures_only {
         true => Depth::Signatures,
         false => Depth::Attestations,
@@ -38,26 +38,27 @@ pub async fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
         return context.print(&result, || signed(&authentic));
     }
     let remote = context.unless_cancelled(RemoteImage::open(root)).await??;
-    let opened = image::open_remote(context, &remote, &args.expect.platform, false).await?;
-    judge(context, args, opened, Some(&authentic))
+    let images = context.read_remote(&remote, &args.expect.platform, false).await?;
+    judge(context, args, &images, Some(&authentic))
 }
 
 fn judge(
     context: &Context,
     args: &VerifyArgs,
-    opened: Vec<Opened>,
+    images: &[Image],
     authentic: Option<&[Authentic]>,
 ) -> Result<(), Failure> {
-    let judge = image::judge(context, args.expect.distro.as_deref(), args.expect.contract.as_deref())?.checked()?;
-    let verdicts = image::verdicts_of(&judge, &opened)?;
+    let judge = context
+        .judge(args.expect.distro.as_deref(), args.expect.contract.as_deref())?
+        .checked()?;
+    let verdicts = judge.verdicts(images)?;
     let passed = verdicts.iter().all(Verdict::passed);
     let mut result = json!({ "image": args.image, "passed": passed, "platforms": verdicts });
     if let Some(authentic) = authentic {
         result["authentic"] = json!(authentic);
     }
     context.print(&result, || {
-        let contents = verdicts.iter().map(text::verdict).collect::<Vec<_>>().join("\n");
-        contents + &authentic.map(signed).unwrap_or_default()
+        text::verdicts(&verdicts) + &authentic.map(signed).unwrap_or_default()
     })?;
     if passed { Ok(()) } else { Err(Failure::Contract) }
 }

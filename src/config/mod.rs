@@ -1,10 +1,10 @@
 //! `build.toml` and the choices of a run, as plain data. Unknown keys and impossible values are refused here.
 
-pub mod builders;
+pub(crate) mod builders;
 pub mod cache;
 pub mod file;
 mod modes;
-pub mod registries;
+pub(crate) mod registries;
 mod runtime_binary;
 
 pub use file::{BuildFile, Distro, Family, Identity};

@@ -8,7 +8,7 @@ mod dialer;
 pub mod endpoint;
 mod error;
 mod images;
-pub mod storage;
+pub(crate) mod storage;
 mod tar_split;
 
 use std::fmt;

@@ -33,7 +33,8 @@ pub use ingest::{IngestError, IngestOptions, Ingested, LayerInfo, ingest, read_e
 pub use layer::ReadOptions;
 pub use limits::Limits;
 pub use read::{
-    ImageBlobs, LayoutImage, LayoutReference, ReadError, ReadImage, is_index, is_manifest, known_platform, read_image,
+    Contents, ImageBlobs, LayoutImage, LayoutReference, ReadError, compressed_size, is_index, is_manifest,
+    known_platform, read_document, read_image,
 };
 pub use store::{BlobWriter, Layout, StoreError, canonical_json};
 pub use tree::Tree;

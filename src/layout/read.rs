@@ -68,7 +68,7 @@ impl ReadError {
 }
 
 /// Where an image's blobs are.
-pub trait ImageBlobs {
+pub trait ImageBlobs: Send + Sync {
     /// A small blob, checked against its descriptor.
     fn read_blob(&self, blob: &Descriptor) -> Result<Vec<u8>, ReadError>;
     /// A layer. Who reads it checks the digest.
@@ -121,7 +121,7 @@ impl std::fmt::Display for LayoutReference {
 /// A tagged image: one or more platforms.
 #[derive(Debug)]
 pub struct LayoutImage {
-    layout: Layout,
+    layout: Arc<Layout>,
     /// What the tag stands for.
     pub descriptor: Descriptor,
     /// In the index's order. A manifest without a platform of ours is left out, as attestations are.
@@ -130,19 +130,21 @@ pub struct LayoutImage {
     pub annotations: std::collections::HashMap<String, String>,
 }
 
-/// One platform's image, read.
+/// What one platform of an image contains.
 #[derive(Clone, Debug)]
-pub struct ReadImage {
-    pub image_manifest: ImageManifest,
+pub struct Contents {
     pub config: ImageConfiguration,
+    /// The files of all layers, merged.
     pub tree: Tree,
+    /// Bytes of the layers as they are stored and pulled; 0 for an engine's image, which is not compressed.
+    pub compressed: u64,
     /// Bytes of the layers' tar streams.
-    pub uncompressed_size: u64,
+    pub uncompressed: u64,
 }
 
 impl LayoutImage {
     pub fn open(reference: &LayoutReference) -> Result<Self, ReadError> {
-        let layout = Layout::open(&reference.dir)?;
+        let layout = Arc::new(Layout::open(&reference.dir)?);
         let descriptor = layout.resolve(reference.tag.as_deref())?;
         let mut image = Self {
             layout,
@@ -167,6 +169,21 @@ impl LayoutImage {
         &self.layout
     }
 
+    /// The layout for an owner that may outlive this value.
+    pub fn shared_layout(&self) -> Arc<Layout> {
+        Arc::clone(&self.layout)
+    }
+
+    /// The index and the manifests that it names, or the only manifest.
+    pub fn subjects(&self) -> Result<Vec<Descriptor>, ReadError> {
+        let mut subjects = vec![self.descriptor.clone()];
+        if is_index(self.descriptor.media_type()) {
+            let index: ImageIndex = self.layout.read_json(&self.descriptor)?;
+            subjects.extend(index.manifests().iter().cloned());
+        }
+        Ok(subjects)
+    }
+
     fn read_index(&mut self, descriptor: &Descriptor) -> Result<(), ReadError> {
         let index: ImageIndex = self.layout.read_json(descriptor)?;
         for manifest in index.manifests() {
@@ -189,17 +206,17 @@ impl LayoutImage {
     }
 
     /// Reads one of the image's manifests with all its layers.
-    pub fn read_tree(&self, manifest: &Descriptor, options: &ReadOptions<'_>) -> Result<ReadImage, ReadError> {
-        read_image(&self.layout, manifest, options)
+    pub fn read_tree(&self, manifest: &Descriptor, options: &ReadOptions<'_>) -> Result<Contents, ReadError> {
+        read_image(self.layout.as_ref(), manifest, options)
     }
 }
 
 /// Reads a manifest with all its layers: one pass over each blob that checks its digest, the diff ID, and lists its files.
 pub fn read_image(
-    blobs: &impl ImageBlobs,
+    blobs: &dyn ImageBlobs,
     manifest: &Descriptor,
     options: &ReadOptions<'_>,
-) -> Result<ReadImage, ReadError> {
+) -> Result<Contents, ReadError> {
     let image_manifest: ImageManifest = read_document(blobs, manifest)?;
     let config: ImageConfiguration = read_document(blobs, image_manifest.config())?;
     let (layers, diff_ids) = (image_manifest.layers(), config.rootfs().diff_ids());
@@ -212,21 +229,26 @@ pub fn read_image(
     let mut merged = Merged::default();
     let kept = KeptBytes::default();
     let mut options = *options;
-    let mut uncompressed_size = 0;
+    let mut uncompressed = 0;
     for (i, (blob, diff_id)) in layers.iter().zip(diff_ids).enumerate() {
-        uncompressed_size += read_layer(blobs, i, blob, diff_id, &mut options, &kept, &mut merged)?;
+        uncompressed += read_layer(blobs, i, blob, diff_id, &mut options, &kept, &mut merged)?;
     }
-    Ok(ReadImage {
-        image_manifest,
+    Ok(Contents {
         config,
         tree: Arc::unwrap_or_clone(merged.tree),
-        uncompressed_size,
+        compressed: compressed_size(&image_manifest),
+        uncompressed,
     })
+}
+
+/// Bytes of all layers as they are stored.
+pub fn compressed_size(manifest: &ImageManifest) -> u64 {
+    manifest.layers().iter().map(Descriptor::size).sum()
 }
 
 /// Returns the layer's uncompressed size.
 fn read_layer(
-    blobs: &impl ImageBlobs,
+    blobs: &dyn ImageBlobs,
     i: usize,
     blob: &Descriptor,
     diff_id: &str,
@@ -282,8 +304,9 @@ fn read_layer(
     Ok(layer.uncompressed_size)
 }
 
-fn read_document<T: serde::de::DeserializeOwned>(
-    blobs: &impl ImageBlobs,
+/// A small JSON blob: a manifest or a configuration.
+pub fn read_document<T: serde::de::DeserializeOwned>(
+    blobs: &dyn ImageBlobs,
     descriptor: &Descriptor,
 ) -> Result<T, ReadError> {
     let bytes = blobs.read_blob(descriptor)?;

@@ -1,14 +1,14 @@
 //! Settings → what will be built, and where: one target per distro and platform, every input resolved. Asks the builders'
 //! engines, and git for a ref that is a branch or tag; starts nothing, but makes a lock that is missing.
 
-pub mod build_context;
+pub(crate) mod build_context;
 mod cache;
 pub mod dockerfile;
 pub mod host_env;
 pub mod lock;
 pub mod patches;
 pub mod runtime_binary;
-pub mod settings;
+pub(crate) mod settings;
 pub mod source;
 
 use std::collections::{BTreeMap, BTreeSet};

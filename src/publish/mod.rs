@@ -46,6 +46,15 @@ impl std::fmt::Display for Destination {
 }
 
 impl Destination {
+    /// Destinations as the person wrote them; those without a tag get `default_tag`.
+    pub fn parse_all(references: &[String], default_tag: Option<&str>) -> anyhow::Result<Vec<Self>> {
+        let parsed = references.iter().map(|text| {
+            let reference: ImageReference = text.parse()?;
+            Ok(Self::new(&reference, default_tag)?)
+        });
+        parsed.collect()
+    }
+
     /// A destination as the person wrote it; without a tag, that of the source.
     pub fn new(reference: &ImageReference, default_tag: Option<&str>) -> Result<Self, PublishError> {
         let bad = |reason: &str| PublishError::Destination {

@@ -1,15 +1,18 @@
 //! An image in a registry: its index and manifests in memory, its layers streamed through, nothing stored.
 
 use std::io::Read;
+use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use tokio::runtime::Handle;
 
 use super::error::RegistryError;
-use super::repository::Repository;
+use super::repository::{Access, Repository};
+use super::settings::Registries;
+use crate::config::file::ConfigError;
 use crate::layout::{self, ImageBlobs, ReadError};
-use crate::oci::{Content, Platform};
+use crate::oci::{Content, ImageReference, Platform};
 use crate::util::bridge;
 
 /// Manifests that are fetched at a time.
@@ -36,6 +39,17 @@ pub struct RemoteRoot {
 }
 
 impl RemoteRoot {
+    /// What a reference with a tag or a digest stands for in its registry.
+    pub async fn find(registries: &Registries, reference: &ImageReference) -> anyhow::Result<Self> {
+        let target = reference.target().ok_or_else(|| {
+            ConfigError::Invalid(format!(
+                "{reference} names a repository; say which image, with :TAG or @DIGEST"
+            ))
+        })?;
+        let repository = registries.repository(&reference.repository, Access::Pull)?;
+        Ok(Self::open(&repository, &target).await?)
+    }
+
     pub async fn open(repository: &Repository, target: &str) -> Result<Self, RegistryError> {
         let content = repository.manifest(target).await?;
         let named = match layout::is_index(content.descriptor.media_type()) {
@@ -125,18 +139,29 @@ impl RemoteImage {
         self.repository.parse(&content.descriptor, &content.bytes)
     }
 
-    /// For [`layout::read_image`], from a thread that may block.
-    pub fn blocking(&self, handle: Handle) -> BlockingBlobs<'_> {
+    /// The index, or the only manifest, and every other manifest that the index names.
+    pub fn manifests(&self) -> Vec<Descriptor> {
+        let root = &self.root.descriptor;
+        let named = self.platforms.iter().map(|(_, content)| content).chain(&self.others);
+        let named = named
+            .map(|content| &content.descriptor)
+            .filter(|d| d.digest() != root.digest());
+        std::iter::once(root).chain(named).cloned().collect()
+    }
+
+    /// For [`layout::read_image`], on a thread that may block.
+    pub fn blocking(self: Arc<Self>, handle: Handle) -> BlockingBlobs {
         BlockingBlobs { image: self, handle }
     }
 }
 
-pub struct BlockingBlobs<'a> {
-    image: &'a RemoteImage,
+/// Reads an image's blobs from its registry. Each call blocks.
+pub struct BlockingBlobs {
+    image: Arc<RemoteImage>,
     handle: Handle,
 }
 
-impl ImageBlobs for BlockingBlobs<'_> {
+impl ImageBlobs for BlockingBlobs {
     fn read_blob(&self, blob: &Descriptor) -> Result<Vec<u8>, ReadError> {
         let known = self.image.platforms.iter().map(|(_, content)| content);
         if let Some(content) = known.into_iter().find(|c| c.descriptor.digest() == blob.digest()) {

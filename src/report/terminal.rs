@@ -223,3 +223,15 @@ pub fn duration(seconds: f64) -> String {
         HumanDuration(Duration::from_secs_f64(seconds)).to_string()
     }
 }
+
+/// Prints notes only, and has no line of its own.
+pub struct Notes(pub Terminal);
+
+impl Progress for Notes {
+    fn step(&self, _: &str) {}
+    fn bytes(&self, _: u64, _: Option<u64>) {}
+    fn log(&self, _: &str) {}
+    fn note(&self, text: &str) {
+        self.0.say(text);
+    }
+}

@@ -8,8 +8,8 @@ use indicatif::HumanBytes;
 
 use super::terminal::duration;
 use crate::build::result::{BuildReport, Built, ImageReport, Outcome};
-use crate::publish::{Delivered, TagChange};
-use crate::verify::Verdict;
+use crate::publish::{Delivered, Published, TagChange};
+use crate::verify::{Refused, Verdict};
 
 /// One broken thing often breaks a rule in every file: a terminal is for the first few.
 const FINDINGS_SHOWN: usize = 8;
@@ -141,6 +141,26 @@ fn image_text(image: &ImageReport, builders: bool) -> String {
         }
     }
     text
+}
+
+/// The result of a push or a promotion.
+pub fn published(published: &Published) -> String {
+    let mut text = format!("{}\n", published.digest);
+    for delivered in &published.destinations {
+        let _ = writeln!(text, "  {} {}", delivered.reference, self::delivered(delivered));
+    }
+    let _ = writeln!(text, "{} sent", HumanBytes(published.bytes_sent));
+    text
+}
+
+/// The verdicts on several platforms.
+pub fn verdicts(verdicts: &[Verdict]) -> String {
+    verdicts.iter().map(verdict).collect::<Vec<_>>().join("\n")
+}
+
+/// An image that was not published.
+pub fn refused(refused: &Refused) -> String {
+    verdicts(&refused.verdicts) + "\nnot published: it breaks its contract\n"
 }
 
 /// What became of a tag, and what it took.

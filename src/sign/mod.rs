@@ -36,7 +36,7 @@
 
 mod artifacts;
 mod attest;
-pub mod authenticate;
+pub(crate) mod authenticate;
 mod bundle;
 mod cosign_key;
 mod dsse;
@@ -45,8 +45,10 @@ mod key;
 #[cfg(feature = "keyless")]
 mod keyless;
 mod manifest;
+mod pending;
 mod pkcs11;
 mod secretbox;
+mod signer;
 mod simple;
 mod source;
 mod tag;
@@ -59,7 +61,9 @@ pub use error::{KeyError, KeyProblem, SignError, VerifyError};
 pub use key::{Key, PublicKey};
 #[cfg(feature = "keyless")]
 pub use keyless::{Keyless, KeylessError};
+pub use pending::PendingKey;
 pub use pkcs11::{TokenProblem, TokenUri};
+pub use signer::Signer;
 pub use simple::{SimpleSignature, simple_signing, verify_simple_signing};
 pub use source::{KeySource, Password};
 pub use tag::{attestation_tag, signature_tag};

@@ -1,9 +1,9 @@
 //! Small tools that know nothing of images: each exists once, here.
 
 pub mod bridge;
-pub mod cancel;
-pub mod elf;
-pub mod errors;
-pub mod files;
-pub mod hash;
-pub mod process;
+pub(crate) mod cancel;
+pub(crate) mod elf;
+pub(crate) mod errors;
+pub(crate) mod files;
+pub(crate) mod hash;
+pub(crate) mod process;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use sha2::{Digest as _, Sha256};
 
 use super::Expectation;
+use crate::image::ImageError;
 use crate::oci::Platform;
 
 /// The contract as it is written.
@@ -379,6 +380,8 @@ pub enum ContractError {
     Parse { path: PathBuf, source: toml::de::Error },
     #[error("{path}: [sudoers] {what}", path = path.display())]
     Sudoers { path: PathBuf, what: String },
+    #[error(transparent)]
+    Image(#[from] ImageError),
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use oci_spec::image::ImageConfiguration;
 
-use super::{Contract, Expectation, ImageUnderTest, Verdict};
+use super::{Contract, Expectation, Verdict};
 use crate::config::{BuildFile, Distro, Family};
+use crate::image::Image;
 use crate::image::os_release::OsRelease;
+use crate::image::state::State;
 use crate::layout::tree::Tree;
-use crate::oci::Platform;
 use crate::plan::settings::find_distro;
 use crate::plan::{lock, patches};
 use crate::util::hash;
@@ -27,10 +28,6 @@ pub fn terms(file: &BuildFile, contract: &Contract, more: &[Vec<u8>]) -> std::io
     );
     let ours = [built.into_bytes(), file.digest.to_vec(), contract.digest.to_vec()];
     Ok(hash::key(&[&ours[..], more].concat()))
-}
-
-pub fn verdict_key(terms: &[u8; 32], platform: Platform, digest: &str) -> [u8; 32] {
-    hash::key(&[&terms[..], platform.to_string().as_bytes(), digest.as_bytes()])
 }
 
 pub fn contract_path(file: &BuildFile) -> PathBuf {
@@ -71,26 +68,31 @@ impl Judge {
         Ok(self)
     }
 
-    /// Everything besides an image of these refs that decides a verdict on it, hashed.
-    pub fn terms(&self, references: &BTreeSet<String>) -> std::io::Result<[u8; 32]> {
+    /// Everything besides these images that decides the verdicts on them, hashed. Of the images, only configurations are read.
+    pub fn terms(&self, images: &[Image]) -> anyhow::Result<[u8; 32]> {
+        let configs = images.iter().filter_map(|image| image.config().ok());
+        let references: BTreeSet<String> = configs
+            .filter_map(|config| reference_of(&config).map(str::to_string))
+            .collect();
         let mut more = vec![self.distro.clone().unwrap_or_default().into_bytes()];
-        for reference in references {
+        for reference in &references {
             for (name, content) in lock::candidates(&self.file, reference)? {
                 more.extend([name.into_bytes(), content]);
             }
-            let patches = patches::expected(&self.file, reference).map_err(std::io::Error::other)?;
+            let patches = patches::expected(&self.file, reference)?;
             more.push(serde_json::to_vec(&patches)?);
         }
-        terms(&self.file, &self.contract, &more)
+        Ok(terms(&self.file, &self.contract, &more)?)
     }
 
     /// Judges an image by what its own labels and files say it is, or by the distro asked for.
-    pub fn verdict(&self, image: &ImageUnderTest<'_>) -> anyhow::Result<Verdict> {
+    pub fn verdict(&self, image: &Image) -> anyhow::Result<Verdict> {
+        let contents = image.contents()?;
         let distro = match &self.distro {
             Some(name) => find_distro(&self.file, name)?,
-            None => detect_distro(&self.file, image.tree)?,
+            None => detect_distro(&self.file, &contents.tree)?,
         };
-        let reference = reference_of(image.config);
+        let reference = reference_of(&contents.config);
         let lock = reference
             .and_then(|reference| lock::find(&self.file, reference, &distro.python).ok())
             .and_then(|lock| std::fs::read_to_string(lock.path).ok());
@@ -108,6 +110,24 @@ impl Judge {
             patches: patches.as_deref(),
         };
         Ok(self.contract.check(image, &expectation)?)
+    }
+
+    pub fn verdicts(&self, images: &[Image]) -> anyhow::Result<Vec<Verdict>> {
+        images.iter().map(|image| self.verdict(image)).collect()
+    }
+
+    /// The verdicts on images whose files `state` has; `None` if it lacks one of them. The files are large: those of one
+    /// image are in memory at a time.
+    pub fn verdicts_from(&self, state: &State, images: &mut [Image]) -> anyhow::Result<Option<Vec<Verdict>>> {
+        let mut verdicts = Vec::new();
+        for image in images {
+            if !image.recall(state) {
+                return Ok(None);
+            }
+            verdicts.push(self.verdict(image)?);
+            image.forget();
+        }
+        Ok(Some(verdicts))
     }
 }
 

@@ -4,10 +4,11 @@
 //! machine's own. `images/<name>.toml` states the contract ([`Contract`]), `build.toml` says who the agent is and which
 //! distro this is ([`Expectation`]); each rule is a file of `rules/` and reports what it looked at.
 
-pub mod contract;
+pub(crate) mod contract;
 mod etc;
-pub mod judge;
+pub(crate) mod judge;
 mod keep;
+pub(crate) mod memory;
 mod rules;
 pub mod sudoers;
 mod verdict;
@@ -19,6 +20,7 @@ use oci_spec::image::ImageConfiguration;
 use crate::config::{Distro, Identity};
 use crate::image::packages::dpkg::{self, DpkgError, Package};
 use crate::image::packages::python::{SitePath, extension_suffixes};
+use crate::image::{Contents, Image};
 use crate::layout::tree::{Node, NodeKind, Tree};
 use crate::oci::Platform;
 use crate::plan::patches::Patch;
@@ -33,19 +35,6 @@ use contract::Terms;
 use rules::RULES;
 use sudoers::Policy;
 use verdict::Evidence;
-
-/// One platform's image, as the layout read it.
-pub struct ImageUnderTest<'a> {
-    pub platform: Platform,
-    pub tree: &'a Tree,
-    pub config: &'a ImageConfiguration,
-    /// The manifest's digest: what the verdict is about.
-    pub digest: Option<String>,
-    /// Bytes of the layers as they are stored and pulled.
-    pub compressed: u64,
-    /// Bytes of the layers' tar streams.
-    pub uncompressed: u64,
-}
 
 /// What this build meant to make; the contract is instantiated with it.
 #[derive(Clone, Copy)]
@@ -65,11 +54,12 @@ pub struct Expectation<'a> {
 }
 
 impl Contract {
-    /// Applies every rule. An error means that the contract itself cannot be applied (a statement in it does not
+    /// Applies every rule; reads the image if it is not read yet. An error means that the image cannot be read, or that the contract itself cannot be applied (a statement in it does not
     /// parse for this identity), not that the image is bad: that is the verdict's to say.
-    pub fn check(&self, image: &ImageUnderTest, expected: &Expectation) -> Result<Verdict, ContractError> {
-        let terms = self.terms(expected, image.platform)?;
-        let context = Context::new(&terms, image, expected);
+    pub fn check(&self, image: &Image, expected: &Expectation) -> Result<Verdict, ContractError> {
+        let platform = image.platform();
+        let terms = self.terms(expected, platform)?;
+        let context = Context::new(&terms, platform, image.contents()?, expected);
         let reports = RULES
             .iter()
             .map(|rule| {
@@ -78,14 +68,15 @@ impl Contract {
                 evidence.report(rule)
             })
             .collect();
-        Ok(Verdict::new(image.platform, image.digest.clone(), reports))
+        Ok(Verdict::new(platform, image.digest().map(str::to_string), reports))
     }
 }
 
 /// What every rule looks at, parsed once.
 pub(crate) struct Context<'a> {
     pub terms: &'a Terms,
-    pub image: &'a ImageUnderTest<'a>,
+    pub platform: Platform,
+    pub image: &'a Contents,
     pub tree: &'a Tree,
     pub expected: &'a Expectation<'a>,
     pub accounts: Accounts,
@@ -95,16 +86,17 @@ pub(crate) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    fn new(terms: &'a Terms, image: &'a ImageUnderTest<'a>, expected: &'a Expectation<'a>) -> Self {
-        let tree = image.tree;
+    fn new(terms: &'a Terms, platform: Platform, image: &'a Contents, expected: &'a Expectation<'a>) -> Self {
+        let tree = &image.tree;
         Self {
             terms,
+            platform,
             image,
             tree,
             expected,
             accounts: Accounts::read(tree),
             dpkg: dpkg::packages(tree),
-            python: SitePath::read(tree, &expected.distro.python, env_of(image.config, "PYTHONPATH")),
+            python: SitePath::read(tree, &expected.distro.python, env_of(&image.config, "PYTHONPATH")),
             sudoers: Policy::read(tree),
         }
     }
@@ -119,15 +111,12 @@ impl<'a> Context<'a> {
     }
 
     pub fn env(&self, name: &str) -> Option<&str> {
-        env_of(self.image.config, name)
+        env_of(&self.image.config, name)
     }
 
     /// Suffixes of the extension modules that the image's interpreter loads.
     pub fn extension_suffixes(&self) -> Vec<String> {
-        extension_suffixes(
-            &self.expected.distro.python,
-            self.image.platform.architecture().gnu_name(),
-        )
+        extension_suffixes(&self.expected.distro.python, self.platform.architecture().gnu_name())
     }
 
     fn is_agents_group(&self, gid: u32) -> bool {

@@ -10,7 +10,7 @@ mod validators;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use obgp_build::attest::{ImageForSbom, Sbom, Subject, cyclonedx, spdx};
+use obgp_build::attest::{Sbom, Subject, cyclonedx, spdx};
 use serde_json::{Value, json};
 use support::image::{SITE, TestImage};
 use support::patch::{AGENT, PATCH, PATCH_NAME, patch};
@@ -19,14 +19,7 @@ use validators::{Kind, Validators};
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 fn sbom_of(image: &TestImage, digest: Option<&str>) -> Sbom {
-    let config = serde_json::from_value(image.config.clone()).unwrap();
-    let image = ImageForSbom {
-        platform: image.platform,
-        tree: &image.tree,
-        config: &config,
-        digest,
-    };
-    Sbom::of(&image).unwrap()
+    Sbom::of(&image.image(digest)).unwrap()
 }
 
 fn spdx_of(sbom: &Sbom) -> Value {
@@ -363,14 +356,7 @@ fn an_image_whose_packages_cannot_be_listed_has_no_sbom() {
     ] {
         let mut image = image();
         image.remove(path);
-        let config = serde_json::from_value(image.config.clone()).unwrap();
-        let error = Sbom::of(&ImageForSbom {
-            platform: image.platform,
-            tree: &image.tree,
-            config: &config,
-            digest: None,
-        });
-        let error = error.unwrap_err().to_string();
+        let error = Sbom::of(&image.image(None)).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
 }

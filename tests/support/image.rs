@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use obgp_build::config::BuildFile;
+use obgp_build::image::{Contents, Image};
 use obgp_build::layout::tree::{self, File, Node, NodeKind, Tree};
 use obgp_build::oci::Platform;
 use obgp_build::plan::patches::Patch;
-use obgp_build::verify::{Contract, Expectation, ImageUnderTest, Verdict, keeps};
+use obgp_build::verify::{Contract, Expectation, Verdict, keeps};
+use oci_spec::image::{Descriptor, Digest, MediaType};
 use serde_json::{Value, json};
 
 use super::patch::patch;
@@ -435,6 +437,19 @@ impl TestImage {
         }
     }
 
+    /// The image as the stages take it. Its manifest exists only as this digest.
+    pub fn image(&self, digest: Option<&str>) -> Image {
+        let contents = Contents {
+            config: serde_json::from_value(self.config.clone()).unwrap(),
+            tree: self.tree.clone(),
+            compressed: self.compressed,
+            uncompressed: self.uncompressed,
+        };
+        let manifest =
+            digest.map(|digest| Descriptor::new(MediaType::ImageManifest, 0, digest.parse::<Digest>().unwrap()));
+        Image::in_memory(self.platform, manifest, contents)
+    }
+
     pub fn check(&self) -> Verdict {
         self.check_as("ubuntu_noble")
     }
@@ -442,15 +457,6 @@ impl TestImage {
     pub fn check_as(&self, distro: &str) -> Verdict {
         let file = BuildFile::load(&repository().join("build.toml")).unwrap();
         let contract = Contract::load(&repository().join("images/ovn-bgp-agent.toml")).unwrap();
-        let config = serde_json::from_value(self.config.clone()).unwrap();
-        let image = ImageUnderTest {
-            platform: self.platform,
-            tree: &self.tree,
-            config: &config,
-            digest: None,
-            compressed: self.compressed,
-            uncompressed: self.uncompressed,
-        };
         let labels = BTreeMap::from([(
             "org.opencontainers.image.title".to_string(),
             "ovn-bgp-agent".to_string(),
@@ -464,7 +470,7 @@ impl TestImage {
             lock: self.lock.as_deref(),
             patches: self.patches.as_deref(),
         };
-        contract.check(&image, &expected).unwrap()
+        contract.check(&self.image(None), &expected).unwrap()
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use obgp_build::config::BuildFile;
+use obgp_build::image::open::in_layout;
 use obgp_build::layout::tree::{NodeKind, Tree};
-use obgp_build::layout::{Layout, LayoutImage, LayoutReference, ReadOptions, write_index};
+use obgp_build::layout::{Layout, LayoutImage, LayoutReference, write_index};
 use obgp_build::oci::Platform;
-use obgp_build::verify::{Contract, Expectation, ImageUnderTest, Verified, keeps};
+use obgp_build::verify::{Contract, Expectation, Verified, read_options};
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -101,20 +102,8 @@ impl Project {
         let file = self.file();
         let contract = Contract::load(&self.path().join("images/ovn-bgp-agent.toml")).unwrap();
         let image = LayoutImage::open(&self.image(tag)).unwrap();
-        let options = ReadOptions {
-            keep: &keeps,
-            ..ReadOptions::default()
-        };
-        let verdicts = image.platforms.iter().map(|(platform, manifest)| {
-            let read = image.read_tree(manifest, &options).unwrap();
-            let under_test = ImageUnderTest {
-                platform: *platform,
-                tree: &read.tree,
-                config: &read.config,
-                digest: Some(manifest.digest().to_string()),
-                compressed: read.image_manifest.layers().iter().map(|l| l.size()).sum(),
-                uncompressed: read.uncompressed_size,
-            };
+        let platforms = in_layout(&image, &[], read_options(false)).unwrap();
+        let verdicts = platforms.iter().map(|platform| {
             let expectation = Expectation {
                 identity: &file.user,
                 distro: &file.distros["ubuntu_noble"],
@@ -124,7 +113,7 @@ impl Project {
                 lock: None,
                 patches: Some(&[patch()]),
             };
-            contract.check(&under_test, &expectation).unwrap()
+            contract.check(platform, &expectation).unwrap()
         });
         let verdicts = verdicts.collect();
         let index = Verified::admit(image.descriptor.clone(), verdicts).unwrap();

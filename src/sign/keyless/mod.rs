@@ -6,8 +6,10 @@
 
 mod provider;
 
+use std::path::Path;
 use std::time::Duration;
 
+use anyhow::{Context as _, bail};
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use sigstore_sign::oidc::IdentityToken;
 use sigstore_sign::{Error, Signer, SigningContext, SigningServices};
@@ -47,6 +49,22 @@ pub struct Keyless {
 }
 
 impl Keyless {
+    /// The token is a file's content or the variable `SIGSTORE_ID_TOKEN`. It is not an argument: a list of processes would
+    /// show it.
+    pub fn with_token_of(file: Option<&Path>, fulcio: &Url, rekor: &Url) -> anyhow::Result<Self> {
+        let token = match file {
+            Some(path) => std::fs::read_to_string(path)
+                .with_context(|| format!("reading the identity token {}", path.display()))?,
+            None => match std::env::var("SIGSTORE_ID_TOKEN") {
+                Ok(token) if !token.is_empty() => token,
+                _ => bail!(
+                    "--keyless signs for whom an identity token names: set SIGSTORE_ID_TOKEN, or give --identity-token FILE"
+                ),
+            },
+        };
+        Ok(Self::new(&token, fulcio, rekor)?)
+    }
+
     pub fn new(token: &str, fulcio: &Url, rekor: &Url) -> Result<Self, KeylessError> {
         provider::install();
         // The library's error may hold a part of the token.

@@ -225,8 +225,8 @@ fn well_formed(format: LabelFormat, value: &str) -> bool {
 
 fn platform(context: &Context, evidence: &mut Evidence) {
     evidence.checked(2, "settings");
-    let config = context.image.config;
-    let wanted = match context.image.platform.architecture() {
+    let config = &context.image.config;
+    let wanted = match context.platform.architecture() {
         Architecture::Amd64 => Arch::Amd64,
         Architecture::Arm64 => Arch::ARM64,
     };
@@ -239,7 +239,7 @@ fn platform(context: &Context, evidence: &mut Evidence) {
 }
 
 fn history(context: &Context, evidence: &mut Evidence) {
-    let config = context.image.config;
+    let config = &context.image.config;
     let entries = config.history().as_deref().unwrap_or_default();
     evidence.checked(entries.len(), "history entries");
     let layers = entries.iter().filter(|h| !h.empty_layer().unwrap_or(false)).count();

@@ -21,7 +21,7 @@ fn loader(architecture: Architecture) -> &'static str {
 }
 
 fn elf(context: &Context, evidence: &mut Evidence) {
-    let architecture = context.image.platform.architecture();
+    let architecture = context.platform.architecture();
     let wanted = architecture.elf_machine();
     let has_loader = context.tree.resolve(loader(architecture)).is_ok();
     let mut count = 0;

@@ -33,7 +33,7 @@ fn database<'a>(context: &'a Context, evidence: &mut Evidence) -> &'a [Package] 
 fn required(context: &Context, evidence: &mut Evidence) {
     let packages = database(context, evidence);
     let layer = context.tree.get(STATUS).map(|n| n.layer);
-    let architecture = context.image.platform.architecture().name();
+    let architecture = context.platform.architecture().name();
     for name in &context.terms.packages.required {
         if context.dpkg.is_ok() && context.package(name).is_none() {
             evidence.finding(

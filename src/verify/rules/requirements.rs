@@ -22,7 +22,7 @@ pub fn marker_environment(context: &Context) -> Option<MarkerEnvironment> {
     python::marker_environment(
         &context.expected.distro.python,
         context.dpkg.as_deref().unwrap_or_default(),
-        context.image.platform.architecture().gnu_name(),
+        context.platform.architecture().gnu_name(),
     )
 }
 

@@ -13,7 +13,7 @@ pub const SIZE: Rule = Rule {
 const MIB: u64 = 1 << 20;
 
 fn size(context: &Context, evidence: &mut Evidence) {
-    let platform = context.image.platform;
+    let platform = context.platform;
     let Some(budget) = context.terms.size.get(&platform) else {
         return evidence.finding(
             "manifest.layers",

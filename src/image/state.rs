@@ -1,31 +1,19 @@
-//! What an output directory remembers of the last build of each target, so that nothing is exported and read twice, and
-//! of the verdicts on what was pushed, so that nothing is judged twice.
+//! The images that an output directory remembers: the manifest and the files of each target's last build, so that no image is
+//! exported or read twice.
 //!
-//! It is a cache: lost, damaged or of another version, it costs an export or a judgement. The layout is the truth.
+//! It is a cache: a file that is missing, damaged or of another version costs an export. The layout is the truth.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::layout::tree::Tree;
-use crate::verify::Passed;
 
 /// Changes with the shape of [`Head`], and with what [`verify::keeps`](crate::verify::keeps) has trees keep.
 const FORMAT: &str = concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), " 8\n");
-
-/// Changes with the shape of [`Verdicts`].
-const VERDICTS: &str = "obgp-build verdicts 1\n";
-
-/// The latest are kept: those of a few images on two platforms each.
-const MAX_VERDICTS: usize = 64;
-
-/// By the [key](crate::util::hash::key) of what decides the verdict, the latest first.
-type Verdicts = Vec<([u8; 32], Passed)>;
 
 /// Neither a tree of the largest image allowed nor a damaged file takes more.
 const MAX_BYTES: u64 = 256 << 20;
@@ -55,11 +43,6 @@ pub struct Remembered {
     pub built: (i64, i64),
     /// How many files its tree has.
     pub files: usize,
-}
-
-fn read(path: &Path) -> Option<Vec<u8>> {
-    let small = fs::metadata(path).ok()?.len() <= MAX_BYTES;
-    small.then(|| fs::read(path).ok())?
 }
 
 /// What stands in a file before the tree, and the file, which stands at the tree.
@@ -94,60 +77,23 @@ fn tree(mut file: File) -> Option<Tree> {
     postcard::from_bytes(&bytes).ok()
 }
 
-/// The memory of one output directory.
+/// Where a build in the output directory `output` keeps its state.
+pub fn directory(output: &Path) -> PathBuf {
+    output.join(".obgp-build")
+}
+
+/// The images of one output directory.
 pub struct State {
     dir: PathBuf,
-    /// Held while the verdicts are read and written again: targets are judged side by side.
-    verdicts: Mutex<()>,
 }
 
 impl State {
     pub fn new(output: &Path) -> Self {
-        State {
-            dir: output.join(".obgp-build"),
-            verdicts: Mutex::default(),
-        }
+        State { dir: directory(output) }
     }
 
     fn path(&self, target: &str) -> PathBuf {
         self.dir.join(format!("{}.state", target.replace(['/', ' '], "-")))
-    }
-
-    fn verdicts_path(&self) -> PathBuf {
-        self.dir.join("verdicts")
-    }
-
-    /// The verdicts that are remembered, none of a file that is damaged.
-    fn verdicts(&self) -> Option<Verdicts> {
-        let bytes = read(&self.verdicts_path())?;
-        let (sum, bytes) = bytes.strip_prefix(VERDICTS.as_bytes())?.split_first_chunk()?;
-        let whole = *sum == <[u8; 32]>::from(Sha256::digest(bytes));
-        whole.then(|| postcard::from_bytes(bytes).ok())?
-    }
-
-    /// The verdict under exactly this key, which says what was judged and by what.
-    pub fn recall_verdict(&self, key: &[u8; 32]) -> Option<Passed> {
-        let found = self.verdicts()?.into_iter().find(|(k, _)| k == key)?;
-        Some(found.1)
-    }
-
-    /// Only where a build keeps its state: what else lies beside a layout is none of ours.
-    pub fn remember_verdicts(&self, verdicts: Verdicts) -> std::io::Result<()> {
-        if !self.dir.is_dir() {
-            return Ok(());
-        }
-        let _alone = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kept = verdicts;
-        let earlier = self.verdicts().unwrap_or_default();
-        kept.extend(earlier);
-        kept.truncate(MAX_VERDICTS);
-        let bytes = postcard::to_stdvec(&kept).map_err(std::io::Error::other)?;
-        let mut file = NamedTempFile::new_in(&self.dir)?;
-        file.write_all(VERDICTS.as_bytes())?;
-        file.write_all(&Sha256::digest(&bytes))?;
-        file.write_all(&bytes)?;
-        file.persist(self.verdicts_path()).map_err(|e| e.error)?;
-        Ok(())
     }
 
     /// What is remembered of `target` under exactly this key.
@@ -278,46 +224,5 @@ mod tests {
         long[FORMAT.len()..FORMAT.len() + 4].fill(0xff);
         fs::write(&path, long).unwrap();
         assert!(state.recall("t", &k).is_none());
-    }
-
-    fn passed(of: &str) -> Passed {
-        let rules: Vec<(&str, (usize, &str))> = vec![("rule", (3, of))];
-        postcard::from_bytes(&postcard::to_stdvec(&rules).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn a_verdict_comes_back_under_its_key_and_the_latest_stay() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = State::new(dir.path());
-        // Where nothing was built, nothing is left behind.
-        state.remember_verdicts(vec![(key(&["a"]), passed("files"))]).unwrap();
-        assert!(!state.dir.exists());
-        fs::create_dir(&state.dir).unwrap();
-        state.remember_verdicts(vec![(key(&["a"]), passed("files"))]).unwrap();
-        assert_eq!(state.recall_verdict(&key(&["a"])), Some(passed("files")));
-        assert_eq!(state.recall_verdict(&key(&["b"])), None);
-        for i in 0..MAX_VERDICTS {
-            let verdicts = vec![(key(&[i.to_string()]), passed("others"))];
-            state.remember_verdicts(verdicts).unwrap();
-        }
-        assert_eq!(state.recall_verdict(&key(&["a"])), None);
-        assert_eq!(state.recall_verdict(&key(&["0"])), Some(passed("others")));
-    }
-
-    #[test]
-    fn verdicts_of_which_any_bit_is_wrong_are_as_good_as_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = State::new(dir.path());
-        fs::create_dir(&state.dir).unwrap();
-        state.remember_verdicts(vec![(key(&["a"]), passed("files"))]).unwrap();
-        let whole = fs::read(state.verdicts_path()).unwrap();
-        for at in 0..whole.len() {
-            let mut changed = whole.clone();
-            changed[at] ^= 1;
-            for damaged in [&changed[..], &whole[..at]] {
-                fs::write(state.verdicts_path(), damaged).unwrap();
-                assert_eq!(state.recall_verdict(&key(&["a"])), None, "byte {at}");
-            }
-        }
     }
 }

@@ -1,25 +1,18 @@
 //! Two images into what differs between them: packages, Python distributions, patches, files, configuration.
 
+mod text;
+
 use std::collections::BTreeMap;
-use std::fmt::{self, Display};
 
 use oci_spec::image::ImageConfiguration;
 use serde::Serialize;
 
+use super::{Contents, Image, ImageError};
 use crate::image::applied::Applied;
 use crate::image::packages::dpkg;
 use crate::image::packages::python::{self, SitePath};
 use crate::layout::tree::{Node, NodeKind, Tree};
 use crate::oci::Platform;
-
-/// How many lines of each kind of difference people are shown; JSON has all.
-const SHOWN: usize = 40;
-
-/// One platform's image, as the layout read it.
-pub struct ImageForDiff<'a> {
-    pub tree: &'a Tree,
-    pub config: &'a ImageConfiguration,
-}
 
 /// Everything that differs, for one platform. Its JSON is user interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -81,15 +74,29 @@ pub struct FileFacts {
     pub xattrs: BTreeMap<String, String>,
 }
 
+/// The differences of two images, for each platform that both have.
+pub fn diff_images(a: &[Image], b: &[Image]) -> Result<Vec<Difference>, ImageError> {
+    let mut differences = Vec::new();
+    for a in a {
+        for b in b.iter().filter(|b| b.platform() == a.platform()) {
+            differences.push(Difference {
+                platform: Some(a.platform()),
+                ..diff(a.contents()?, b.contents()?)
+            });
+        }
+    }
+    Ok(differences)
+}
+
 /// What has to change in `a` to become `b`.
-pub fn diff(a: &ImageForDiff, b: &ImageForDiff) -> Difference {
+fn diff(a: &Contents, b: &Contents) -> Difference {
     Difference {
         platform: None,
-        packages: changes(packages(a.tree), packages(b.tree)),
-        python: changes(distributions(a.tree), distributions(b.tree)),
-        patches: changes(patches(a.tree), patches(b.tree)),
-        files: files(a.tree, b.tree),
-        config: changes(config(a.config), config(b.config)),
+        packages: changes(packages(&a.tree), packages(&b.tree)),
+        python: changes(distributions(&a.tree), distributions(&b.tree)),
+        patches: changes(patches(&a.tree), patches(&b.tree)),
+        files: files(&a.tree, &b.tree),
+        config: changes(config(&a.config), config(&b.config)),
     }
 }
 
@@ -256,115 +263,6 @@ impl Difference {
     }
 }
 
-/// For people: a heading with counts for each kind that differs, then at most [`SHOWN`] lines.
-impl Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(platform) = self.platform {
-            writeln!(f, "{platform}")?;
-        }
-        if self.is_empty() {
-            return writeln!(f, "no difference");
-        }
-        section(
-            f,
-            "packages",
-            &self.packages,
-            |v| v.clone(),
-            |c| format!("{} -> {}", c.from, c.to),
-        )?;
-        section(
-            f,
-            "Python distributions",
-            &self.python,
-            |v| v.clone(),
-            |c| format!("{} -> {}", c.from, c.to),
-        )?;
-        section(
-            f,
-            "patches",
-            &self.patches,
-            |v| v.clone(),
-            |c| format!("{} -> {}", c.from, c.to),
-        )?;
-        section(
-            f,
-            "configuration",
-            &self.config,
-            |v| v.clone(),
-            |c| format!("{} -> {}", c.from, c.to),
-        )?;
-        section(f, "files", &self.files, FileFacts::to_string, |c| c.from.against(&c.to))
-    }
-}
-
-fn section<T>(
-    f: &mut fmt::Formatter<'_>,
-    title: &str,
-    changes: &Changes<T>,
-    one: impl Fn(&T) -> String,
-    both: impl Fn(&Change<T>) -> String,
-) -> fmt::Result {
-    if changes.is_empty() {
-        return Ok(());
-    }
-    let (added, removed, changed) = (changes.added.len(), changes.removed.len(), changes.changed.len());
-    writeln!(f, "{title}: {added} added, {removed} removed, {changed} changed")?;
-    let lines = (changes.removed.iter().map(|(k, v)| ('-', k, one(v))))
-        .chain(changes.added.iter().map(|(k, v)| ('+', k, one(v))))
-        .chain(changes.changed.iter().map(|(k, c)| ('~', k, both(c))));
-    for (mark, key, text) in lines.take(SHOWN) {
-        writeln!(f, "  {mark} {key}  {text}")?;
-    }
-    let all = added + removed + changed;
-    if all > SHOWN {
-        writeln!(f, "  and {} more (--json has all)", all - SHOWN)?;
-    }
-    Ok(())
-}
-
-impl Display for FileFacts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}:{}", self.kind, self.mode, self.uid, self.gid)?;
-        if let Some(size) = self.size {
-            write!(f, " {size} bytes")?;
-        }
-        if let Some(target) = &self.target {
-            write!(f, " {target}")?;
-        }
-        Ok(())
-    }
-}
-
-impl FileFacts {
-    /// Only what is not the same: `mode 0755 -> 4755, size 10 -> 12`.
-    fn against(&self, to: &FileFacts) -> String {
-        let mut parts = Vec::new();
-        let mut part = |what: &str, from: &dyn Display, to: &dyn Display| {
-            let (from, to) = (from.to_string(), to.to_string());
-            if from != to {
-                parts.push(format!("{what} {from} -> {to}"));
-            }
-        };
-        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_string());
-        part("kind", &self.kind, &to.kind);
-        part("mode", &self.mode, &to.mode);
-        part(
-            "owner",
-            &format_args!("{}:{}", self.uid, self.gid),
-            &format_args!("{}:{}", to.uid, to.gid),
-        );
-        part("size", &self.size.unwrap_or_default(), &to.size.unwrap_or_default());
-        part("target", &or_none(&self.target), &or_none(&to.target));
-        if self.xattrs != to.xattrs {
-            parts.push("extended attributes".to_string());
-        }
-        if self.sha256 != to.sha256 {
-            parts.push("content".to_string());
-        }
-        parts.join(", ")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,13 +309,18 @@ mod tests {
         serde_json::from_str(&json).unwrap()
     }
 
+    fn contents(tree: Tree, config: ImageConfiguration) -> Contents {
+        Contents {
+            config,
+            tree,
+            compressed: 0,
+            uncompressed: 0,
+        }
+    }
+
     #[test]
     fn equal_images_do_not_differ() {
-        let (tree, config) = (tree("1.6"), image("1"));
-        let a = ImageForDiff {
-            tree: &tree,
-            config: &config,
-        };
+        let a = contents(tree("1.6"), image("1"));
         assert!(diff(&a, &a).is_empty());
         assert_eq!(diff(&a, &a).to_string(), "no difference\n");
     }
@@ -430,16 +333,7 @@ mod tests {
         right.insert("usr/bin/sudo", node(file("xy"), 0o4755));
         right.insert("bin", node(NodeKind::Directory, 0o755));
         let (from, to) = (image("0"), image("42494"));
-        let found = diff(
-            &ImageForDiff {
-                tree: &left,
-                config: &from,
-            },
-            &ImageForDiff {
-                tree: &right,
-                config: &to,
-            },
-        );
+        let found = diff(&contents(left, from), &contents(right, to));
         insta::assert_snapshot!(found.to_string(), @r"
         packages: 0 added, 0 removed, 1 changed
           ~ jq  1.6 -> 1.7.1

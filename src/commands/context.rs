@@ -1,0 +1,129 @@
+//! What all commands share: flags, terminal, cancellation, and the ways to images.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::Failure;
+use crate::cli::GlobalArgs;
+use crate::config::file::{BuildFile, ConfigError};
+use crate::image::{Image, ImageName, open};
+use crate::layout::LayoutImage;
+use crate::oci::{ImageReference, Platform};
+use crate::plan::settings;
+use crate::registry::{Overrides, Registries, RemoteImage, RemoteRoot};
+use crate::report::terminal::{Notes, Terminal};
+use crate::report::text;
+use crate::util::cancel::{Interrupted, unless_cancelled};
+use crate::verify::judge::Judge;
+use crate::verify::{Verdict, Verified, read_options};
+
+/// What every command is given. Clones share the terminal and the cancellation.
+#[derive(Clone)]
+pub struct Context {
+    pub global: GlobalArgs,
+    pub terminal: Terminal,
+    /// Cancelled by Ctrl-C and SIGTERM: stages stop at the next safe point and clean up.
+    pub cancel: CancellationToken,
+}
+
+impl Context {
+    pub fn build_file(&self) -> Result<BuildFile, ConfigError> {
+        settings::load(self.global.config.as_deref())
+    }
+
+    /// The registries as build.toml and the flags have them.
+    pub fn registries(&self, file: &BuildFile) -> Registries {
+        let overrides = Overrides {
+            plain_http: self.global.registries.plain_http,
+            // Relative to where the person is, not to build.toml.
+            ca: self
+                .global
+                .registries
+                .registry_ca
+                .as_ref()
+                .map(|p| std::path::absolute(p).unwrap_or_else(|_| p.clone())),
+        };
+        Registries::new(
+            &file.registries,
+            &file.root,
+            overrides,
+            Arc::new(Notes(self.terminal.clone())),
+        )
+    }
+
+    /// Waits for `work` unless the person stops the run first.
+    pub async fn unless_cancelled<F: Future>(&self, work: F) -> Result<F::Output, Interrupted> {
+        unless_cancelled(&self.cancel, work).await
+    }
+
+    /// The result: JSON where a script asked for it, else the text.
+    pub fn print<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        let mut out = std::io::stdout().lock();
+        let written = if self.global.json {
+            serde_json::to_writer_pretty(&mut out, value)
+                .map_err(std::io::Error::from)
+                .and_then(|()| writeln!(out))
+        } else {
+            out.write_all(text().as_bytes())
+        };
+        match written.and_then(|()| out.flush()) {
+            // Whoever reads has seen enough (`obgp-build plan | head`).
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(|e| Failure::Failed(anyhow::Error::new(e).context("cannot write to stdout"))),
+        }
+    }
+    /// What images are judged by, from build.toml and the flags.
+    pub fn judge(&self, distro: Option<&str>, contract: Option<&Path>) -> anyhow::Result<Judge> {
+        Judge::new(self.build_file()?, distro, contract)
+    }
+
+    /// The chosen platforms of an image, or all if none is chosen, with their files.
+    pub async fn read(&self, name: &ImageName, platforms: &[Platform], hash_files: bool) -> anyhow::Result<Vec<Image>> {
+        let options = read_options(hash_files);
+        let images = match name {
+            ImageName::Layout(reference) => open::in_layout(&LayoutImage::open(reference)?, platforms, options)?,
+            ImageName::Engine(name) => {
+                let lines = Arc::new(self.terminal.clone());
+                open::in_engine(name, platforms, options, lines).await?
+            }
+            ImageName::Registry(reference) => {
+                let root = self.find(&self.registries(&self.build_file()?), reference).await?;
+                let image = self.unless_cancelled(RemoteImage::open(root)).await??;
+                return self.read_remote(&image, platforms, hash_files).await;
+            }
+        };
+        open::read(images, &self.cancel).await
+    }
+
+    /// The same for an image that was found in a registry.
+    pub async fn read_remote(
+        &self,
+        image: &RemoteImage,
+        platforms: &[Platform],
+        hash_files: bool,
+    ) -> anyhow::Result<Vec<Image>> {
+        let images = open::in_registry(image, platforms, read_options(hash_files))?;
+        let progress = self.terminal.line(&image.repository.name());
+        progress.step("reading the layers");
+        open::read(images, &self.cancel).await
+    }
+
+    /// What a reference stands for in its registry.
+    pub async fn find(&self, registries: &Registries, reference: &ImageReference) -> anyhow::Result<RemoteRoot> {
+        self.unless_cancelled(RemoteRoot::find(registries, reference)).await?
+    }
+
+    /// The value with the verdicts on its platforms; without a verdict that passed, prints all of them and fails.
+    pub fn admit<T>(&self, name: &str, value: T, verdicts: Vec<Verdict>) -> Result<Verified<T>, Failure> {
+        Verified::admit(value, verdicts).map_err(|refused| {
+            let result = json!({ "image": name, "passed": false, "platforms": refused.verdicts });
+            let printed = self.print(&result, || text::refused(&refused));
+            printed.err().unwrap_or(Failure::Contract)
+        })
+    }
+}

@@ -1,0 +1,28 @@
+//! A key's source -> the key, read while other stages run.
+
+use std::sync::Arc;
+
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::{Key, KeyError, KeySource, Password};
+
+/// A key that is being read. An encrypted key takes a moment, and its password 64 MiB; a token may wait for its PIN.
+pub struct PendingKey(Option<JoinHandle<Result<Key, KeyError>>>);
+
+impl PendingKey {
+    /// Starts reading at once. Without a source, [`PendingKey::ready`] returns `None`.
+    pub fn load(source: Option<&KeySource>) -> Self {
+        PendingKey(
+            source
+                .cloned()
+                .map(|source| spawn_blocking(move || Key::load(&source, Password::from_env().as_ref()))),
+        )
+    }
+
+    pub async fn ready(self) -> anyhow::Result<Option<Arc<Key>>> {
+        match self.0 {
+            Some(task) => Ok(Some(Arc::new(task.await??))),
+            None => Ok(None),
+        }
+    }
+}
