@@ -76,7 +76,7 @@ impl Site {
 }
 
 #[test]
-fn the_files_the_record_and_the_patches_are_there() {
+fn applied_patches_are_recorded_in_the_distribution() {
     let site = Site::new();
     let first = site.patch("0001-keep", KEEP);
     let second = site.patch("0002-add", "--- /dev/null\n+++ b/pkg/z.py\n@@ -0,0 +1 @@\n+pass\n");
@@ -124,7 +124,7 @@ fn the_files_the_record_and_the_patches_are_there() {
 }
 
 #[test]
-fn a_change_that_is_already_in_stops_it() {
+fn a_change_that_is_already_present_fails() {
     let site = Site::new();
     site.patch("0001-keep", KEEP);
     site.patch("0002-again", KEEP);
@@ -136,7 +136,7 @@ fn a_change_that_is_already_in_stops_it() {
 }
 
 #[test]
-fn a_context_that_is_not_there_stops_it() {
+fn a_patch_with_missing_context_fails() {
     let site = Site::new();
     // Fuzz would ignore the last line of context.
     site.patch("0001-keep", &KEEP.replace(" return given", " return  given"));
@@ -153,7 +153,7 @@ fn a_context_that_is_not_there_stops_it() {
 }
 
 #[test]
-fn a_patch_that_is_not_there_stops_it() {
+fn a_missing_patch_file_fails() {
     let site = Site::new();
     fs::create_dir(site.path("patches")).unwrap();
     assert!(

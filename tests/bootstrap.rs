@@ -39,7 +39,7 @@ async fn make(
 }
 
 #[tokio::test]
-async fn the_same_archive_makes_the_same_base() {
+async fn bootstrapping_twice_gives_the_same_base() {
     let file = file();
     let cancel = CancellationToken::new();
     let one = tempfile::tempdir().unwrap();
@@ -123,7 +123,7 @@ fn rootfs_paths(base: &BaseArchive) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn an_archive_that_does_not_answer_is_told_from_other_failures() {
+async fn an_unreachable_archive_has_an_error_of_its_own() {
     let mut file = file();
     // Port 9 of this machine: refused at once.
     file.distros.get_mut("debian_bookworm").unwrap().mirror = Some("http://127.0.0.1:9/debian".into());
@@ -138,7 +138,7 @@ async fn an_archive_that_does_not_answer_is_told_from_other_failures() {
 }
 
 #[tokio::test]
-async fn a_cancelled_run_leaves_nothing_behind() {
+async fn a_cancelled_bootstrap_leaves_no_files() {
     let file = file();
     let cache = tempfile::tempdir().unwrap();
     let cancel = CancellationToken::new();

@@ -97,7 +97,7 @@ fn search_layers(layout: &Path, needles: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn two_engines_make_the_same_digest_and_the_hosts_secrets_leave_no_trace() {
+fn two_engines_build_the_same_digest_without_traces_of_host_secrets() {
     let (Some(machine), Some(modern)) = (host(Which::Machine), host(Which::Modern)) else {
         return;
     };
@@ -199,7 +199,7 @@ fn ctrl_c_stops_the_build_and_leaves_a_valid_layout() {
 }
 
 #[test]
-fn a_killed_build_leaves_a_valid_layout_and_the_next_one_goes_on() {
+fn a_killed_build_leaves_a_valid_layout_and_the_next_build_completes() {
     let dir = tempfile::tempdir().unwrap();
     let Some(mut child) = started(dir.path()) else { return };
     child.kill().unwrap();
@@ -214,7 +214,7 @@ fn a_killed_build_leaves_a_valid_layout_and_the_next_one_goes_on() {
 /// SIGKILL at twenty moments spread over build, push and signing, five for each of four images; then the same command
 /// to its end. Under the tag there is the image before or the new one, and either is signed.
 #[test]
-fn killed_on_the_way_to_a_signed_tag_the_next_run_completes() {
+fn a_killed_push_keeps_the_tag_signed_and_the_next_run_completes() {
     let Some(host) = host(Which::Machine) else { return };
     let registry = Distribution::start();
     let dir = tempfile::tempdir().unwrap();

@@ -16,7 +16,7 @@ fn file() -> BuildFile {
 
 /// `OBGP_BLESS=1 cargo test --test dockerfile` writes them anew.
 #[test]
-fn the_committed_dockerfiles_are_the_rendered_ones() {
+fn committed_dockerfiles_equal_the_rendered_template() {
     let file = file();
     for (name, distro) in &file.distros {
         let path = root().join(format!("dockerfiles/Dockerfile.{name}"));
@@ -44,7 +44,7 @@ fn the_committed_dockerfiles_are_the_rendered_ones() {
 
 /// Engine 20.10, see the comments in the template.
 #[test]
-fn nothing_is_used_that_the_oldest_engine_lacks() {
+fn dockerfiles_use_only_features_of_the_oldest_engine() {
     let file = file();
     for (name, distro) in &file.distros {
         let text = render(name, distro, &file).unwrap();
@@ -103,7 +103,7 @@ fn runtime_stages(dockerfile: &str) -> &str {
 
 /// An engine that has compiled it for one distro has it for all.
 #[test]
-fn every_distro_takes_the_runtime_from_the_same_stages() {
+fn all_distros_share_the_runtime_stages() {
     let file = file();
     let texts: Vec<String> = file.distros.iter().map(|(n, d)| render(n, d, &file).unwrap()).collect();
     for text in &texts {
@@ -115,7 +115,7 @@ fn every_distro_takes_the_runtime_from_the_same_stages() {
 }
 
 #[test]
-fn the_runtimes_distro_comes_from_build_toml_and_has_to_be_there() {
+fn the_runtime_distro_comes_from_build_toml_and_must_exist() {
     let mut file = file();
     file.runtime.distro = "debian_bookworm".into();
     let text = render("ubuntu_noble", &file.distros["ubuntu_noble"], &file).unwrap();

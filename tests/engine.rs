@@ -25,20 +25,20 @@ macro_rules! on_both_engines {
 }
 
 on_both_engines!(
-    an_engine_tells_what_it_is,
-    a_solve_gives_an_image_and_again_from_the_cache,
-    a_secret_is_there_in_the_step_and_nowhere_after,
-    a_failed_step_is_explained,
-    a_dockerfile_that_does_not_parse_is_shown,
-    a_foreign_platform_needs_no_emulation_where_nothing_runs,
+    an_engine_reports_its_version_and_platforms,
+    a_repeated_solve_reuses_the_cache,
+    a_secret_is_visible_in_its_step_only,
+    a_failed_step_is_reported_with_its_output_and_lines,
+    a_dockerfile_syntax_error_shows_the_line,
+    a_foreign_platform_without_run_steps_needs_no_emulation,
     a_cancelled_solve_stops_on_the_engine,
-    a_container_gives_its_output_and_is_gone,
-    targets_side_by_side_share_what_they_have_in_common,
+    a_container_returns_its_output_and_is_removed,
+    parallel_targets_share_common_steps,
     a_dropped_solve_stops_on_the_engine,
-    a_step_that_failed_for_the_network_is_tried_again,
+    a_step_that_fails_on_the_network_is_retried,
 );
 
-async fn an_engine_tells_what_it_is(lab: Arc<Lab>) {
+async fn an_engine_reports_its_version_and_platforms(lab: Arc<Lab>) {
     let info = lab.engine.info();
     assert!(info.version.starts_with(|c: char| c.is_ascii_digit()), "{info:?}");
     assert_eq!(info.os, "linux");
@@ -48,7 +48,7 @@ async fn an_engine_tells_what_it_is(lab: Arc<Lab>) {
     assert_eq!(lab.engine.inspect_image("obgp-test/no-such-image").await.unwrap(), None);
 }
 
-async fn a_solve_gives_an_image_and_again_from_the_cache(lab: Arc<Lab>) {
+async fn a_repeated_solve_reuses_the_cache(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
     let dockerfile = format!("FROM {base}\nARG WHO\nCOPY greeting /\nRUN echo $WHO > /who\n");
     let mut request = lab.request(&dockerfile, &[("greeting", "hello")]);
@@ -97,7 +97,7 @@ fn read_entry(archive: &[u8], name: &str) -> Vec<u8> {
     content
 }
 
-async fn a_secret_is_there_in_the_step_and_nowhere_after(lab: Arc<Lab>) {
+async fn a_secret_is_visible_in_its_step_only(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
     let dockerfile = format!(
         "FROM {base}\n\
@@ -132,7 +132,7 @@ async fn a_secret_is_there_in_the_step_and_nowhere_after(lab: Arc<Lab>) {
     assert!(error.contains("given"), "{error}");
 }
 
-async fn a_failed_step_is_explained(lab: Arc<Lab>) {
+async fn a_failed_step_is_reported_with_its_output_and_lines(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
     let dockerfile =
         format!("FROM {base}\nENV A=b\nRUN echo one; \\\n    echo two >&2; \\\n    exit 42\nRUN echo never\n");
@@ -163,7 +163,7 @@ async fn a_failed_step_is_explained(lab: Arc<Lab>) {
     assert!(recorder.lines.lock().unwrap().contains(&"two".to_string()));
 }
 
-async fn a_step_that_failed_for_the_network_is_tried_again(lab: Arc<Lab>) {
+async fn a_step_that_fails_on_the_network_is_retried(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
     let said = "Err:1 http://archive.example stable InRelease  Temporary failure resolving 'archive.example'";
     let mut request = lab.request(&format!("FROM {base}\nRUN echo \"{said}\"; exit 100\n"), &[]);
@@ -178,7 +178,7 @@ async fn a_step_that_failed_for_the_network_is_tried_again(lab: Arc<Lab>) {
     );
 }
 
-async fn a_dockerfile_that_does_not_parse_is_shown(lab: Arc<Lab>) {
+async fn a_dockerfile_syntax_error_shows_the_line(lab: Arc<Lab>) {
     let error = lab
         .solve(&lab.request("FROM scratch\nCOPPY a b\n", &[]))
         .await
@@ -190,7 +190,7 @@ async fn a_dockerfile_that_does_not_parse_is_shown(lab: Arc<Lab>) {
     assert!(error.to_string().contains("COPPY"), "{error}");
 }
 
-async fn a_foreign_platform_needs_no_emulation_where_nothing_runs(lab: Arc<Lab>) {
+async fn a_foreign_platform_without_run_steps_needs_no_emulation(lab: Arc<Lab>) {
     let foreign = Platform(match host_platform().architecture() {
         Architecture::Amd64 => Architecture::Arm64,
         Architecture::Arm64 => Architecture::Amd64,
@@ -251,7 +251,7 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// Two platforms whose native stage is the same step: the engine runs it once, for two sessions. The one that ends first
 /// must not take the other's session with it.
-async fn targets_side_by_side_share_what_they_have_in_common(lab: Arc<Lab>) {
+async fn parallel_targets_share_common_steps(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
     let dockerfile = format!(
         "FROM --platform=$BUILDPLATFORM {base} AS native\nARG NONCE\nCOPY file /\n\
@@ -299,7 +299,7 @@ fn spec(image: &str, command: &[&str]) -> ContainerSpec {
     }
 }
 
-async fn a_container_gives_its_output_and_is_gone(lab: Arc<Lab>) {
+async fn a_container_returns_its_output_and_is_removed(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
     let confined = ContainerSpec {
         user: Some("42:43".into()),

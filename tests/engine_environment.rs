@@ -62,7 +62,7 @@ exec "$@"
 "#;
 
 #[test]
-fn a_build_goes_through_ssh_and_docker_s_dial_stdio() {
+fn a_build_runs_over_ssh_and_dial_stdio() {
     environment();
     program("ssh", SSH);
     run(async {
@@ -105,7 +105,7 @@ fn configure_docker(add: impl FnOnce(&mut serde_json::Value)) {
 
 /// A base behind a login, in a registry that fails at first: BuildKit gets the login from the session, the solve is tried
 /// again, the engine's own pull gets the login as well.
-async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Registry>) {
+async fn pull_a_private_base(which: Which, host: &str, registry: Arc<Registry>) {
     support::on(which, async |lab| {
         let base = format!("{host}:{}/test/base:1", registry.port);
         let mut request = lab.request(&format!("FROM {base}\nRUN true\n"), &[]);
@@ -166,18 +166,18 @@ async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Re
 }
 
 #[test]
-fn a_login_in_docker_s_configuration_opens_a_registry_machine() {
+fn a_login_in_dockers_config_is_used_on_the_hosts_engine() {
     run(async {
         let registry = Registry::start(support::busybox_layer()).await;
         let login = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
         let name = format!("127.0.0.1:{}", registry.port);
         configure_docker(|config| config["auths"][name] = serde_json::json!({"auth": login}));
-        a_base_comes_from_a_registry(Which::Machine, "127.0.0.1", registry).await;
+        pull_a_private_base(Which::Machine, "127.0.0.1", registry).await;
     });
 }
 
 #[test]
-fn a_credential_helper_opens_a_registry_modern() {
+fn a_credential_helper_is_used_on_a_modern_engine() {
     environment();
     let helper = format!("#!/bin/sh\ncat >/dev/null\necho '{{\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}'\n");
     program("docker-credential-obgp-test", &helper);
@@ -186,6 +186,6 @@ fn a_credential_helper_opens_a_registry_modern() {
         let host = address_for_containers();
         let name = format!("{host}:{}", registry.port);
         configure_docker(|config| config["credHelpers"][name] = "obgp-test".into());
-        a_base_comes_from_a_registry(Which::Modern, &host, registry).await;
+        pull_a_private_base(Which::Modern, &host, registry).await;
     });
 }

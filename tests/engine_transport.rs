@@ -22,7 +22,7 @@ use support::{Recorder, Which, proxy};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_with_client_certificates_carries_a_build() {
+async fn a_build_runs_over_tls_with_client_certificates() {
     let engine = Which::Machine.endpoint().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let certificates = Certificates::make(dir.path());
@@ -52,7 +52,7 @@ async fn tls_with_client_certificates_carries_a_build() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_docker_context_is_followed_with_its_certificates() {
+async fn a_docker_context_is_used_with_its_certificates() {
     let engine = Which::Machine.endpoint().unwrap();
     let config = tempfile::tempdir().unwrap();
     let id = hex::encode(Sha256::digest(b"lab"));
@@ -83,7 +83,7 @@ async fn connect_error(endpoint: Endpoint) -> String {
 }
 
 #[tokio::test]
-async fn an_engine_that_is_not_there_is_told_with_what_to_try() {
+async fn an_unreachable_engine_is_reported_with_a_hint() {
     let at = |address| Endpoint {
         address,
         origin: Origin::DockerHost,
@@ -106,7 +106,7 @@ async fn an_engine_that_is_not_there_is_told_with_what_to_try() {
     );
 }
 
-async fn a_broken_connection_is_tried_again(which: Which) {
+async fn a_broken_connection_is_retried(which: Which) {
     let Some(engine) = which.endpoint() else {
         return;
     };
@@ -145,13 +145,13 @@ async fn a_broken_connection_is_tried_again(which: Which) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_connection_is_tried_again_on_the_machine() {
-    a_broken_connection_is_tried_again(Which::Machine).await;
+async fn a_broken_connection_is_retried_on_the_hosts_engine() {
+    a_broken_connection_is_retried(Which::Machine).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_connection_is_tried_again_on_the_modern() {
-    a_broken_connection_is_tried_again(Which::Modern).await;
+async fn a_broken_connection_is_retried_on_a_modern_engine() {
+    a_broken_connection_is_retried(Which::Modern).await;
 }
 
 /// An engine that says it has this API version, and knows no more than its version and description.
@@ -184,7 +184,7 @@ fn stranger(api: &'static str, dir: &Path) -> Endpoint {
 }
 
 #[tokio::test]
-async fn an_engine_that_cannot_do_it_is_told_as_such() {
+async fn an_engine_without_the_needed_api_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let error = connect_error(stranger("1.40", dir.path())).await;
     assert!(error.contains("is 1.2.3 (API 1.40): too old"), "{error}");

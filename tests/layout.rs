@@ -104,7 +104,7 @@ fn run(program: &str, args: &[&str]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn old_and_new_engines_give_one_digest() {
+async fn old_and_new_engines_give_the_same_digest() {
     let base = busybox_layer();
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let images = std::sync::Mutex::new(Vec::new());
@@ -143,7 +143,7 @@ fn differences<'a>(a: &'a Ingested, b: &'a Ingested) -> Vec<&'a str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_image_is_what_the_dockerfile_says_and_others_take_it() {
+async fn the_layout_matches_the_dockerfile_and_other_tools_read_it() {
     on(Which::Machine, async |lab: Arc<Lab>| {
         let base = busybox_layer();
         let dir = tempfile::tempdir().unwrap();
@@ -219,7 +219,7 @@ async fn the_image_is_what_the_dockerfile_says_and_others_take_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn out_of_the_engines_storage_comes_what_it_exports() {
+async fn the_engines_storage_and_its_export_give_the_same_image() {
     on(Which::Machine, async |lab: Arc<Lab>| {
         if !lab.engine.storage().is_some_and(|storage| storage.is_readable()) {
             const WHY: &str = "the machine's engine has no storage that this user may read";

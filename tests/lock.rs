@@ -85,7 +85,7 @@ async fn a_lock_is_reproducible() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_resolved_is_said_in_the_resolvers_words() {
+async fn an_unresolvable_requirement_shows_the_resolvers_message() {
     let file = file();
     let source = Source::PyPI {
         version: "7.0.0".into(),

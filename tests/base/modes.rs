@@ -4,7 +4,7 @@ use super::*;
 
 /// A base of the archive's does not replace a registry for ever, and each mode does what it says.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_is_back_is_used_again() {
+async fn a_registry_that_returns_is_used_again() {
     let Some(machine) = endpoint(Which::Machine) else {
         return;
     };
@@ -61,7 +61,7 @@ async fn a_registry_that_is_back_is_used_again() {
 
 /// A changed `base` in build.toml is taken at once; one that does not exist is an error before anything is built.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_reference_is_another_base() {
+async fn a_changed_base_in_build_toml_takes_effect_at_once() {
     let Some(machine) = endpoint(Which::Machine) else {
         return;
     };

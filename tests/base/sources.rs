@@ -37,7 +37,7 @@ async fn builds_from_a_pulled_base(which: Which) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_machine_builds_from_a_pulled_base() {
+async fn the_hosts_engine_builds_from_a_pulled_base() {
     builds_from_a_pulled_base(Which::Machine).await;
 }
 
@@ -81,7 +81,7 @@ async fn a_buildkitd_builds_from_a_pulled_base() {
 }
 
 /// An image that the engine had before keeps its tag and its digests, and is not pulled again.
-async fn an_own_image_stays_as_it_was(which: Which) {
+async fn an_existing_image_is_left_unchanged(which: Which) {
     let Some(machine) = endpoint(which) else { return };
     let engine = Engine::connect(machine.clone()).await.unwrap();
     let bases = Bases::start(which, Login::Nobody);
@@ -124,23 +124,23 @@ async fn an_own_image_stays_as_it_was(which: Which) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_own_image_stays_as_it_was_on_the_machine() {
-    an_own_image_stays_as_it_was(Which::Machine).await;
+async fn an_existing_image_is_left_unchanged_on_the_hosts_engine() {
+    an_existing_image_is_left_unchanged(Which::Machine).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_own_image_stays_as_it_was_on_a_modern_engine() {
-    an_own_image_stays_as_it_was(Which::Modern).await;
+async fn an_existing_image_is_left_unchanged_on_a_modern_engine() {
+    an_existing_image_is_left_unchanged(Which::Modern).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_own_image_stays_as_it_was_on_a_modern_engine_with_the_classic_store() {
-    an_own_image_stays_as_it_was(Which::ModernClassic).await;
+async fn an_existing_image_is_left_unchanged_on_a_modern_engine_with_the_classic_store() {
+    an_existing_image_is_left_unchanged(Which::ModernClassic).await;
 }
 
 /// The engine may use plain HTTP here, and obgp-build may not: the engine is asked, and pulls.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_only_the_engine_reaches_serves_the_base() {
+async fn a_base_is_pulled_from_a_registry_that_only_the_engine_reaches() {
     for which in [Which::Modern, Which::ModernClassic] {
         let Some(machine) = endpoint(which) else { return };
         let engine = Engine::connect(machine.clone()).await.unwrap();
@@ -168,7 +168,7 @@ async fn a_registry_that_only_the_engine_reaches_serves_the_base() {
 
 /// `--base` from a registry that wants a login.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_base_is_named_and_behind_a_login() {
+async fn the_base_flag_works_with_a_private_registry() {
     let Some(machine) = endpoint(Which::Machine) else {
         return;
     };
@@ -198,7 +198,7 @@ async fn a_base_is_named_and_behind_a_login() {
 
 /// One that was loaded has no digest in a classic store: said before anything is built.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_base_without_a_digest_is_refused_at_once() {
+async fn a_base_without_a_digest_is_rejected_before_the_build() {
     let Some(machine) = endpoint(Which::Machine) else {
         return;
     };
@@ -227,7 +227,7 @@ async fn a_base_without_a_digest_is_refused_at_once() {
 
 /// Several runs pull the same base at once; each of them removes the reference that its pull made.
 #[tokio::test(flavor = "multi_thread")]
-async fn pulls_by_digest_leave_nothing_behind() {
+async fn parallel_pulls_by_digest_leave_no_reference_behind() {
     for which in [Which::Machine, Which::Modern, Which::ModernClassic] {
         let Some(machine) = endpoint(which) else { return };
         let engine = Engine::connect(machine.clone()).await.unwrap();

@@ -8,11 +8,11 @@ use crate::support::buildkitd::start;
 use crate::support::project::{Project, base_layer};
 use crate::support::registry::{PASSWORD, Registry, USER};
 use crate::support::{Which, address_for_containers, proxy};
-use crate::{dies_and_is_inherited, each, report};
+use crate::{assert_targets_move, each, report};
 
 /// On a socket and over mutual TLS, with bases that only this machine has.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_buildkitd_makes_what_an_engine_makes() {
+async fn a_buildkitd_builds_the_same_digest_as_an_engine() {
     let (Some(machine), Some(modern)) = (Which::Machine.endpoint(), Which::Modern.endpoint()) else {
         return;
     };
@@ -58,7 +58,7 @@ async fn a_buildkitd_makes_what_an_engine_makes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_buildkitd_that_dies_has_its_targets_moved() {
+async fn targets_of_a_dead_buildkitd_move_to_another_builder() {
     let (Some(machine), Some(modern)) = (Which::Machine.endpoint(), Which::Modern.endpoint()) else {
         return;
     };
@@ -71,13 +71,13 @@ async fn a_buildkitd_that_dies_has_its_targets_moved() {
     assert_eq!(plan["builders"][0]["kind"], "buildkitd", "{plan:#}");
     project.builder("heir", &machine.address.to_string(), "slots = 2");
 
-    dies_and_is_inherited(&project, doomed);
+    assert_targets_move(&project, doomed);
     project.clean().await;
 }
 
 /// What it cannot do is said before anything starts.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_buildkitd_cannot_do_is_refused() {
+async fn options_that_a_buildkitd_lacks_are_rejected() {
     let Some(modern) = Which::Modern.endpoint() else { return };
     let project = Project::new(&[]);
     let dir = tempfile::tempdir().unwrap();
@@ -112,7 +112,7 @@ async fn what_a_buildkitd_cannot_do_is_refused() {
 
 /// A base of a registry's is pulled by the buildkitd itself, by the digest and with the login that we have.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_buildkitd_pulls_a_base() {
+async fn a_buildkitd_pulls_a_private_base_by_digest() {
     let Some(modern) = Which::Modern.endpoint() else { return };
     let registry = Registry::start(base_layer()).await;
     let host = format!("{}:{}", address_for_containers(), registry.port);

@@ -41,7 +41,7 @@ fn forget(engine: &Endpoint, step: &str) {
 
 /// What an engine built once it need not build again, though its own cache has forgotten it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cache_in_a_registry_is_written_and_read() {
+async fn a_registry_cache_is_written_and_read() {
     let Some(modern) = Which::Modern.endpoint() else { return };
     let registry = Distribution::start_for_containers();
     let port = registry.address().port();
@@ -70,16 +70,16 @@ async fn a_cache_in_a_registry_is_written_and_read() {
 
 /// The cache goes with the engine's image, to a registry by `docker push`.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_inline_cache_is_in_the_engine_s_image_on_the_machine() {
-    an_inline_cache_is_in_the_engine_s_image(Which::Machine).await;
+async fn an_inline_cache_is_part_of_the_image_on_the_hosts_engine() {
+    an_inline_cache_is_part_of_the_image(Which::Machine).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_inline_cache_is_in_the_engine_s_image_on_the_modern() {
-    an_inline_cache_is_in_the_engine_s_image(Which::Modern).await;
+async fn an_inline_cache_is_part_of_the_image_on_a_modern_engine() {
+    an_inline_cache_is_part_of_the_image(Which::Modern).await;
 }
 
-async fn an_inline_cache_is_in_the_engine_s_image(which: Which) {
+async fn an_inline_cache_is_part_of_the_image(which: Which) {
     support::on(which, async |lab| {
         let base = lab.shell_image().await;
         for (to, expected) in [(vec![], false), (vec!["type=inline".to_string()], true)] {
@@ -95,7 +95,7 @@ async fn an_inline_cache_is_in_the_engine_s_image(which: Which) {
 
 /// What cannot be done is said before anything starts.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cache_that_nobody_can_write_is_refused() {
+async fn a_cache_that_no_builder_can_write_is_rejected() {
     let (Some(machine), Some(modern)) = (Which::Machine.endpoint(), Which::Modern.endpoint()) else {
         return;
     };
@@ -137,7 +137,7 @@ impl Receive for Leave {
 
 /// A directory of this machine, by an engine and by what has nothing but BuildKit.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cache_in_a_directory_is_written_and_read() {
+async fn a_directory_cache_is_written_and_read() {
     let Some(modern) = Which::Modern.endpoint() else { return };
     let scratch = tempfile::tempdir().unwrap();
     let bare = crate::support::buildkitd::start(&modern, scratch.path());

@@ -69,7 +69,7 @@ fn build_until_under_way(project: &Project, output: &str, disturb: impl FnOnce()
 
 /// The machine's engine on its socket, the modern one over mutual TLS on loopback.
 #[tokio::test(flavor = "multi_thread")]
-async fn two_engines_build_at_once_one_of_them_over_mutual_tls() {
+async fn two_engines_build_in_parallel_one_over_mutual_tls() {
     let (Some(machine), Some(modern)) = (Which::Machine.endpoint(), Which::Modern.endpoint()) else {
         return;
     };
@@ -107,7 +107,7 @@ async fn two_engines_build_at_once_one_of_them_over_mutual_tls() {
 }
 
 /// `doomed` dies while it builds: what it had is made by the builder `heir`, as if nothing had been.
-fn dies_and_is_inherited(project: &Project, doomed: proxy::Breakable) {
+fn assert_targets_move(project: &Project, doomed: proxy::Breakable) {
     let (output, told) = build_until_under_way(project, "moved", || doomed.die());
     let moved = report(&output);
     assert_eq!(each(&moved, "builder"), ["heir"; 2], "{told}");
@@ -119,7 +119,7 @@ fn dies_and_is_inherited(project: &Project, doomed: proxy::Breakable) {
 
 /// The builder's machine goes while it builds; its targets, the one under way and the one that waits, are built elsewhere.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_builder_that_dies_has_its_targets_moved() {
+async fn targets_of_a_dead_builder_move_to_another_builder() {
     let (Some(machine), Some(modern)) = (Which::Machine.endpoint(), Which::Modern.endpoint()) else {
         return;
     };
@@ -130,7 +130,7 @@ async fn a_builder_that_dies_has_its_targets_moved() {
     // Both targets go to the first: the second may not have this platform as long as a native one lives.
     project.builder_over_tls("heir", &modern, "slots = 1").await;
 
-    dies_and_is_inherited(&project, doomed);
+    assert_targets_move(&project, doomed);
 
     // With nobody left, it fails, and says of each why.
     let output = project.build("nobody", &["--builder", "doomed"]);
@@ -146,7 +146,7 @@ async fn a_builder_that_dies_has_its_targets_moved() {
 
 /// Those that are not there are left out with a warning, whatever is in their place.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_answer_as_an_engine_is_left_out() {
+async fn unreachable_and_outdated_builders_are_skipped_with_a_warning() {
     let machine = Which::Machine.endpoint().unwrap();
     let project = Project::new(&[&machine]);
     let dir = tempfile::tempdir().unwrap();

@@ -114,7 +114,7 @@ async fn push_sends_what_is_missing_and_sets_the_tag_last() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_registries_get_a_blob_that_is_read_once() {
+async fn a_push_to_two_registries_reads_each_blob_once() {
     let tool = Tool::new("");
     tool.project.make("t", 3, 8 * MIB);
     let registries = [Distribution::start(), Distribution::start()];
@@ -138,7 +138,7 @@ async fn several_registries_get_a_blob_that_is_read_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_judged_is_not_read_again_until_what_it_was_judged_by_changes() {
+async fn a_verdict_is_reused_until_its_inputs_change() {
     let tool = Tool::new("");
     tool.project.make("t", 19, 8 * MIB);
     // Where a build keeps what it remembers.
@@ -243,7 +243,7 @@ async fn an_image_that_breaks_its_contract_is_not_pushed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_immutable_tag_stays_what_it_is() {
+async fn an_immutable_tag_is_never_moved() {
     let tool = Tool::new("[[registries]]\nhost = \"127.0.0.1:*\"\nimmutable = [\"team/agent:7.*\"]");
     let first = tool.project.make("first", 5, MIB);
     tool.project.make("second", 6, MIB);
@@ -268,7 +268,7 @@ async fn an_immutable_tag_stays_what_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promote_takes_everything_along_and_moves_no_blob_within_a_registry() {
+async fn promote_copies_artifacts_and_mounts_blobs_within_a_registry() {
     let tool = Tool::new("");
     let index = tool.project.make("t", 7, 2 * MIB);
     let registry = Distribution::start();
@@ -326,7 +326,7 @@ async fn promote_takes_everything_along_and_moves_no_blob_within_a_registry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn verify_reads_a_registrys_image_and_finds_a_changed_byte() {
+async fn verify_detects_a_changed_byte_in_a_registry() {
     let tool = Tool::new("");
     let index = tool.project.make("t", 8, MIB);
     let registry = Distribution::start();
@@ -355,7 +355,7 @@ async fn verify_reads_a_registrys_image_and_finds_a_changed_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prune_removes_old_temporary_tags_and_nothing_that_is_needed() {
+async fn prune_removes_only_old_temporary_tags() {
     let tool = Tool::new("[[registries]]\nhost = \"127.0.0.1:*\"\ntemporary = [\"*:change_*\"]");
     tool.project.make("one", 9, MIB);
     tool.project.make("two", 10, MIB);
@@ -422,7 +422,7 @@ async fn prune_removes_old_temporary_tags_and_nothing_that_is_needed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_is_docker_s_and_a_missing_one_is_told() {
+async fn logins_come_from_dockers_config_and_a_missing_login_is_named() {
     let tool = Tool::new("");
     tool.project.make("t", 12, MIB);
     let registry = Distribution::start_with(Login::Basic, None);
@@ -446,7 +446,7 @@ async fn a_login_is_docker_s_and_a_missing_one_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_has_expired_is_fetched_anew_once() {
+async fn an_expired_token_is_renewed_once() {
     let tool = Tool::new("");
     tool.project.make("t", 13, MIB);
     let tokens = tokens::TokenServer::start(tool.project.path()).await;
@@ -487,7 +487,7 @@ async fn a_token_that_has_expired_is_fetched_anew_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_push_takes_little_memory_whatever_the_blobs_size() {
+async fn a_push_uses_little_memory_for_large_blobs() {
     let tool = Tool::new("");
     tool.project.make("t", 18, 48 * MIB);
     let registry = Distribution::start();

@@ -54,7 +54,7 @@ impl Drop for Disk {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_whose_disk_is_full_keeps_the_old_image() {
+async fn a_registry_with_a_full_disk_keeps_the_old_image() {
     let mut registry = Distribution::start();
     registry.kill();
     let Some(disk) = Disk::mount(&registry.data(), "4m") else {
@@ -82,7 +82,7 @@ async fn whole(tool: &Tool, reference: &str) -> serde_json::Value {
 }
 
 #[test]
-fn a_layout_whose_disk_is_full_stays_valid_and_the_next_run_completes() {
+fn a_layout_on_a_full_disk_stays_valid_and_the_next_run_completes() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let Some(disk) = Disk::mount(&dir.path().join("disk"), "1m") else {
         return;

@@ -134,7 +134,7 @@ fn upload_of_a_layer(asked: &Asked) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_killed_in_mid_upload_gets_the_rest_when_it_is_back() {
+async fn a_push_survives_a_registry_restart_during_an_upload() {
     let mut lab = Lab::new().await;
     let index = lab.project.make("t", 1, 24 * MIB);
     let (sender, mut killed) = tokio::sync::mpsc::unbounded_channel();
@@ -168,7 +168,7 @@ async fn a_registry_killed_in_mid_upload_gets_the_rest_when_it_is_back() {
 /// docker-registry writes what it has, and what a tag stands for, into files in place. Killed meanwhile, or with its disk
 /// full, it leaves them empty, and answers 500 for what they are about from then on.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_registry_fails_to_tell_of_is_sent_again() {
+async fn content_that_the_registry_lost_is_sent_again() {
     let mut lab = Lab::with("[[registries]]\nhost = \"127.0.0.1:*\"\nimmutable = [\"team/agent:7.*\"]").await;
     let index = lab.project.make("t", 16, MIB).digest().to_string();
     lab.push("t", "t").await.unwrap();
@@ -186,7 +186,7 @@ async fn what_a_registry_fails_to_tell_of_is_sent_again() {
 
 /// As bundles have their configuration in common. docker-registry fails at a blob that it gets twice at a time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blob_of_several_artifacts_is_asked_for_and_sent_once() {
+async fn a_blob_shared_by_artifacts_is_checked_and_sent_once() {
     let lab = Lab::new().await;
     let subject = lab.project.make("t", 17, MIB);
     let empty = Content::new(MediaType::EmptyJSON, b"{}".to_vec());
@@ -225,7 +225,7 @@ async fn a_blob_of_several_artifacts_is_asked_for_and_sent_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_drop_after_some_bytes_are_made_anew() {
+async fn an_upload_survives_dropped_connections() {
     let lab = Lab::new().await;
     let index = lab.project.make("t", 2, 4 * MIB);
     lab.proxy.fail(3, upload_of_a_layer, Fault::Cut(1 << 20));
@@ -238,7 +238,7 @@ async fn connections_that_drop_after_some_bytes_are_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_goes_on_where_the_registry_says_it_stands() {
+async fn an_upload_resumes_at_the_offset_that_the_registry_reports() {
     let lab = Lab::new().await;
     // Larger than a chunk, so that there is something to go on from.
     let index = lab.project.make("t", 3, 40 * MIB);
@@ -264,7 +264,7 @@ async fn an_upload_goes_on_where_the_registry_says_it_stands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_is_lost_costs_no_second_upload() {
+async fn a_lost_response_causes_no_second_upload() {
     let lab = Lab::new().await;
     let index = lab.project.make("t", 4, 4 * MIB);
     lab.proxy
@@ -276,7 +276,7 @@ async fn an_answer_that_is_lost_costs_no_second_upload() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_requests_are_tried_again_when_the_registry_says() {
+async fn a_retry_waits_as_long_as_retry_after_says() {
     let lab = Lab::new().await;
     lab.project.make("t", 5, MIB);
     let wait = |seconds: &str| Fault::Answer(429, vec![("Retry-After", seconds.to_string())]);
@@ -426,7 +426,7 @@ async fn two_pushes_of_one_tag_leave_one_image_and_tell_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cancelled_in_the_middle_the_tag_is_untouched() {
+async fn a_cancelled_push_leaves_the_tag_unchanged() {
     let lab = Lab::new().await;
     let old = lab.project.make("t", 14, MIB);
     lab.push("t", "t").await.unwrap();
@@ -448,7 +448,7 @@ async fn cancelled_in_the_middle_the_tag_is_untouched() {
 
 /// SIGKILL of the program at points that are spread over the time a push takes.
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_point_the_tag_is_the_old_image_or_the_new_one() {
+async fn a_push_killed_at_any_request_leaves_the_old_or_the_new_image() {
     let lab = Lab::new().await;
     let push = |image: &str| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_obgp-build"));

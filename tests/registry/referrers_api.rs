@@ -7,7 +7,7 @@ use super::support::tool::Tool;
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signed_attested_verified_and_promoted_by_the_referrers_api_alone() {
+async fn signatures_are_found_and_promoted_by_the_referrers_api_alone() {
     let Some(registry) = ReferrersRegistry::start() else {
         return;
     };

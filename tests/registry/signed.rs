@@ -25,7 +25,7 @@ fn keys(cosign: &Cosign, dir: &tempfile::TempDir, name: &str) -> (String, String
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_pushed_with_a_key_is_accepted_by_cosign_and_by_verify_and_goes_along_when_promoted() {
+async fn a_signed_push_is_accepted_by_cosign_and_survives_promotion() {
     let Some(both) = cosign::both() else { return };
     let dir = tempfile::tempdir().unwrap();
     let (private, public) = keys(&both[0], &dir, "ours");
@@ -86,7 +86,7 @@ async fn what_is_pushed_with_a_key_is_accepted_by_cosign_and_by_verify_and_goes_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_can_be_signed_and_attested_later_and_again() {
+async fn signing_and_attesting_again_adds_nothing() {
     let Some(both) = cosign::both() else { return };
     let dir = tempfile::tempdir().unwrap();
     let (private, public) = keys(&both[1], &dir, "ours");
@@ -148,7 +148,7 @@ async fn an_image_can_be_signed_and_attested_later_and_again() {
 
 /// SIGKILL at twenty times spread over a push: a tag stands for the old image or the new one, and either is signed.
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_moment_the_tag_is_of_a_signed_image() {
+async fn a_signed_push_killed_at_any_time_leaves_a_signed_image() {
     let Some(cosign) = Cosign::get(cosign::Series::Two) else {
         return;
     };

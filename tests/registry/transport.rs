@@ -10,7 +10,7 @@ use super::support::tool::Tool;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn own_authority_and_client_certificate() {
+async fn a_private_ca_and_a_client_certificate_are_used() {
     let registry_dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let files = certificates(registry_dir.path());
     let tls = Tls {
@@ -45,7 +45,7 @@ async fn own_authority_and_client_certificate() {
 
 /// zuul-jobs' buildset registry serves such a certificate.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_may_be_its_own_authority_if_it_is_named() {
+async fn a_self_signed_certificate_is_accepted_when_configured() {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let make = |name: &str, host: &str| {
@@ -115,7 +115,7 @@ fn certificates(dir: &Path) -> impl Fn(&str) -> PathBuf + use<> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_http_is_for_loopback_or_when_said() {
+async fn plain_http_beyond_loopback_needs_a_flag() {
     let tool = Tool::new("");
     tool.project.make("t", 17, MIB);
     let registry = Distribution::start();
@@ -177,7 +177,7 @@ async fn connect_proxy(upstream: std::net::SocketAddr) -> (String, Arc<Mutex<Vec
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_takes_it_where_the_name_is_known() {
+async fn the_proxy_resolves_the_name_of_the_registry() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let files = certificates(dir.path());
     let tls = Tls {

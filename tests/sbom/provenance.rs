@@ -130,7 +130,7 @@ fn patches_are_dependencies_with_their_hashes() {
 }
 
 #[test]
-fn it_is_valid_and_a_broken_one_is_not() {
+fn provenance_passes_its_validator() {
     let Some(validators) = Validators::get() else { return };
     let good = made(&plan(pypi(), &[]));
     let breaks = [
@@ -149,7 +149,7 @@ fn it_is_valid_and_a_broken_one_is_not() {
 }
 
 #[test]
-fn it_names_all_that_went_in() {
+fn provenance_names_every_input() {
     let statement = made(&plan(
         pypi(),
         &[("runtime/Cargo.toml", "x"), ("runtime/src/main.rs", "y")],
@@ -200,7 +200,7 @@ fn it_names_all_that_went_in() {
 }
 
 #[test]
-fn a_git_ref_is_its_commit() {
+fn a_git_ref_is_recorded_with_its_commit() {
     let commit = "b".repeat(40);
     let source = Source::Git {
         url: "https://opendev.org/openstack/ovn-bgp-agent".into(),

@@ -100,7 +100,7 @@ fn crates_of_the_runtime(target: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn nothing_is_missing_against_what_the_running_image_lists() {
+fn the_sbom_lists_everything_that_the_running_image_lists() {
     let (Some(report), Some(validators)) = (report(), Validators::get()) else {
         return;
     };
@@ -163,10 +163,10 @@ fn nothing_is_missing_against_what_the_running_image_lists() {
             "{platform}"
         );
     }
-    several_platforms_go_into_a_directory(layout, image["platforms"].as_array().unwrap().len());
+    assert_one_file_per_platform(layout, image["platforms"].as_array().unwrap().len());
 }
 
-fn several_platforms_go_into_a_directory(layout: &str, platforms: usize) {
+fn assert_one_file_per_platform(layout: &str, platforms: usize) {
     let dir = tempfile::tempdir().unwrap();
     let output = obgp_build(&["sbom", layout, "--output", dir.path().to_str().unwrap()]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

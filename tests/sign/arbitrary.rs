@@ -68,7 +68,7 @@ proptest! {
     }
 
     #[test]
-    fn cut_and_spliced(at in 0_usize..2000, length in 0_usize..40, insert in ".{0,20}") {
+    fn spliced_documents_do_not_panic(at in 0_usize..2000, length in 0_usize..40, insert in ".{0,20}") {
         let Good { key, subject, samples } = &*GOOD;
         for good in samples {
             let text = String::from_utf8(good.manifest.bytes.to_vec()).unwrap();
@@ -90,7 +90,7 @@ proptest! {
     }
 
     #[test]
-    fn existing_manifests(existing in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn an_arbitrary_existing_manifest_is_rejected(existing in prop::collection::vec(any::<u8>(), 0..300)) {
         let Good { key, subject, .. } = &*GOOD;
         prop_assert!(simple_signing(key, "a/b", subject.digest(), Some(&existing)).is_err());
     }
@@ -114,7 +114,7 @@ proptest! {
 
     /// Without a module there is no token; with a `/` there would be modules.
     #[test]
-    fn uris_of_tokens(text in "(token=|pin-value=|id=%|[;?&=%0-9a-z]){0,12}") {
+    fn an_incomplete_token_uri_is_rejected(text in "(token=|pin-value=|id=%|[;?&=%0-9a-z]){0,12}") {
         let source: KeySource = format!("pkcs11:{text}").parse().unwrap();
         let (key, public) = (Key::load(&source, None).err().unwrap(), PublicKey::load(&source).err().unwrap());
         prop_assert_eq!(key.to_string(), public.to_string());
@@ -133,7 +133,7 @@ fn samples(key: &Key, subject: &Descriptor) -> [Artifact; 4] {
 }
 
 #[test]
-fn what_is_too_large_is_not_read() {
+fn an_oversized_manifest_is_rejected() {
     use obgp_build::sign::{MANIFEST_LIMIT, VerifyError};
     let (key, subject) = (new_key(), some_subject());
     let large = vec![b' '; usize::try_from(MANIFEST_LIMIT).unwrap() + 1];
@@ -145,7 +145,7 @@ fn what_is_too_large_is_not_read() {
 
 /// A statement is signed only for what it is about.
 #[test]
-fn a_statement_about_something_else_is_not_signed() {
+fn a_statement_about_another_subject_is_not_signed() {
     let (key, subject) = (new_key(), some_subject());
     let other = content(MANIFEST, "another").descriptor;
     for refused in [

@@ -10,7 +10,7 @@ use super::support::cosign::{Cosign, Series, both};
 use super::{SLSA, cosign_key, new_key, provenance, public_key, statement};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_cosigns_accept_our_tag() {
+async fn both_cosigns_accept_our_signature_tag() {
     let (Some(cosigns), Some(registry)) = (both(), Distribution::start()) else {
         return;
     };
@@ -56,7 +56,7 @@ async fn cosign_3_accepts_our_bundle() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cosigns_accept_our_attestations() {
+async fn both_cosigns_accept_our_attestations() {
     let (Some(cosigns), Some(registry)) = (both(), Distribution::start()) else {
         return;
     };
@@ -93,7 +93,7 @@ async fn cosigns_accept_our_attestations() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn we_accept_what_both_cosigns_sign() {
+async fn we_accept_signatures_of_both_cosigns() {
     let (Some([two, three]), Some(registry)) = (both(), Distribution::start()) else {
         return;
     };
@@ -138,7 +138,7 @@ async fn we_accept_what_both_cosigns_sign() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn we_accept_what_both_cosigns_attest() {
+async fn we_accept_attestations_of_both_cosigns() {
     let (Some([two, three]), Some(registry)) = (both(), Distribution::start()) else {
         return;
     };
@@ -193,7 +193,7 @@ async fn we_accept_what_both_cosigns_attest() {
 
 /// Signatures of several hands under one tag: ours are added to cosign's and cosign's to ours, none twice.
 #[tokio::test(flavor = "multi_thread")]
-async fn signatures_are_added_and_never_repeated() {
+async fn signing_again_adds_no_duplicate() {
     let (Some([two, three]), Some(registry)) = (both(), Distribution::start()) else {
         return;
     };

@@ -18,7 +18,7 @@ fn token(expires: u64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_missing_is_told_without_the_token() {
+async fn keyless_errors_name_the_cause_and_hide_the_token() {
     let Some(registry) = Distribution::start() else { return };
     let image = registry.put_image("keyless").await;
     let reference = image.reference(&image.index);

@@ -20,7 +20,7 @@ pub fn works(key: &Key, public: &PublicKey) {
 }
 
 #[test]
-fn keys_of_both_cosigns() {
+fn keys_of_both_cosigns_load() {
     let Some(cosigns) = both() else { return };
     let dir = tempfile::tempdir().unwrap();
     for (cosign, name) in cosigns.iter().zip(["two", "three"]) {
@@ -76,7 +76,7 @@ pub fn openssl(dir: &Path, arguments: &str) -> Option<String> {
 }
 
 #[test]
-fn keys_of_openssl() {
+fn openssl_keys_load_and_other_algorithms_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let make = |arguments: &str| openssl(dir.path(), arguments);
     let Some(sec1) = make("ecparam -name prime256v1 -genkey -noout") else {
@@ -119,7 +119,7 @@ fn keys_of_openssl() {
 }
 
 #[test]
-fn what_is_no_key_is_told() {
+fn input_that_is_not_a_key_is_rejected() {
     let pair = rcgen::KeyPair::generate().unwrap();
     let (private, public) = (pair.serialize_pem(), pair.public_key_pem());
     let refused = Key::from_pem(public.as_bytes(), None).unwrap_err();
@@ -140,7 +140,7 @@ fn what_is_no_key_is_told() {
 }
 
 #[test]
-fn a_key_is_never_shown() {
+fn debug_output_hides_the_private_key() {
     let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
     let key = Key::from_pem(pem.as_bytes(), None).unwrap();
     assert_eq!(format!("{key:?}"), format!("Key({})", key.public().hint()));
@@ -148,7 +148,7 @@ fn a_key_is_never_shown() {
 
 /// Runs itself with the variables that only a process of its own should have.
 #[test]
-fn keys_come_from_the_environment() {
+fn keys_are_read_from_environment_variables() {
     const CHILD: &str = "OBGP_TEST_SIGN_CHILD";
     const KEY: &str = "OBGP_TEST_SIGN_KEY";
     const PUBLIC: &str = "OBGP_TEST_SIGN_PUBLIC";
@@ -166,7 +166,11 @@ fn keys_come_from_the_environment() {
     let (key, public) = two.key_pair(dir.path(), "a");
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
-        .args(["--exact", "keys::keys_come_from_the_environment", "--nocapture"])
+        .args([
+            "--exact",
+            "keys::keys_are_read_from_environment_variables",
+            "--nocapture",
+        ])
         .env(CHILD, "1")
         .env(KEY, std::fs::read_to_string(key).unwrap())
         .env(PUBLIC, std::fs::read_to_string(public).unwrap());

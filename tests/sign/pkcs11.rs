@@ -39,7 +39,7 @@ fn new_pair() -> rcgen::KeyPair {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_token_signs_is_accepted_by_cosign_and_by_verify() {
+async fn signatures_of_a_token_are_accepted_by_cosign_and_verify() {
     let (Some(cosigns), Some(registry), Some(softhsm)) = (both(), Distribution::start(), SoftHsm::new()) else {
         return;
     };
@@ -115,7 +115,7 @@ async fn what_a_token_signs_is_accepted_by_cosign_and_by_verify() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_token_refuses_is_told_without_the_pin() {
+async fn token_errors_name_the_cause_and_hide_the_pin() {
     let (Some(registry), Some(softhsm)) = (Distribution::start(), SoftHsm::new()) else {
         return;
     };
@@ -205,7 +205,7 @@ async fn what_a_token_refuses_is_told_without_the_pin() {
 
 /// Runs itself in a process whose environment names the tokens.
 #[test]
-fn objects_that_tokens_have() {
+fn keys_are_found_in_every_token_layout() {
     const CHILD: &str = "OBGP_TEST_TOKEN_MODULE";
     if let Some(module) = std::env::var_os(CHILD) {
         return objects(Path::new(&module));
@@ -214,7 +214,7 @@ fn objects_that_tokens_have() {
     softhsm.make_token("t");
     let (name, config) = softhsm.environment();
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "pkcs11::objects_that_tokens_have", "--nocapture"])
+        .args(["--exact", "pkcs11::keys_are_found_in_every_token_layout", "--nocapture"])
         .env(name, config)
         .env(CHILD, &softhsm.module)
         .output()

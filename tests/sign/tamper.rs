@@ -144,7 +144,7 @@ fn every_byte(kind: Kind, artifact: &Artifact, key: &PublicKey, subject: &Descri
 }
 
 #[test]
-fn every_byte_of_ours() {
+fn a_change_of_any_byte_of_our_artifacts_is_rejected() {
     let (key, subject) = (new_key(), some_subject());
     for kind in Kind::ALL {
         every_byte(
@@ -157,7 +157,7 @@ fn every_byte_of_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_byte_of_cosign_s() {
+async fn a_change_of_any_byte_of_cosigns_artifacts_is_rejected() {
     let (Some([two, three]), Some(registry)) = (both(), Distribution::start()) else {
         return;
     };
@@ -189,7 +189,7 @@ async fn every_byte_of_cosign_s() {
 
 /// Somebody else's change, with digests that fit, is refused by cosign where it is refused here.
 #[tokio::test(flavor = "multi_thread")]
-async fn cosign_refuses_the_same() {
+async fn cosign_and_verify_reject_the_same_changes() {
     let (Some(cosigns), Some(registry)) = (both(), Distribution::start()) else {
         return;
     };

@@ -81,7 +81,7 @@ fn a_good_image_passes_on_both_platforms() {
 }
 
 #[test]
-fn a_broken_image_is_refused_for_what_is_broken() {
+fn each_broken_image_fails_exactly_its_rules() {
     let mut wrong = Vec::new();
     for case in tables() {
         let mut image = TestImage::good("linux/amd64");
@@ -131,7 +131,7 @@ fn every_rule_has_an_image_that_breaks_it() {
 
 /// The image's statement and the contract's are written apart; whoever changes one has to change the other.
 #[test]
-fn the_sudoers_file_of_the_image_is_what_the_contract_allows() {
+fn the_contract_allows_the_sudoers_file_of_the_image() {
     let path = repository().join("images/ovn-bgp-agent/sudoers");
     let text = std::fs::read_to_string(path)
         .unwrap()
@@ -159,7 +159,7 @@ fn the_contract_names_every_rule() {
 }
 
 #[test]
-fn only_what_passed_everywhere_is_verified() {
+fn an_image_is_verified_only_if_every_platform_passes() {
     let good = TestImage::good("linux/amd64").check();
     let mut image = TestImage::good("linux/arm64");
     image.config["config"]["User"] = json!("0");
@@ -174,7 +174,7 @@ fn only_what_passed_everywhere_is_verified() {
 }
 
 #[test]
-fn a_report_is_stable_json() {
+fn a_verdict_is_stable_json() {
     let mut image = TestImage::good("linux/amd64");
     image.elf("usr/bin/mount", 0o4755);
     let report = serde_json::to_value(image.check()).unwrap();
