@@ -139,7 +139,7 @@ async fn a_failed_step_is_reported_with_its_output_and_lines(lab: Arc<Lab>) {
     let mut request = lab.request(&dockerfile, &[]);
     request.no_cache = true;
     let recorder = Recorder::default();
-    let error = lab.solve_watched(&request, &recorder).await.unwrap_err();
+    let error = lab.solve_with(&request, &recorder).await.unwrap_err();
     let SolveError::Failed(failure) = &error else {
         panic!("{error:?}");
     };
@@ -169,7 +169,7 @@ async fn a_step_that_fails_on_the_network_is_retried(lab: Arc<Lab>) {
     let mut request = lab.request(&format!("FROM {base}\nRUN echo \"{said}\"; exit 100\n"), &[]);
     request.attempts = 2;
     let recorder = Recorder::default();
-    let error = lab.solve_watched(&request, &recorder).await.unwrap_err();
+    let error = lab.solve_with(&request, &recorder).await.unwrap_err();
     assert!(error.is_transient() && error.to_string().contains(said), "{error}");
     let notes = recorder.notes.lock().unwrap();
     assert!(

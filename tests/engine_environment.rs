@@ -121,10 +121,10 @@ async fn pull_a_private_base(which: Which, host: &str, registry: Arc<Registry>) 
                 registry.failing.store(false, Ordering::Relaxed);
             }
         });
-        let solved = lab.solve_watched(&request, recorder.as_ref()).await;
+        let solved = lab.solve_with(&request, recorder.as_ref()).await;
         mend.abort();
         solved.unwrap();
-        assert!(registry.refused.load(Ordering::Relaxed) > 0);
+        assert!(registry.failures.load(Ordering::Relaxed) > 0);
         let notes = recorder.notes.lock().unwrap().clone();
         assert!(
             notes[0].contains("503") && notes[0].contains("trying again"),

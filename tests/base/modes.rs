@@ -8,13 +8,13 @@ async fn a_registry_that_returns_is_used_again() {
     let Some(machine) = endpoint(Which::Machine) else {
         return;
     };
-    let mut bases = Bases::start(Which::Machine, Login::Nobody);
+    let mut bases = Bases::start(Which::Machine, Login::None);
     let digest = bases.push("modes:1");
     let reference = bases.reference("modes:1");
-    let project = Project::hurried(&[&machine]);
+    let project = Project::fast(&[&machine]);
     project.builder("one", &machine.address.to_string(), "slots = 2");
     project.set_base(&reference);
-    project.will_forget(&digest);
+    project.will_remove_base(&digest);
     let plan = |mode: &str| command(&project, "plan", mode, &[]).output().unwrap();
 
     bases.registry.kill();
@@ -65,12 +65,12 @@ async fn a_changed_base_in_build_toml_takes_effect_at_once() {
     let Some(machine) = endpoint(Which::Machine) else {
         return;
     };
-    let bases = Bases::start(Which::Machine, Login::Nobody);
-    let project = Project::hurried(&[&machine]);
+    let bases = Bases::start(Which::Machine, Login::None);
+    let project = Project::fast(&[&machine]);
     project.builder("one", &machine.address.to_string(), "slots = 2");
     for name in ["first:1", "second:1"] {
         let digest = bases.push(name);
-        project.will_forget(&digest);
+        project.will_remove_base(&digest);
         project.set_base(&bases.reference(name));
         let built = report(&command(&project, "build", "auto", &[]).output().unwrap());
         assert_based_on(&built, &bases.reference(name), &digest);

@@ -11,15 +11,15 @@ use super::*;
 async fn builds_from_a_pulled_base(which: Which) {
     let Some(machine) = endpoint(which) else { return };
     let engine = Engine::connect(machine.clone()).await.unwrap();
-    let bases = Bases::start(which, Login::Nobody);
-    let project = Project::hurried(&[&machine]);
+    let bases = Bases::start(which, Login::None);
+    let project = Project::fast(&[&machine]);
     project.builder("one", &machine.address.to_string(), "slots = 2");
     for (name, digest) in [
         ("single:1", bases.push("single:1")),
         ("index:1", bases.push_index("index:1")),
     ] {
         let reference = bases.reference(name);
-        project.will_forget(&digest);
+        project.will_remove_base(&digest);
         project.set_base(&reference);
         let pulled = planned(&command(&project, "plan", "never", &[]).output().unwrap());
         assert_eq!(pulled, vec![("registry".to_string(), Some(digest.clone())); 2]);
@@ -55,8 +55,8 @@ async fn a_modern_engine_with_the_classic_store_builds_from_a_pulled_base() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_buildkitd_builds_from_a_pulled_base() {
     let Some(modern) = endpoint(Which::Modern) else { return };
-    let bases = Bases::start(Which::Modern, Login::Nobody);
-    let project = Project::hurried(&[]);
+    let bases = Bases::start(Which::Modern, Login::None);
+    let project = Project::fast(&[]);
     let dir = tempfile::tempdir().unwrap();
     let buildkitd = support::buildkitd::start(&modern, dir.path());
     project.builder("bare", &buildkitd.address.to_string(), "slots = 2");
@@ -84,13 +84,13 @@ async fn a_buildkitd_builds_from_a_pulled_base() {
 async fn an_existing_image_is_left_unchanged(which: Which) {
     let Some(machine) = endpoint(which) else { return };
     let engine = Engine::connect(machine.clone()).await.unwrap();
-    let bases = Bases::start(which, Login::Nobody);
+    let bases = Bases::start(which, Login::None);
     let digest = bases.push_index("own:1");
     let reference = bases.reference("own:1");
-    let project = Project::hurried(&[&machine]);
+    let project = Project::fast(&[&machine]);
     project.builder("one", &machine.address.to_string(), "slots = 2");
     project.set_base(&reference);
-    project.will_forget(&digest);
+    project.will_remove_base(&digest);
     let docker = |arguments: &[&str]| {
         run(Command::new("docker")
             .args(["--host", &machine.address.to_string()])
@@ -110,7 +110,7 @@ async fn an_existing_image_is_left_unchanged(which: Which) {
 
     // The tag moves in the registry: the new base is pulled, the old image is still the engine's.
     let newer = bases.push("own:1");
-    project.will_forget(&newer);
+    project.will_remove_base(&newer);
     let built = report(&command(&project, "build", "auto", &[]).output().unwrap());
     assert_based_on(&built, &reference, &newer);
     let after = engine.inspect_image(&reference).await.unwrap().unwrap();
@@ -144,13 +144,13 @@ async fn a_base_is_pulled_from_a_registry_that_only_the_engine_reaches() {
     for which in [Which::Modern, Which::ModernClassic] {
         let Some(machine) = endpoint(which) else { return };
         let engine = Engine::connect(machine.clone()).await.unwrap();
-        let bases = Bases::start(which, Login::Nobody);
+        let bases = Bases::start(which, Login::None);
         let digest = bases.push_index("far:1");
         let reference = bases.reference("far:1");
-        let project = Project::hurried(&[&machine]);
+        let project = Project::fast(&[&machine]);
         project.builder("one", &machine.address.to_string(), "slots = 2");
         project.set_base(&reference);
-        project.will_forget(&digest);
+        project.will_remove_base(&digest);
         let run = |what: &str, output: &str| {
             let mut command = project.command(&[what, "--bootstrap", "never", "--json", "--progress", "plain"]);
             command.args(output.split_whitespace()).output().unwrap()
@@ -175,9 +175,9 @@ async fn the_base_flag_works_with_a_private_registry() {
     let bases = Bases::start(Which::Machine, Login::Basic);
     let digest = bases.push("private:1");
     let reference = bases.reference("private:1");
-    let project = Project::hurried(&[&machine]);
+    let project = Project::fast(&[&machine]);
     project.builder("one", &machine.address.to_string(), "");
-    project.will_forget(&digest);
+    project.will_remove_base(&digest);
     let with = |what: &str, mode: &str| {
         let of = ["--base", &reference, "--distro", &project.distros[0]];
         let mut command = command(&project, what, mode, &of);
@@ -208,7 +208,7 @@ async fn a_base_without_a_digest_is_rejected_before_the_build() {
     let (archive, _) = base_archive(&name, &base_layer());
     let chunk = std::io::Result::Ok(bytes::Bytes::from(archive));
     engine.load(futures_util::stream::iter([chunk])).await.unwrap();
-    let project = Project::hurried(&[&machine]);
+    let project = Project::fast(&[&machine]);
     project.builder("one", &machine.address.to_string(), "");
     let told = failure(
         &command(
@@ -233,7 +233,7 @@ async fn parallel_pulls_by_digest_leave_no_reference_behind() {
         let engine = Engine::connect(machine.clone()).await.unwrap();
         // Another run: the pulls of one connection take turns.
         let other = Engine::connect(machine).await.unwrap();
-        let bases = Bases::start(which, Login::Nobody);
+        let bases = Bases::start(which, Login::None);
         let digest = bases.push("plain:1");
         let reference = format!("{}@{digest}", bases.reference("plain"));
         let name = format!("obgp-test/pulled:{}", std::process::id());
@@ -266,7 +266,7 @@ async fn the_image_on_a_pulled_base_keeps_its_contract() {
         command.output().unwrap()
     };
     let made = report(&obgp_build(&["bootstrap", distro, "--platform", PLATFORM]));
-    let bases = Bases::start(Which::Machine, Login::Nobody);
+    let bases = Bases::start(Which::Machine, Login::None);
     let text = |value: &Value| value.as_str().unwrap().to_string();
     let (path, name) = (text(&made[0]["path"]), text(&made[0]["base"]["image_name"]));
     let from = format!("oci-archive:{path}:{}", name.rsplit(':').next().unwrap());

@@ -18,7 +18,7 @@ async fn a_private_ca_and_a_client_certificate_are_used() {
         key: files("server.key"),
         client_ca: Some(files("ca.pem")),
     };
-    let registry = Distribution::start_with(Login::Nobody, Some(tls));
+    let registry = Distribution::start_with(Login::None, Some(tls));
     let to = format!("{}/a/b:t", registry.host());
     let without = Tool::new("");
     without.project.make("t", 16, MIB);
@@ -63,7 +63,7 @@ async fn a_self_signed_certificate_is_accepted_when_configured() {
             key: secret,
             client_ca: None,
         };
-        (certificate, Distribution::start_with(Login::Nobody, Some(tls)))
+        (certificate, Distribution::start_with(Login::None, Some(tls)))
     };
     let tool = Tool::new("");
     tool.project.make("t", 18, MIB);
@@ -185,7 +185,7 @@ async fn the_proxy_resolves_the_name_of_the_registry() {
         key: files("server.key"),
         client_ca: None,
     };
-    let registry = Distribution::start_with(Login::Nobody, Some(tls));
+    let registry = Distribution::start_with(Login::None, Some(tls));
     let (proxy, asked) = connect_proxy(registry.address()).await;
     let mut tool = Tool::new(&format!("[[registries]]\nhost = \"*\"\nca = {:?}", files("ca.pem")));
     tool.project.make("t", 19, MIB);
