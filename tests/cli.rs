@@ -1,4 +1,4 @@
-//! The command line: help, usage errors and their exit codes. Needs no engine.
+//! Tests help, usage errors and exit codes of the command line. Needs no engine.
 
 use assert_cmd::Command;
 
@@ -10,12 +10,12 @@ fn obgp_build() -> Command {
         .env("PATH", "/usr/bin:/bin")
         .env("HOME", "/nonexistent")
         .env("COLUMNS", "100")
-        // Nobody listens here: what these tests ask must not need an engine.
+        // An unreachable engine proves that these commands need none.
         .env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
     command
 }
 
-/// Exit code, stdout and stderr in one text, as a snapshot has them.
+/// Returns exit code, stdout and stderr as one text for a snapshot.
 fn outcome(command: &mut Command) -> String {
     let output = command.output().unwrap();
     format!(
@@ -86,7 +86,7 @@ fn a_flag_overrides_the_variable_of_the_old_script() {
 #[test]
 fn sign_requires_push() {
     insta::assert_snapshot!(outcome(obgp_build().args(["--sign", "cosign.key"])));
-    // PUSH=true is --push: this gets as far as the key.
+    // PUSH=true sets --push, so the run fails only at the missing key.
     let pushed = outcome(obgp_build().args(["--sign", "/nonexistent.key"]).env("PUSH", "true"));
     assert!(pushed.contains("/nonexistent"), "{pushed}");
 }
@@ -107,7 +107,7 @@ fn a_runtime_binary_for_another_architecture_is_rejected() {
         )
     };
     insta::assert_snapshot!(build_with("linux/arm64"));
-    // The right one gets as far as the engine.
+    // With the right architecture the run fails only at the engine.
     assert!(build_with("linux/amd64").contains("/nonexistent/docker.sock"));
 }
 

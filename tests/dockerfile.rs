@@ -1,4 +1,4 @@
-//! The Dockerfiles that are committed are those the template gives, and stay inside what the oldest engine's frontend knows.
+//! Checks that the committed Dockerfiles equal the rendered template and use only features of the oldest engine.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn file() -> BuildFile {
     BuildFile::load(&root().join("build.toml")).unwrap()
 }
 
-/// `OBGP_BLESS=1 cargo test --test dockerfile` writes them anew.
+/// `OBGP_BLESS=1 cargo test --test dockerfile` writes the Dockerfiles.
 #[test]
 fn committed_dockerfiles_equal_the_rendered_template() {
     let file = file();
@@ -27,7 +27,7 @@ fn committed_dockerfiles_equal_the_rendered_template() {
         let committed = fs::read_to_string(&path).unwrap_or_default();
         assert!(
             committed == rendered,
-            "{} is not what the template gives; write it with: OBGP_BLESS=1 cargo test --test dockerfile\n{}",
+            "{} differs from the rendered template; write it with: OBGP_BLESS=1 cargo test --test dockerfile\n{}",
             path.display(),
             similar::TextDiff::from_lines(&committed, &rendered).unified_diff()
         );
@@ -37,7 +37,7 @@ fn committed_dockerfiles_equal_the_rendered_template() {
         let distro = name.strip_prefix("Dockerfile.").unwrap();
         assert!(
             distro == "template" || file.distros.contains_key(distro),
-            "{name} belongs to no distro of build.toml"
+            "{name} does not belong to a distro of build.toml"
         );
     }
 }
@@ -94,14 +94,14 @@ fn identities_and_labels_come_from_build_toml() {
     assert!(jammy.contains("ARG LOCK=6.0.0-py3.10.txt"));
 }
 
-/// The stages from which every image takes obgp-runtime, as text.
+/// Returns the stages that build obgp-runtime.
 fn runtime_stages(dockerfile: &str) -> &str {
     let start = dockerfile.find("AS runtime-toolchain").unwrap();
     let end = dockerfile.find("AS runtime\n").unwrap();
     &dockerfile[start..end]
 }
 
-/// An engine that has compiled it for one distro has it for all.
+/// An engine compiles the runtime once for all distros.
 #[test]
 fn all_distros_share_the_runtime_stages() {
     let file = file();

@@ -1,4 +1,4 @@
-//! The engine and its BuildKit, for real: on the machine's engine and on a modern one (`scripts/modern-engine up`).
+//! Tests the engine and BuildKit clients on the host's engine and on a modern one (`scripts/modern-engine up`).
 
 mod support;
 
@@ -111,8 +111,8 @@ async fn a_secret_is_visible_in_its_step_only(lab: Arc<Lab>) {
     lab.solve(&request).await.unwrap();
     let archive = lab.export(&request.image_name).await.unwrap();
     let has = |needle: &[u8]| archive.windows(needle.len()).any(|window| window == needle);
-    // The layers of this archive are plain or, with the containerd store, gzip: look into those as well.
     assert!(!has(b"squeamish-ossifrage"));
+    // The layers of the containerd store are compressed, so search the files in a container as well.
     let spec = spec(
         &request.image_name,
         &[
@@ -145,7 +145,7 @@ async fn a_failed_step_is_reported_with_its_output_and_lines(lab: Arc<Lab>) {
     };
     assert_eq!(failure.exit_code, Some(42), "{error}");
     assert!(failure.step.as_deref().unwrap().contains("RUN echo one"), "{error}");
-    // They come on two streams, in no order between them.
+    // The lines are from two streams, which have no common order.
     let mut log = failure.log.clone();
     log.sort();
     assert_eq!(log, ["one", "two"], "{error}");
@@ -165,12 +165,12 @@ async fn a_failed_step_is_reported_with_its_output_and_lines(lab: Arc<Lab>) {
 
 async fn a_step_that_fails_on_the_network_is_retried(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
-    let said = "Err:1 http://archive.example stable InRelease  Temporary failure resolving 'archive.example'";
-    let mut request = lab.request(&format!("FROM {base}\nRUN echo \"{said}\"; exit 100\n"), &[]);
+    let message = "Err:1 http://archive.example stable InRelease  Temporary failure resolving 'archive.example'";
+    let mut request = lab.request(&format!("FROM {base}\nRUN echo \"{message}\"; exit 100\n"), &[]);
     request.attempts = 2;
     let recorder = Recorder::default();
     let error = lab.solve_with(&request, &recorder).await.unwrap_err();
-    assert!(error.is_transient() && error.to_string().contains(said), "{error}");
+    assert!(error.is_transient() && error.to_string().contains(message), "{error}");
     let notes = recorder.notes.lock().unwrap();
     assert!(
         matches!(notes.as_slice(), [note] if note.contains("exit code 100; trying again in")),
@@ -205,7 +205,7 @@ async fn a_foreign_platform_without_run_steps_needs_no_emulation(lab: Arc<Lab>) 
 
 async fn a_cancelled_solve_stops_on_the_engine(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
-    // A duration that no other process here sleeps for.
+    // A unique duration identifies the process.
     let seconds = 100_000 + std::process::id();
     let mut request = lab.request(&format!("FROM {base}\nRUN echo asleep; sleep {seconds}\n"), &[]);
     request.no_cache = true;
@@ -219,11 +219,15 @@ async fn a_cancelled_solve_stops_on_the_engine(lab: Arc<Lab>) {
         recorder.lines.lock().unwrap().contains(&"asleep".to_string())
     })
     .await;
-    assert!(is_running(seconds), "the step's process is visible from here");
+    assert!(is_running(seconds), "the process of the step is visible on the host");
     cancel.cancel();
-    let told = Instant::now();
+    let cancelled = Instant::now();
     assert!(matches!(solving.await.unwrap(), Err(SolveError::Cancelled)));
-    assert!(told.elapsed() < Duration::from_secs(10), "it took {:?}", told.elapsed());
+    assert!(
+        cancelled.elapsed() < Duration::from_secs(10),
+        "it took {:?}",
+        cancelled.elapsed()
+    );
     assert!(!is_running(seconds), "the step still runs on the engine");
 }
 
@@ -241,16 +245,16 @@ async fn a_dropped_solve_stops_on_the_engine(lab: Arc<Lab>) {
     until("the step has stopped", || !is_running(seconds)).await;
 }
 
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
-    while !is_so() {
+    while !condition() {
         assert!(began.elapsed() < Duration::from_secs(60), "waited for a minute: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Two platforms whose native stage is the same step: the engine runs it once, for two sessions. The one that ends first
-/// must not take the other's session with it.
+/// The native stage of two platforms is the same step, which the engine runs once for two sessions. The session that ends
+/// first must not end the other.
 async fn parallel_targets_share_common_steps(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
     let dockerfile = format!(
@@ -275,7 +279,7 @@ async fn parallel_targets_share_common_steps(lab: Arc<Lab>) {
     futures_util::future::join_all(solves).await;
 }
 
-/// Whether `sleep SECONDS` runs on this machine, in whatever container.
+/// Whether `sleep SECONDS` runs on this host, in any container.
 fn is_running(seconds: u32) -> bool {
     let wanted = format!("sleep\0{seconds}\0");
     std::fs::read_dir("/proc")

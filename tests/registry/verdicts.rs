@@ -54,8 +54,8 @@ async fn a_verdict_is_reused_until_its_inputs_change() {
     let stricter = text.replace(leftovers, &format!("{leftovers}    \"/usr/share/filler\",\n"));
     assert_ne!(stricter, text);
     std::fs::write(&contract, stricter).unwrap();
-    let refused = tool.output(&["push", &image, &to]).await;
-    assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
+    let rejected = tool.output(&["push", &image, &to]).await;
+    assert_eq!(rejected.status.code(), Some(3), "{}", stderr(&rejected));
     std::fs::write(&contract, text).unwrap();
     assert_reused("the restored contract");
 }
