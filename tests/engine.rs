@@ -253,8 +253,8 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The native stage of two platforms is the same step, which the engine runs once for two sessions. The session that ends
-/// first must not end the other.
+/// The native stage of two platforms is the same step, which the engine runs once for two sessions. The session that
+/// ends first must not end the other.
 async fn parallel_targets_share_common_steps(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
     let dockerfile = format!(

@@ -22,8 +22,9 @@ use tokio::runtime::Handle;
 
 const EPOCH: i64 = 1_700_000_000;
 
-/// Changes that graph drivers encode in different ways: copied up, replaced, removed and linked files. No step removes and
-/// recreates a directory: the fuse-overlayfs driver of 20.10 then loses the opaque marker, and exports the old content.
+/// Changes that graph drivers encode in different ways: copied up, replaced, removed and linked files. No step removes
+/// and recreates a directory: the fuse-overlayfs driver of 20.10 then loses the opaque marker, and exports the old
+/// content.
 const DOCKERFILE: &str = "
 COPY tree /tree
 RUN touch /tree/kept && chmod 0640 /tree/mode && rm /tree/gone

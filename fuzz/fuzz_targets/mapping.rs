@@ -1,5 +1,5 @@
-//! Parses an arbitrary mapping.json: it is rejected with a position in the text, or it maps any subnet to a valid ASN or an
-//! error.
+//! Parses an arbitrary mapping.json: it is rejected with a position in the text, or it maps any subnet to a valid ASN
+//! or an error.
 #![no_main]
 
 use std::path::Path;

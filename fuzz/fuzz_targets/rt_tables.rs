@@ -1,4 +1,5 @@
-//! Parses an arbitrary rt_tables file and adds an entry: the entry is found, its ID was free, and other entries are unchanged.
+//! Parses an arbitrary rt_tables file and adds an entry: the entry is found, its ID was free, and other entries are
+//! unchanged.
 #![no_main]
 
 use std::collections::BTreeSet;

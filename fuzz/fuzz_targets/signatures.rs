@@ -1,5 +1,5 @@
-//! Verifies an arbitrary manifest and blob, separated by a NUL, with the blob's digest filled in: they are rejected, or the
-//! key signed the statement about the subject. Adding a signature to them never panics.
+//! Verifies an arbitrary manifest and blob, separated by a NUL, with the blob's digest filled in: they are rejected, or
+//! the key signed the statement about the subject. Adding a signature to them never panics.
 #![no_main]
 
 use std::sync::LazyLock;

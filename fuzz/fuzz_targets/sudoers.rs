@@ -1,4 +1,5 @@
-//! Parses arbitrary sudoers files, separated by NULs: the policy is bounded, and only a user specification grants commands.
+//! Parses arbitrary sudoers files, separated by NULs: the policy is bounded, and only a user specification grants
+//! commands.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

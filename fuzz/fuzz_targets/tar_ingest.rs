@@ -1,5 +1,5 @@
-//! Ingests arbitrary bytes as a layer and as an engine's export: they are rejected, or the layout gives the ingested tree
-//! and is canonical: ingesting it again changes nothing.
+//! Ingests arbitrary bytes as a layer and as an engine's export: they are rejected, or the layout gives the ingested
+//! tree and is canonical: ingesting it again changes nothing.
 #![no_main]
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! Parses arbitrary bytes of a daemon in pieces; the first byte is the size of a piece. The result is a reply, a request for
-//! more bytes or an error, and does not depend on the size.
+//! Parses arbitrary bytes of a daemon in pieces; the first byte is the size of a piece. The result is a reply, a
+//! request for more bytes or an error, and does not depend on the size.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

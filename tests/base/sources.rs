@@ -252,8 +252,8 @@ async fn parallel_pulls_by_digest_leave_no_reference_behind() {
     }
 }
 
-/// The real image on a real base from a registry. The base is the bootstrapped one, so that steps of other tests can come
-/// from the engine's cache.
+/// The real image on a real base from a registry. The base is the bootstrapped one, so that steps of other tests can
+/// come from the engine's cache.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_image_on_a_pulled_base_keeps_its_contract() {
     let Some(machine) = endpoint(Which::Machine) else {

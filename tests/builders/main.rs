@@ -1,7 +1,7 @@
 //! Tests `[[builder]]`: targets are distributed to several engines and buildkitds, and move when a builder dies.
 //!
-//! The project's Dockerfile runs on a tiny base with trivial build steps, so that a build takes seconds. The images break
-//! the contract, which these tests ignore.
+//! The project's Dockerfile runs on a tiny base with trivial build steps, so that a build takes seconds. The images
+//! break the contract, which these tests ignore.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -26,8 +26,8 @@ async fn signatures_are_found_and_promoted_by_the_referrers_api_alone() {
     for reference in [&pushed, &promoted] {
         let repository = reference.rsplit_once(':').unwrap().0;
         let path = repository.split_once('/').unwrap().1;
-        // This registry does not return `OCI-Subject`, so the specification requires fallback tags as well. Without them,
-        // only the API lists the referrers.
+        // This registry does not return `OCI-Subject`, so the specification requires fallback tags as well. Without
+        // them, only the API lists the referrers.
         for tag in tags(&registry, path).await.iter().filter(|tag| is_fallback(tag)) {
             let deleted = reqwest::Client::new()
                 .delete(url(&registry, &format!("{path}/manifests/{tag}")))

@@ -1,5 +1,5 @@
-//! Runs Debian's docker-registry 2.8 on a free loopback port, with a minimal client. It has no referrers API, so the client
-//! maintains the fallback tag of distribution-spec 1.1.
+//! Runs Debian's docker-registry 2.8 on a free loopback port, with a minimal client. It has no referrers API, so the
+//! client maintains the fallback tag of distribution-spec 1.1.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,5 @@
-//! Changes single bytes of artifacts, with and without adjusted digests. A change is rejected, or it is in one of the few
-//! places that no signature covers, and then the verified claim stays the same.
+//! Changes single bytes of artifacts, with and without adjusted digests. A change is rejected, or it is in one of the
+//! few places that no signature covers, and then the verified claim stays the same.
 
 use std::ops::Range;
 

@@ -1,5 +1,5 @@
-//! Runs cosign 2 and cosign 3 from Debian's packages. They run offline: without a transparency log, and without access to
-//! Sigstore's trust root.
+//! Runs cosign 2 and cosign 3 from Debian's packages. They run offline: without a transparency log, and without access
+//! to Sigstore's trust root.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Provides programs from Debian packages of a chosen suite, on any host distro. apt verifies the archive and downloads,
-//! dpkg unpacks into the target directory. Nothing is installed.
+//! Provides programs from Debian packages of a chosen suite, on any host distro. apt verifies the archive and
+//! downloads, dpkg unpacks into the target directory. Nothing is installed.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use rustix::fs::{FlockOperation, flock};
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const ARCHIVE: &str = "http://deb.debian.org/debian";
 
-/// Returns the directory of the unpacked package, whose file `version` contains the package's version. Downloads once per
-/// target directory. If the download fails, prints the reason and returns `None`; panics in CI.
+/// Returns the directory of the unpacked package, whose file `version` contains the package's version. Downloads once
+/// per target directory. If the download fails, prints the reason and returns `None`; panics in CI.
 pub fn package(suite: &str, package: &str) -> Option<PathBuf> {
     match fetched(suite, package) {
         Ok(root) => Some(root),

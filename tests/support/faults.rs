@@ -26,8 +26,8 @@ pub enum Fault {
     Respond(u16, Vec<(&'static str, String)>),
     /// Forwards this many bytes of the request body, then closes the connection.
     Cut(u64),
-    /// Reads this many bytes of the request body, then closes the connection. The registry gets nothing, as behind a proxy
-    /// that buffers whole bodies.
+    /// Reads this many bytes of the request body, then closes the connection. The registry gets nothing, as behind a
+    /// proxy that buffers whole bodies.
     CutBuffered(u64),
     /// Forwards the request and drops the response.
     DropResponse,

@@ -2,7 +2,7 @@
 
 mod config;
 mod contents;
-mod elf;
+pub mod elf;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,7 @@ use obgp_build::plan::patches::Patch;
 use obgp_build::verify::{Contract, Expectation, ImageUnderTest, Verdict, keeps};
 use serde_json::Value;
 
-pub use elf::{elf_header, static_elf_header};
-
+use self::elf::elf_header;
 use super::patch::patch;
 
 pub const SITE: &str = "usr/local/lib/python3.12/dist-packages";

@@ -241,8 +241,8 @@ pub fn digest_of(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-/// Returns a base with one layer and its manifest digest. The archive is an OCI layout that every engine version loads, as
-/// in the bootstrap cache.
+/// Returns a base with one layer and its manifest digest. The archive is an OCI layout that every engine version loads,
+/// as in the bootstrap cache.
 pub fn base_archive(name: &str, layer: &[u8]) -> (Vec<u8>, String) {
     let config = json!({
         "architecture": host_platform().architecture().name(),

@@ -35,8 +35,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Listens on every address, so that engines in containers reach it. Serves `test/base:1`, an index with one image per
-    /// platform; all have this layer.
+    /// Listens on every address, so that engines in containers reach it. Serves `test/base:1`, an index with one image
+    /// per platform; all have this layer.
     pub async fn start(layer: Vec<u8>) -> Arc<Self> {
         let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -1,5 +1,5 @@
-//! A token service for docker-registry. It issues JSON web tokens, signed with a key whose certificate the registry knows.
-//! <https://distribution.github.io/distribution/spec/auth/jwt/>
+//! A token service for docker-registry. It issues JSON web tokens, signed with a key whose certificate the registry
+//! knows. <https://distribution.github.io/distribution/spec/auth/jwt/>
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! Changes that break the rules of commands, packages, files and ELF headers.
 
-use crate::support::image::{elf_header, static_elf_header};
+use crate::support::image::elf::{elf_header, static_elf_header};
 use crate::{Break, STATUS, breaks};
 
 const RUNTIME: &str = "usr/local/bin/obgp-runtime";

@@ -11,8 +11,8 @@ use super::{Lab, read};
 use crate::MIB;
 use crate::support::faults::{Fault, LoggedRequest};
 
-/// docker-registry rewrites its link files of blobs and tags in place. If it is killed meanwhile, or its disk is full, the
-/// files stay empty, and it responds with 500 for these blobs and tags.
+/// docker-registry rewrites its link files of blobs and tags in place. If it is killed meanwhile, or its disk is full,
+/// the files stay empty, and it responds with 500 for these blobs and tags.
 #[tokio::test(flavor = "multi_thread")]
 async fn content_that_the_registry_lost_is_sent_again() {
     let mut lab = Lab::with("[[registries]]\nhost = \"127.0.0.1:*\"\nimmutable = [\"team/agent:7.*\"]").await;
@@ -115,7 +115,8 @@ async fn an_interrupted_download_resumes() {
         .iter()
         .map(|request| request.received.load(Ordering::Relaxed))
         .sum();
-    // Starting over three times would receive 3 MiB more. Some bytes were already on their way when the response was cut.
+    // Starting over three times would receive 3 MiB more. Some bytes were already on their way when the response was
+    // cut.
     assert!(
         received < largest.size() + (2 << 20),
         "{received} bytes were received for {}",
