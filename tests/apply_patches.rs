@@ -1,4 +1,4 @@
-//! `build/apply-patches` on a small distribution: what it leaves, and how it stops.
+//! Runs `build/apply-patches` on a small Python distribution: the files it writes, and its errors.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,8 @@ impl Site {
             .unwrap()
     }
 
-    fn stops(&self, names: &[&str]) -> String {
+    /// Runs the script, which must fail, and returns its stderr.
+    fn failure(&self, names: &[&str]) -> String {
         let output = self.apply(names);
         assert!(!output.status.success());
         let text = String::from_utf8(output.stderr).unwrap();
@@ -76,11 +77,11 @@ impl Site {
 }
 
 #[test]
-fn the_files_the_record_and_the_patches_are_there() {
+fn applied_patches_are_recorded_in_the_distribution() {
     let site = Site::new();
     let first = site.patch("0001-keep", KEEP);
     let second = site.patch("0002-add", "--- /dev/null\n+++ b/pkg/z.py\n@@ -0,0 +1 @@\n+pass\n");
-    // In a repository that has none of it: git must not look there.
+    // `git apply` must ignore an enclosing repository that does not track the files.
     let status = Command::new("git").args(["init", "-q"]).arg(site.dir.path()).status();
     assert!(status.unwrap().success());
     let output = site.apply(&["0001-keep", "0002-add"]);
@@ -124,11 +125,11 @@ fn the_files_the_record_and_the_patches_are_there() {
 }
 
 #[test]
-fn a_change_that_is_already_in_stops_it() {
+fn a_change_that_is_already_present_fails() {
     let site = Site::new();
     site.patch("0001-keep", KEEP);
     site.patch("0002-again", KEEP);
-    let text = site.stops(&["0001-keep", "0002-again"]);
+    let text = site.failure(&["0001-keep", "0002-again"]);
     insta::assert_snapshot!(text, @r"
     applying 0002-again.patch to pkg/x.py of pkg 1.0: the change is already in
     help: delete 0002-again.patch, or narrow its Applies-To field to the releases that need it
@@ -136,11 +137,11 @@ fn a_change_that_is_already_in_stops_it() {
 }
 
 #[test]
-fn a_context_that_is_not_there_stops_it() {
+fn a_patch_with_missing_context_fails() {
     let site = Site::new();
-    // Fuzz would ignore the last line of context.
+    // patch(1) with fuzz would ignore this difference in the last line of context.
     site.patch("0001-keep", &KEEP.replace(" return given", " return  given"));
-    let text = site.stops(&["0001-keep"]);
+    let text = site.failure(&["0001-keep"]);
     assert!(
         text.starts_with("applying 0001-keep.patch to pkg/x.py of pkg 1.0: it does not apply: "),
         "{text}"
@@ -153,11 +154,11 @@ fn a_context_that_is_not_there_stops_it() {
 }
 
 #[test]
-fn a_patch_that_is_not_there_stops_it() {
+fn a_missing_patch_file_fails() {
     let site = Site::new();
     fs::create_dir(site.path("patches")).unwrap();
     assert!(
-        site.stops(&["0001-keep"])
+        site.failure(&["0001-keep"])
             .contains("0001-keep.patch: there is no such file")
     );
 }

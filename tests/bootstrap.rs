@@ -1,4 +1,4 @@
-//! A base made from the real archive: twice the same bytes, nothing of this machine in it, taken from the cache the second time.
+//! Bootstraps a base from the real archive: reproducible, without traces of the host, and cached.
 //!
 //! Needs mmdebstrap, Debian's archive, and root or user namespaces.
 
@@ -26,7 +26,7 @@ async fn make(
     refresh: bool,
     cancel: &CancellationToken,
 ) -> Result<BaseArchive, BaseError> {
-    let platform = Platform(Architecture::host().expect("the images are made on amd64 and arm64"));
+    let platform = Platform(Architecture::host().expect("images are built on amd64 and arm64"));
     let distro_name = "debian_bookworm";
     let request = BootstrapRequest {
         distro_name,
@@ -39,7 +39,7 @@ async fn make(
 }
 
 #[tokio::test]
-async fn the_same_archive_makes_the_same_base() {
+async fn bootstrapping_twice_gives_the_same_base() {
     let file = file();
     let cancel = CancellationToken::new();
     let one = tempfile::tempdir().unwrap();
@@ -72,7 +72,7 @@ async fn the_same_archive_makes_the_same_base() {
     let began = Instant::now();
     let again = make(&file, one.path(), false, &cancel).await.unwrap();
     assert_eq!(again.digest, first.digest);
-    assert!(began.elapsed().as_secs() < 15, "the cache was not used");
+    assert!(began.elapsed().as_secs() < 15, "the cache is used");
 
     let paths = rootfs_paths(&first);
     for present in [
@@ -103,7 +103,7 @@ async fn the_same_archive_makes_the_same_base() {
     assert!(first.packages > 50 && first.size < 150_000_000, "{first:?}");
 }
 
-/// The paths in the one layer, found through `manifest.json` as an old engine finds it.
+/// Returns the paths in the only layer.
 fn rootfs_paths(base: &BaseArchive) -> BTreeSet<String> {
     let mut archive = File::open(&base.path).unwrap();
     let layer = format!("blobs/{}", base.diff_id.replace(':', "/"));
@@ -112,7 +112,7 @@ fn rootfs_paths(base: &BaseArchive) -> BTreeSet<String> {
         .unwrap()
         .map(Result::unwrap)
         .find(|entry| entry.path().unwrap().to_str() == Some(&layer))
-        .expect("manifest.json names a layer that is there")
+        .expect("the archive contains the layer")
         .raw_file_position();
     archive.seek(SeekFrom::Start(position)).unwrap();
     let mut paths = BTreeSet::new();
@@ -123,9 +123,9 @@ fn rootfs_paths(base: &BaseArchive) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn an_archive_that_does_not_answer_is_told_from_other_failures() {
+async fn an_unreachable_archive_has_an_error_of_its_own() {
     let mut file = file();
-    // Port 9 of this machine: refused at once.
+    // Nothing listens on port 9, so the connection is refused at once.
     file.distros.get_mut("debian_bookworm").unwrap().mirror = Some("http://127.0.0.1:9/debian".into());
     let cache = tempfile::tempdir().unwrap();
     let error = make(&file, cache.path(), false, &CancellationToken::new())
@@ -138,7 +138,7 @@ async fn an_archive_that_does_not_answer_is_told_from_other_failures() {
 }
 
 #[tokio::test]
-async fn a_cancelled_run_leaves_nothing_behind() {
+async fn a_cancelled_bootstrap_leaves_no_files() {
     let file = file();
     let cache = tempfile::tempdir().unwrap();
     let cancel = CancellationToken::new();

@@ -1,6 +1,6 @@
-//! `obgp-build build` for real: the image of debian_bookworm for the engine's own platform, on two engines.
+//! Runs `obgp-build build` for debian_bookworm on two engines, for their native platform.
 //!
-//! A build from nothing takes minutes, so one test tries several things on the same one.
+//! A build without cache takes minutes, so one test checks several things on the same image.
 
 mod support;
 
@@ -19,7 +19,7 @@ use support::distribution::Distribution;
 const DISTRO: &str = "debian_bookworm";
 const PLATFORM: &str = "linux/amd64";
 
-/// Words that must not be found in any layer. They go in where a site's secrets go in.
+/// Words that are passed as secrets and must not be in any layer.
 const SENTINELS: [&str; 3] = [
     "obgp-sentinel-in-ca-bundle",
     "obgp-sentinel-in-no-proxy",
@@ -62,7 +62,7 @@ fn host(which: Which) -> Option<String> {
     which.endpoint().map(|endpoint| endpoint.address.to_string())
 }
 
-/// Every layer of every platform, unpacked, as one stream each.
+/// Searches the unpacked layers and the configuration of every platform.
 fn search_layers(layout: &Path, needles: &[&str]) -> Vec<String> {
     let reference = LayoutReference {
         dir: layout.to_path_buf(),
@@ -97,15 +97,14 @@ fn search_layers(layout: &Path, needles: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn two_engines_make_the_same_digest_and_the_hosts_secrets_leave_no_trace() {
+fn two_engines_build_the_same_digest_without_traces_of_host_secrets() {
     let (Some(machine), Some(modern)) = (host(Which::Machine), host(Which::Modern)) else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
 
-    // One engine is given a site's secrets, the other none of them: a trace would show in the digest as well. Only the
-    // modern one builds from nothing: the machine's may be a 20.10 on fuse-overlayfs, whose exported layers lose a
-    // directory now and then when it is busy (`verify` refuses those), and its image is another run's anyway.
+    // Only one engine gets the secrets, so a trace would also change the digest. Only the modern engine builds without
+    // cache: the host's may be 20.10 on fuse-overlayfs, whose exports sometimes lose a directory under load.
     let bundle = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"]
         .iter()
         .find_map(|path| fs::read_to_string(path).ok())
@@ -123,7 +122,7 @@ fn two_engines_make_the_same_digest_and_the_hosts_secrets_leave_no_trace() {
         .output()
         .unwrap();
     let first = report(&first);
-    // What can count as cached are the bases themselves, the image's and the runtime's: their FROMs.
+    // Only the FROM steps, of the image and of the runtime, may be cached.
     let cached = first["images"][0]["platforms"][0]["cached_steps"].as_u64();
     assert!(cached.is_some_and(|steps| steps <= 2), "{first:#}");
     let second = report(&obgp_build(&machine, &dir.path().join("machine")).output().unwrap());
@@ -136,15 +135,15 @@ fn two_engines_make_the_same_digest_and_the_hosts_secrets_leave_no_trace() {
         "the two engines' images differ; compare them with `obgp-build diff`"
     );
 
-    // The search itself finds what is there.
+    // The search finds a word that is there.
     assert!(!search_layers(&dir.path().join("modern/oci"), &["ovn_bgp_agent"]).is_empty());
 
-    // Nothing has changed: nothing is exported again.
+    // An unchanged image is not exported again.
     let again = report(&obgp_build(&machine, &dir.path().join("machine")).output().unwrap());
     assert_eq!(again["images"][0]["platforms"][0]["unchanged"], true);
     assert_eq!(again["images"][0]["digest"], first["images"][0]["digest"]);
 
-    // A layout that has lost a layer gets it back.
+    // A missing layer is restored.
     let blobs = dir.path().join("machine/oci/blobs/sha256");
     let largest = fs::read_dir(&blobs)
         .unwrap()
@@ -152,14 +151,14 @@ fn two_engines_make_the_same_digest_and_the_hosts_secrets_leave_no_trace() {
         .max_by_key(|e| e.metadata().unwrap().len())
         .unwrap();
     fs::remove_file(largest.path()).unwrap();
-    let mended = report(&obgp_build(&machine, &dir.path().join("machine")).output().unwrap());
-    assert_eq!(mended["images"][0]["platforms"][0]["unchanged"], false);
-    assert_eq!(mended["images"][0]["digest"], first["images"][0]["digest"]);
+    let restored = report(&obgp_build(&machine, &dir.path().join("machine")).output().unwrap());
+    assert_eq!(restored["images"][0]["platforms"][0]["unchanged"], false);
+    assert_eq!(restored["images"][0]["digest"], first["images"][0]["digest"]);
     assert!(largest.path().is_file());
 }
 
-/// Starts a build from nothing and waits until its solve is under way.
-fn started(output: &Path) -> Option<std::process::Child> {
+/// Starts a build without cache and waits until the solve runs.
+fn start_build(output: &Path) -> Option<std::process::Child> {
     let child = obgp_build(&host(Which::Modern)?, output)
         .arg("--no-cache")
         .stdout(Stdio::piped())
@@ -173,10 +172,12 @@ fn started(output: &Path) -> Option<std::process::Child> {
 #[test]
 fn ctrl_c_stops_the_build_and_leaves_a_valid_layout() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(mut child) = started(dir.path()) else { return };
+    let Some(mut child) = start_build(dir.path()) else {
+        return;
+    };
     assert!(
         child.try_wait().unwrap().is_none(),
-        "the build was over before it could be stopped"
+        "the build ended before it was stopped"
     );
     let pid = rustix::process::Pid::from_child(&child);
     let signalled = Instant::now();
@@ -194,27 +195,29 @@ fn ctrl_c_stops_the_build_and_leaves_a_valid_layout() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"));
-    assert!(output.stdout.is_empty(), "no result is printed of a run that has none");
-    layout_is_valid(&dir.path().join("oci"));
+    assert!(output.stdout.is_empty(), "an interrupted run prints no result");
+    assert_valid_layout(&dir.path().join("oci"));
 }
 
 #[test]
-fn a_killed_build_leaves_a_valid_layout_and_the_next_one_goes_on() {
+fn a_killed_build_leaves_a_valid_layout_and_the_next_build_completes() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(mut child) = started(dir.path()) else { return };
+    let Some(mut child) = start_build(dir.path()) else {
+        return;
+    };
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
-    layout_is_valid(&dir.path().join("oci"));
+    assert_valid_layout(&dir.path().join("oci"));
     let host = host(Which::Modern).unwrap();
     let report = report(&obgp_build(&host, dir.path()).output().unwrap());
     assert_eq!(report["images"][0]["outcome"], "done");
-    layout_is_valid(&dir.path().join("oci"));
+    assert_valid_layout(&dir.path().join("oci"));
 }
 
-/// SIGKILL at twenty moments spread over build, push and signing, five for each of four images; then the same command
-/// to its end. Under the tag there is the image before or the new one, and either is signed.
+/// Kills build, push and signing at twenty times, five for each of four images. The tag always names the old or the new
+/// image, signed.
 #[test]
-fn killed_on_the_way_to_a_signed_tag_the_next_run_completes() {
+fn a_killed_push_keeps_the_tag_signed_and_the_next_run_completes() {
     let Some(host) = host(Which::Machine) else { return };
     let registry = Distribution::start();
     let dir = tempfile::tempdir().unwrap();
@@ -237,12 +240,12 @@ fn killed_on_the_way_to_a_signed_tag_the_next_run_completes() {
         command
             .args(["--registry", &registry.host(), "--tag", "t", "--push", "--sign"])
             .arg(&key)
-            // Another image, and no step of it run anew.
+            // A label changes the image without running a step again.
             .args(["--label", &format!("org.example.round={round}")]);
         command
     };
-    // What the tag stands for, its signature verified.
-    let found = || {
+    // Verifies the signature of the tag's image and returns the digest.
+    let verified_digest = || {
         let output = Command::new(env!("CARGO_BIN_EXE_obgp-build"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .args([
@@ -272,13 +275,13 @@ fn killed_on_the_way_to_a_signed_tag_the_next_run_completes() {
         std::thread::sleep(whole * kill / 20);
         child.kill().unwrap();
         killed += u32::from(!child.wait().unwrap().success());
-        seen.push(found());
+        seen.push(verified_digest());
         if kill % 5 == 4 {
             let new = digest(report(&build(round).output().unwrap()));
             let between = seen.drain(..).find(|digest| *digest != current && *digest != new);
             assert_eq!(between, None, "neither the image before nor the new one");
-            assert_eq!(found(), new);
-            layout_is_valid(&dir.path().join("output/oci"));
+            assert_eq!(verified_digest(), new);
+            assert_valid_layout(&dir.path().join("output/oci"));
             current = new;
         }
     }
@@ -290,8 +293,8 @@ fn openssl(arguments: &[&str], output: &Path) {
     assert!(status.expect("this test needs openssl").success());
 }
 
-/// Whatever `index.json` names is there; and nobody's temporary files are in the way of the next run.
-fn layout_is_valid(dir: &Path) {
+/// Checks that every blob that `index.json` refers to exists.
+fn assert_valid_layout(dir: &Path) {
     let index: Value = serde_json::from_slice(&fs::read(dir.join("index.json")).unwrap()).unwrap();
     assert_eq!(index["schemaVersion"], 2);
     for entry in index["manifests"].as_array().unwrap() {
@@ -304,7 +307,7 @@ fn layout_is_valid(dir: &Path) {
         };
         let image = LayoutImage::open(&reference).unwrap();
         for (_, manifest) in &image.platforms {
-            assert!(image.layout().holds(manifest), "{tag} is not whole");
+            assert!(image.layout().holds(manifest), "{tag} is incomplete");
         }
     }
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The command line: help, usage errors and their exit codes. Needs no engine.
+//! Tests help, usage errors and exit codes of the command line. Needs no engine.
 
 use assert_cmd::Command;
 
@@ -10,12 +10,12 @@ fn obgp_build() -> Command {
         .env("PATH", "/usr/bin:/bin")
         .env("HOME", "/nonexistent")
         .env("COLUMNS", "100")
-        // Nobody listens here: what these tests ask must not need an engine.
+        // An unreachable engine proves that these commands need none.
         .env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
     command
 }
 
-/// Exit code, stdout and stderr in one text, as a snapshot has them.
+/// Returns exit code, stdout and stderr as one text for a snapshot.
 fn outcome(command: &mut Command) -> String {
     let output = command.output().unwrap();
     format!(
@@ -58,12 +58,12 @@ fn help_of_every_subcommand() {
 }
 
 #[test]
-fn an_unknown_distro_is_a_usage_error_that_names_the_known() {
+fn an_unknown_distro_is_a_usage_error_that_lists_the_known_distros() {
     insta::assert_snapshot!(outcome(obgp_build().args(["--distro", "fedora"])));
 }
 
 #[test]
-fn master_on_jammy_is_refused_before_anything_starts() {
+fn master_on_jammy_is_rejected_before_the_build_starts() {
     insta::assert_snapshot!(outcome(obgp_build().args([
         "plan",
         "--distro",
@@ -74,7 +74,7 @@ fn master_on_jammy_is_refused_before_anything_starts() {
 }
 
 #[test]
-fn the_environment_of_the_old_script_counts_and_a_flag_beats_it() {
+fn a_flag_overrides_the_variable_of_the_old_script() {
     let mut by_environment = obgp_build();
     by_environment.env("DISTRO", "fedora");
     assert!(outcome(&mut by_environment).contains("no distro \"fedora\""));
@@ -84,21 +84,21 @@ fn the_environment_of_the_old_script_counts_and_a_flag_beats_it() {
 }
 
 #[test]
-fn a_key_signs_what_is_pushed_and_nothing_else() {
+fn sign_requires_push() {
     insta::assert_snapshot!(outcome(obgp_build().args(["--sign", "cosign.key"])));
-    // PUSH=true is --push: this gets as far as the key.
+    // PUSH=true sets --push, so the run fails only at the missing key.
     let pushed = outcome(obgp_build().args(["--sign", "/nonexistent.key"]).env("PUSH", "true"));
     assert!(pushed.contains("/nonexistent"), "{pushed}");
 }
 
 #[test]
-fn a_runtime_binary_for_another_machine_is_refused_before_anything_starts() {
+fn a_runtime_binary_for_another_architecture_is_rejected() {
     let mut program = b"\x7fELF\x02\x01\x01".to_vec();
     program.resize(64, 0);
     program[18] = 62;
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("obgp-runtime"), program).unwrap();
-    let asked = |platform: &str| {
+    let build_with = |platform: &str| {
         outcome(
             obgp_build()
                 .args(["--config", concat!(env!("CARGO_MANIFEST_DIR"), "/build.toml")])
@@ -106,33 +106,33 @@ fn a_runtime_binary_for_another_machine_is_refused_before_anything_starts() {
                 .current_dir(dir.path()),
         )
     };
-    insta::assert_snapshot!(asked("linux/arm64"));
-    // The right one gets as far as the engine.
-    assert!(asked("linux/amd64").contains("/nonexistent/docker.sock"));
+    insta::assert_snapshot!(build_with("linux/arm64"));
+    // With the right architecture the run fails only at the engine.
+    assert!(build_with("linux/amd64").contains("/nonexistent/docker.sock"));
 }
 
 #[test]
-fn a_runtime_binary_wants_a_platform() {
+fn a_runtime_binary_without_a_platform_is_a_usage_error() {
     insta::assert_snapshot!(outcome(obgp_build().args(["--runtime-binary", "obgp-runtime"])));
 }
 
 #[test]
-fn without_an_engine_the_error_says_where_it_was_looked_for() {
+fn an_unreachable_engine_is_reported_with_its_address() {
     insta::assert_snapshot!(outcome(obgp_build().args(["--distro", "debian_bookworm"])));
 }
 
 #[test]
-fn an_image_must_say_where_it_is() {
+fn an_image_without_a_location_is_a_usage_error() {
     insta::assert_snapshot!(outcome(obgp_build().args(["verify", "ubuntu:24.04"])));
 }
 
 #[test]
-fn a_layout_that_is_not_there() {
+fn a_missing_layout_is_reported() {
     insta::assert_snapshot!(outcome(obgp_build().args(["verify", "oci:/nonexistent:tag"])));
 }
 
 #[test]
-fn a_mistake_in_the_configuration_is_shown_in_its_line() {
+fn a_configuration_error_names_the_field_and_the_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("build.toml");
     std::fs::write(&path, "[image]\nname = \"x\"\nregistri = \"y\"\n").unwrap();
@@ -142,13 +142,13 @@ fn a_mistake_in_the_configuration_is_shown_in_its_line() {
 }
 
 #[test]
-fn completions_know_the_subcommands() {
+fn completions_contain_subcommands_and_flags() {
     let text = outcome(obgp_build().args(["completions", "bash"]));
     assert!(text.contains("bootstrap") && text.contains("--project-ref"), "{text}");
 }
 
 #[test]
-fn the_dockerfile_is_the_committed_one() {
+fn the_dockerfile_subcommand_prints_the_committed_file() {
     let output = obgp_build().args(["dockerfile", "ubuntu_noble"]).output().unwrap();
     let committed = std::fs::read(concat!(
         env!("CARGO_MANIFEST_DIR"),

@@ -1,4 +1,4 @@
-//! The Dockerfiles that are committed are those the template gives, and stay inside what the oldest engine's frontend knows.
+//! Checks that the committed Dockerfiles equal the rendered template and use only features of the oldest engine.
 
 use std::fs;
 use std::path::Path;
@@ -14,9 +14,9 @@ fn file() -> BuildFile {
     BuildFile::load(&root().join("build.toml")).unwrap()
 }
 
-/// `OBGP_BLESS=1 cargo test --test dockerfile` writes them anew.
+/// `OBGP_BLESS=1 cargo test --test dockerfile` writes the Dockerfiles.
 #[test]
-fn the_committed_dockerfiles_are_the_rendered_ones() {
+fn committed_dockerfiles_equal_the_rendered_template() {
     let file = file();
     for (name, distro) in &file.distros {
         let path = root().join(format!("dockerfiles/Dockerfile.{name}"));
@@ -27,7 +27,7 @@ fn the_committed_dockerfiles_are_the_rendered_ones() {
         let committed = fs::read_to_string(&path).unwrap_or_default();
         assert!(
             committed == rendered,
-            "{} is not what the template gives; write it with: OBGP_BLESS=1 cargo test --test dockerfile\n{}",
+            "{} differs from the rendered template; write it with: OBGP_BLESS=1 cargo test --test dockerfile\n{}",
             path.display(),
             similar::TextDiff::from_lines(&committed, &rendered).unified_diff()
         );
@@ -37,14 +37,14 @@ fn the_committed_dockerfiles_are_the_rendered_ones() {
         let distro = name.strip_prefix("Dockerfile.").unwrap();
         assert!(
             distro == "template" || file.distros.contains_key(distro),
-            "{name} belongs to no distro of build.toml"
+            "{name} does not belong to a distro of build.toml"
         );
     }
 }
 
 /// Engine 20.10, see the comments in the template.
 #[test]
-fn nothing_is_used_that_the_oldest_engine_lacks() {
+fn dockerfiles_use_only_features_of_the_oldest_engine() {
     let file = file();
     for (name, distro) in &file.distros {
         let text = render(name, distro, &file).unwrap();
@@ -94,16 +94,16 @@ fn identities_and_labels_come_from_build_toml() {
     assert!(jammy.contains("ARG LOCK=6.0.0-py3.10.txt"));
 }
 
-/// The stages from which every image takes obgp-runtime, as text.
+/// Returns the stages that build obgp-runtime.
 fn runtime_stages(dockerfile: &str) -> &str {
     let start = dockerfile.find("AS runtime-toolchain").unwrap();
     let end = dockerfile.find("AS runtime\n").unwrap();
     &dockerfile[start..end]
 }
 
-/// An engine that has compiled it for one distro has it for all.
+/// An engine compiles the runtime once for all distros.
 #[test]
-fn every_distro_takes_the_runtime_from_the_same_stages() {
+fn all_distros_share_the_runtime_stages() {
     let file = file();
     let texts: Vec<String> = file.distros.iter().map(|(n, d)| render(n, d, &file).unwrap()).collect();
     for text in &texts {
@@ -115,7 +115,7 @@ fn every_distro_takes_the_runtime_from_the_same_stages() {
 }
 
 #[test]
-fn the_runtimes_distro_comes_from_build_toml_and_has_to_be_there() {
+fn the_runtime_distro_comes_from_build_toml_and_must_exist() {
     let mut file = file();
     file.runtime.distro = "debian_bookworm".into();
     let text = render("ubuntu_noble", &file.distros["ubuntu_noble"], &file).unwrap();

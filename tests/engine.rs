@@ -1,4 +1,4 @@
-//! The engine and its BuildKit, for real: on the machine's engine and on a modern one (`scripts/modern-engine up`).
+//! Tests the engine and BuildKit clients on the host's engine and on a modern one (`scripts/modern-engine up`).
 
 mod support;
 
@@ -25,20 +25,20 @@ macro_rules! on_both_engines {
 }
 
 on_both_engines!(
-    an_engine_tells_what_it_is,
-    a_solve_gives_an_image_and_again_from_the_cache,
-    a_secret_is_there_in_the_step_and_nowhere_after,
-    a_failed_step_is_explained,
-    a_dockerfile_that_does_not_parse_is_shown,
-    a_foreign_platform_needs_no_emulation_where_nothing_runs,
+    an_engine_reports_its_version_and_platforms,
+    a_repeated_solve_reuses_the_cache,
+    a_secret_is_visible_in_its_step_only,
+    a_failed_step_is_reported_with_its_output_and_lines,
+    a_dockerfile_syntax_error_shows_the_line,
+    a_foreign_platform_without_run_steps_needs_no_emulation,
     a_cancelled_solve_stops_on_the_engine,
-    a_container_gives_its_output_and_is_gone,
-    targets_side_by_side_share_what_they_have_in_common,
+    a_container_returns_its_output_and_is_removed,
+    parallel_targets_share_common_steps,
     a_dropped_solve_stops_on_the_engine,
-    a_step_that_failed_for_the_network_is_tried_again,
+    a_step_that_fails_on_the_network_is_retried,
 );
 
-async fn an_engine_tells_what_it_is(lab: Arc<Lab>) {
+async fn an_engine_reports_its_version_and_platforms(lab: Arc<Lab>) {
     let info = lab.engine.info();
     assert!(info.version.starts_with(|c: char| c.is_ascii_digit()), "{info:?}");
     assert_eq!(info.os, "linux");
@@ -48,7 +48,7 @@ async fn an_engine_tells_what_it_is(lab: Arc<Lab>) {
     assert_eq!(lab.engine.inspect_image("obgp-test/no-such-image").await.unwrap(), None);
 }
 
-async fn a_solve_gives_an_image_and_again_from_the_cache(lab: Arc<Lab>) {
+async fn a_repeated_solve_reuses_the_cache(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
     let dockerfile = format!("FROM {base}\nARG WHO\nCOPY greeting /\nRUN echo $WHO > /who\n");
     let mut request = lab.request(&dockerfile, &[("greeting", "hello")]);
@@ -97,7 +97,7 @@ fn read_entry(archive: &[u8], name: &str) -> Vec<u8> {
     content
 }
 
-async fn a_secret_is_there_in_the_step_and_nowhere_after(lab: Arc<Lab>) {
+async fn a_secret_is_visible_in_its_step_only(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
     let dockerfile = format!(
         "FROM {base}\n\
@@ -111,8 +111,8 @@ async fn a_secret_is_there_in_the_step_and_nowhere_after(lab: Arc<Lab>) {
     lab.solve(&request).await.unwrap();
     let archive = lab.export(&request.image_name).await.unwrap();
     let has = |needle: &[u8]| archive.windows(needle.len()).any(|window| window == needle);
-    // The layers of this archive are plain or, with the containerd store, gzip: look into those as well.
     assert!(!has(b"squeamish-ossifrage"));
+    // The layers of the containerd store are compressed, so search the files in a container as well.
     let spec = spec(
         &request.image_name,
         &[
@@ -132,20 +132,20 @@ async fn a_secret_is_there_in_the_step_and_nowhere_after(lab: Arc<Lab>) {
     assert!(error.contains("given"), "{error}");
 }
 
-async fn a_failed_step_is_explained(lab: Arc<Lab>) {
+async fn a_failed_step_is_reported_with_its_output_and_lines(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
     let dockerfile =
         format!("FROM {base}\nENV A=b\nRUN echo one; \\\n    echo two >&2; \\\n    exit 42\nRUN echo never\n");
     let mut request = lab.request(&dockerfile, &[]);
     request.no_cache = true;
     let recorder = Recorder::default();
-    let error = lab.solve_watched(&request, &recorder).await.unwrap_err();
+    let error = lab.solve_with(&request, &recorder).await.unwrap_err();
     let SolveError::Failed(failure) = &error else {
         panic!("{error:?}");
     };
     assert_eq!(failure.exit_code, Some(42), "{error}");
     assert!(failure.step.as_deref().unwrap().contains("RUN echo one"), "{error}");
-    // They come on two streams, in no order between them.
+    // The lines are from two streams, which have no common order.
     let mut log = failure.log.clone();
     log.sort();
     assert_eq!(log, ["one", "two"], "{error}");
@@ -163,14 +163,14 @@ async fn a_failed_step_is_explained(lab: Arc<Lab>) {
     assert!(recorder.lines.lock().unwrap().contains(&"two".to_string()));
 }
 
-async fn a_step_that_failed_for_the_network_is_tried_again(lab: Arc<Lab>) {
+async fn a_step_that_fails_on_the_network_is_retried(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
-    let said = "Err:1 http://archive.example stable InRelease  Temporary failure resolving 'archive.example'";
-    let mut request = lab.request(&format!("FROM {base}\nRUN echo \"{said}\"; exit 100\n"), &[]);
+    let message = "Err:1 http://archive.example stable InRelease  Temporary failure resolving 'archive.example'";
+    let mut request = lab.request(&format!("FROM {base}\nRUN echo \"{message}\"; exit 100\n"), &[]);
     request.attempts = 2;
     let recorder = Recorder::default();
-    let error = lab.solve_watched(&request, &recorder).await.unwrap_err();
-    assert!(error.is_transient() && error.to_string().contains(said), "{error}");
+    let error = lab.solve_with(&request, &recorder).await.unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains(message), "{error}");
     let notes = recorder.notes.lock().unwrap();
     assert!(
         matches!(notes.as_slice(), [note] if note.contains("exit code 100; trying again in")),
@@ -178,7 +178,7 @@ async fn a_step_that_failed_for_the_network_is_tried_again(lab: Arc<Lab>) {
     );
 }
 
-async fn a_dockerfile_that_does_not_parse_is_shown(lab: Arc<Lab>) {
+async fn a_dockerfile_syntax_error_shows_the_line(lab: Arc<Lab>) {
     let error = lab
         .solve(&lab.request("FROM scratch\nCOPPY a b\n", &[]))
         .await
@@ -190,7 +190,7 @@ async fn a_dockerfile_that_does_not_parse_is_shown(lab: Arc<Lab>) {
     assert!(error.to_string().contains("COPPY"), "{error}");
 }
 
-async fn a_foreign_platform_needs_no_emulation_where_nothing_runs(lab: Arc<Lab>) {
+async fn a_foreign_platform_without_run_steps_needs_no_emulation(lab: Arc<Lab>) {
     let foreign = Platform(match host_platform().architecture() {
         Architecture::Amd64 => Architecture::Arm64,
         Architecture::Arm64 => Architecture::Amd64,
@@ -205,7 +205,7 @@ async fn a_foreign_platform_needs_no_emulation_where_nothing_runs(lab: Arc<Lab>)
 
 async fn a_cancelled_solve_stops_on_the_engine(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
-    // A duration that no other process here sleeps for.
+    // A unique duration identifies the process.
     let seconds = 100_000 + std::process::id();
     let mut request = lab.request(&format!("FROM {base}\nRUN echo asleep; sleep {seconds}\n"), &[]);
     request.no_cache = true;
@@ -219,11 +219,15 @@ async fn a_cancelled_solve_stops_on_the_engine(lab: Arc<Lab>) {
         recorder.lines.lock().unwrap().contains(&"asleep".to_string())
     })
     .await;
-    assert!(is_running(seconds), "the step's process is visible from here");
+    assert!(is_running(seconds), "the process of the step is visible on the host");
     cancel.cancel();
-    let told = Instant::now();
+    let cancelled = Instant::now();
     assert!(matches!(solving.await.unwrap(), Err(SolveError::Cancelled)));
-    assert!(told.elapsed() < Duration::from_secs(10), "it took {:?}", told.elapsed());
+    assert!(
+        cancelled.elapsed() < Duration::from_secs(10),
+        "it took {:?}",
+        cancelled.elapsed()
+    );
     assert!(!is_running(seconds), "the step still runs on the engine");
 }
 
@@ -241,17 +245,17 @@ async fn a_dropped_solve_stops_on_the_engine(lab: Arc<Lab>) {
     until("the step has stopped", || !is_running(seconds)).await;
 }
 
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
-    while !is_so() {
+    while !condition() {
         assert!(began.elapsed() < Duration::from_secs(60), "waited for a minute: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Two platforms whose native stage is the same step: the engine runs it once, for two sessions. The one that ends first
-/// must not take the other's session with it.
-async fn targets_side_by_side_share_what_they_have_in_common(lab: Arc<Lab>) {
+/// The native stage of two platforms is the same step, which the engine runs once for two sessions. The session that
+/// ends first must not end the other.
+async fn parallel_targets_share_common_steps(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
     let dockerfile = format!(
         "FROM --platform=$BUILDPLATFORM {base} AS native\nARG NONCE\nCOPY file /\n\
@@ -275,7 +279,7 @@ async fn targets_side_by_side_share_what_they_have_in_common(lab: Arc<Lab>) {
     futures_util::future::join_all(solves).await;
 }
 
-/// Whether `sleep SECONDS` runs on this machine, in whatever container.
+/// Whether `sleep SECONDS` runs on this host, in any container.
 fn is_running(seconds: u32) -> bool {
     let wanted = format!("sleep\0{seconds}\0");
     std::fs::read_dir("/proc")
@@ -299,7 +303,7 @@ fn spec(image: &str, command: &[&str]) -> ContainerSpec {
     }
 }
 
-async fn a_container_gives_its_output_and_is_gone(lab: Arc<Lab>) {
+async fn a_container_returns_its_output_and_is_removed(lab: Arc<Lab>) {
     let base = lab.shell_image().await;
     let confined = ContainerSpec {
         user: Some("42:43".into()),

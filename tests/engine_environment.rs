@@ -1,6 +1,6 @@
-//! What an engine needs of the person's environment: `ssh` on the PATH, docker's configuration with its logins.
+//! Tests what an engine takes from the user's environment: `ssh` on the PATH and docker's logins.
 //!
-//! The tests change the environment, once and before they start a runtime, and so have a binary of their own.
+//! The tests change the environment before they start a runtime, so they have a binary of their own.
 
 mod support;
 
@@ -18,14 +18,14 @@ use obgp_build::progress::Silent;
 use support::registry::{PASSWORD, Registry, USER};
 use support::{Recorder, Which, address_for_containers, host_platform};
 
-/// A directory for programs, in front of the PATH, and for docker's configuration.
+/// A directory for docker's configuration and for programs, first on the PATH.
 fn environment() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("environment-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
-        // SAFETY: every test of this binary comes here before it starts anything that reads the environment.
+        // SAFETY: every test of this binary calls this before it starts threads that read the environment.
         unsafe {
             std::env::set_var("PATH", path);
             std::env::set_var("DOCKER_CONFIG", &dir);
@@ -45,7 +45,7 @@ fn run(test: impl Future<Output = ()>) {
     tokio::runtime::Runtime::new().unwrap().block_on(test);
 }
 
-/// Stands in for ssh and sshd: notes its arguments and runs what the far side would be told to run, here.
+/// Replaces ssh: records its arguments and runs the remote command locally.
 const SSH: &str = r#"#!/bin/sh
 echo "$@" >> "$(dirname "$0")/ssh-arguments"
 host=
@@ -62,7 +62,7 @@ exec "$@"
 "#;
 
 #[test]
-fn a_build_goes_through_ssh_and_docker_s_dial_stdio() {
+fn a_build_runs_over_ssh_and_dial_stdio() {
     environment();
     program("ssh", SSH);
     run(async {
@@ -92,7 +92,7 @@ fn a_build_goes_through_ssh_and_docker_s_dial_stdio() {
     });
 }
 
-/// Adds to docker's configuration, which the tests of this binary share.
+/// Changes docker's configuration, which the tests of this binary share.
 fn configure_docker(add: impl FnOnce(&mut serde_json::Value)) {
     static CONFIG: Mutex<serde_json::Value> = Mutex::new(serde_json::Value::Null);
     let mut config = CONFIG.lock().unwrap();
@@ -103,16 +103,16 @@ fn configure_docker(add: impl FnOnce(&mut serde_json::Value)) {
     std::fs::write(environment().join("config.json"), config.to_string()).unwrap();
 }
 
-/// A base behind a login, in a registry that fails at first: BuildKit gets the login from the session, the solve is tried
-/// again, the engine's own pull gets the login as well.
-async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Registry>) {
+/// Pulls a private base from a registry that fails at first. BuildKit gets the login from the session, the solve is
+/// retried, and the engine's own pull gets the login as well.
+async fn pull_a_private_base(which: Which, host: &str, registry: Arc<Registry>) {
     support::on(which, async |lab| {
         let base = format!("{host}:{}/test/base:1", registry.port);
         let mut request = lab.request(&format!("FROM {base}\nRUN true\n"), &[]);
         request.attempts = 5;
         registry.failing.store(true, Ordering::Relaxed);
         let recorder = Arc::new(Recorder::default());
-        let mend = tokio::spawn({
+        let repair = tokio::spawn({
             let (registry, recorder) = (registry.clone(), recorder.clone());
             async move {
                 while recorder.notes.lock().unwrap().is_empty() {
@@ -121,17 +121,17 @@ async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Re
                 registry.failing.store(false, Ordering::Relaxed);
             }
         });
-        let solved = lab.solve_watched(&request, recorder.as_ref()).await;
-        mend.abort();
+        let solved = lab.solve_with(&request, recorder.as_ref()).await;
+        repair.abort();
         solved.unwrap();
-        assert!(registry.refused.load(Ordering::Relaxed) > 0);
+        assert!(registry.failures.load(Ordering::Relaxed) > 0);
         let notes = recorder.notes.lock().unwrap().clone();
         assert!(
             notes[0].contains("503") && notes[0].contains("trying again"),
             "{notes:?}"
         );
 
-        // The platforms side by side: in the classic store each pull takes the name from the other.
+        // The platforms in parallel: in the classic store each pull moves the name.
         let before = registry.logins.load(Ordering::Relaxed);
         let pulls = Architecture::ALL.map(|architecture| {
             let (lab, base) = (lab.clone(), base.clone());
@@ -152,7 +152,7 @@ async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Re
         futures_util::future::join_all(pulls).await;
         assert!(registry.logins.load(Ordering::Relaxed) > before);
         let tag = lab.engine.inspect_image(&base).await.unwrap();
-        assert_eq!(tag, None, "the reference has come to stay");
+        assert_eq!(tag, None, "the pulled reference is removed");
         let missing = format!("{host}:{}/test/missing:1", registry.port);
         let error = lab
             .engine
@@ -166,18 +166,18 @@ async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Re
 }
 
 #[test]
-fn a_login_in_docker_s_configuration_opens_a_registry_machine() {
+fn a_login_in_dockers_config_is_used_on_the_hosts_engine() {
     run(async {
         let registry = Registry::start(support::busybox_layer()).await;
         let login = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
         let name = format!("127.0.0.1:{}", registry.port);
         configure_docker(|config| config["auths"][name] = serde_json::json!({"auth": login}));
-        a_base_comes_from_a_registry(Which::Machine, "127.0.0.1", registry).await;
+        pull_a_private_base(Which::Machine, "127.0.0.1", registry).await;
     });
 }
 
 #[test]
-fn a_credential_helper_opens_a_registry_modern() {
+fn a_credential_helper_is_used_on_a_modern_engine() {
     environment();
     let helper = format!("#!/bin/sh\ncat >/dev/null\necho '{{\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}'\n");
     program("docker-credential-obgp-test", &helper);
@@ -186,6 +186,6 @@ fn a_credential_helper_opens_a_registry_modern() {
         let host = address_for_containers();
         let name = format!("{host}:{}", registry.port);
         configure_docker(|config| config["credHelpers"][name] = "obgp-test".into());
-        a_base_comes_from_a_registry(Which::Modern, &host, registry).await;
+        pull_a_private_base(Which::Modern, &host, registry).await;
     });
 }

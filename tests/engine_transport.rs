@@ -1,4 +1,4 @@
-//! Ways to an engine: TLS with client certificates, docker contexts, connections that break, and errors that say why.
+//! Tests connections to an engine: TLS with client certificates, docker contexts, interruptions and errors.
 
 mod support;
 
@@ -22,7 +22,7 @@ use support::{Recorder, Which, proxy};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_with_client_certificates_carries_a_build() {
+async fn a_build_runs_over_tls_with_client_certificates() {
     let engine = Which::Machine.endpoint().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let certificates = Certificates::make(dir.path());
@@ -41,18 +41,18 @@ async fn tls_with_client_certificates_carries_a_build() {
     })
     .await;
 
-    // Without the client's certificate the engine hangs up; the error says where to look.
+    // Without the client key the engine closes the connection.
     std::fs::remove_file(dir.path().join("key.pem")).unwrap();
     let error = connect_error(Endpoint::choose(&settings).unwrap()).await;
     assert!(error.contains("cert.pem"), "{error}");
-    // Without its CA we do.
+    // Without the CA the client closes the connection.
     std::fs::remove_file(dir.path().join("ca.pem")).unwrap();
     let error = connect_error(Endpoint::choose(&settings).unwrap()).await;
     assert!(error.contains("certificate") && error.contains("ca.pem"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_docker_context_is_followed_with_its_certificates() {
+async fn a_docker_context_is_used_with_its_certificates() {
     let engine = Which::Machine.endpoint().unwrap();
     let config = tempfile::tempdir().unwrap();
     let id = hex::encode(Sha256::digest(b"lab"));
@@ -83,7 +83,7 @@ async fn connect_error(endpoint: Endpoint) -> String {
 }
 
 #[tokio::test]
-async fn an_engine_that_is_not_there_is_told_with_what_to_try() {
+async fn an_unreachable_engine_is_reported_with_a_hint() {
     let at = |address| Endpoint {
         address,
         origin: Origin::DockerHost,
@@ -106,7 +106,7 @@ async fn an_engine_that_is_not_there_is_told_with_what_to_try() {
     );
 }
 
-async fn a_broken_connection_is_tried_again(which: Which) {
+async fn a_broken_connection_is_retried(which: Which) {
     let Some(engine) = which.endpoint() else {
         return;
     };
@@ -118,9 +118,9 @@ async fn a_broken_connection_is_tried_again(which: Which) {
         request.no_cache = true;
         request.attempts = 3;
         let recorder = Arc::new(Recorder::default());
-        let heard = recorder.clone();
+        let lines = recorder.clone();
         let runs = move || {
-            heard
+            lines
                 .lines
                 .lock()
                 .unwrap()
@@ -145,17 +145,17 @@ async fn a_broken_connection_is_tried_again(which: Which) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_connection_is_tried_again_on_the_machine() {
-    a_broken_connection_is_tried_again(Which::Machine).await;
+async fn a_broken_connection_is_retried_on_the_hosts_engine() {
+    a_broken_connection_is_retried(Which::Machine).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_connection_is_tried_again_on_the_modern() {
-    a_broken_connection_is_tried_again(Which::Modern).await;
+async fn a_broken_connection_is_retried_on_a_modern_engine() {
+    a_broken_connection_is_retried(Which::Modern).await;
 }
 
-/// An engine that says it has this API version, and knows no more than its version and description.
-fn stranger(api: &'static str, dir: &Path) -> Endpoint {
+/// An engine that reports this API version and supports only `/version` and `/info`.
+fn minimal_engine(api: &'static str, dir: &Path) -> Endpoint {
     let socket = dir.join(format!("{api}.sock"));
     let listener = tokio::net::UnixListener::bind(&socket).unwrap();
     tokio::spawn(async move {
@@ -184,14 +184,14 @@ fn stranger(api: &'static str, dir: &Path) -> Endpoint {
 }
 
 #[tokio::test]
-async fn an_engine_that_cannot_do_it_is_told_as_such() {
+async fn an_engine_without_the_needed_api_is_reported() {
     let dir = tempfile::tempdir().unwrap();
-    let error = connect_error(stranger("1.40", dir.path())).await;
+    let error = connect_error(minimal_engine("1.40", dir.path())).await;
     assert!(error.contains("is 1.2.3 (API 1.40): too old"), "{error}");
-    let error = connect_error(stranger("v5", dir.path())).await;
+    let error = connect_error(minimal_engine("v5", dir.path())).await;
     assert!(error.contains("no Docker engine"), "{error}");
 
-    let engine = Engine::connect(stranger("1.41", dir.path())).await.unwrap();
+    let engine = Engine::connect(minimal_engine("1.41", dir.path())).await.unwrap();
     let error = Daemon::from(engine.clone()).platforms().await.unwrap_err().to_string();
     assert!(
         error.contains("does not speak BuildKit") && error.contains("page not found"),

@@ -1,4 +1,4 @@
-//! The layout stage with real engines: what they export becomes the same image, and other tools take it.
+//! Tests the layout stage with real engines: their exports give the same image, and other tools read it.
 
 mod support;
 
@@ -22,9 +22,9 @@ use tokio::runtime::Handle;
 
 const EPOCH: i64 = 1_700_000_000;
 
-/// What graph drivers tell in ways of their own: copied up, replaced, removed, linked. Not among it is a directory that
-/// a step removes and makes anew: 20.10's fuse-overlayfs driver forgets the marker that hides its old content, and
-/// exports (and pushes) an image in which that content is back.
+/// Changes that graph drivers encode in different ways: copied up, replaced, removed and linked files. No step removes
+/// and recreates a directory: the fuse-overlayfs driver of 20.10 then loses the opaque marker, and exports the old
+/// content.
 const DOCKERFILE: &str = "
 COPY tree /tree
 RUN touch /tree/kept && chmod 0640 /tree/mode && rm /tree/gone
@@ -63,13 +63,13 @@ fn options(base: &[u8]) -> IngestOptions<'static> {
     }
 }
 
-/// The image on this engine, in a layout of its own.
+/// Builds the image on this engine and ingests it into a new layout.
 async fn built(lab: &Lab, base: &[u8], layout: &Path) -> Ingested {
     let image = solved(lab, base).await;
-    taken(lab, &image, base, layout).await
+    ingested(lab, &image, base, layout).await
 }
 
-/// The image's name on this engine.
+/// Builds the image and returns its name on this engine.
 async fn solved(lab: &Lab, base: &[u8]) -> String {
     let name = format!("obgp-test/layout-base-{}:1", std::process::id());
     lab.will_remove(&name);
@@ -82,7 +82,8 @@ async fn solved(lab: &Lab, base: &[u8]) -> String {
     request.image_name
 }
 
-async fn taken(lab: &Lab, image: &str, base: &[u8], layout: &Path) -> Ingested {
+/// Ingests an image of this engine into a new layout.
+async fn ingested(lab: &Lab, image: &str, base: &[u8], layout: &Path) -> Ingested {
     let export = bridge::reader(&Handle::current(), lab.engine.export(image));
     let (options, dir) = (options(base), layout.to_path_buf());
     let task = tokio::task::spawn_blocking(move || {
@@ -104,7 +105,7 @@ fn run(program: &str, args: &[&str]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn old_and_new_engines_give_one_digest() {
+async fn old_and_new_engines_give_the_same_digest() {
     let base = busybox_layer();
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let images = std::sync::Mutex::new(Vec::new());
@@ -143,7 +144,7 @@ fn differences<'a>(a: &'a Ingested, b: &'a Ingested) -> Vec<&'a str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_image_is_what_the_dockerfile_says_and_others_take_it() {
+async fn the_layout_matches_the_dockerfile_and_other_tools_read_it() {
     on(Which::Machine, async |lab: Arc<Lab>| {
         let base = busybox_layer();
         let dir = tempfile::tempdir().unwrap();
@@ -168,7 +169,7 @@ async fn the_image_is_what_the_dockerfile_says_and_others_take_it() {
             "the base keeps its bytes"
         );
 
-        // The reader agrees.
+        // The layout reader gives the same tree.
         let place = dir.path().display().to_string();
         let opened = LayoutImage::open(&format!("{place}:t").parse().unwrap()).unwrap();
         let options = options(&base);
@@ -176,7 +177,7 @@ async fn the_image_is_what_the_dockerfile_says_and_others_take_it() {
         assert!(read.tree.iter().eq(tree.iter()));
         drop(opened);
 
-        // skopeo reads every blob, and hands the image to the engine, which runs it.
+        // skopeo reads every blob and copies the image to the engine, which runs it.
         let inspected: serde_json::Value =
             serde_json::from_str(&run("skopeo", &["inspect", &format!("oci:{place}:t")])).unwrap();
         assert_eq!(inspected["Labels"]["org.example.key"], "value");
@@ -202,16 +203,16 @@ async fn the_image_is_what_the_dockerfile_says_and_others_take_it() {
             ],
         );
         let shell = "cat /tree/dir/new /tree/linked; id -u; ls /tree; echo $KEY";
-        let said = run("docker", &["run", "--rm", "--network=none", &name, "sh", "-c", shell]);
-        assert_eq!(said, "new\nkept1000\ndir\nkept\nlinked\nmode\nsymbolic\nvalue\n");
+        let stdout = run("docker", &["run", "--rm", "--network=none", &name, "sh", "-c", shell]);
+        assert_eq!(stdout, "new\nkept1000\ndir\nkept\nlinked\nmode\nsymbolic\nvalue\n");
 
-        // Back from the engine it is the same image.
+        // The engine exports the same image again.
         let again = tempfile::tempdir().unwrap();
-        let back = taken(&lab, &name, &base, again.path()).await;
-        assert_eq!(back.layers, image.layers);
+        let reingested = ingested(&lab, &name, &base, again.path()).await;
+        assert_eq!(reingested.layers, image.layers);
         let export = bridge::reader(&Handle::current(), lab.engine.export(&name));
-        let only_read = move || read_export(export, host_platform(), &options.read, &Silent).unwrap();
-        let (config, tree) = tokio::task::spawn_blocking(only_read).await.unwrap();
+        let read = move || read_export(export, host_platform(), &options.read, &Silent).unwrap();
+        let (config, tree) = tokio::task::spawn_blocking(read).await.unwrap();
         assert_eq!(config.config(), image.config.config());
         assert!(tree.iter().eq(image.tree.iter()));
     })
@@ -219,26 +220,26 @@ async fn the_image_is_what_the_dockerfile_says_and_others_take_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn out_of_the_engines_storage_comes_what_it_exports() {
+async fn the_engines_storage_and_its_export_give_the_same_image() {
     on(Which::Machine, async |lab: Arc<Lab>| {
         if !lab.engine.storage().is_some_and(|storage| storage.is_readable()) {
-            const WHY: &str = "the machine's engine has no storage that this user may read";
+            const WHY: &str = "this user cannot read the storage of the host's engine";
             assert!(std::env::var_os("CI").is_none(), "{WHY}");
             return eprintln!("SKIPPED: {WHY}");
         }
         let base = busybox_layer();
         let dir = tempfile::tempdir().unwrap();
         let name = solved(&lab, &base).await;
-        let exported = taken(&lab, &name, &base, dir.path()).await;
+        let exported = ingested(&lab, &name, &base, dir.path()).await;
         let image = lab.engine.inspect_image(&name).await.unwrap().unwrap();
-        let lacking = EngineImage {
+        let incomplete = EngineImage {
             diff_ids: image.diff_ids.iter().rev().cloned().collect(),
             ..image.clone()
         };
-        assert!(lab.engine.stored(&image).is_ok() && lab.engine.stored(&lacking).is_err());
+        assert!(lab.engine.stored(&image).is_ok() && lab.engine.stored(&incomplete).is_err());
 
-        // Which image, how many archives of it are refused, and how many are read then.
-        for (image, refused, read) in [(image.clone(), 0, 1), (image, 1, 2), (lacking, 0, 1)] {
+        // For each image: how many archives the ingest rejects, and how many it reads in total.
+        for (image, rejected, expected) in [(image.clone(), 0, 1), (image, 1, 2), (incomplete, 0, 1)] {
             let (engine, options) = (lab.engine.clone(), options(&base));
             let dir = tempfile::tempdir().unwrap();
             let task = tokio::task::spawn_blocking(move || {
@@ -246,8 +247,8 @@ async fn out_of_the_engines_storage_comes_what_it_exports() {
                 let mut archives = 0;
                 let image = engine.read_image(&image, |mut archive| {
                     archives += 1;
-                    if archives <= refused {
-                        // As if it were damaged.
+                    if archives <= rejected {
+                        // Like a damaged archive.
                         std::io::copy(&mut archive.by_ref().take(10_000), &mut std::io::sink()).unwrap();
                     }
                     ingest(&layout, archive, &options, &Silent)
@@ -255,7 +256,7 @@ async fn out_of_the_engines_storage_comes_what_it_exports() {
                 (image.unwrap(), archives)
             });
             let (stored, archives) = task.await.unwrap();
-            assert_eq!(archives, read);
+            assert_eq!(archives, expected);
             assert_eq!(stored.manifest, exported.manifest);
             assert!(stored.tree.iter().eq(exported.tree.iter()));
         }

@@ -1,4 +1,4 @@
-//! Locks are made anew, byte for byte, from what they say of themselves. Needs PyPI and python3 with pip.
+//! Reproduces lock files byte for byte from their recorded inputs. Needs PyPI and python3 with pip.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use obgp_build::plan::source::Source;
 use obgp_build::progress::Silent;
 use tokio_util::sync::CancellationToken;
 
-/// Ref, the release whose dependencies it has, interpreters.
+/// Git ref, the release with the same dependencies, and interpreters.
 const LOCKS: &[(&str, &str, &[&str])] = &[
     ("7.0.0", "7.0.0", &["3.11", "3.12", "3.13"]),
     ("6.0.0", "6.0.0", &["3.10", "3.11", "3.12", "3.13"]),
@@ -45,7 +45,7 @@ async fn make(
         .unwrap_or_else(|e| panic!("{reference}: {e}"))
 }
 
-/// A release's and a series' lock. `OBGP_BLESS=1 cargo test --test lock` makes all of the repository's anew, as of today.
+/// Checks the locks of a release and of a series. `OBGP_BLESS=1 cargo test --test lock` rewrites all locks as of today.
 #[tokio::test]
 async fn a_lock_is_reproducible() {
     let committed = file();
@@ -68,7 +68,7 @@ async fn a_lock_is_reproducible() {
         }
     }
     for (reference, release, python) in [("7.0.0", "7.0.0", "3.11"), ("stable/2026.1", "6.0.0", "3.10")] {
-        // Twice now, not now and when the repository's was made: distributions of before that date appear, and are yanked, later.
+        // Both runs are now, because PyPI changes even before `exclude_newer`: files are added late, or yanked.
         let committed = lock::find(&committed, reference, python).unwrap();
         let moment = committed.exclude_newer.unwrap();
         let first = make(&file, reference, release, python, moment).await;
@@ -85,7 +85,7 @@ async fn a_lock_is_reproducible() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_resolved_is_said_in_the_resolvers_words() {
+async fn an_unresolvable_requirement_shows_the_resolvers_message() {
     let file = file();
     let source = Source::PyPI {
         version: "7.0.0".into(),

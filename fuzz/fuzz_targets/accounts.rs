@@ -1,4 +1,4 @@
-//! Account files and dpkg's database: whatever an image has there is read or refused; what is read has unambiguous fields.
+//! Parses arbitrary account files and dpkg databases: they are rejected, or the parsed fields are unambiguous.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! mapping.json of a ConfigMap: refused with a place that is in the text, or read; and what is read answers for every subnet.
+//! Parses an arbitrary mapping.json: it is rejected with a position in the text, or it maps any subnet to a valid ASN
+//! or an error.
 #![no_main]
 
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Any rt_tables is read, and an entry that is added to it is found there, was free, and leaves the others as they were.
+//! Parses an arbitrary rt_tables file and adds an entry: the entry is found, its ID was free, and other entries are
+//! unchanged.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -9,7 +10,7 @@ use obgp_runtime::rt_tables::{DEFAULT_VRF_TABLE, RANGE, addition, find, free, pa
 fuzz_target!(|text: &str| {
     let entries = parse(text);
     assert!(entries.len() <= text.lines().count());
-    // A name that is not in it.
+    // A name that the file does not contain.
     let name = (0..).map(|number| format!("br-{number}")).find(|name| entries.iter().all(|entry| entry.name != *name));
     let name = name.unwrap_or_default();
     assert!(find(&entries, &name).is_none());

@@ -1,5 +1,5 @@
-//! A manifest and a blob as they come from a registry (parted by a NUL; the digests that a fuzzer cannot find are filled
-//! in): refused, or what the key's holder signed about the subject; and never a panic, neither when added to.
+//! Verifies an arbitrary manifest and blob, separated by a NUL, with the blob's digest filled in: they are rejected, or
+//! the key signed the statement about the subject. Adding a signature to them never panics.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -15,10 +15,10 @@ use obgp_build::sign::{
 use oci_spec::image::{Descriptor, MediaType};
 use sha2::{Digest, Sha256};
 
-/// In front of a P-256 secret, a PKCS#8 document.
+/// The prefix that makes a PKCS#8 document of a P-256 secret.
 const PKCS8: &str = "3041020100301306072a8648ce3d020106082a8648ce3d030107042730250201010420";
 
-/// The seeds are signed with it. It is a secret to nobody.
+/// A public test key, which signed the seeds.
 static KEY: LazyLock<Key> = LazyLock::new(|| {
     let mut der = hex::decode(PKCS8).expect("hexadecimal digits");
     der.extend([7; 32]);
@@ -76,6 +76,6 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(added) = simple_signing(&KEY, "example.org/image", digest, Some(manifest.as_bytes())) {
         let again = simple_signing(&KEY, "example.org/image", digest, Some(&added.manifest.bytes));
-        assert_eq!(again.expect("what was added to").manifest.bytes, added.manifest.bytes);
+        assert_eq!(again.expect("the manifest accepts a signature").manifest.bytes, added.manifest.bytes);
     }
 });

@@ -1,4 +1,5 @@
-//! A sudoers policy of several files (parted by NULs) is read within bounds, and only a specification grants anything.
+//! Parses arbitrary sudoers files, separated by NULs: the policy is bounded, and only a user specification grants
+//! commands.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Any bytes as a layer, and as an engine's whole export: refused, or taken; and what is taken reads back as it was
-//! written, and is in canonical form: taken once more it stays the same.
+//! Ingests arbitrary bytes as a layer and as an engine's export: they are rejected, or the layout gives the ingested
+//! tree and is canonical: ingesting it again changes nothing.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -84,7 +84,7 @@ fn take(layout: &Layout, layers: &[Vec<u8>]) -> Result<Ingested, obgp_build::lay
     ingest(layout, &*export, &options, &Silent)
 }
 
-/// Something for whiteouts, links and copies to be about.
+/// A base layer whose files the fuzzed layer can remove, link and replace.
 fn base() -> Vec<u8> {
     let mut archive = Builder::new(Vec::new());
     for (name, kind, data) in [
@@ -141,7 +141,7 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-/// Check sums keep a fuzzer out; every header on the way gets a right one.
+/// Corrects the checksum of every header, which a fuzzer cannot guess.
 fn with_check_sums(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let mut at = 0;

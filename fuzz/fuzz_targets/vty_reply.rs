@@ -1,11 +1,11 @@
-//! A daemon's bytes, in pieces of any size (the first byte says how large), are one reply, more to come, or an error; how they
-//! are cut makes no difference.
+//! Parses arbitrary bytes of a daemon in pieces; the first byte is the size of a piece. The result is a reply, a
+//! request for more bytes or an error, and does not depend on the size.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use obgp_runtime::vty::{Malformed, Reply, ReplyBuffer};
 
-/// What comes of the bytes up to the first reply or error.
+/// Parses up to the first reply or error. Returns the number of bytes used and the result.
 fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (usize, Result<Option<Reply>, Malformed>) {
     let mut buffer = ReplyBuffer::default();
     let mut taken = 0;

@@ -1,7 +1,6 @@
-//! Bases that registries serve, on every kind of builder: docker-registry on loopback, whole builds.
+//! Tests bases from registries with whole builds on every kind of builder.
 //!
-//! The images are made on a base of a few files, with build steps that do next to nothing; what the contract says of the
-//! base is judged all the same.
+//! The base is tiny and the build steps are trivial, but the contract's rules about the base apply.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -17,7 +16,7 @@ use support::distribution::{Distribution, Login, PASSWORD, USER};
 use support::project::{PLATFORM, Project, base_archive, base_layer};
 use support::{Which, address_for_containers};
 
-/// A registry with bases, as the engine of a test reaches it.
+/// A registry with bases, at an address that the engine of the test reaches.
 struct Bases {
     registry: Distribution,
     host: String,
@@ -43,7 +42,7 @@ impl Bases {
         format!("{}/test/{name}", self.host)
     }
 
-    /// A base of one manifest as `name`, distinct by `name`. Returns its digest.
+    /// Pushes a base with one manifest, unique by `name`. Returns its digest.
     fn push(&self, name: &str) -> String {
         let (archive, digest) = base_archive(&format!("{}/{name}", self.host), &base_layer());
         let path = self.dir.path().join("base.tar");
@@ -52,7 +51,7 @@ impl Bases {
         digest
     }
 
-    /// An index with that base in it. Returns the index's digest.
+    /// Pushes an index with such a base. Returns the digest of the index.
     fn push_index(&self, name: &str) -> String {
         let manifest = self.push(name);
         let hex = &manifest["sha256:".len()..];
@@ -100,33 +99,34 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {output:?}");
 }
 
-/// obgp-build with a base as build.toml has it, in the given mode.
-fn command(project: &Project, what: &str, mode: &str, more: &[&str]) -> Command {
-    let mut command = project.command(&[what, "--bootstrap", mode]);
+/// Returns a command with the base of build.toml, in the given bootstrap mode.
+fn command(project: &Project, subcommand: &str, mode: &str, more: &[&str]) -> Command {
+    let mut command = project.command(&[subcommand, "--bootstrap", mode]);
     command
         .args(["--json", "--progress", "plain", "--plain-http"])
         .args(more);
-    if what == "build" {
+    if subcommand == "build" {
         command.arg("--output").arg(project.output("registry"));
     }
     command
 }
 
-/// The result of a build that was done but for the contract's other rules.
+/// Returns the report of a build that fails at most the contract's other rules.
 fn report(output: &Output) -> Value {
-    let told = String::from_utf8_lossy(&output.stderr);
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(matches!(output.status.code(), Some(0 | 3)), "{text}\n{told}");
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {text}\n{told}"))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{stdout}\n{stderr}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {stdout}\n{stderr}"))
 }
 
+/// Returns stderr of a run that must fail.
 fn failure(output: &Output) -> String {
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    told
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    stderr
 }
 
-/// What each target says of its base is the registry's truth, in report and image, and the contract agrees.
+/// Checks that the report names this base for each target, and that the base labels pass the contract.
 fn assert_based_on(report: &Value, reference: &str, digest: &str) {
     for image in report["images"].as_array().unwrap() {
         let built = &image["platforms"][0];
@@ -138,7 +138,7 @@ fn assert_based_on(report: &Value, reference: &str, digest: &str) {
     }
 }
 
-/// The planned bases of both distros: where each comes from, and its digest.
+/// Returns the origin and the digest of the planned base of each distro.
 fn planned(output: &Output) -> Vec<(String, Option<String>)> {
     let plan = report(output);
     let images = plan["images"].as_array().unwrap();

@@ -1,25 +1,25 @@
-//! What `--bootstrap` means while a registry can be reached and while it cannot.
+//! Tests the modes of `--bootstrap` with a registry that is up or down.
 
 use super::*;
 
-/// A base of the archive's does not replace a registry for ever, and each mode does what it says.
+/// A bootstrapped base does not replace the registry's base for ever.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_is_back_is_used_again() {
+async fn a_registry_that_returns_is_used_again() {
     let Some(machine) = endpoint(Which::Machine) else {
         return;
     };
-    let mut bases = Bases::start(Which::Machine, Login::Nobody);
+    let mut bases = Bases::start(Which::Machine, Login::None);
     let digest = bases.push("modes:1");
     let reference = bases.reference("modes:1");
-    let project = Project::hurried(&[&machine]);
+    let project = Project::fast(&[&machine]);
     project.builder("one", &machine.address.to_string(), "slots = 2");
     project.set_base(&reference);
-    project.will_forget(&digest);
+    project.will_remove_base(&digest);
     let plan = |mode: &str| command(&project, "plan", mode, &[]).output().unwrap();
 
     bases.registry.kill();
-    let told = failure(&plan("never"));
-    assert!(told.contains("tried the registry, for"), "{told}");
+    let stderr = failure(&plan("never"));
+    assert!(stderr.contains("tried the registry, for"), "{stderr}");
     let offline = plan("auto");
     assert!(String::from_utf8_lossy(&offline.stderr).contains("is not from a registry"));
     assert_eq!(planned(&offline)[0].0, "bootstrap");
@@ -31,10 +31,10 @@ async fn a_registry_that_is_back_is_used_again() {
             .ends_with("-bootstrap")
     );
 
-    // One that the engine has by now says its digest without the cache of whoever made it.
-    let mut stranger = command(&project, "plan", "auto", &[]);
-    stranger.env("OBGP_CACHE_DIR", bases.dir.path());
-    let (origin, known) = planned(&stranger.output().unwrap()).remove(0);
+    // The engine reports the digest of its base without the bootstrap cache.
+    let mut without_cache = command(&project, "plan", "auto", &[]);
+    without_cache.env("OBGP_CACHE_DIR", bases.dir.path());
+    let (origin, known) = planned(&without_cache.output().unwrap()).remove(0);
     assert_eq!(origin, "engine");
     assert!(known.is_some());
 
@@ -47,7 +47,7 @@ async fn a_registry_that_is_back_is_used_again() {
     let built = report(&command(&project, "build", "auto", &[]).output().unwrap());
     assert_based_on(&built, &reference, &digest);
 
-    // What was pulled once is used while the registry is away, rather than a base of another origin.
+    // While the registry is down, a pulled base is preferred over a base of another origin.
     bases.registry.kill();
     for mode in ["never", "auto"] {
         assert_eq!(
@@ -59,18 +59,18 @@ async fn a_registry_that_is_back_is_used_again() {
     project.clean().await;
 }
 
-/// A changed `base` in build.toml is taken at once; one that does not exist is an error before anything is built.
+/// A base that does not exist is an error before the build starts.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_reference_is_another_base() {
+async fn a_changed_base_in_build_toml_takes_effect_at_once() {
     let Some(machine) = endpoint(Which::Machine) else {
         return;
     };
-    let bases = Bases::start(Which::Machine, Login::Nobody);
-    let project = Project::hurried(&[&machine]);
+    let bases = Bases::start(Which::Machine, Login::None);
+    let project = Project::fast(&[&machine]);
     project.builder("one", &machine.address.to_string(), "slots = 2");
     for name in ["first:1", "second:1"] {
         let digest = bases.push(name);
-        project.will_forget(&digest);
+        project.will_remove_base(&digest);
         project.set_base(&bases.reference(name));
         let built = report(&command(&project, "build", "auto", &[]).output().unwrap());
         assert_based_on(&built, &bases.reference(name), &digest);
@@ -78,8 +78,8 @@ async fn a_changed_reference_is_another_base() {
     for missing in ["none:1", "second:2"] {
         project.set_base(&bases.reference(missing));
         for mode in ["auto", "never"] {
-            let told = failure(&command(&project, "plan", mode, &[]).output().unwrap());
-            assert!(told.contains("has no tag"), "{told}");
+            let stderr = failure(&command(&project, "plan", mode, &[]).output().unwrap());
+            assert!(stderr.contains("has no tag"), "{stderr}");
         }
     }
     project.clean().await;

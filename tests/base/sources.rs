@@ -1,4 +1,4 @@
-//! Builds from a pulled base, on each kind of builder.
+//! Tests builds from a pulled base on each kind of builder.
 
 use base64::Engine as _;
 use obgp_build::engine::{Engine, ImageStore};
@@ -11,22 +11,22 @@ use super::*;
 async fn builds_from_a_pulled_base(which: Which) {
     let Some(machine) = endpoint(which) else { return };
     let engine = Engine::connect(machine.clone()).await.unwrap();
-    let bases = Bases::start(which, Login::Nobody);
-    let project = Project::hurried(&[&machine]);
+    let bases = Bases::start(which, Login::None);
+    let project = Project::fast(&[&machine]);
     project.builder("one", &machine.address.to_string(), "slots = 2");
     for (name, digest) in [
         ("single:1", bases.push("single:1")),
         ("index:1", bases.push_index("index:1")),
     ] {
         let reference = bases.reference(name);
-        project.will_forget(&digest);
+        project.will_remove_base(&digest);
         project.set_base(&reference);
         let pulled = planned(&command(&project, "plan", "never", &[]).output().unwrap());
         assert_eq!(pulled, vec![("registry".to_string(), Some(digest.clone())); 2]);
-        // Two targets, which pull the same base at once.
+        // Two targets pull the same base in parallel.
         let built = report(&command(&project, "build", "never", &[]).output().unwrap());
         assert_based_on(&built, &reference, &digest);
-        // The engine has it now, and nothing else of it.
+        // The engine keeps the base under the tool's own tag only.
         let again = planned(&command(&project, "plan", "never", &[]).output().unwrap());
         assert_eq!(again, vec![("engine".to_string(), Some(digest.clone())); 2]);
         assert_eq!(engine.inspect_image(&reference).await.unwrap(), None);
@@ -37,7 +37,7 @@ async fn builds_from_a_pulled_base(which: Which) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_machine_builds_from_a_pulled_base() {
+async fn the_hosts_engine_builds_from_a_pulled_base() {
     builds_from_a_pulled_base(Which::Machine).await;
 }
 
@@ -51,12 +51,12 @@ async fn a_modern_engine_with_the_classic_store_builds_from_a_pulled_base() {
     builds_from_a_pulled_base(Which::ModernClassic).await;
 }
 
-/// It keeps no images, and pulls what was planned.
+/// A buildkitd keeps no images and pulls the planned digest.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_buildkitd_builds_from_a_pulled_base() {
     let Some(modern) = endpoint(Which::Modern) else { return };
-    let bases = Bases::start(Which::Modern, Login::Nobody);
-    let project = Project::hurried(&[]);
+    let bases = Bases::start(Which::Modern, Login::None);
+    let project = Project::fast(&[]);
     let dir = tempfile::tempdir().unwrap();
     let buildkitd = support::buildkitd::start(&modern, dir.path());
     project.builder("bare", &buildkitd.address.to_string(), "slots = 2");
@@ -75,22 +75,22 @@ async fn a_buildkitd_builds_from_a_pulled_base() {
         assert_based_on(&built, &reference, &digest);
     }
     project.set_base(&bases.reference("none:1"));
-    let told = failure(&command(&project, "plan", "auto", &[]).output().unwrap());
-    assert!(told.contains("has no tag"), "{told}");
+    let stderr = failure(&command(&project, "plan", "auto", &[]).output().unwrap());
+    assert!(stderr.contains("has no tag"), "{stderr}");
     project.clean().await;
 }
 
-/// An image that the engine had before keeps its tag and its digests, and is not pulled again.
-async fn an_own_image_stays_as_it_was(which: Which) {
+/// An image of the engine keeps its tag and digests, and is not pulled again.
+async fn an_existing_image_is_left_unchanged(which: Which) {
     let Some(machine) = endpoint(which) else { return };
     let engine = Engine::connect(machine.clone()).await.unwrap();
-    let bases = Bases::start(which, Login::Nobody);
+    let bases = Bases::start(which, Login::None);
     let digest = bases.push_index("own:1");
     let reference = bases.reference("own:1");
-    let project = Project::hurried(&[&machine]);
+    let project = Project::fast(&[&machine]);
     project.builder("one", &machine.address.to_string(), "slots = 2");
     project.set_base(&reference);
-    project.will_forget(&digest);
+    project.will_remove_base(&digest);
     let docker = |arguments: &[&str]| {
         run(Command::new("docker")
             .args(["--host", &machine.address.to_string()])
@@ -108,9 +108,9 @@ async fn an_own_image_stays_as_it_was(which: Which) {
     let built = report(&command(&project, "build", "auto", &[]).output().unwrap());
     assert_based_on(&built, &reference, &digest);
 
-    // The tag moves in the registry: the new base is pulled, the old image is still the engine's.
+    // When the tag moves in the registry, the new base is pulled and the engine keeps the old image.
     let newer = bases.push("own:1");
-    project.will_forget(&newer);
+    project.will_remove_base(&newer);
     let built = report(&command(&project, "build", "auto", &[]).output().unwrap());
     assert_based_on(&built, &reference, &newer);
     let after = engine.inspect_image(&reference).await.unwrap().unwrap();
@@ -124,35 +124,35 @@ async fn an_own_image_stays_as_it_was(which: Which) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_own_image_stays_as_it_was_on_the_machine() {
-    an_own_image_stays_as_it_was(Which::Machine).await;
+async fn an_existing_image_is_left_unchanged_on_the_hosts_engine() {
+    an_existing_image_is_left_unchanged(Which::Machine).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_own_image_stays_as_it_was_on_a_modern_engine() {
-    an_own_image_stays_as_it_was(Which::Modern).await;
+async fn an_existing_image_is_left_unchanged_on_a_modern_engine() {
+    an_existing_image_is_left_unchanged(Which::Modern).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_own_image_stays_as_it_was_on_a_modern_engine_with_the_classic_store() {
-    an_own_image_stays_as_it_was(Which::ModernClassic).await;
+async fn an_existing_image_is_left_unchanged_on_a_modern_engine_with_the_classic_store() {
+    an_existing_image_is_left_unchanged(Which::ModernClassic).await;
 }
 
-/// The engine may use plain HTTP here, and obgp-build may not: the engine is asked, and pulls.
+/// Only the engine may use plain HTTP here, so it resolves and pulls the base for obgp-build.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_only_the_engine_reaches_serves_the_base() {
+async fn a_base_is_pulled_from_a_registry_that_only_the_engine_reaches() {
     for which in [Which::Modern, Which::ModernClassic] {
         let Some(machine) = endpoint(which) else { return };
         let engine = Engine::connect(machine.clone()).await.unwrap();
-        let bases = Bases::start(which, Login::Nobody);
+        let bases = Bases::start(which, Login::None);
         let digest = bases.push_index("far:1");
         let reference = bases.reference("far:1");
-        let project = Project::hurried(&[&machine]);
+        let project = Project::fast(&[&machine]);
         project.builder("one", &machine.address.to_string(), "slots = 2");
         project.set_base(&reference);
-        project.will_forget(&digest);
-        let run = |what: &str, output: &str| {
-            let mut command = project.command(&[what, "--bootstrap", "never", "--json", "--progress", "plain"]);
+        project.will_remove_base(&digest);
+        let run = |subcommand: &str, output: &str| {
+            let mut command = project.command(&[subcommand, "--bootstrap", "never", "--json", "--progress", "plain"]);
             command.args(output.split_whitespace()).output().unwrap()
         };
         let plan = planned(&run("plan", ""));
@@ -166,51 +166,55 @@ async fn a_registry_that_only_the_engine_reaches_serves_the_base() {
     }
 }
 
-/// `--base` from a registry that wants a login.
+/// The registry of `--base` requires a login.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_base_is_named_and_behind_a_login() {
+async fn the_base_flag_works_with_a_private_registry() {
     let Some(machine) = endpoint(Which::Machine) else {
         return;
     };
     let bases = Bases::start(Which::Machine, Login::Basic);
     let digest = bases.push("private:1");
     let reference = bases.reference("private:1");
-    let project = Project::hurried(&[&machine]);
+    let project = Project::fast(&[&machine]);
     project.builder("one", &machine.address.to_string(), "");
-    project.will_forget(&digest);
-    let with = |what: &str, mode: &str| {
-        let of = ["--base", &reference, "--distro", &project.distros[0]];
-        let mut command = command(&project, what, mode, &of);
+    project.will_remove_base(&digest);
+    let with_base = |subcommand: &str, mode: &str| {
+        let arguments = ["--base", &reference, "--distro", &project.distros[0]];
+        let mut command = command(&project, subcommand, mode, &arguments);
         command.env("DOCKER_CONFIG", bases.dir.path());
         command
     };
     std::fs::write(bases.dir.path().join("config.json"), "{}").unwrap();
-    let told = failure(&with("plan", "auto").output().unwrap());
-    assert!(told.contains("docker login"), "{told}");
+    let stderr = failure(&with_base("plan", "auto").output().unwrap());
+    assert!(stderr.contains("docker login"), "{stderr}");
 
     let login = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
     let config = json!({"auths": {bases.host.as_str(): {"auth": login}}}).to_string();
     std::fs::write(bases.dir.path().join("config.json"), config).unwrap();
-    let built = report(&with("build", "never").output().unwrap());
+    let built = report(&with_base("build", "never").output().unwrap());
     assert_based_on(&built, &reference, &digest);
     project.clean().await;
 }
 
-/// One that was loaded has no digest in a classic store: said before anything is built.
+/// A loaded image has no digest in the classic store.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_base_without_a_digest_is_refused_at_once() {
+async fn a_base_without_a_digest_is_rejected_before_the_build() {
     let Some(machine) = endpoint(Which::Machine) else {
         return;
     };
     let engine = Engine::connect(machine.clone()).await.unwrap();
-    assert_eq!(engine.info().store, ImageStore::Classic, "this is about that store");
+    assert_eq!(
+        engine.info().store,
+        ImageStore::Classic,
+        "this test needs the classic store"
+    );
     let name = format!("127.0.0.1:9/obgp-test/loaded:{}", std::process::id());
     let (archive, _) = base_archive(&name, &base_layer());
     let chunk = std::io::Result::Ok(bytes::Bytes::from(archive));
     engine.load(futures_util::stream::iter([chunk])).await.unwrap();
-    let project = Project::hurried(&[&machine]);
+    let project = Project::fast(&[&machine]);
     project.builder("one", &machine.address.to_string(), "");
-    let told = failure(
+    let stderr = failure(
         &command(
             &project,
             "plan",
@@ -221,19 +225,19 @@ async fn a_base_without_a_digest_is_refused_at_once() {
         .unwrap(),
     );
     engine.remove_image(&name).await.unwrap();
-    assert!(told.contains("without a digest"), "{told}");
+    assert!(stderr.contains("without a digest"), "{stderr}");
     project.clean().await;
 }
 
-/// Several runs pull the same base at once; each of them removes the reference that its pull made.
+/// Each of several parallel runs removes the reference of its own pull.
 #[tokio::test(flavor = "multi_thread")]
-async fn pulls_by_digest_leave_nothing_behind() {
+async fn parallel_pulls_by_digest_leave_no_reference_behind() {
     for which in [Which::Machine, Which::Modern, Which::ModernClassic] {
         let Some(machine) = endpoint(which) else { return };
         let engine = Engine::connect(machine.clone()).await.unwrap();
-        // Another run: the pulls of one connection take turns.
+        // A second connection, because the pulls of one connection are sequential.
         let other = Engine::connect(machine).await.unwrap();
-        let bases = Bases::start(which, Login::Nobody);
+        let bases = Bases::start(which, Login::None);
         let digest = bases.push("plain:1");
         let reference = format!("{}@{digest}", bases.reference("plain"));
         let name = format!("obgp-test/pulled:{}", std::process::id());
@@ -248,8 +252,8 @@ async fn pulls_by_digest_leave_nothing_behind() {
     }
 }
 
-/// The real image on a real base from a registry keeps its whole contract. The base is the bootstrapped one, which others
-/// have built on: the steps come out of the engine's cache where they are in it.
+/// The real image on a real base from a registry. The base is the bootstrapped one, so that steps of other tests can
+/// come from the engine's cache.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_image_on_a_pulled_base_keeps_its_contract() {
     let Some(machine) = endpoint(Which::Machine) else {
@@ -266,7 +270,7 @@ async fn the_image_on_a_pulled_base_keeps_its_contract() {
         command.output().unwrap()
     };
     let made = report(&obgp_build(&["bootstrap", distro, "--platform", PLATFORM]));
-    let bases = Bases::start(Which::Machine, Login::Nobody);
+    let bases = Bases::start(Which::Machine, Login::None);
     let text = |value: &Value| value.as_str().unwrap().to_string();
     let (path, name) = (text(&made[0]["path"]), text(&made[0]["base"]["image_name"]));
     let from = format!("oci-archive:{path}:{}", name.rsplit(':').next().unwrap());
@@ -283,11 +287,11 @@ async fn the_image_on_a_pulled_base_keeps_its_contract() {
     let engine = Engine::connect(machine.clone()).await.unwrap();
     let kept = text(&plan["images"][0]["targets"][0]["base"]["engine_tag"]);
     assert!(engine.remove_image(&kept).await.unwrap(), "{plan:#}");
-    let told = String::from_utf8_lossy(&built.stdout);
+    let stdout = String::from_utf8_lossy(&built.stdout);
     assert_eq!(
         built.status.code(),
         Some(0),
-        "{told}\n{}",
+        "{stdout}\n{}",
         String::from_utf8_lossy(&built.stderr)
     );
     assert_based_on(&report(&built), &reference, &digest);

@@ -1,4 +1,4 @@
-//! A buildkitd as a builder.
+//! Tests a buildkitd as a builder.
 
 use base64::Engine as _;
 use obgp_build::engine::{Address, Engine};
@@ -8,11 +8,11 @@ use crate::support::buildkitd::start;
 use crate::support::project::{Project, base_layer};
 use crate::support::registry::{PASSWORD, Registry, USER};
 use crate::support::{Which, address_for_containers, proxy};
-use crate::{dies_and_is_inherited, each, report};
+use crate::{assert_targets_move, each, report};
 
-/// On a socket and over mutual TLS, with bases that only this machine has.
+/// On a socket and over mutual TLS, with bases that only this host has.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_buildkitd_makes_what_an_engine_makes() {
+async fn a_buildkitd_builds_the_same_digest_as_an_engine() {
     let (Some(machine), Some(modern)) = (Which::Machine.endpoint(), Which::Modern.endpoint()) else {
         return;
     };
@@ -40,14 +40,14 @@ async fn a_buildkitd_makes_what_an_engine_makes() {
     let far = report(&project.build("far", &["--builder", "far"]));
     assert_eq!(each(&far, "digest"), each(&engine, "digest"));
 
-    // What is known is not sent again.
+    // An unchanged image is not sent again.
     let again = report(&project.build("far", &["--builder", "far"]));
     assert_eq!(each(&again, "unchanged"), [true; 2]);
-    // Elsewhere it is not known.
+    // A new output directory gets the whole image.
     let anew = report(&project.build("anew", &["--builder", "far"]));
     assert_eq!(each(&anew, "unchanged"), [false; 2]);
     assert_eq!(each(&anew, "digest"), each(&engine, "digest"));
-    // It keeps no images.
+    // A buildkitd keeps no images.
     assert!(each(&anew, "engine_image").iter().all(Value::is_null), "{anew:#}");
     let modern = Engine::connect(modern).await.unwrap();
     for distro in &project.distros {
@@ -58,7 +58,7 @@ async fn a_buildkitd_makes_what_an_engine_makes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_buildkitd_that_dies_has_its_targets_moved() {
+async fn targets_of_a_dead_buildkitd_move_to_another_builder() {
     let (Some(machine), Some(modern)) = (Which::Machine.endpoint(), Which::Modern.endpoint()) else {
         return;
     };
@@ -71,33 +71,36 @@ async fn a_buildkitd_that_dies_has_its_targets_moved() {
     assert_eq!(plan["builders"][0]["kind"], "buildkitd", "{plan:#}");
     project.builder("heir", &machine.address.to_string(), "slots = 2");
 
-    dies_and_is_inherited(&project, doomed);
+    assert_targets_move(&project, doomed);
     project.clean().await;
 }
 
-/// What it cannot do is said before anything starts.
+/// The error is reported before the build starts.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_buildkitd_cannot_do_is_refused() {
+async fn options_that_a_buildkitd_lacks_are_rejected() {
     let Some(modern) = Which::Modern.endpoint() else { return };
     let project = Project::new(&[]);
     let dir = tempfile::tempdir().unwrap();
     project.builder("bare", &start(&modern, dir.path()).address.to_string(), "");
-    let refused = |args: &[&str]| {
+    let rejected = |args: &[&str]| {
         let output = project.command(args).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code(), told)
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), stderr)
     };
 
-    let (code, told) = refused(&["build", "--smoke"]);
-    assert_eq!(code, Some(2), "{told}");
+    let (code, stderr) = rejected(&["build", "--smoke"]);
+    assert_eq!(code, Some(2), "{stderr}");
     assert!(
-        told.contains("builder bare is a buildkitd, which runs no images"),
-        "{told}"
+        stderr.contains("builder bare is a buildkitd, which runs no images"),
+        "{stderr}"
     );
 
-    let (code, told) = refused(&["plan", "--cache-to", "type=inline"]);
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("no builder can write a cache of type=inline"), "{told}");
+    let (code, stderr) = rejected(&["plan", "--cache-to", "type=inline"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(
+        stderr.contains("no builder can write a cache of type=inline"),
+        "{stderr}"
+    );
 
     let doctor = project.command(&["doctor", "--json"]).output().unwrap();
     let doctor: Value = serde_json::from_slice(&doctor.stdout).unwrap();
@@ -110,9 +113,9 @@ async fn what_a_buildkitd_cannot_do_is_refused() {
     assert!(found("image store").contains("none"), "{doctor:#}");
 }
 
-/// A base of a registry's is pulled by the buildkitd itself, by the digest and with the login that we have.
+/// The buildkitd itself pulls the base, by digest and with the user's login.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_buildkitd_pulls_a_base() {
+async fn a_buildkitd_pulls_a_private_base_by_digest() {
     let Some(modern) = Which::Modern.endpoint() else { return };
     let registry = Registry::start(base_layer()).await;
     let host = format!("{}:{}", address_for_containers(), registry.port);
@@ -142,11 +145,11 @@ async fn a_buildkitd_pulls_a_base() {
     assert_eq!(of(&bare, "digest"), of(&engine, "digest"));
     assert_eq!(of(&bare, "base"), of(&engine, "base"));
 
-    // One that nobody has.
-    let none = run("build", "bare", &format!("{host}/test/none:1"));
-    let told = String::from_utf8_lossy(&none.stderr).into_owned();
-    assert_eq!(none.status.code(), Some(1), "{told}");
-    assert!(told.contains("tried the registry, for"), "{told}");
+    // A base that does not exist.
+    let missing = run("build", "bare", &format!("{host}/test/none:1"));
+    let stderr = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert_eq!(missing.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("tried the registry, for"), "{stderr}");
 
     let plan: Value = serde_json::from_slice(&run("plan", "engine", &base).stdout).unwrap();
     let engine = Engine::connect(modern).await.unwrap();

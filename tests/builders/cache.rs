@@ -1,4 +1,4 @@
-//! `--cache-from` and `--cache-to`.
+//! Tests `--cache-from` and `--cache-to`.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ use crate::support::distribution::Distribution;
 use crate::support::project::Project;
 use crate::support::{self, Lab, Recorder, Which, address_for_containers};
 
-/// A solve with one step.
+/// Solves a Dockerfile with one step.
 async fn solve(lab: &Lab, base: &str, step: &str, cache: Cache) -> Solved {
     let mut request = lab.request(&format!("FROM {base}\nRUN {step}\n"), &[]);
     request.cache = cache;
@@ -27,7 +27,7 @@ fn cache(from: &[String], to: &[String]) -> Cache {
     }
 }
 
-/// Takes a step out of an engine's own cache.
+/// Removes a step from an engine's own cache.
 fn forget(engine: &Endpoint, step: &str) {
     let output = Command::new("docker")
         .args(["--host", &engine.address.to_string()])
@@ -35,13 +35,13 @@ fn forget(engine: &Endpoint, step: &str) {
         .arg(format!("description=\"mount / from exec /bin/sh -c {step}\""))
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && told.contains("Total"), "{output:?}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && stdout.contains("Total"), "{output:?}");
 }
 
-/// What an engine built once it need not build again, though its own cache has forgotten it.
+/// The registry cache provides a step that the engine's own cache has lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cache_in_a_registry_is_written_and_read() {
+async fn a_registry_cache_is_written_and_read() {
     let Some(modern) = Which::Modern.endpoint() else { return };
     let registry = Distribution::start_for_containers();
     let port = registry.address().port();
@@ -60,26 +60,29 @@ async fn a_cache_in_a_registry_is_written_and_read() {
         };
         solve(&lab, &base, &step, cache(&[], &[at("x")])).await;
         let made = again(&[]).await;
-        assert!(made.cached_steps < made.steps, "it was not forgotten: {made:?}");
-        // A cache that is not there yet is no reason to fail, and none to do without the next.
+        assert!(
+            made.cached_steps < made.steps,
+            "the step is not in the engine's cache: {made:?}"
+        );
+        // A missing cache is skipped, and the next one is used.
         let read = again(&[at("missing"), at("x")]).await;
         assert_eq!(read.cached_steps, made.cached_steps + 1, "{read:?}");
     })
     .await;
 }
 
-/// The cache goes with the engine's image, to a registry by `docker push`.
+/// The cache is part of the image, so that `docker push` uploads it.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_inline_cache_is_in_the_engine_s_image_on_the_machine() {
-    an_inline_cache_is_in_the_engine_s_image(Which::Machine).await;
+async fn an_inline_cache_is_part_of_the_image_on_the_hosts_engine() {
+    an_inline_cache_is_part_of_the_image(Which::Machine).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_inline_cache_is_in_the_engine_s_image_on_the_modern() {
-    an_inline_cache_is_in_the_engine_s_image(Which::Modern).await;
+async fn an_inline_cache_is_part_of_the_image_on_a_modern_engine() {
+    an_inline_cache_is_part_of_the_image(Which::Modern).await;
 }
 
-async fn an_inline_cache_is_in_the_engine_s_image(which: Which) {
+async fn an_inline_cache_is_part_of_the_image(which: Which) {
     support::on(which, async |lab| {
         let base = lab.shell_image().await;
         for (to, expected) in [(vec![], false), (vec!["type=inline".to_string()], true)] {
@@ -93,51 +96,54 @@ async fn an_inline_cache_is_in_the_engine_s_image(which: Which) {
     .await;
 }
 
-/// What cannot be done is said before anything starts.
+/// The error is reported before the build starts.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cache_that_nobody_can_write_is_refused() {
+async fn a_cache_that_no_builder_can_write_is_rejected() {
     let (Some(machine), Some(modern)) = (Which::Machine.endpoint(), Which::Modern.endpoint()) else {
         return;
     };
     let project = Project::new(&[]);
     project.builder("classic", &machine.address.to_string(), "");
     project.builder("containerd", &modern.address.to_string(), "");
-    let refused = |args: &[&str]| {
+    let plan = |args: &[&str]| {
         let output = project.command(&["plan"]).args(args).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code(), told)
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), stderr)
     };
     let place = "type=registry,ref=registry.example/cache:{distro}-{arch}";
 
-    let (code, told) = refused(&["--builder", "classic", "--cache-to", place]);
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("no builder can write a cache of type=registry"), "{told}");
-
-    let (code, told) = refused(&["--cache-to", place]);
-    assert_eq!(code, Some(0), "{told}");
+    let (code, stderr) = plan(&["--builder", "classic", "--cache-to", place]);
+    assert_eq!(code, Some(1), "{stderr}");
     assert!(
-        told.contains("builder classic cannot write a cache of type=registry"),
-        "{told}"
+        stderr.contains("no builder can write a cache of type=registry"),
+        "{stderr}"
     );
 
-    let (code, told) = refused(&["--cache-to", "registry.example/cache:one"]);
-    assert_eq!(code, Some(2), "{told}");
-    assert!(told.contains("would overwrite each other's cache"), "{told}");
+    let (code, stderr) = plan(&["--cache-to", place]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(
+        stderr.contains("builder classic cannot write a cache of type=registry"),
+        "{stderr}"
+    );
+
+    let (code, stderr) = plan(&["--cache-to", "registry.example/cache:one"]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("would overwrite each other's cache"), "{stderr}");
 }
 
-/// The image is not what these tests are about.
-struct Leave;
+/// Discards the built image.
+struct Discard;
 
 #[tonic::async_trait]
-impl Receive for Leave {
+impl Receive for Discard {
     async fn receive(&self, _: &str, _: Archive) -> Result<bool, String> {
         Ok(false)
     }
 }
 
-/// A directory of this machine, by an engine and by what has nothing but BuildKit.
+/// A directory of this host, by an engine and by a buildkitd.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cache_in_a_directory_is_written_and_read() {
+async fn a_directory_cache_is_written_and_read() {
     let Some(modern) = Which::Modern.endpoint() else { return };
     let scratch = tempfile::tempdir().unwrap();
     let bare = crate::support::buildkitd::start(&modern, scratch.path());
@@ -152,24 +158,24 @@ async fn a_cache_in_a_directory_is_written_and_read() {
                 forget(&modern, &step);
                 let mut request = lab.request(&format!("FROM {base}\nRUN {step}\n"), &[]);
                 request.cache = cache(from, to);
-                request.receiver = Some(std::sync::Arc::new(Leave));
+                request.receiver = Some(std::sync::Arc::new(Discard));
                 let progress = Recorder::default();
                 let solved = buildkit::solve(&daemon, &request, &progress, CancellationToken::new()).await;
                 solved.unwrap();
                 let steps = progress.steps.into_inner().unwrap();
-                let cached = |told: &String| told.contains(&step) && told.ends_with("(cached)");
+                let cached = |line: &String| line.contains(&step) && line.ends_with("(cached)");
                 (steps.iter().any(cached), progress.notes.into_inner().unwrap())
             };
-            // Nothing is there yet, which is no reason for a word.
+            // A directory that does not exist yet causes no note.
             let (cached, notes) = solve(&[at("src")], &[at("dest") + ",mode=max"]).await;
             assert!(!cached && notes.is_empty(), "{notes:?}");
-            // Read and written at once, as a pipeline does.
+            // One run reads and writes the cache, as a pipeline does.
             let (cached, notes) = solve(&[at("src")], &[at("dest") + ",mode=max"]).await;
             assert!(cached && notes.is_empty(), "{name}: {notes:?}");
 
             let index = std::fs::read_to_string(directory.join("index.json")).unwrap();
             assert_eq!(index.matches("\"latest\"").count(), 1, "{index}");
-            // A damaged one is done without.
+            // A damaged cache is skipped with a note.
             let index: Value = serde_json::from_str(&index).unwrap();
             let digest = index["manifests"][0]["digest"].as_str().unwrap().replace(':', "/");
             let path = directory.join("blobs").join(digest);
@@ -181,18 +187,14 @@ async fn a_cache_in_a_directory_is_written_and_read() {
             assert!(notes[0].contains("doing without a cache"), "{notes:?}");
         }
 
-        // A directory of something else is left alone.
+        // A directory with other files is not changed.
         let occupied = scratch.path().join("occupied");
         std::fs::create_dir(&occupied).unwrap();
         std::fs::write(occupied.join("letter.txt"), "").unwrap();
         let mut request = lab.request(&format!("FROM {base}\n"), &[]);
         request.cache = cache(&[], &[format!("type=local,dest={}", occupied.display())]);
-        let refused = lab.solve(&request).await;
-        let refused = refused.unwrap_err().to_string();
-        assert!(
-            refused.contains("is not empty and not an OCI image layout"),
-            "{refused}"
-        );
+        let error = lab.solve(&request).await.unwrap_err().to_string();
+        assert!(error.contains("is not empty and not an OCI image layout"), "{error}");
         assert_eq!(std::fs::read_dir(&occupied).unwrap().count(), 1);
     })
     .await;

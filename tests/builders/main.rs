@@ -1,7 +1,7 @@
-//! `[[builder]]`: targets on several engines and buildkitds at once, and elsewhere when one of them dies.
+//! Tests `[[builder]]`: targets are distributed to several engines and buildkitds, and move when a builder dies.
 //!
-//! The images are made by the project's own Dockerfile on a base of a few files, with build steps that do next to nothing,
-//! so that a build takes seconds. They break the contract, which is not what these tests are about.
+//! The project's Dockerfile runs on a tiny base with trivial build steps, so that a build takes seconds. The images
+//! break the contract, which these tests ignore.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -17,7 +17,7 @@ use serde_json::Value;
 use support::project::{self, PLATFORM, Project};
 use support::{Which, proxy};
 
-/// The result of a build that was done but for the contract.
+/// Returns the report of a build that fails only the contract.
 fn report(output: &Output) -> Value {
     assert_eq!(
         output.status.code(),
@@ -29,7 +29,7 @@ fn report(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A field of each of the two images' one platform.
+/// Returns a field of the only platform of both images.
 fn each(report: &Value, field: &str) -> [Value; 2] {
     [0, 1].map(|i| {
         let platform = &report["images"][i]["platforms"][0];
@@ -38,7 +38,7 @@ fn each(report: &Value, field: &str) -> [Value; 2] {
     })
 }
 
-/// Builds without a cache; when that is some seconds before its end, `disturb` is called. With what the build told.
+/// Builds without a cache and calls `disturb` some seconds before the end. Returns the output and stderr.
 fn build_until_under_way(project: &Project, output: &str, disturb: impl FnOnce()) -> (Output, String) {
     let mut child = project
         .command(&["--progress", "plain", "--no-cache", "--json"])
@@ -48,12 +48,12 @@ fn build_until_under_way(project: &Project, output: &str, disturb: impl FnOnce()
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut told = String::new();
+    let mut stderr = String::new();
     let mut lines = BufReader::new(child.stderr.take().unwrap());
-    while !told.contains(project::UNDER_WAY) {
+    while !stderr.contains(project::UNDER_WAY) {
         assert!(
-            lines.read_line(&mut told).unwrap() > 0,
-            "it ended before it began:\n{told}"
+            lines.read_line(&mut stderr).unwrap() > 0,
+            "the build ended too early:\n{stderr}"
         );
     }
     disturb();
@@ -63,13 +63,13 @@ fn build_until_under_way(project: &Project, output: &str, disturb: impl FnOnce()
         rest
     });
     let output = child.wait_with_output().unwrap();
-    told += &rest.join().unwrap();
-    (output, told)
+    stderr += &rest.join().unwrap();
+    (output, stderr)
 }
 
-/// The machine's engine on its socket, the modern one over mutual TLS on loopback.
+/// The host's engine on its socket, the modern one over mutual TLS on loopback.
 #[tokio::test(flavor = "multi_thread")]
-async fn two_engines_build_at_once_one_of_them_over_mutual_tls() {
+async fn two_engines_build_in_parallel_one_over_mutual_tls() {
     let (Some(machine), Some(modern)) = (Which::Machine.endpoint(), Which::Modern.endpoint()) else {
         return;
     };
@@ -90,36 +90,36 @@ async fn two_engines_build_at_once_one_of_them_over_mutual_tls() {
         .iter()
         .map(|b| &b["store"])
         .collect();
-    assert_ne!(stores[0], stores[1], "these are two engines");
+    assert_ne!(stores[0], stores[1], "the engines have different stores");
 
-    // Each of them alone makes the same two images.
+    // Each engine alone builds the same two images.
     for builder in ["near", "far"] {
         let alone = report(&project.build(builder, &["--builder", builder]));
         assert_eq!(each(&alone, "builder"), [builder; 2]);
         assert_eq!(each(&alone, "digest"), each(&both, "digest"), "by {builder}");
     }
 
-    // Targets go where they went, and nothing is exported again.
+    // Targets stay with their builder, and unchanged images are not exported again.
     let again = report(&project.build("both", &[]));
     assert_eq!(each(&again, "builder"), ["near", "far"]);
     assert_eq!(each(&again, "unchanged"), [true; 2]);
     project.clean().await;
 }
 
-/// `doomed` dies while it builds: what it had is made by the builder `heir`, as if nothing had been.
-fn dies_and_is_inherited(project: &Project, doomed: proxy::Breakable) {
-    let (output, told) = build_until_under_way(project, "moved", || doomed.die());
+/// Checks that the builder `heir` builds the same images when `doomed` dies during a build.
+fn assert_targets_move(project: &Project, doomed: proxy::Breakable) {
+    let (output, stderr) = build_until_under_way(project, "moved", || doomed.die());
     let moved = report(&output);
-    assert_eq!(each(&moved, "builder"), ["heir"; 2], "{told}");
-    assert!(told.contains("builder doomed is gone"), "{told}");
+    assert_eq!(each(&moved, "builder"), ["heir"; 2], "{stderr}");
+    assert!(stderr.contains("builder doomed is gone"), "{stderr}");
 
     let undisturbed = report(&project.build("undisturbed", &["--builder", "heir"]));
     assert_eq!(each(&moved, "digest"), each(&undisturbed, "digest"));
 }
 
-/// The builder's machine goes while it builds; its targets, the one under way and the one that waits, are built elsewhere.
+/// Both the running and the waiting target move.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_builder_that_dies_has_its_targets_moved() {
+async fn targets_of_a_dead_builder_move_to_another_builder() {
     let (Some(machine), Some(modern)) = (Which::Machine.endpoint(), Which::Modern.endpoint()) else {
         return;
     };
@@ -127,44 +127,43 @@ async fn a_builder_that_dies_has_its_targets_moved() {
     let dir = tempfile::tempdir().unwrap();
     let doomed = proxy::Breakable::start(&machine, dir.path());
     project.builder("doomed", &Address::Unix(doomed.socket.clone()).to_string(), "slots = 2");
-    // Both targets go to the first: the second may not have this platform as long as a native one lives.
+    // Both targets start on the first builder, because a native builder is preferred while it lives.
     project.builder_over_tls("heir", &modern, "slots = 1").await;
 
-    dies_and_is_inherited(&project, doomed);
+    assert_targets_move(&project, doomed);
 
-    // With nobody left, it fails, and says of each why.
+    // Without a builder left, the build fails and reports the reason of each.
     let output = project.build("nobody", &["--builder", "doomed"]);
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(
-        told.contains(&format!("no builder of build.toml can take {PLATFORM}")),
-        "{told}"
+        stderr.contains(&format!("no builder of build.toml can take {PLATFORM}")),
+        "{stderr}"
     );
-    assert!(told.contains("doomed: cannot reach the Docker engine at"), "{told}");
+    assert!(stderr.contains("doomed: cannot reach the Docker engine at"), "{stderr}");
     project.clean().await;
 }
 
-/// Those that are not there are left out with a warning, whatever is in their place.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_answer_as_an_engine_is_left_out() {
+async fn unreachable_and_outdated_builders_are_skipped_with_a_warning() {
     let machine = Which::Machine.endpoint().unwrap();
     let project = Project::new(&[&machine]);
     let dir = tempfile::tempdir().unwrap();
-    // The BuildKit of 20.10 has neither Info nor bases from a session.
+    // The BuildKit of 20.10 supports neither Info nor bases from a session.
     let old = support::buildkitd::start(&machine, dir.path());
     project.builder("here", &machine.address.to_string(), "");
     project.builder("gone", "unix:///nonexistent/docker.sock", "");
     project.builder("old", &old.address.to_string(), "");
 
     let output = project.command(&["plan", "--json"]).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
     let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(plan["images"][0]["targets"][0]["builder"], "here");
     let reason = |i: usize| plan["absent"][i]["reason"].as_str().unwrap().to_string();
     assert!(reason(0).contains("No such file"), "{}", reason(0));
     assert!(reason(1).contains("is too old"), "{}", reason(1));
-    assert!(told.contains("warning: builder gone is left out"), "{told}");
+    assert!(stderr.contains("warning: builder gone is left out"), "{stderr}");
 
     let output = project.command(&["doctor", "--json"]).output().unwrap();
     let doctor: Value = serde_json::from_slice(&output.stdout).unwrap();

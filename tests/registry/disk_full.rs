@@ -1,5 +1,5 @@
-//! Disks that are full, real ones of tmpfs: what was there stays as it was, what is missing is said, and with room the
-//! same again goes through. Needs root, to mount them.
+//! Tests full disks, simulated with tmpfs: old data stays intact, the error is reported, and the same command succeeds
+//! once there is space. Needs root to mount.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use obgp_build::progress::Silent;
 use oci_spec::image::{Descriptor, Digest};
 use sha2::Digest as _;
 
-/// A file system of its own size, gone with this.
+/// A tmpfs that is unmounted on drop.
 struct Disk(PathBuf);
 
 impl Disk {
-    /// `None`, with the reason printed, where nothing can be mounted: on a person's machine, not in CI.
+    /// If the mount fails, prints the reason and returns `None`; panics in CI.
     fn mount(at: &Path, size: &str) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
         let status = Command::new("mount")
@@ -54,7 +54,7 @@ impl Drop for Disk {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_whose_disk_is_full_keeps_the_old_image() {
+async fn a_registry_with_a_full_disk_keeps_the_old_image() {
     let mut registry = Distribution::start();
     registry.kill();
     let Some(disk) = Disk::mount(&registry.data(), "4m") else {
@@ -66,29 +66,29 @@ async fn a_registry_whose_disk_is_full_keeps_the_old_image() {
     tool.project.make("old", 1, MIB);
     let old = tool.json(&["push", &tool.image("old"), &to]).await;
     tool.project.make("new", 2, 2 * MIB);
-    let said = tool.failure(1, &["push", &tool.image("new"), &to]).await;
-    assert!(said.contains("500") && said.contains("upload"), "{said}");
-    assert_eq!(whole(&tool, &to).await, old["digest"]);
+    let error = tool.failure(1, &["push", &tool.image("new"), &to]).await;
+    assert!(error.contains("500") && error.contains("upload"), "{error}");
+    assert_eq!(verified_digest(&tool, &to).await, old["digest"]);
     disk.grow("20m");
     let new = tool.json(&["push", &tool.image("new"), &to]).await;
     assert_ne!(new["digest"], old["digest"]);
-    assert_eq!(whole(&tool, &to).await, new["digest"]);
+    assert_eq!(verified_digest(&tool, &to).await, new["digest"]);
 }
 
-/// The digest under a tag; every byte of the image is read, and is what it should be.
-async fn whole(tool: &Tool, reference: &str) -> serde_json::Value {
+/// Verifies every byte of an image and returns its digest.
+async fn verified_digest(tool: &Tool, reference: &str) -> serde_json::Value {
     assert_eq!(tool.json(&["verify", reference]).await["passed"], true);
     tool.json(&["inspect", reference]).await["digest"].clone()
 }
 
 #[test]
-fn a_layout_whose_disk_is_full_stays_valid_and_the_next_run_completes() {
+fn a_layout_on_a_full_disk_stays_valid_and_the_next_run_completes() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let Some(disk) = Disk::mount(&dir.path().join("disk"), "1m") else {
         return;
     };
     let (layer, export) = export();
-    let taken = |dir: &Path| -> Result<Descriptor, IngestError> {
+    let ingest_into = |dir: &Path| -> Result<Descriptor, IngestError> {
         let layout = Layout::open_or_create(dir)?;
         let options = IngestOptions {
             platform: "linux/amd64".parse().unwrap(),
@@ -103,22 +103,22 @@ fn a_layout_whose_disk_is_full_stays_valid_and_the_next_run_completes() {
         layout.set_tag("t", &image.manifest)?;
         Ok(image.manifest)
     };
-    let elsewhere = taken(&dir.path().join("elsewhere")).unwrap();
+    let expected = ingest_into(&dir.path().join("elsewhere")).unwrap();
     let on_disk = disk.0.join("oci");
-    let error = taken(&on_disk).unwrap_err();
+    let error = ingest_into(&on_disk).unwrap_err();
     assert!(error.to_string().contains("No space left on device"), "{error}");
     let layout = Layout::open(&on_disk).unwrap();
     assert!(layout.index().unwrap().manifests().is_empty());
-    // Nothing half written takes the room of the next try.
+    // No partial blob takes space from the next run.
     let left = std::fs::read_dir(on_disk.join("blobs/sha256")).unwrap().count();
     assert_eq!(left, 0);
-    // One writer, or many readers.
+    // The next writer needs the lock of the layout.
     drop(layout);
     disk.grow("20m");
-    assert_eq!(taken(&on_disk).unwrap(), elsewhere);
+    assert_eq!(ingest_into(&on_disk).unwrap(), expected);
 }
 
-/// An image of one layer that does not compress, as engines export it.
+/// An engine's export of an image with one incompressible layer.
 fn export() -> (Vec<u8>, Vec<u8>) {
     let layer = super::support::published::filler_layer(7, 4 * MIB);
     let config = serde_json::json!({

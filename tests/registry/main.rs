@@ -1,12 +1,15 @@
-//! Registries, real ones on loopback: what the commands do there, on which ways, and with what going wrong.
+//! Tests the commands against real registries on loopback.
 
-mod commands;
 mod disk_full;
 mod faults;
+mod login;
+mod push;
 mod referrers_api;
 mod signed;
+mod stored;
 #[path = "../support/mod.rs"]
 mod support;
 mod transport;
+mod verdicts;
 
 const MIB: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! Signatures and attestations in a registry that has the referrers API: they are found by it alone.
+//! Tests signatures and attestations in a registry with the referrers API.
 
 use super::MIB;
 use super::support::cosign;
@@ -7,7 +7,7 @@ use super::support::tool::Tool;
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signed_attested_verified_and_promoted_by_the_referrers_api_alone() {
+async fn signatures_are_found_and_promoted_by_the_referrers_api_alone() {
     let Some(registry) = ReferrersRegistry::start() else {
         return;
     };
@@ -26,17 +26,17 @@ async fn signed_attested_verified_and_promoted_by_the_referrers_api_alone() {
     for reference in [&pushed, &promoted] {
         let repository = reference.rsplit_once(':').unwrap().0;
         let path = repository.split_once('/').unwrap().1;
-        // This registry has the API but does not say so when it takes a referrer (`OCI-Subject`), so that the specification
-        // wants the stand-in tags as well. Without them, what is found is found by the API.
-        for tag in tags(&registry, path).await.iter().filter(|tag| is_stand_in(tag)) {
-            let gone = reqwest::Client::new()
+        // This registry does not return `OCI-Subject`, so the specification requires fallback tags as well. Without
+        // them, only the API lists the referrers.
+        for tag in tags(&registry, path).await.iter().filter(|tag| is_fallback(tag)) {
+            let deleted = reqwest::Client::new()
                 .delete(url(&registry, &format!("{path}/manifests/{tag}")))
                 .send()
                 .await;
-            assert!(gone.unwrap().status().is_success(), "{tag}");
+            assert!(deleted.unwrap().status().is_success(), "{tag}");
         }
         let left = tags(&registry, path).await;
-        assert!(!left.iter().any(|tag| is_stand_in(tag)), "{left:?}");
+        assert!(!left.iter().any(|tag| is_fallback(tag)), "{left:?}");
 
         let verified = tool.json(&["verify", reference, "--key", trusted]).await;
         assert_eq!(verified["authentic"][0]["digest"], index.as_str());
@@ -53,14 +53,14 @@ async fn signed_attested_verified_and_promoted_by_the_referrers_api_alone() {
     }
 }
 
-/// `sha256-<hex>`; cosign's own tags have an ending.
-fn is_stand_in(tag: &str) -> bool {
+/// Whether a tag is `sha256-HEX`. The tags of cosign also have a suffix.
+fn is_fallback(tag: &str) -> bool {
     tag.starts_with("sha256-") && !tag.contains('.')
 }
 
 async fn tags(registry: &ReferrersRegistry, path: &str) -> Vec<String> {
-    let answer = reqwest::get(url(registry, &format!("{path}/tags/list"))).await.unwrap();
-    let listed: Value = answer.json().await.unwrap();
+    let response = reqwest::get(url(registry, &format!("{path}/tags/list"))).await.unwrap();
+    let listed: Value = response.json().await.unwrap();
     serde_json::from_value(listed["tags"].clone()).unwrap()
 }
 

@@ -1,4 +1,4 @@
-//! What is pushed with a key is signed and attested for everyone: real cosign of both series, and the program itself.
+//! Tests signed pushes: cosign 2, cosign 3 and the program itself accept the signatures and attestations.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ const KIB: usize = 1 << 10;
 const SPDX: &str = "https://spdx.dev/Document";
 const CYCLONEDX: &str = "https://cyclonedx.org/bom";
 
-/// The program with the password of cosign's keys.
+/// The program, with the password of cosign's keys in its environment.
 fn tool() -> Tool {
     let mut tool = Tool::new("");
     tool.environment = vec![("COSIGN_PASSWORD".into(), PASSWORD.into())];
     tool
 }
 
-/// Keys of cosign's own making, in a directory.
+/// Makes a cosign key pair, and returns the paths of the private and the public key.
 fn keys(cosign: &Cosign, dir: &tempfile::TempDir, name: &str) -> (String, String) {
     let (private, public) = cosign.key_pair(dir.path(), name);
     (private.display().to_string(), public.display().to_string())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_pushed_with_a_key_is_accepted_by_cosign_and_by_verify_and_goes_along_when_promoted() {
+async fn a_signed_push_is_accepted_by_cosign_and_survives_promotion() {
     let Some(both) = cosign::both() else { return };
     let dir = tempfile::tempdir().unwrap();
     let (private, public) = keys(&both[0], &dir, "ours");
@@ -40,9 +40,9 @@ async fn what_is_pushed_with_a_key_is_accepted_by_cosign_and_by_verify_and_goes_
     tool.json(&["push", &image, &to, "--sign", &private, "--zuul-artifacts", &zuul])
         .await;
 
-    let told: Value = serde_json::from_slice(&std::fs::read(&artifacts).unwrap()).unwrap();
-    assert_eq!(told[0]["url"], format!("docker://{to}:7.0.0"));
-    assert_eq!(told[0]["metadata"]["digest"], index.digest().to_string());
+    let written: Value = serde_json::from_slice(&std::fs::read(&artifacts).unwrap()).unwrap();
+    assert_eq!(written[0]["url"], format!("docker://{to}:7.0.0"));
+    assert_eq!(written[0]["metadata"]["digest"], index.digest().to_string());
 
     let reference = format!("{to}:7.0.0");
     let verified = tool.json(&["verify", &reference, "--key", &public]).await;
@@ -56,15 +56,15 @@ async fn what_is_pushed_with_a_key_is_accepted_by_cosign_and_by_verify_and_goes_
     for platform in &authentic[1..] {
         assert_eq!(platform["attestations"], serde_json::json!([CYCLONEDX, SPDX]));
     }
-    let said = tool.failure(1, &["verify", &reference, "--key", &other]).await;
-    assert!(said.contains("no good signature by this key"), "{said}");
+    let error = tool.failure(1, &["verify", &reference, "--key", &other]).await;
+    assert!(error.contains("no good signature by this key"), "{error}");
 
-    // Promotion asks for the right key, and takes signatures and attestations along.
+    // Promotion requires the right key, and copies signatures and attestations.
     let promoted = format!("{}/public/agent:stable", registry.host());
-    let said = tool
+    let error = tool
         .failure(1, &["promote", &reference, &promoted, "--key", &other])
         .await;
-    assert!(said.contains("no good signature by this key"), "{said}");
+    assert!(error.contains("no good signature by this key"), "{error}");
     tool.json(&["promote", &reference, &promoted, "--key", &public]).await;
     for name in [&reference, &promoted] {
         for cosign in &both {
@@ -86,7 +86,7 @@ async fn what_is_pushed_with_a_key_is_accepted_by_cosign_and_by_verify_and_goes_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_can_be_signed_and_attested_later_and_again() {
+async fn signing_and_attesting_again_adds_nothing() {
     let Some(both) = cosign::both() else { return };
     let dir = tempfile::tempdir().unwrap();
     let (private, public) = keys(&both[1], &dir, "ours");
@@ -95,8 +95,8 @@ async fn an_image_can_be_signed_and_attested_later_and_again() {
     tool.project.make("7.0.0", 1, 64 * KIB);
     let reference = format!("{}/team/agent:7.0.0", registry.host());
     tool.json(&["push", &tool.image("7.0.0"), &reference]).await;
-    let said = tool.failure(1, &["verify", &reference, "--key", &public]).await;
-    assert!(said.contains("has no signature at all"), "{said}");
+    let error = tool.failure(1, &["verify", &reference, "--key", &public]).await;
+    assert!(error.contains("has no signature at all"), "{error}");
     for _ in 0..2 {
         let signed = tool.json(&["sign", &reference, "--key", &private]).await;
         assert_eq!(signed["signed"].as_array().unwrap().len(), 3);
@@ -125,7 +125,7 @@ async fn an_image_can_be_signed_and_attested_later_and_again() {
     .await;
     let verified = tool.json(&["verify", &reference, "--key", &public]).await;
     assert_eq!(verified["authentic"][0]["attestations"], serde_json::json!([own]));
-    // Twice the same is once: six signatures and attestations of each kind, no more.
+    // Signing twice gives one signature per manifest, and one attestation per platform and predicate.
     let inspected = tool.json(&["inspect", &reference]).await;
     let referrers = inspected["artifacts"]
         .as_array()
@@ -137,7 +137,7 @@ async fn an_image_can_be_signed_and_attested_later_and_again() {
         cosign.verify(public.as_ref(), &reference).unwrap();
         cosign.verify_attestation(public.as_ref(), own, &reference).unwrap();
     }
-    // A wrong password is told before anything is sent.
+    // A wrong password is reported before the upload.
     let output = tool
         .command(&["sign", &reference, "--key", &private])
         .env("COSIGN_PASSWORD", "wrong")
@@ -146,9 +146,9 @@ async fn an_image_can_be_signed_and_attested_later_and_again() {
     assert!(stderr(&output).contains("another password"));
 }
 
-/// SIGKILL at twenty times spread over a push: a tag stands for the old image or the new one, and either is signed.
+/// Kills a push with SIGKILL at twenty times. The tag always names the old or the new image, signed.
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_moment_the_tag_is_of_a_signed_image() {
+async fn a_signed_push_killed_at_any_time_leaves_a_signed_image() {
     let Some(cosign) = Cosign::get(cosign::Series::Two) else {
         return;
     };
@@ -170,7 +170,7 @@ async fn killed_at_any_moment_the_tag_is_of_a_signed_image() {
             .digest()
             .to_string();
         let mut child = push("new").stdout(std::process::Stdio::null()).spawn().unwrap();
-        // Up to four fifths of what the first took: the others may be faster, when the machine has less to do.
+        // Up to four fifths of the duration of the first push, because later pushes may be faster.
         std::thread::sleep(whole * round / 25 + Duration::from_millis(u64::from(round % 3)));
         child.kill().unwrap();
         killed += u32::from(!child.wait().unwrap().success());

@@ -1,4 +1,4 @@
-//! The way to a registry: TLS with authorities and certificates of one's own, plain http, proxies.
+//! Tests connections to a registry: private CAs, client certificates, plain HTTP and proxies.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use super::support::tool::Tool;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn own_authority_and_client_certificate() {
+async fn a_private_ca_and_a_client_certificate_are_used() {
     let registry_dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let files = certificates(registry_dir.path());
     let tls = Tls {
@@ -18,20 +18,20 @@ async fn own_authority_and_client_certificate() {
         key: files("server.key"),
         client_ca: Some(files("ca.pem")),
     };
-    let registry = Distribution::start_with(Login::Nobody, Some(tls));
+    let registry = Distribution::start_with(Login::None, Some(tls));
     let to = format!("{}/a/b:t", registry.host());
     let without = Tool::new("");
     without.project.make("t", 16, MIB);
-    let said = without.failure(1, &["push", &without.image("t"), &to]).await;
-    assert!(said.contains("--registry-ca"), "{said}");
+    let error = without.failure(1, &["push", &without.image("t"), &to]).await;
+    assert!(error.contains("--registry-ca"), "{error}");
     let ca = files("ca.pem");
-    let said = without
+    let error = without
         .failure(
             1,
             &["push", &without.image("t"), &to, "--registry-ca", ca.to_str().unwrap()],
         )
         .await;
-    assert!(said.contains("client certificate"), "{said}");
+    assert!(error.contains("client certificate"), "{error}");
     let tool = Tool::new(&format!(
         "[[registries]]\nhost = \"127.0.0.1:*\"\nca = {:?}\nclient-cert = {:?}\nclient-key = {:?}",
         ca,
@@ -43,9 +43,9 @@ async fn own_authority_and_client_certificate() {
     assert_eq!(tool.json(&["verify", &to]).await["passed"], true);
 }
 
-/// zuul-jobs' buildset registry serves such a certificate.
+/// The buildset registry of zuul-jobs has such a certificate.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_may_be_its_own_authority_if_it_is_named() {
+async fn a_self_signed_certificate_is_accepted_when_configured() {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let make = |name: &str, host: &str| {
@@ -63,7 +63,7 @@ async fn a_server_may_be_its_own_authority_if_it_is_named() {
             key: secret,
             client_ca: None,
         };
-        (certificate, Distribution::start_with(Login::Nobody, Some(tls)))
+        (certificate, Distribution::start_with(Login::None, Some(tls)))
     };
     let tool = Tool::new("");
     tool.project.make("t", 18, MIB);
@@ -74,15 +74,15 @@ async fn a_server_may_be_its_own_authority_if_it_is_named() {
     let started = std::time::Instant::now();
     let ca = |path: &Path| path.to_str().unwrap().to_string();
     for (registry, ca) in [(&registry, ca(&elsewhere)), (&misnamed, ca(&elsewhere))] {
-        let said = tool
+        let error = tool
             .failure(1, &["push", &image, &to(registry), "--registry-ca", &ca])
             .await;
-        assert!(said.contains("--registry-ca"), "{said}");
-        assert!(!said.contains("trying again"), "{said}");
+        assert!(error.contains("--registry-ca"), "{error}");
+        assert!(!error.contains("trying again"), "{error}");
     }
-    let said = tool.failure(1, &["push", &image, &to(&registry)]).await;
-    assert!(said.contains("--registry-ca"), "{said}");
-    // Patience would take half a minute each time.
+    let error = tool.failure(1, &["push", &image, &to(&registry)]).await;
+    assert!(error.contains("--registry-ca"), "{error}");
+    // Retries would take half a minute for each push.
     assert!(started.elapsed() < std::time::Duration::from_secs(15));
     tool.json(&["push", &image, &to(&registry), "--registry-ca", &ca(&certificate)])
         .await;
@@ -90,7 +90,7 @@ async fn a_server_may_be_its_own_authority_if_it_is_named() {
     assert_eq!(configured.json(&["verify", &to(&registry)]).await["passed"], true);
 }
 
-/// An authority, and what it signed for a server on loopback and for a client.
+/// Makes a CA, a server certificate for loopback and a client certificate. Returns the path of a file by name.
 fn certificates(dir: &Path) -> impl Fn(&str) -> PathBuf + use<> {
     use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
     let write = |name: &str, text: String| std::fs::write(dir.join(name), text).unwrap();
@@ -115,15 +115,15 @@ fn certificates(dir: &Path) -> impl Fn(&str) -> PathBuf + use<> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_http_is_for_loopback_or_when_said() {
+async fn plain_http_beyond_loopback_needs_a_flag() {
     let tool = Tool::new("");
     tool.project.make("t", 17, MIB);
     let registry = Distribution::start();
-    // A name that is this machine's and not loopback's.
+    // An address of this host that is not loopback.
     let mut hostname = String::from_utf8(Command::new("hostname").arg("-I").output().unwrap().stdout).unwrap();
     hostname = hostname.split_whitespace().next().unwrap_or_default().to_string();
     if hostname.is_empty() || hostname.starts_with("127.") {
-        eprintln!("SKIPPED: this machine has no address but loopback's");
+        eprintln!("SKIPPED: this host has only loopback addresses");
         return;
     }
     let forwarder = tokio::net::TcpListener::bind((hostname.as_str(), 0)).await.unwrap();
@@ -137,20 +137,20 @@ async fn plain_http_is_for_loopback_or_when_said() {
             });
         }
     });
-    let said = tool.failure(1, &["inspect", &to]).await;
-    assert!(said.contains("--plain-http"), "{said}");
+    let error = tool.failure(1, &["inspect", &to]).await;
+    assert!(error.contains("--plain-http"), "{error}");
     tool.json(&["push", &tool.image("t"), &to, "--plain-http"]).await;
 }
 
-/// Takes `CONNECT` to a name that only it knows, and says what it was asked.
+/// A proxy that accepts `CONNECT` to a name that only it resolves. Returns its URL and the request heads.
 async fn connect_proxy(upstream: std::net::SocketAddr) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://me:secret@{}", listener.local_addr().unwrap());
-    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-    let kept = asked.clone();
+    let requests: Arc<Mutex<Vec<String>>> = Arc::default();
+    let shared = requests.clone();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            let asked = kept.clone();
+            let requests = shared.clone();
             tokio::spawn(async move {
                 let mut client = tokio::io::BufReader::new(client);
                 let mut head = String::new();
@@ -160,7 +160,7 @@ async fn connect_proxy(upstream: std::net::SocketAddr) -> (String, Arc<Mutex<Vec
                     }
                 }
                 let known = head.starts_with("CONNECT registry.example:5000 ");
-                asked.lock().unwrap().push(head);
+                requests.lock().unwrap().push(head);
                 if !known {
                     let _ = client
                         .write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
@@ -173,11 +173,11 @@ async fn connect_proxy(upstream: std::net::SocketAddr) -> (String, Arc<Mutex<Vec
             });
         }
     });
-    (address, asked)
+    (address, requests)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_takes_it_where_the_name_is_known() {
+async fn the_proxy_resolves_the_name_of_the_registry() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let files = certificates(dir.path());
     let tls = Tls {
@@ -185,8 +185,8 @@ async fn a_proxy_takes_it_where_the_name_is_known() {
         key: files("server.key"),
         client_ca: None,
     };
-    let registry = Distribution::start_with(Login::Nobody, Some(tls));
-    let (proxy, asked) = connect_proxy(registry.address()).await;
+    let registry = Distribution::start_with(Login::None, Some(tls));
+    let (proxy, requests) = connect_proxy(registry.address()).await;
     let mut tool = Tool::new(&format!("[[registries]]\nhost = \"*\"\nca = {:?}", files("ca.pem")));
     tool.project.make("t", 19, MIB);
     let image = tool.image("t");
@@ -195,25 +195,25 @@ async fn a_proxy_takes_it_where_the_name_is_known() {
     tool.json(&["push", &image, to]).await;
     assert_eq!(tool.json(&["verify", to]).await["passed"], true);
     {
-        let asked = asked.lock().unwrap();
-        assert!(!asked.is_empty());
+        let requests = requests.lock().unwrap();
+        assert!(!requests.is_empty());
         // Base64 of me:secret.
         assert!(
-            asked.iter().all(|head| head.contains("Basic bWU6c2VjcmV0")),
-            "{asked:?}"
+            requests.iter().all(|head| head.contains("Basic bWU6c2VjcmV0")),
+            "{requests:?}"
         );
     }
-    // What is not to go through it does not: loopback, and what NO_PROXY says.
-    let before = asked.lock().unwrap().len();
+    // Loopback and the names in NO_PROXY bypass the proxy.
+    let before = requests.lock().unwrap().len();
     tool.json(&["push", &image, &format!("{}/a/b:t", registry.host())])
         .await;
-    assert_eq!(asked.lock().unwrap().len(), before);
+    assert_eq!(requests.lock().unwrap().len(), before);
     tool.environment.push(("NO_PROXY".into(), "registry.example".into()));
-    let said = tool.failure(1, &["inspect", to]).await;
-    assert!(said.contains("registry.example:5000"), "{said}");
-    assert_eq!(asked.lock().unwrap().len(), before);
-    // A proxy that is not there is named, its password is not.
+    let error = tool.failure(1, &["inspect", to]).await;
+    assert!(error.contains("registry.example:5000"), "{error}");
+    assert_eq!(requests.lock().unwrap().len(), before);
+    // The error about an unreachable proxy hides the password.
     tool.environment = vec![("HTTPS_PROXY".into(), "http://me:secret@127.0.0.1:1".into())];
-    let said = tool.failure(1, &["inspect", to]).await;
-    assert!(!said.contains("secret"), "{said}");
+    let error = tool.failure(1, &["inspect", to]).await;
+    assert!(!error.contains("secret"), "{error}");
 }

@@ -1,5 +1,5 @@
-//! SBOMs and provenance: valid by the formats' own validators, the same for the same image, and nothing missing against
-//! what the running image lists.
+//! Tests SBOMs and provenance: they pass the formats' own validators, are reproducible, and list everything that the
+//! running image lists.
 
 mod provenance;
 mod running;
@@ -30,7 +30,7 @@ fn cyclonedx_of(sbom: &Sbom) -> Value {
     serde_json::to_value(cyclonedx::document(sbom).unwrap()).unwrap()
 }
 
-/// An image with what makes documents interesting: licences of every clarity, sources, a commit, a program of Rust.
+/// An image with every kind of metadata: clear and unclear licences, sources, a commit, a Rust program.
 fn image() -> TestImage {
     let mut image = TestImage::good("linux/amd64");
     image.replace(
@@ -78,7 +78,7 @@ fn image() -> TestImage {
     image
 }
 
-/// A program of this machine with the section that `cargo auditable` makes.
+/// A program of this host with the section that `cargo auditable` adds.
 fn auditable_program(list: &Value) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
@@ -88,7 +88,7 @@ fn auditable_program(list: &Value) -> Vec<u8> {
         .args(["--add-section", ".dep-v0=list", "/bin/true", "program"])
         .current_dir(dir.path())
         .output()
-        .expect("objcopy of binutils, which the linker belongs to");
+        .expect("objcopy is installed with the linker, in binutils");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     std::fs::read(dir.path().join("program")).unwrap()
 }
@@ -98,6 +98,14 @@ fn find<'a>(list: &'a Value, name: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("no {name}"))
 }
 
+/// The SPDX package of the agent's Python distribution.
+fn python_agent(spdx: &Value) -> &Value {
+    let mut packages = spdx["packages"].as_array().unwrap().iter();
+    let id = |package: &Value| package["SPDXID"].as_str().unwrap().starts_with("SPDXRef-python-ovn");
+    packages.find(|package| id(package)).unwrap()
+}
+
+/// Returns a copy with one field set.
 fn with(object: &Value, field: &str, value: Value) -> Value {
     let mut changed = object.clone();
     changed[field] = value;
@@ -105,7 +113,7 @@ fn with(object: &Value, field: &str, value: Value) -> Value {
 }
 
 #[test]
-fn both_formats_are_valid_and_a_broken_document_is_not() {
+fn both_formats_pass_their_validators() {
     let Some(validators) = Validators::get() else { return };
     let sbom = sbom_of(&image(), Some(DIGEST));
     assert_eq!(sbom.gaps, Vec::<String>::new());
@@ -119,10 +127,10 @@ fn both_formats_are_valid_and_a_broken_document_is_not() {
         ("/relationships/2/relatedSpdxElement", json!("SPDXRef-nothing")),
         ("/creationInfo/created", json!("yesterday")),
         ("/documentNamespace", json!("no URI")),
-        // What SPDX's library passes over, and its schema does not.
+        // The SPDX library ignores an unknown field, the schema does not.
         ("/packages/2", with(&good["packages"][2], "flavour", json!("salty"))),
     ];
-    validators.tell_apart(Kind::Spdx, &good, &breaks);
+    validators.assert_rejects(Kind::Spdx, &good, &breaks);
 
     let good = cyclonedx_of(&sbom);
     let components = good["components"].as_array().unwrap();
@@ -135,9 +143,9 @@ fn both_formats_are_valid_and_a_broken_document_is_not() {
         ("/serialNumber", json!("1")),
         ("/metadata/component", json!({"type": "container"})),
     ];
-    validators.tell_apart(Kind::CycloneDx, &good, &breaks);
+    validators.assert_rejects(Kind::CycloneDx, &good, &breaks);
 
-    // What no schema can say: a reference is of one component, and of one that is there.
+    // Schemas do not check that references are unique and resolve.
     let references: BTreeSet<&str> = components.iter().filter_map(|c| c["bom-ref"].as_str()).collect();
     assert_eq!(references.len(), components.len());
     for dependency in good["dependencies"].as_array().unwrap() {
@@ -150,7 +158,7 @@ fn both_formats_are_valid_and_a_broken_document_is_not() {
 }
 
 #[test]
-fn what_the_image_says_of_its_packages_is_in_both() {
+fn debian_metadata_is_in_both_formats() {
     let sbom = sbom_of(&image(), Some(DIGEST));
     let (spdx, cyclonedx) = (spdx_of(&sbom), cyclonedx_of(&sbom));
 
@@ -174,8 +182,11 @@ fn what_the_image_says_of_its_packages_is_in_both() {
     let sudo = find(&cyclonedx["components"], "sudo");
     assert_eq!(sudo["supplier"]["contact"][0]["email"], "sudo@example.org");
     assert_eq!(sudo["externalReferences"][0]["url"], "https://www.sudo.ws/");
+}
 
-    // Of two choices the one that is there.
+#[test]
+fn a_dependency_with_alternatives_is_the_installed_package() {
+    let cyclonedx = cyclonedx_of(&sbom_of(&image(), Some(DIGEST)));
     let depends = |name: &str| {
         let reference = &find(&cyclonedx["components"], name)["bom-ref"];
         let all = cyclonedx["dependencies"].as_array().unwrap();
@@ -190,6 +201,12 @@ fn what_the_image_says_of_its_packages_is_in_both() {
     assert_eq!(depends("sudo"), ["iptables", "procps"]);
     assert_eq!(depends("ovn-bgp-agent"), ["oslo-privsep"]);
     assert_eq!(depends("obgp-runtime"), ["clap"]);
+}
+
+#[test]
+fn python_metadata_is_in_both_formats() {
+    let sbom = sbom_of(&image(), Some(DIGEST));
+    let (spdx, cyclonedx) = (spdx_of(&sbom), cyclonedx_of(&sbom));
 
     assert_eq!(find(&spdx["packages"], "msgpack")["licenseDeclared"], "Apache-2.0");
     assert_eq!(
@@ -201,20 +218,20 @@ fn what_the_image_says_of_its_packages_is_in_both() {
     assert_eq!(
         privsep["externalReferences"],
         Value::Null,
-        "what is no URL stands nowhere"
+        "a value that is not a URL is omitted"
     );
 
-    let agent = spdx["packages"].as_array().unwrap();
-    let agent = agent
-        .iter()
-        .find(|p| p["SPDXID"].as_str().unwrap().starts_with("SPDXRef-python-ovn"))
-        .unwrap();
     assert_eq!(
-        agent["downloadLocation"],
+        python_agent(&spdx)["downloadLocation"],
         format!("git+https://example.org/agent@{}", "0".repeat(40))
     );
+}
 
-    // What was changed in it, and why.
+#[test]
+fn patches_are_in_both_formats() {
+    let sbom = sbom_of(&image(), Some(DIGEST));
+    let (spdx, cyclonedx) = (spdx_of(&sbom), cyclonedx_of(&sbom));
+
     let patched = find(&cyclonedx["components"], "ovn-bgp-agent");
     let all = cyclonedx["components"].as_array().unwrap();
     assert_eq!(all.iter().filter(|c| !c["pedigree"].is_null()).count(), 1);
@@ -224,20 +241,26 @@ fn what_the_image_says_of_its_packages_is_in_both() {
     assert_eq!(patches[0]["diff"]["text"]["content"], PATCH);
     assert_eq!(patches[0]["resolves"][0]["name"], "Say hello");
     assert_eq!(
-        agent["annotations"][0]["comment"],
+        python_agent(&spdx)["annotations"][0]["comment"],
         format!(
             "Patched: {PATCH_NAME} (sha256:{}): Say hello Nothing was said.",
             patch().sha256
         )
     );
+}
 
-    // Parts of a package whose other files are not there.
+#[test]
+fn a_partly_installed_package_is_marked() {
+    let spdx = spdx_of(&sbom_of(&image(), Some(DIGEST)));
     assert_eq!(
         find(&spdx["packages"], "ovn-common")["comment"],
         "Some files of this package only."
     );
+}
 
-    // The crates, without those that only ran while it was built; and no crate of crates.io that is not from there.
+#[test]
+fn crates_are_listed_without_build_dependencies() {
+    let cyclonedx = cyclonedx_of(&sbom_of(&image(), Some(DIGEST)));
     let of_program: Vec<(&str, &str)> = cyclonedx["components"]
         .as_array()
         .unwrap()
@@ -256,7 +279,7 @@ fn what_the_image_says_of_its_packages_is_in_both() {
 }
 
 #[test]
-fn the_same_image_gives_the_same_bytes_and_another_image_another_identity() {
+fn the_same_image_gives_the_same_document() {
     let bytes = |digest| {
         let sbom = sbom_of(&image(), digest);
         (spdx_of(&sbom).to_string(), cyclonedx_of(&sbom).to_string())
@@ -265,13 +288,13 @@ fn the_same_image_gives_the_same_bytes_and_another_image_another_identity() {
     let (one, other) = (sbom_of(&image(), Some(DIGEST)), sbom_of(&image(), None));
     assert_ne!(spdx_of(&one)["documentNamespace"], spdx_of(&other)["documentNamespace"]);
     assert_ne!(cyclonedx_of(&one)["serialNumber"], cyclonedx_of(&other)["serialNumber"]);
-    // The image's date, not today's.
+    // The documents have the date of the image.
     assert_eq!(spdx_of(&one)["creationInfo"]["created"], "2026-01-01T00:00:00Z");
     assert_eq!(cyclonedx_of(&one)["metadata"]["timestamp"], "2026-01-01T00:00:00Z");
 }
 
 #[test]
-fn an_sbom_becomes_the_predicate_of_a_statement() {
+fn an_sbom_is_the_predicate_of_a_valid_statement() {
     let Some(validators) = Validators::get() else { return };
     let sbom = sbom_of(&image(), Some(DIGEST));
     let subject = || Subject::new("docker.io/openstackhelm/ovn-bgp-agent", &DIGEST.parse().unwrap());
@@ -296,12 +319,12 @@ fn an_sbom_becomes_the_predicate_of_a_statement() {
             ("/subject", json!([])),
             ("/predicate", json!({})),
         ];
-        validators.tell_apart(Kind::Statement, &statement, &breaks);
+        validators.assert_rejects(Kind::Statement, &statement, &breaks);
     }
 }
 
 #[test]
-fn a_change_of_upstream_s_is_no_unofficial_patch() {
+fn the_type_of_a_patch_follows_its_origin_field() {
     for (origin, kind) in [
         ("backport, https://review.example.org/1", "backport"),
         ("upstream, https://review.example.org/1", "cherry-pick"),
@@ -317,7 +340,7 @@ fn a_change_of_upstream_s_is_no_unofficial_patch() {
 }
 
 #[test]
-fn a_patch_that_cannot_be_read_is_a_gap() {
+fn an_unreadable_patch_is_a_gap() {
     let mut image = image();
     image.remove(&format!("{AGENT}/patches/{PATCH_NAME}.patch"));
     let sbom = sbom_of(&image, Some(DIGEST));
@@ -325,10 +348,10 @@ fn a_patch_that_cannot_be_read_is_a_gap() {
 }
 
 #[test]
-fn what_cannot_be_read_is_said_in_the_documents() {
+fn unreadable_metadata_is_recorded_in_the_documents() {
     let Some(validators) = Validators::get() else { return };
     let mut image = image();
-    // A program that does not say what it is made of, and metadata that is no text.
+    // A program without a list of its crates, and metadata that is not text.
     image.bytes(
         "usr/local/bin/obgp-runtime",
         0o755,
@@ -349,7 +372,7 @@ fn what_cannot_be_read_is_said_in_the_documents() {
 }
 
 #[test]
-fn an_image_whose_packages_cannot_be_listed_has_no_sbom() {
+fn an_image_without_a_package_list_is_an_error() {
     for (path, expected) in [
         ("var/lib/dpkg/status", "/var/lib/dpkg/status is missing"),
         ("usr/lib/os-release", "no /etc/os-release"),

@@ -1,4 +1,4 @@
-//! The statement about what made an image, from a plan and a result.
+//! Tests the provenance statement, made from a plan and a result.
 
 use std::collections::BTreeMap;
 
@@ -74,7 +74,7 @@ fn plan(source: Source, runtime: &[(&str, &str)]) -> ImagePlan {
     }
 }
 
-fn made(plan: &ImagePlan) -> Value {
+fn statement_of(plan: &ImagePlan) -> Value {
     let base = BaseReport {
         name: "docker.io/library/debian:bookworm-slim".into(),
         digest: Some(format!("sha256:{}", "3".repeat(64))),
@@ -123,16 +123,16 @@ fn dependency<'a>(statement: &'a Value, name: &str) -> &'a Value {
 
 #[test]
 fn patches_are_dependencies_with_their_hashes() {
-    let statement = made(&plan(pypi(), &[]));
+    let statement = statement_of(&plan(pypi(), &[]));
     let found = dependency(&statement, &format!("patches/{PATCH_NAME}.patch"));
     assert_eq!(found["digest"]["sha256"], patch().sha256);
     assert_eq!(found["annotations"]["summary"], "Say hello");
 }
 
 #[test]
-fn it_is_valid_and_a_broken_one_is_not() {
+fn provenance_passes_its_validator() {
     let Some(validators) = Validators::get() else { return };
-    let good = made(&plan(pypi(), &[]));
+    let good = statement_of(&plan(pypi(), &[]));
     let breaks = [
         ("/_type", json!("https://in-toto.io/Statement/v0.1")),
         ("/subject/0/digest", json!({})),
@@ -145,12 +145,12 @@ fn it_is_valid_and_a_broken_one_is_not() {
         ("/predicate/runDetails/builder", json!({"identity": "x"})),
         ("/predicate/runDetails/metadata/startedOn", json!("yesterday")),
     ];
-    validators.tell_apart(Kind::Provenance, &good, &breaks);
+    validators.assert_rejects(Kind::Provenance, &good, &breaks);
 }
 
 #[test]
-fn it_names_all_that_went_in() {
-    let statement = made(&plan(
+fn provenance_names_every_input() {
+    let statement = statement_of(&plan(
         pypi(),
         &[("runtime/Cargo.toml", "x"), ("runtime/src/main.rs", "y")],
     ));
@@ -182,7 +182,7 @@ fn it_names_all_that_went_in() {
         dependency(&statement, "ovn-bgp-agent")["uri"],
         "pkg:pypi/ovn-bgp-agent@7.0.0"
     );
-    // As `go mod`'s h1 and in-toto's dirHash have it, by sha256sum: a listing, and its digest.
+    // The dirHash of in-toto, like the h1 of Go modules: the digest of a sha256sum listing.
     let listing = format!(
         "{}  runtime/Cargo.toml\n{}  runtime/src/main.rs\n",
         hex::encode(Sha256::digest("x")),
@@ -195,12 +195,12 @@ fn it_names_all_that_went_in() {
     let details = &statement["predicate"]["runDetails"];
     assert_eq!(details["metadata"]["startedOn"], "2026-11-24T12:00:00Z");
     assert_eq!(details["builder"]["version"]["engine"], "28.5.2");
-    // Where on the building machine things are is nobody's business.
+    // Paths of the build host are private.
     assert!(!statement.to_string().contains("somebodys"));
 }
 
 #[test]
-fn a_git_ref_is_its_commit() {
+fn a_git_ref_is_recorded_with_its_commit() {
     let commit = "b".repeat(40);
     let source = Source::Git {
         url: "https://opendev.org/openstack/ovn-bgp-agent".into(),
@@ -208,7 +208,7 @@ fn a_git_ref_is_its_commit() {
     };
     let mut plan = plan(source, &[]);
     plan.reference = "master".into();
-    let statement = made(&plan);
+    let statement = statement_of(&plan);
     let project = dependency(&statement, "ovn-bgp-agent");
     assert_eq!(project["uri"], "git+https://opendev.org/openstack/ovn-bgp-agent@master");
     assert_eq!(project["digest"]["gitCommit"], commit);

@@ -1,4 +1,4 @@
-//! The image that `scripts/quickstart` built: its SBOMs against what its own dpkg and Python list when it runs.
+//! Compares the SBOMs of the `scripts/quickstart` image with the lists of dpkg and Python in the running image.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::quickstart::report;
 use crate::validators::{Kind, Validators};
 
-/// Prints name and version of what the interpreter finds, normalised as PyPI does.
+/// Prints name and version of each Python distribution, normalised as on PyPI.
 const LIST_PYTHON: &str = "import importlib.metadata as m, re
 for d in m.distributions(): print(re.sub('[-_.]+', '-', d.metadata['Name']).lower(), d.version)";
 
@@ -25,12 +25,12 @@ fn obgp_build(arguments: &[&str]) -> Output {
 fn sbom(image: &str, platform: &str, format: &str) -> Vec<u8> {
     let output = obgp_build(&["sbom", image, "--platform", platform, "--format", format]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // A gap would be something missing.
+    // A gap would be reported on stderr.
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     output.stdout
 }
 
-/// Lines of a command's output inside the image.
+/// Returns the output lines of a command in the image.
 fn inside(image: &str, platform: &str, command: &[&str]) -> BTreeSet<String> {
     let output = Command::new("docker")
         .args([
@@ -52,7 +52,7 @@ fn inside(image: &str, platform: &str, command: &[&str]) -> BTreeSet<String> {
     text.lines().map(str::to_string).collect()
 }
 
-/// `name version` of the SPDX packages of one kind.
+/// Returns `name version` of the SPDX packages of one kind.
 fn listed(spdx: &Value, kind: &str) -> BTreeSet<String> {
     let packages = spdx["packages"].as_array().unwrap().iter();
     packages
@@ -61,7 +61,7 @@ fn listed(spdx: &Value, kind: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Every crate that the workspace may be made of.
+/// Returns `name version` of every crate in Cargo.lock.
 fn locked_crates() -> BTreeSet<String> {
     let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();
     let lock: toml::Table = lock.parse().unwrap();
@@ -72,7 +72,7 @@ fn locked_crates() -> BTreeSet<String> {
         .collect()
 }
 
-/// What is linked into the runtime, by Cargo's own account.
+/// Returns `name version` of the crates that Cargo links into the runtime.
 fn crates_of_the_runtime(target: &str) -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -100,7 +100,7 @@ fn crates_of_the_runtime(target: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn nothing_is_missing_against_what_the_running_image_lists() {
+fn the_sbom_lists_everything_that_the_running_image_lists() {
     let (Some(report), Some(validators)) = (report(), Validators::get()) else {
         return;
     };
@@ -114,23 +114,23 @@ fn nothing_is_missing_against_what_the_running_image_lists() {
         let engine_image = built["engine_image"].as_str().unwrap();
         let document = sbom(layout, platform, "spdx-json");
         let again = sbom(layout, platform, "spdx-json");
-        assert_eq!(document, again, "{platform}: twice the same bytes");
+        assert_eq!(document, again, "{platform}: the document is reproducible");
         let spdx: Value = serde_json::from_slice(&document).unwrap();
         validators.assert_valid(Kind::Spdx, &spdx);
         let cyclonedx: Value = serde_json::from_slice(&sbom(layout, platform, "cyclonedx-json")).unwrap();
         validators.assert_valid(Kind::CycloneDx, &cyclonedx);
 
-        // What dpkg knows is all there; beyond it are the packages that parts were taken from.
+        // The SBOM lists all packages of dpkg, and the packages of which the image has some files only.
         let format = "-f=${Package} ${Version}\n";
         let dpkg = inside(engine_image, platform, &["dpkg-query", "-W", format]);
         let partial = inside(engine_image, platform, &["ls", "/var/lib/dpkg/status.d"]);
         let packages = listed(&spdx, "deb");
         let missing: Vec<_> = dpkg.difference(&packages).collect();
         assert!(missing.is_empty() && dpkg.len() > 100, "{platform}: {missing:?}");
-        let beyond = packages
+        let additional = packages
             .difference(&dpkg)
             .map(|p| p.split(' ').next().unwrap().to_string());
-        assert_eq!(beyond.collect::<BTreeSet<_>>(), partial, "{platform}");
+        assert_eq!(additional.collect::<BTreeSet<_>>(), partial, "{platform}");
 
         let python = inside(engine_image, platform, &["python3", "-c", LIST_PYTHON]);
         assert!(python.len() > 50, "{platform}: {python:?}");
@@ -148,7 +148,7 @@ fn nothing_is_missing_against_what_the_running_image_lists() {
         let foreign: Vec<_> = crates.difference(&locked).collect();
         assert!(foreign.is_empty(), "{platform}: {foreign:?}");
 
-        // The other format has the same.
+        // Both formats list the same packages.
         let purls = |list: &Value, at: &str| {
             let all = list
                 .as_array()
@@ -163,10 +163,10 @@ fn nothing_is_missing_against_what_the_running_image_lists() {
             "{platform}"
         );
     }
-    several_platforms_go_into_a_directory(layout, image["platforms"].as_array().unwrap().len());
+    assert_one_file_per_platform(layout, image["platforms"].as_array().unwrap().len());
 }
 
-fn several_platforms_go_into_a_directory(layout: &str, platforms: usize) {
+fn assert_one_file_per_platform(layout: &str, platforms: usize) {
     let dir = tempfile::tempdir().unwrap();
     let output = obgp_build(&["sbom", layout, "--output", dir.path().to_str().unwrap()]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -180,8 +180,8 @@ fn several_platforms_go_into_a_directory(layout: &str, platforms: usize) {
         "{files:?}"
     );
     if platforms > 1 {
-        let refused = obgp_build(&["sbom", layout]);
-        assert_eq!(refused.status.code(), Some(2));
-        assert!(String::from_utf8_lossy(&refused.stderr).contains("--platform"));
+        let rejected = obgp_build(&["sbom", layout]);
+        assert_eq!(rejected.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&rejected.stderr).contains("--platform"));
     }
 }

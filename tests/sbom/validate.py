@@ -1,4 +1,4 @@
-"""Says what is wrong with documents, by the field's own libraries: a list of complaints for each, as JSON.
+"""Validates documents with the formats' own libraries. Prints a JSON list of errors for each document.
 
     validate.py spdx|cyclonedx|statement|provenance FILE...
 """
@@ -8,7 +8,7 @@ import sys
 
 
 def spdx(path):
-    """By SPDX's own JSON schema, and by its library for what a schema cannot say."""
+    """Checks the JSON schema of SPDX, and the rules of its library."""
     from importlib.resources import files
 
     from jsonschema import Draft7Validator
@@ -52,7 +52,7 @@ def statement(path):
 
 
 def provenance(path):
-    """A statement whose predicate is SLSA's provenance; fields that the specification does not have are refused."""
+    """Checks a statement with SLSA provenance. Fields that the specification does not define are errors."""
     from google.protobuf import json_format
     from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
     from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor

@@ -1,4 +1,4 @@
-//! The validators of CycloneDX, SPDX and in-toto, from PyPI in an environment of their own, once per target directory.
+//! Runs the validators of CycloneDX, SPDX and in-toto from PyPI, installed once per target directory.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 
-/// lib4sbom carries the SPDX project's JSON schema.
+/// lib4sbom contains the JSON schema of SPDX.
 const REQUIREMENTS: [&str; 4] = [
     "cyclonedx-python-lib[json-validation]==11.12.0",
     "in-toto-attestation==0.9.3",
@@ -28,7 +28,7 @@ pub struct Validators {
 }
 
 impl Validators {
-    /// `None`, with the reason printed, where they cannot be had: on a person's machine, not in CI.
+    /// If the installation fails, prints the reason and returns `None`; panics in CI.
     pub fn get() -> Option<Self> {
         match install() {
             Ok(python) => Some(Validators { python }),
@@ -40,14 +40,14 @@ impl Validators {
         }
     }
 
-    /// What is wrong with each document: nothing, or what its validator says.
+    /// Returns the validation errors of each document.
     pub fn complaints(&self, kind: Kind, documents: &[Value]) -> Vec<Vec<String>> {
         let directory = tempfile::tempdir().unwrap();
         let files: Vec<PathBuf> = documents
             .iter()
             .enumerate()
             .map(|(at, document)| {
-                // The SPDX library tells the format by the name.
+                // The SPDX library takes the format from the file name.
                 let file = directory.path().join(format!("{at}.json"));
                 fs::write(&file, document.to_string()).unwrap();
                 file
@@ -69,8 +69,8 @@ impl Validators {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// The document is valid, and is not any more with one value put in another's place.
-    pub fn tell_apart(&self, kind: Kind, good: &Value, breaks: &[(&str, Value)]) {
+    /// Checks that the document is valid, and invalid after each replacement of one value.
+    pub fn assert_rejects(&self, kind: Kind, good: &Value, breaks: &[(&str, Value)]) {
         let mut documents = vec![good.clone()];
         for (pointer, value) in breaks {
             let mut broken = good.clone();
@@ -82,24 +82,24 @@ impl Validators {
         let complaints = self.complaints(kind, &documents);
         assert_eq!(complaints[0], Vec::<String>::new());
         for ((pointer, value), complaints) in breaks.iter().zip(&complaints[1..]) {
-            assert!(!complaints.is_empty(), "{pointer}: {value} is not found to be wrong");
+            assert!(!complaints.is_empty(), "{pointer}: {value} is accepted");
         }
     }
 
     pub fn assert_valid(&self, kind: Kind, document: &Value) {
-        self.tell_apart(kind, document, &[]);
+        self.assert_rejects(kind, document, &[]);
     }
 }
 
 fn install() -> Result<PathBuf, String> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sbom-validators");
     let python = directory.join("bin/python");
-    let noted = directory.join("requirements.txt");
+    let installed = directory.join("requirements.txt");
     let requirements = REQUIREMENTS.join("\n");
-    // Tests are processes that run side by side.
+    // Tests run as parallel processes.
     let lock = File::create(directory.with_extension("lock")).map_err(|e| e.to_string())?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|e| e.to_string())?;
-    if fs::read_to_string(&noted).is_ok_and(|text| text == requirements) {
+    if fs::read_to_string(&installed).is_ok_and(|text| text == requirements) {
         return Ok(python);
     }
     let _ = fs::remove_dir_all(&directory);
@@ -107,7 +107,7 @@ fn install() -> Result<PathBuf, String> {
     run(Command::new(&python)
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
         .args(REQUIREMENTS))?;
-    fs::write(&noted, requirements).map_err(|e| e.to_string())?;
+    fs::write(&installed, requirements).map_err(|e| e.to_string())?;
     Ok(python)
 }
 

@@ -1,4 +1,4 @@
-//! Whatever is fetched or read: refused or taken, never a panic; and taken only when it was signed.
+//! Feeds arbitrary input to the parsers of signatures and keys: they never panic, and accept only signed content.
 
 use std::sync::LazyLock;
 
@@ -50,11 +50,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn arbitrary_bytes(manifest in prop::collection::vec(any::<u8>(), 0..300), blob in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn arbitrary_bytes_are_rejected(manifest in prop::collection::vec(any::<u8>(), 0..300), blob in prop::collection::vec(any::<u8>(), 0..300)) {
         let Good { key, subject, samples } = &*GOOD;
         let bytes = artifact(manifest, vec![content("a/b", blob.clone())]);
         prop_assert!(!accepted_by_any(&bytes, key.public(), subject));
-        // The same behind a manifest that is good.
+        // The same bytes as the blob of a good manifest.
         for good in samples {
             let old = &good.blobs[0].descriptor;
             let new = content(old.media_type().as_ref(), blob.clone());
@@ -68,7 +68,7 @@ proptest! {
     }
 
     #[test]
-    fn cut_and_spliced(at in 0_usize..2000, length in 0_usize..40, insert in ".{0,20}") {
+    fn spliced_documents_do_not_panic(at in 0_usize..2000, length in 0_usize..40, insert in ".{0,20}") {
         let Good { key, subject, samples } = &*GOOD;
         for good in samples {
             let text = String::from_utf8(good.manifest.bytes.to_vec()).unwrap();
@@ -90,13 +90,13 @@ proptest! {
     }
 
     #[test]
-    fn existing_manifests(existing in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn an_arbitrary_existing_manifest_is_rejected(existing in prop::collection::vec(any::<u8>(), 0..300)) {
         let Good { key, subject, .. } = &*GOOD;
         prop_assert!(simple_signing(key, "a/b", subject.digest(), Some(&existing)).is_err());
     }
 
     #[test]
-    fn keys(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_key_files_are_rejected(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let password = Password::new(b"secret".to_vec());
         let _ = (Key::from_pem(&bytes, None).is_err(), PublicKey::from_pem(&bytes).is_err());
         for label in [
@@ -112,9 +112,9 @@ proptest! {
         }
     }
 
-    /// Without a module there is no token; with a `/` there would be modules.
+    /// The URIs lack a module path, because the alphabet lacks `/`.
     #[test]
-    fn uris_of_tokens(text in "(token=|pin-value=|id=%|[;?&=%0-9a-z]){0,12}") {
+    fn an_incomplete_token_uri_is_rejected(text in "(token=|pin-value=|id=%|[;?&=%0-9a-z]){0,12}") {
         let source: KeySource = format!("pkcs11:{text}").parse().unwrap();
         let (key, public) = (Key::load(&source, None).err().unwrap(), PublicKey::load(&source).err().unwrap());
         prop_assert_eq!(key.to_string(), public.to_string());
@@ -133,22 +133,21 @@ fn samples(key: &Key, subject: &Descriptor) -> [Artifact; 4] {
 }
 
 #[test]
-fn what_is_too_large_is_not_read() {
+fn an_oversized_manifest_is_rejected() {
     use obgp_build::sign::{MANIFEST_LIMIT, VerifyError};
     let (key, subject) = (new_key(), some_subject());
     let large = vec![b' '; usize::try_from(MANIFEST_LIMIT).unwrap() + 1];
-    let refused = verify_bundle(&artifact(large.clone(), Vec::new()), key.public(), &subject).unwrap_err();
-    assert!(matches!(refused, VerifyError::TooLarge { .. }), "{refused}");
-    let refused = simple_signing(&key, "a/b", subject.digest(), Some(&large)).unwrap_err();
-    assert!(refused.to_string().contains("over the limit"), "{refused}");
+    let error = verify_bundle(&artifact(large.clone(), Vec::new()), key.public(), &subject).unwrap_err();
+    assert!(matches!(error, VerifyError::TooLarge { .. }), "{error}");
+    let error = simple_signing(&key, "a/b", subject.digest(), Some(&large)).unwrap_err();
+    assert!(error.to_string().contains("over the limit"), "{error}");
 }
 
-/// A statement is signed only for what it is about.
 #[test]
-fn a_statement_about_something_else_is_not_signed() {
+fn a_statement_about_another_subject_is_not_signed() {
     let (key, subject) = (new_key(), some_subject());
     let other = content(MANIFEST, "another").descriptor;
-    for refused in [
+    for error in [
         attest_bundle(&key, &statement(other.digest()), SLSA, &subject).unwrap_err(),
         attest_bundle(
             &key,
@@ -159,6 +158,6 @@ fn a_statement_about_something_else_is_not_signed() {
         .unwrap_err(),
         attest_tag(&key, b"{}", SLSA, subject.digest(), None).unwrap_err(),
     ] {
-        assert!(refused.to_string().contains("not to be signed"), "{refused}");
+        assert!(error.to_string().contains("not to be signed"), "{error}");
     }
 }

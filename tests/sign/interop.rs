@@ -1,4 +1,4 @@
-//! With real cosign of both series and a real registry: each accepts what the other makes.
+//! Tests interoperability with cosign 2 and 3 through a real registry, in both directions.
 
 use obgp_build::sign::{
     SIGNATURE_PREDICATE, VerifyError, attest_bundle, attest_tag, attestation_tag, bundle, may_be_bundle, signature_tag,
@@ -10,7 +10,7 @@ use super::support::cosign::{Cosign, Series, both};
 use super::{SLSA, cosign_key, new_key, provenance, public_key, statement};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_cosigns_accept_our_tag() {
+async fn both_cosigns_accept_our_signature_tag() {
     let (Some(cosigns), Some(registry)) = (both(), Distribution::start()) else {
         return;
     };
@@ -56,7 +56,7 @@ async fn cosign_3_accepts_our_bundle() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cosigns_accept_our_attestations() {
+async fn both_cosigns_accept_our_attestations() {
     let (Some(cosigns), Some(registry)) = (both(), Distribution::start()) else {
         return;
     };
@@ -93,7 +93,7 @@ async fn cosigns_accept_our_attestations() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn we_accept_what_both_cosigns_sign() {
+async fn we_accept_signatures_of_both_cosigns() {
     let (Some([two, three]), Some(registry)) = (both(), Distribution::start()) else {
         return;
     };
@@ -118,27 +118,27 @@ async fn we_accept_what_both_cosigns_sign() {
         let statement = verify_bundle(referrer, &public, subject).unwrap();
         assert_eq!(statement.predicate_type, SIGNATURE_PREDICATE);
 
-        // And for nothing else.
+        // Other keys, repositories, types and subjects are rejected.
         let stranger = new_key();
-        let refused = verify_simple_signing(&tag, stranger.public(), digest, None).unwrap_err();
-        assert!(matches!(refused, VerifyError::BadSignature { .. }), "{refused}");
-        let refused = verify_simple_signing(&tag, &public, digest, Some("127.0.0.1:1/other")).unwrap_err();
-        assert!(matches!(refused, VerifyError::OtherRepository { .. }), "{refused}");
-        let refused = verify_bundle(referrer, stranger.public(), subject).unwrap_err();
-        assert!(matches!(refused, VerifyError::WrongKey { .. }), "{refused}");
-        let refused = verify_attestation_bundle(referrer, &public, subject).unwrap_err();
-        assert!(matches!(refused, VerifyError::OtherType { .. }), "{refused}");
+        let error = verify_simple_signing(&tag, stranger.public(), digest, None).unwrap_err();
+        assert!(matches!(error, VerifyError::BadSignature { .. }), "{error}");
+        let error = verify_simple_signing(&tag, &public, digest, Some("127.0.0.1:1/other")).unwrap_err();
+        assert!(matches!(error, VerifyError::OtherRepository { .. }), "{error}");
+        let error = verify_bundle(referrer, stranger.public(), subject).unwrap_err();
+        assert!(matches!(error, VerifyError::WrongKey { .. }), "{error}");
+        let error = verify_attestation_bundle(referrer, &public, subject).unwrap_err();
+        assert!(matches!(error, VerifyError::OtherType { .. }), "{error}");
         for other in image.all().filter(|other| *other != subject) {
-            let refused = verify_simple_signing(&tag, &public, other.digest(), None).unwrap_err();
-            assert!(matches!(refused, VerifyError::OtherDigest { .. }), "{refused}");
-            let refused = verify_bundle(referrer, &public, other).unwrap_err();
-            assert!(matches!(refused, VerifyError::OtherDigest { .. }), "{refused}");
+            let error = verify_simple_signing(&tag, &public, other.digest(), None).unwrap_err();
+            assert!(matches!(error, VerifyError::OtherDigest { .. }), "{error}");
+            let error = verify_bundle(referrer, &public, other).unwrap_err();
+            assert!(matches!(error, VerifyError::OtherDigest { .. }), "{error}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn we_accept_what_both_cosigns_attest() {
+async fn we_accept_attestations_of_both_cosigns() {
     let (Some([two, three]), Some(registry)) = (both(), Distribution::start()) else {
         return;
     };
@@ -175,25 +175,25 @@ async fn we_accept_what_both_cosigns_attest() {
     for (_, referrer) in &referrers {
         let statement = verify_attestation_bundle(referrer, &public, subject).unwrap();
         assert_eq!(statement.predicate_type, SLSA);
-        let refused = verify_attestation_bundle(referrer, stranger.public(), subject).unwrap_err();
-        assert!(matches!(refused, VerifyError::WrongKey { .. }), "{refused}");
-        // cosign 3 takes any bundle of the key for a signature; this does not.
-        let refused = verify_bundle(referrer, &public, subject).unwrap_err();
-        assert!(matches!(refused, VerifyError::OtherType { .. }), "{refused}");
+        let error = verify_attestation_bundle(referrer, stranger.public(), subject).unwrap_err();
+        assert!(matches!(error, VerifyError::WrongKey { .. }), "{error}");
+        // cosign 3 accepts any bundle of the key as a signature; obgp-build does not.
+        let error = verify_bundle(referrer, &public, subject).unwrap_err();
+        assert!(matches!(error, VerifyError::OtherType { .. }), "{error}");
     }
-    let refused = verify_attestation_tag(&tag, stranger.public(), subject.digest()).unwrap_err();
+    let error = verify_attestation_tag(&tag, stranger.public(), subject.digest()).unwrap_err();
     assert!(
-        matches!(&refused, VerifyError::AllRefused { reasons, .. } if reasons.len() == 2),
-        "{refused}"
+        matches!(&error, VerifyError::AllRefused { reasons, .. } if reasons.len() == 2),
+        "{error}"
     );
     let other = image.index.digest();
-    let refused = verify_attestation_tag(&tag, &public, other).unwrap_err();
-    assert!(refused.to_string().contains("not for"), "{refused}");
+    let error = verify_attestation_tag(&tag, &public, other).unwrap_err();
+    assert!(error.to_string().contains("not for"), "{error}");
 }
 
-/// Signatures of several hands under one tag: ours are added to cosign's and cosign's to ours, none twice.
+/// Signatures of cosign and of obgp-build share a tag.
 #[tokio::test(flavor = "multi_thread")]
-async fn signatures_are_added_and_never_repeated() {
+async fn signing_again_adds_no_duplicate() {
     let (Some([two, three]), Some(registry)) = (both(), Distribution::start()) else {
         return;
     };
@@ -206,7 +206,7 @@ async fn signatures_are_added_and_never_repeated() {
     let (third, third_public) = two.key_pair(dir.path(), "third");
     two.sign(&first, &image.reference(subject));
 
-    // cosign's own signature counts: nothing is to be done.
+    // The key has already signed with cosign, so the manifest does not change.
     let theirs = registry.manifest(repository, &tag).await.unwrap();
     let sign = |key, existing: &bytes::Bytes| {
         simple_signing(&cosign_key(key), repository, subject.digest(), Some(existing)).unwrap()
@@ -219,7 +219,11 @@ async fn signatures_are_added_and_never_repeated() {
     two.sign(&third, &image.reference(subject));
     let all = registry.manifest(repository, &tag).await.unwrap();
     for key in [&first, &second, &third] {
-        assert_eq!(sign(key, &all.bytes).manifest.bytes, all.bytes, "all three are there");
+        assert_eq!(
+            sign(key, &all.bytes).manifest.bytes,
+            all.bytes,
+            "the tag has all three signatures"
+        );
     }
     let fetched = registry.tagged(repository, &tag).await;
     for public in [&first_public, &second_public, &third_public] {
@@ -230,7 +234,7 @@ async fn signatures_are_added_and_never_repeated() {
         assert_eq!(signatures.len(), 1);
     }
 
-    // The same with attestations.
+    // Attestations behave the same.
     let tag = attestation_tag(subject.digest()).unwrap();
     two.attest(
         &first,

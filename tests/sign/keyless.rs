@@ -1,4 +1,4 @@
-//! Keyless signing as far as it can be tested without Fulcio and Rekor: what is missing is told, and the token is not.
+//! Tests the errors of keyless signing, which need neither Fulcio nor Rekor.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::registry::Distribution;
 
-/// A token that looks like one: nobody has signed it.
+/// A token without a valid signature.
 fn token(expires: u64) -> String {
     let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let claims = json!({
@@ -18,12 +18,12 @@ fn token(expires: u64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_missing_is_told_without_the_token() {
+async fn keyless_errors_name_the_cause_and_hide_the_token() {
     let Some(registry) = Distribution::start() else { return };
     let image = registry.put_image("keyless").await;
     let reference = image.reference(&image.index);
     let (expired, good) = (token(1_700_000_600), token(4_000_000_000));
-    for (token, told) in [
+    for (token, expected) in [
         (None, "set SIGSTORE_ID_TOKEN"),
         (Some("no.token"), "the identity token is not one"),
         (Some(&expired), "for builder has expired"),
@@ -47,10 +47,10 @@ async fn what_is_missing_is_told_without_the_token() {
             command.env("SIGSTORE_ID_TOKEN", token);
         }
         let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains(told), "{told}: {said}");
-        assert!(token.is_none_or(|token| !said.contains(token)), "{said}");
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(expected), "{expected}: {text}");
+        assert!(token.is_none_or(|token| !text.contains(token)), "{text}");
     }
     assert!(registry.referrers(&image.repository, &image.index).await.is_empty());
 }

@@ -1,4 +1,4 @@
-//! Keys in every form that people have them in, and the refusal of all others.
+//! Tests the supported key formats and the errors for others.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,8 @@ fn password(text: &str) -> Password {
     Password::new(text.into())
 }
 
-pub fn works(key: &Key, public: &PublicKey) {
+/// Checks that the private and the public key match and can sign and verify.
+pub fn assert_key_pair(key: &Key, public: &PublicKey) {
     assert_eq!(key.public(), public);
     let digest = some_subject().digest().clone();
     let artifact = simple_signing(key, "example.org/a", &digest, None).unwrap();
@@ -20,43 +21,43 @@ pub fn works(key: &Key, public: &PublicKey) {
 }
 
 #[test]
-fn keys_of_both_cosigns() {
+fn keys_of_both_cosigns_load() {
     let Some(cosigns) = both() else { return };
     let dir = tempfile::tempdir().unwrap();
     for (cosign, name) in cosigns.iter().zip(["two", "three"]) {
         let (key, public) = cosign.key_pair(dir.path(), name);
         let public = PublicKey::load(&KeySource::File(public)).unwrap();
         let source = KeySource::File(key.clone());
-        works(&Key::load(&source, Some(&password(PASSWORD))).unwrap(), &public);
+        assert_key_pair(&Key::load(&source, Some(&password(PASSWORD))).unwrap(), &public);
 
-        let refused = Key::load(&source, Some(&password(WRONG_PASSWORD))).unwrap_err();
-        assert_eq!(refused.problem, KeyProblem::WrongPassword);
-        assert!(refused.to_string().contains(&key.display().to_string()), "{refused}");
-        assert!(!refused.to_string().contains(WRONG_PASSWORD));
+        let error = Key::load(&source, Some(&password(WRONG_PASSWORD))).unwrap_err();
+        assert_eq!(error.problem, KeyProblem::WrongPassword);
+        assert!(error.to_string().contains(&key.display().to_string()), "{error}");
+        assert!(!error.to_string().contains(WRONG_PASSWORD));
         assert_eq!(Key::load(&source, None).unwrap_err().problem, KeyProblem::NoPassword);
 
-        // As cosign wrote it before 2.0.
+        // The format of cosign before 2.0.
         let text = std::fs::read_to_string(&key).unwrap();
         let older = text.replace("ENCRYPTED SIGSTORE", "ENCRYPTED COSIGN");
         assert_ne!(older, text);
-        works(
+        assert_key_pair(
             &Key::from_pem(older.as_bytes(), Some(&password(PASSWORD))).unwrap(),
             &public,
         );
 
-        // A byte of the box changed.
+        // A changed byte of the ciphertext.
         let (label, json) = pkcs8::der::pem::decode_vec(text.as_bytes()).unwrap();
         let mut json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         let boxed = json["ciphertext"].as_str().unwrap();
         let changed = if boxed.starts_with('A') { "B" } else { "A" };
         json["ciphertext"] = format!("{changed}{}", &boxed[1..]).into();
         let pem = pkcs8::der::pem::encode_string(label, pkcs8::LineEnding::LF, json.to_string().as_bytes()).unwrap();
-        let refused = Key::from_pem(pem.as_bytes(), Some(&password(PASSWORD))).unwrap_err();
-        assert_eq!(refused, KeyProblem::WrongPassword);
+        let error = Key::from_pem(pem.as_bytes(), Some(&password(PASSWORD))).unwrap_err();
+        assert_eq!(error, KeyProblem::WrongPassword);
     }
 }
 
-/// OpenSSL's output, or `None` where there is no OpenSSL.
+/// Returns the output of OpenSSL, or `None` if it is not installed; panics in CI.
 pub fn openssl(dir: &Path, arguments: &str) -> Option<String> {
     match Command::new("openssl")
         .args(arguments.split(' '))
@@ -76,7 +77,7 @@ pub fn openssl(dir: &Path, arguments: &str) -> Option<String> {
 }
 
 #[test]
-fn keys_of_openssl() {
+fn openssl_keys_load_and_other_algorithms_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let make = |arguments: &str| openssl(dir.path(), arguments);
     let Some(sec1) = make("ecparam -name prime256v1 -genkey -noout") else {
@@ -85,13 +86,13 @@ fn keys_of_openssl() {
     std::fs::write(dir.path().join("key"), &sec1).unwrap();
     let public = make("pkey -in key -pubout").unwrap();
     let public = PublicKey::from_pem(public.as_bytes()).unwrap();
-    works(&Key::from_pem(sec1.as_bytes(), None).unwrap(), &public);
+    assert_key_pair(&Key::from_pem(sec1.as_bytes(), None).unwrap(), &public);
     let plain = make("pkcs8 -topk8 -nocrypt -in key").unwrap();
-    works(&Key::from_pem(plain.as_bytes(), None).unwrap(), &public);
+    assert_key_pair(&Key::from_pem(plain.as_bytes(), None).unwrap(), &public);
     for cipher in ["-v2 aes-256-cbc", "-v2 aes-128-cbc", "-scrypt"] {
         let encrypted = make(&format!("pkcs8 -topk8 {cipher} -passout pass:secret -in key")).unwrap();
         let load = |password: Option<&Password>| Key::from_pem(encrypted.as_bytes(), password);
-        works(&load(Some(&password("secret"))).unwrap(), &public);
+        assert_key_pair(&load(Some(&password("secret"))).unwrap(), &public);
         assert_eq!(load(Some(&password("other"))).unwrap_err(), KeyProblem::WrongPassword);
         assert_eq!(load(None).unwrap_err(), KeyProblem::NoPassword);
     }
@@ -102,30 +103,24 @@ fn keys_of_openssl() {
         ("ecparam -name secp384r1 -genkey -noout", "elliptic"),
     ] {
         let other = make(arguments).unwrap();
-        let refused = Key::from_pem(other.as_bytes(), None).unwrap_err();
-        assert!(
-            matches!(refused, KeyProblem::Unsupported { .. }),
-            "{arguments}: {refused}"
-        );
-        assert!(refused.to_string().contains(named), "{refused}");
+        let error = Key::from_pem(other.as_bytes(), None).unwrap_err();
+        assert!(matches!(error, KeyProblem::Unsupported { .. }), "{arguments}: {error}");
+        assert!(error.to_string().contains(named), "{error}");
         std::fs::write(dir.path().join("other"), other).unwrap();
         let public = make("pkey -in other -pubout").unwrap();
-        let refused = PublicKey::from_pem(public.as_bytes()).unwrap_err();
-        assert!(
-            matches!(refused, KeyProblem::Unsupported { .. }),
-            "{arguments}: {refused}"
-        );
+        let error = PublicKey::from_pem(public.as_bytes()).unwrap_err();
+        assert!(matches!(error, KeyProblem::Unsupported { .. }), "{arguments}: {error}");
     }
 }
 
 #[test]
-fn what_is_no_key_is_told() {
+fn input_that_is_not_a_key_is_rejected() {
     let pair = rcgen::KeyPair::generate().unwrap();
     let (private, public) = (pair.serialize_pem(), pair.public_key_pem());
-    let refused = Key::from_pem(public.as_bytes(), None).unwrap_err();
-    assert!(matches!(refused, KeyProblem::WrongKind { .. }), "{refused}");
-    let refused = PublicKey::from_pem(private.as_bytes()).unwrap_err();
-    assert!(matches!(refused, KeyProblem::WrongKind { .. }), "{refused}");
+    let error = Key::from_pem(public.as_bytes(), None).unwrap_err();
+    assert!(matches!(error, KeyProblem::WrongKind { .. }), "{error}");
+    let error = PublicKey::from_pem(private.as_bytes()).unwrap_err();
+    assert!(matches!(error, KeyProblem::WrongKind { .. }), "{error}");
     for text in ["", "no key", "-----BEGIN PRIVATE KEY-----\n"] {
         assert!(
             matches!(Key::from_pem(text.as_bytes(), None), Err(KeyProblem::NotPem(_))),
@@ -140,22 +135,22 @@ fn what_is_no_key_is_told() {
 }
 
 #[test]
-fn a_key_is_never_shown() {
+fn debug_output_hides_the_private_key() {
     let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
     let key = Key::from_pem(pem.as_bytes(), None).unwrap();
     assert_eq!(format!("{key:?}"), format!("Key({})", key.public().hint()));
 }
 
-/// Runs itself with the variables that only a process of its own should have.
+/// Runs itself in a child process, because the variables are global.
 #[test]
-fn keys_come_from_the_environment() {
+fn keys_are_read_from_environment_variables() {
     const CHILD: &str = "OBGP_TEST_SIGN_CHILD";
     const KEY: &str = "OBGP_TEST_SIGN_KEY";
     const PUBLIC: &str = "OBGP_TEST_SIGN_PUBLIC";
     if std::env::var_os(CHILD).is_some() {
         let password = Password::from_env();
         let key = Key::load(&format!("env://{KEY}").parse().unwrap(), password.as_ref()).unwrap();
-        works(
+        assert_key_pair(
             &key,
             &PublicKey::load(&format!("env://{PUBLIC}").parse().unwrap()).unwrap(),
         );
@@ -166,7 +161,11 @@ fn keys_come_from_the_environment() {
     let (key, public) = two.key_pair(dir.path(), "a");
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
-        .args(["--exact", "keys::keys_come_from_the_environment", "--nocapture"])
+        .args([
+            "--exact",
+            "keys::keys_are_read_from_environment_variables",
+            "--nocapture",
+        ])
         .env(CHILD, "1")
         .env(KEY, std::fs::read_to_string(key).unwrap())
         .env(PUBLIC, std::fs::read_to_string(public).unwrap());
@@ -176,11 +175,11 @@ fn keys_come_from_the_environment() {
             None => child.env_remove("COSIGN_PASSWORD"),
         };
         let output = child.output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.success(), told)
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), stderr)
     };
-    let (passed, told) = run(Some(PASSWORD));
-    assert!(passed, "{told}");
-    let (passed, told) = run(None);
-    assert!(!passed && told.contains("NoPassword"), "{told}");
+    let (passed, stderr) = run(Some(PASSWORD));
+    assert!(passed, "{stderr}");
+    let (passed, stderr) = run(None);
+    assert!(!passed && stderr.contains("NoPassword"), "{stderr}");
 }

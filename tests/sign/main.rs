@@ -1,4 +1,4 @@
-//! What is signed here is accepted by cosign 2 and 3, what they sign is accepted here, and what was changed by nobody.
+//! Tests signing: cosign 2 and 3 accept our signatures, we accept theirs, and nobody accepts a changed artifact.
 
 mod arbitrary;
 mod interop;
@@ -19,7 +19,6 @@ use serde_json::json;
 
 const SLSA: &str = "https://slsa.dev/provenance/v1";
 
-/// A key that is nowhere else.
 fn new_key() -> Key {
     let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
     Key::from_pem(pem.as_bytes(), None).unwrap()
@@ -34,7 +33,7 @@ fn public_key(path: &Path) -> PublicKey {
     PublicKey::load(&KeySource::File(path.into())).unwrap()
 }
 
-/// A predicate that cosign takes for SLSA provenance.
+/// A predicate that cosign accepts as SLSA provenance.
 fn provenance() -> serde_json::Value {
     json!({
         "buildDefinition": {
@@ -58,7 +57,7 @@ fn statement(subject: &Digest) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Something to sign, for where no registry is needed.
+/// A descriptor to sign without a registry.
 fn some_subject() -> Descriptor {
     registry::content("application/vnd.oci.image.index.v1+json", "an index").descriptor
 }

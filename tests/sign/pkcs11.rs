@@ -1,4 +1,4 @@
-//! Keys in a PKCS#11 token: what it signs is accepted by everyone, and what it refuses is told without the PIN.
+//! Tests keys in PKCS#11 tokens: cosign accepts their signatures, and errors hide the PIN.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,13 +9,13 @@ use cryptoki::session::{Session, UserType};
 use obgp_build::sign::{Key, KeyProblem, PublicKey, TokenProblem, simple_signing};
 use pkcs8::der::Encode as _;
 
-use super::keys::{openssl, works};
+use super::keys::{assert_key_pair, openssl};
 use super::registry::Distribution;
 use super::support::cosign::both;
 use super::support::softhsm::{PIN, SoftHsm};
 use super::{SLSA, provenance, some_subject};
 
-/// The program, which finds the tokens; what it prints, with whether it ended well.
+/// Runs the program with the tokens. Returns whether it succeeds, and its output.
 fn run(softhsm: &SoftHsm, pin: Option<&str>, arguments: &[&str]) -> (bool, String) {
     let (name, config) = softhsm.environment();
     let mut command = Command::new(env!("CARGO_BIN_EXE_obgp-build"));
@@ -30,8 +30,8 @@ fn run(softhsm: &SoftHsm, pin: Option<&str>, arguments: &[&str]) -> (bool, Strin
         None => command.env_remove("COSIGN_PKCS11_PIN"),
     };
     let output = command.output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
 fn new_pair() -> rcgen::KeyPair {
@@ -39,7 +39,7 @@ fn new_pair() -> rcgen::KeyPair {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_token_signs_is_accepted_by_cosign_and_by_verify() {
+async fn signatures_of_a_token_are_accepted_by_cosign_and_verify() {
     let (Some(cosigns), Some(registry), Some(softhsm)) = (both(), Distribution::start(), SoftHsm::new()) else {
         return;
     };
@@ -74,9 +74,9 @@ async fn what_a_token_signs_is_accepted_by_cosign_and_by_verify() {
             &predicate.display().to_string(),
         ],
     ] {
-        let (done, said) = run(&softhsm, Some(PIN), arguments);
-        assert!(done, "{arguments:?}: {said}");
-        assert!(!said.contains(PIN), "{said}");
+        let (success, output) = run(&softhsm, Some(PIN), arguments);
+        assert!(success, "{arguments:?}: {output}");
+        assert!(!output.contains(PIN), "{output}");
     }
 
     for cosign in &cosigns {
@@ -92,7 +92,7 @@ async fn what_a_token_signs_is_accepted_by_cosign_and_by_verify() {
             .verify_attestation(&other, "slsaprovenance1", &reference)
             .unwrap_err();
     }
-    // By the PEM, and by the token, whose public keys need no PIN.
+    // verify takes the public key from the PEM file, or from the token without a PIN.
     let verify = |key: &str| {
         run(
             &softhsm,
@@ -105,35 +105,29 @@ async fn what_a_token_signs_is_accepted_by_cosign_and_by_verify() {
         uri,
         "pkcs11:token=release%20keys;id=%00%ff;type=public",
     ] {
-        let (done, said) = verify(key);
-        assert!(done, "{key}: {said}");
+        let (success, output) = verify(key);
+        assert!(success, "{key}: {output}");
     }
     for key in [&other.display().to_string(), "pkcs11:token=release%20keys;object=other"] {
-        let (done, said) = verify(key);
-        assert!(!done && said.contains("another key"), "{key}: {said}");
+        let (success, output) = verify(key);
+        assert!(!success && output.contains("another key"), "{key}: {output}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_token_refuses_is_told_without_the_pin() {
+async fn token_errors_name_the_cause_and_hide_the_pin() {
     let (Some(registry), Some(softhsm)) = (Distribution::start(), SoftHsm::new()) else {
         return;
     };
-    let image = registry.put_image("token/refused").await;
+    let image = registry.put_image("token/errors").await;
     let reference = image.reference(&image.index);
     let dir = tempfile::tempdir().unwrap();
     softhsm.make_token("t");
     softhsm.make_token("u");
     softhsm.import("t", "good", "01", &new_pair().serialize_pem());
     softhsm.import("u", "good", "01", &new_pair().serialize_pem());
-    for (label, id, arguments) in [
-        ("p384", "02", "genpkey -algorithm ec -pkeyopt ec_paramgen_curve:P-384"),
-        ("rsa", "03", "genpkey -algorithm rsa"),
-    ] {
-        let Some(pem) = openssl(dir.path(), arguments) else {
-            return;
-        };
-        softhsm.import("t", label, id, &pem);
+    if !import_unsupported_keys(&softhsm, "t") {
+        return;
     }
     let no_module = dir.path().join("broken.so");
     std::fs::write(&no_module, "no library").unwrap();
@@ -141,7 +135,7 @@ async fn what_a_token_refuses_is_told_without_the_pin() {
     let pin_in_uri = format!("pkcs11:token=t;object=none?pin-value={PIN}");
     let wrong_in_uri = "pkcs11:token=t;object=good?pin-value=close-sesame";
     let wrong = "close-sesame";
-    for (pin, uri, told) in [
+    for (pin, uri, expected) in [
         (Some(wrong), "pkcs11:token=t;object=good", "refuses the PIN"),
         (Some(PIN), wrong_in_uri, "refuses the PIN"),
         (None, "pkcs11:token=t;object=good", "set COSIGN_PKCS11_PIN"),
@@ -182,39 +176,64 @@ async fn what_a_token_refuses_is_told_without_the_pin() {
         (Some(PIN), &broken, "broken.so cannot be used"),
         (Some(PIN), "pkcs11:token=t;object=good?pin-valu=open-sesame", "pin-valu"),
     ] {
-        let (done, said) = run(&softhsm, pin, &["sign", &reference, "--key", uri]);
-        assert!(!done, "{uri}");
-        assert!(said.contains(told), "{uri}: {said}");
-        assert!(!said.contains(PIN) && !said.contains(wrong), "{uri}: {said}");
+        let (success, output) = run(&softhsm, pin, &["sign", &reference, "--key", uri]);
+        assert!(!success, "{uri}");
+        assert!(output.contains(expected), "{uri}: {output}");
+        assert!(!output.contains(PIN) && !output.contains(wrong), "{uri}: {output}");
     }
-    let public = |uri: &str| {
-        let (done, said) = run(&softhsm, None, &["verify", &reference, "--key", uri]);
-        assert!(!done, "{uri}");
-        said
-    };
-    let said = public("pkcs11:token=t;object=none");
-    assert!(
-        said.contains("no public key or certificate like that; it has object="),
-        "{said}"
-    );
-    let said = public("pkcs11:token=t;object=rsa");
-    assert!(said.contains("RSA keys are not supported"), "{said}");
-    let said = public("pkcs11:token=t;object=p384");
-    assert!(said.contains("other elliptic curves' keys are not supported"), "{said}");
 }
 
-/// Runs itself in a process whose environment names the tokens.
+#[tokio::test(flavor = "multi_thread")]
+async fn public_keys_that_a_token_lacks_or_does_not_support_are_reported() {
+    let (Some(registry), Some(softhsm)) = (Distribution::start(), SoftHsm::new()) else {
+        return;
+    };
+    let image = registry.put_image("token/public").await;
+    let reference = image.reference(&image.index);
+    softhsm.make_token("t");
+    softhsm.import("t", "good", "01", &new_pair().serialize_pem());
+    if !import_unsupported_keys(&softhsm, "t") {
+        return;
+    }
+    for (object, expected) in [
+        ("none", "no public key or certificate like that; it has object="),
+        ("rsa", "RSA keys are not supported"),
+        ("p384", "other elliptic curves' keys are not supported"),
+    ] {
+        let uri = format!("pkcs11:token=t;object={object}");
+        let (success, output) = run(&softhsm, None, &["verify", &reference, "--key", &uri]);
+        assert!(!success, "{uri}");
+        assert!(output.contains(expected), "{uri}: {output}");
+    }
+}
+
+/// Imports a P-384 and an RSA key. Returns `false` if OpenSSL is not installed.
+fn import_unsupported_keys(softhsm: &SoftHsm, token: &str) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    for (label, id, arguments) in [
+        ("p384", "02", "genpkey -algorithm ec -pkeyopt ec_paramgen_curve:P-384"),
+        ("rsa", "03", "genpkey -algorithm rsa"),
+    ] {
+        let Some(pem) = openssl(dir.path(), arguments) else {
+            return false;
+        };
+        softhsm.import(token, label, id, &pem);
+    }
+    true
+}
+
+/// Runs itself in a child process, whose environment names the tokens.
 #[test]
-fn objects_that_tokens_have() {
+fn keys_are_found_in_every_token_layout() {
     const CHILD: &str = "OBGP_TEST_TOKEN_MODULE";
     if let Some(module) = std::env::var_os(CHILD) {
-        return objects(Path::new(&module));
+        return check_objects(Path::new(&module));
     }
     let Some(softhsm) = SoftHsm::new() else { return };
     softhsm.make_token("t");
     let (name, config) = softhsm.environment();
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "pkcs11::objects_that_tokens_have", "--nocapture"])
+        .args(["--exact", "pkcs11::keys_are_found_in_every_token_layout", "--nocapture"])
         .env(name, config)
         .env(CHILD, &softhsm.module)
         .output()
@@ -222,7 +241,7 @@ fn objects_that_tokens_have() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn objects(module: &Path) {
+fn check_objects(module: &Path) {
     let context = Pkcs11::new(module).unwrap();
     context
         .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
@@ -235,26 +254,26 @@ fn objects(module: &Path) {
     let pair = new_pair();
     token.private("certified", b"\x01", &pair, &[]);
     token.certificate("certified", b"\x01", &pair);
-    works(&token.load("certified").unwrap(), &public(&pair));
+    assert_key_pair(&token.load("certified").unwrap(), &public(&pair));
     assert_eq!(token.load_public("certified").unwrap(), public(&pair));
 
     let pair = new_pair();
     token.private("named", b"", &pair, &[]);
     token.public("named", b"", &pair, true);
     let named = token.load("named").unwrap();
-    works(&named, &public(&pair));
-    // From many threads at once.
+    assert_key_pair(&named, &public(&pair));
+    // Threads can share a key.
     std::thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| (0..20).for_each(|_| works(&named, &public(&pair))));
+            scope.spawn(|| (0..20).for_each(|_| assert_key_pair(&named, &public(&pair))));
         }
     });
 
-    // A point without the OCTET STRING around it.
+    // A point that is not wrapped in an OCTET STRING.
     let pair = new_pair();
     token.private("bare", b"\x02", &pair, &[]);
     token.public("bare", b"\x02", &pair, false);
-    works(&token.load("bare").unwrap(), &public(&pair));
+    assert_key_pair(&token.load("bare").unwrap(), &public(&pair));
 
     token.private("alone", b"\x03", &new_pair(), &[]);
     assert_eq!(token.load("alone").unwrap_err(), TokenProblem::NoPublicKey.into());
@@ -269,25 +288,22 @@ fn objects(module: &Path) {
 
     token.private("mixed", b"\x05", &new_pair(), &[]);
     token.public("mixed", b"\x05", &new_pair(), true);
-    let refused = simple_signing(&token.load("mixed").unwrap(), "a/b", some_subject().digest(), None).unwrap_err();
-    assert!(refused.to_string().contains("of two pairs"), "{refused}");
+    let error = simple_signing(&token.load("mixed").unwrap(), "a/b", some_subject().digest(), None).unwrap_err();
+    assert!(error.to_string().contains("of two pairs"), "{error}");
 
     token.private("idle", b"\x06", &pair, &[Attribute::Sign(false)]);
     token.public("idle", b"\x06", &pair, true);
-    let refused = simple_signing(&token.load("idle").unwrap(), "a/b", some_subject().digest(), None).unwrap_err();
-    assert!(refused.to_string().contains("KeyFunctionNotPermitted"), "{refused}");
+    let error = simple_signing(&token.load("idle").unwrap(), "a/b", some_subject().digest(), None).unwrap_err();
+    assert!(error.to_string().contains("KeyFunctionNotPermitted"), "{error}");
 
     for id in [b"\x07", b"\x08"] {
         token.private("twice", id, &new_pair(), &[]);
     }
-    let refused = token.load("twice").unwrap_err().to_string();
-    assert!(
-        refused.contains("(object=twice;id=%07, object=twice;id=%08)"),
-        "{refused}"
-    );
+    let error = token.load("twice").unwrap_err().to_string();
+    assert!(error.contains("(object=twice;id=%07, object=twice;id=%08)"), "{error}");
 }
 
-/// What a test puts into a token and how it is asked for.
+/// Creates objects in a token and loads keys from it.
 struct Objects<'a> {
     session: Session,
     module: &'a Path,

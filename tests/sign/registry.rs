@@ -1,5 +1,5 @@
-//! The real docker-registry 2.8, as Debian ships it, on a free port of the loopback interface, and the little HTTP that
-//! it takes to put things into it. It has no referrers API: the fallback tag of distribution-spec 1.1 is kept here.
+//! Runs Debian's docker-registry 2.8 on a free loopback port, with a minimal client. It has no referrers API, so the
+//! client maintains the fallback tag of distribution-spec 1.1.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -26,7 +26,7 @@ impl Drop for Distribution {
     }
 }
 
-/// An index of two platforms' manifests.
+/// An index with the manifests of two platforms.
 pub struct TestImage {
     pub repository: String,
     pub index: Descriptor,
@@ -34,7 +34,7 @@ pub struct TestImage {
 }
 
 impl TestImage {
-    /// The index and each platform's manifest.
+    /// Iterates over the index and the manifest of each platform.
     pub fn all(&self) -> impl Iterator<Item = &Descriptor> {
         std::iter::once(&self.index).chain(&self.platforms)
     }
@@ -56,7 +56,7 @@ impl Distribution {
         let text = json!({
             "version": "0.1",
             "storage": {"filesystem": {"rootdirectory": storage.path().join("data")}},
-            "http": {"addr": "127.0.0.1:0", "secret": "of no use to anyone"},
+            "http": {"addr": "127.0.0.1:0", "secret": "constant"},
         });
         // JSON is YAML.
         std::fs::write(&config, text.to_string()).unwrap();
@@ -74,8 +74,8 @@ impl Distribution {
                 let (_, rest) = line.split_once("listening on ")?;
                 Some(rest.split(['"', ' ']).next().unwrap().to_string())
             })
-            .expect("docker-registry says where it listens");
-        // Read to the end, so that it never waits for a reader.
+            .expect("docker-registry logs its address");
+        // Read to the end, so that the registry never blocks on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         let _ = rustls::crypto::ring::default_provider().install_default();
         Some(Self {
@@ -115,7 +115,7 @@ impl Distribution {
         assert_eq!(answer.status(), StatusCode::CREATED, "{}", answer.text().await.unwrap());
     }
 
-    /// The manifest or index under a tag or digest.
+    /// Returns the manifest or index under a tag or digest.
     pub async fn manifest(&self, repository: &str, reference: &str) -> Option<Content> {
         let get = self.request(Method::GET, repository, &format!("manifests/{reference}"));
         let accepted = [MediaType::ImageManifest, MediaType::ImageIndex].map(|m| m.to_string());
@@ -141,7 +141,7 @@ impl Distribution {
         content(descriptor.media_type().as_ref(), bytes)
     }
 
-    /// The same image in whatever repository.
+    /// Pushes the same image to a repository.
     pub async fn put_image(&self, name: &str) -> TestImage {
         let repository = format!("{}/{name}", self.host);
         let mut platforms = Vec::new();
@@ -184,7 +184,7 @@ impl Distribution {
         }
     }
 
-    /// Puts a signature or attestation where it belongs.
+    /// Pushes a signature or attestation, and updates its tag or the fallback tag.
     pub async fn put_artifact(&self, repository: &str, subject: &Descriptor, artifact: &Artifact) {
         for blob in &artifact.blobs {
             self.put_blob(repository, blob).await;
@@ -219,7 +219,7 @@ impl Distribution {
         }
     }
 
-    /// What is under a tag that cosign 2 makes.
+    /// Returns the artifact under a tag of cosign 2.
     pub async fn tagged(&self, repository: &str, tag: &str) -> Artifact {
         let manifest = self
             .manifest(repository, tag)
@@ -228,7 +228,7 @@ impl Distribution {
         self.artifact(repository, manifest, Place::Tag(tag.to_string())).await
     }
 
-    /// What refers to `subject`, with the entries of the list as they are.
+    /// Returns the referrers of `subject` with their entries in the list.
     pub async fn referrers(&self, repository: &str, subject: &Descriptor) -> Vec<(Descriptor, Artifact)> {
         let Some(index) = self.manifest(repository, &fallback_tag(subject)).await else {
             return Vec::new();

@@ -1,5 +1,5 @@
-//! Changed bytes: wherever one is, and whether or not the digests around it were made to fit, it is refused, or it is in
-//! one of the few places that no signature covers and changes nothing of what is found to be signed.
+//! Changes single bytes of artifacts, with and without adjusted digests. A change is rejected, or it is in one of the
+//! few places that no signature covers, and then the verified claim stays the same.
 
 use std::ops::Range;
 
@@ -41,7 +41,7 @@ impl Kind {
         .unwrap()
     }
 
-    /// What is found to be signed, as text.
+    /// Returns the verified claim as text.
     fn verify(self, artifact: &Artifact, key: &PublicKey, subject: &Descriptor) -> Result<String, VerifyError> {
         let digest = subject.digest();
         Ok(match self {
@@ -52,7 +52,7 @@ impl Kind {
         })
     }
 
-    /// Places in the manifest that no signature covers and nothing is read from.
+    /// Ranges of the manifest that no signature covers and no reader uses.
     fn unsigned(self, manifest: &str) -> Vec<Range<usize>> {
         let found = |start: &str, end: &str| {
             let at = manifest.find(start)?;
@@ -60,7 +60,7 @@ impl Kind {
         };
         match self {
             Self::Signature | Self::Attestation => vec![found("\"config\":{", "}").unwrap()],
-            // cosign's addition to the configuration's descriptor, and its clock; ours have neither.
+            // cosign adds a field to the config descriptor and a creation time; obgp-build adds neither.
             Self::SignatureBundle | Self::AttestationBundle => {
                 let config = found("\"config\":{", "}").unwrap();
                 let addition = found("\"artifactType\":\"", "\"").filter(|range| config.contains(&range.start));
@@ -77,8 +77,8 @@ fn with_blob(artifact: &Artifact, at: usize, blob: Content) -> Artifact {
     changed
 }
 
-/// The artifact with other bytes as one blob, and a manifest that names them.
-fn renamed(artifact: &Artifact, at: usize, bytes: Vec<u8>) -> Artifact {
+/// Replaces a blob, and its digest in the manifest.
+fn with_bytes(artifact: &Artifact, at: usize, bytes: Vec<u8>) -> Artifact {
     let old = &artifact.blobs[at].descriptor;
     let blob = content(old.media_type().as_ref(), bytes);
     let manifest = String::from_utf8(artifact.manifest.bytes.to_vec()).unwrap();
@@ -94,30 +94,30 @@ fn flipped(bytes: &[u8], at: usize, mask: u8) -> Vec<u8> {
     bytes
 }
 
-fn every_byte(kind: Kind, artifact: &Artifact, key: &PublicKey, subject: &Descriptor) {
+fn change_every_byte(kind: Kind, artifact: &Artifact, key: &PublicKey, subject: &Descriptor) {
     let claim = kind.verify(artifact, key, subject).unwrap();
     let check = |changed: &Artifact, unsigned: bool, place: String| match kind.verify(changed, key, subject) {
         Err(_) => {}
-        Ok(found) => assert!(unsigned && found == claim, "{kind:?}: {place} changed, and accepted"),
+        Ok(found) => assert!(unsigned && found == claim, "{kind:?}: a change of {place} is accepted"),
     };
-    // As it comes from a registry that changes what it serves.
+    // A registry changes the content that it serves.
     for at in 0..artifact.manifest.bytes.len() {
         let mut changed = artifact.clone();
         changed.manifest.bytes = flipped(&artifact.manifest.bytes, at, 1).into();
-        let refused = kind.verify(&changed, key, subject).unwrap_err();
-        assert!(matches!(refused, VerifyError::Damaged { .. }), "{refused}");
+        let error = kind.verify(&changed, key, subject).unwrap_err();
+        assert!(matches!(error, VerifyError::Damaged { .. }), "{error}");
     }
     for (number, blob) in artifact.blobs.iter().enumerate() {
         for at in 0..blob.bytes.len() {
             let mut damaged = blob.clone();
             damaged.bytes = flipped(&blob.bytes, at, 1).into();
-            let refused = kind
+            let error = kind
                 .verify(&with_blob(artifact, number, damaged), key, subject)
                 .unwrap_err();
-            assert!(matches!(refused, VerifyError::Damaged { .. }), "{refused}");
+            assert!(matches!(error, VerifyError::Damaged { .. }), "{error}");
         }
     }
-    // As it comes from somebody who may write to the repository: the digests fit again.
+    // An attacker with write access adjusts the digests.
     let manifest = std::str::from_utf8(&artifact.manifest.bytes).unwrap();
     let unsigned = kind.unsigned(manifest);
     let config_named = |blob: &Content| {
@@ -133,10 +133,10 @@ fn every_byte(kind: Kind, artifact: &Artifact, key: &PublicKey, subject: &Descri
             check(&changed, unsigned, format!("byte {at} of {manifest}"));
         }
         for (number, blob) in artifact.blobs.iter().enumerate() {
-            // The configuration beside cosign 2's signatures says nothing.
+            // The configuration of cosign 2's signature manifests is unused.
             let unsigned = config_named(blob) && matches!(artifact.place, Place::Tag(_));
             for at in 0..blob.bytes.len() {
-                let changed = renamed(artifact, number, flipped(&blob.bytes, at, mask));
+                let changed = with_bytes(artifact, number, flipped(&blob.bytes, at, mask));
                 check(&changed, unsigned, format!("byte {at} of {:?}", blob.bytes));
             }
         }
@@ -144,10 +144,10 @@ fn every_byte(kind: Kind, artifact: &Artifact, key: &PublicKey, subject: &Descri
 }
 
 #[test]
-fn every_byte_of_ours() {
+fn a_change_of_any_byte_of_our_artifacts_is_rejected() {
     let (key, subject) = (new_key(), some_subject());
     for kind in Kind::ALL {
-        every_byte(
+        change_every_byte(
             kind,
             &kind.make(&key, "example.org/image", &subject),
             key.public(),
@@ -157,7 +157,7 @@ fn every_byte_of_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_byte_of_cosign_s() {
+async fn a_change_of_any_byte_of_cosigns_artifacts_is_rejected() {
     let (Some([two, three]), Some(registry)) = (both(), Distribution::start()) else {
         return;
     };
@@ -173,9 +173,9 @@ async fn every_byte_of_cosign_s() {
     }
     let digest = subject.digest();
     let signature = registry.tagged(repository, &signature_tag(digest).unwrap()).await;
-    every_byte(Kind::Signature, &signature, &public, subject);
+    change_every_byte(Kind::Signature, &signature, &public, subject);
     let attestation = registry.tagged(repository, &attestation_tag(digest).unwrap()).await;
-    every_byte(Kind::Attestation, &attestation, &public, subject);
+    change_every_byte(Kind::Attestation, &attestation, &public, subject);
     let referrers = registry.referrers(repository, subject).await;
     assert_eq!(referrers.len(), 2);
     for (_, referrer) in referrers {
@@ -183,13 +183,12 @@ async fn every_byte_of_cosign_s() {
             Ok(_) => Kind::SignatureBundle,
             Err(_) => Kind::AttestationBundle,
         };
-        every_byte(kind, &referrer, &public, subject);
+        change_every_byte(kind, &referrer, &public, subject);
     }
 }
 
-/// Somebody else's change, with digests that fit, is refused by cosign where it is refused here.
 #[tokio::test(flavor = "multi_thread")]
-async fn cosign_refuses_the_same() {
+async fn cosign_and_verify_reject_the_same_changes() {
     let (Some(cosigns), Some(registry)) = (both(), Distribution::start()) else {
         return;
     };
@@ -204,13 +203,13 @@ async fn cosign_refuses_the_same() {
         let subject = registry.put_image("changed/good").await.index;
         let good = kind.make(&key, "example.org/image", &subject);
         let text = String::from_utf8(good.blobs[0].bytes.to_vec()).unwrap();
-        // In the middle of base64 a changed bit is another byte; in the payload it is another payload.
+        // A flipped bit in base64 text changes a byte of the decoded data.
         let mut changes = match kind {
-            Kind::Signature => vec![("digest", renamed_at(&good, &text, "sha256:", 10, 1))],
+            Kind::Signature => vec![("digest", flipped_at(&good, &text, "sha256:", 10, 1))],
             _ => vec![
-                ("payload", renamed_at(&good, &text, "\"payload\":\"", 40, 1)),
-                ("envelope's signature", renamed_at(&good, &text, "\"sig\":\"", 30, 1)),
-                ("payload type", renamed_at(&good, &text, "in-toto", 1, 1)),
+                ("payload", flipped_at(&good, &text, "\"payload\":\"", 40, 1)),
+                ("envelope's signature", flipped_at(&good, &text, "\"sig\":\"", 30, 1)),
+                ("payload type", flipped_at(&good, &text, "in-toto", 1, 1)),
             ],
         };
         if kind == Kind::Signature {
@@ -248,7 +247,8 @@ async fn cosign_refuses_the_same() {
     }
 }
 
-fn renamed_at(good: &Artifact, text: &str, behind: &str, offset: usize, mask: u8) -> Artifact {
-    let at = text.find(behind).unwrap() + behind.len() + offset;
-    renamed(good, 0, flipped(text.as_bytes(), at, mask))
+/// Flips bits of the first blob at an offset after a marker, and adjusts the digests.
+fn flipped_at(good: &Artifact, text: &str, marker: &str, offset: usize, mask: u8) -> Artifact {
+    let at = text.find(marker).unwrap() + marker.len() + offset;
+    with_bytes(good, 0, flipped(text.as_bytes(), at, mask))
 }

@@ -1,5 +1,5 @@
-//! A buildkitd. None is to be had from the archives that the tests use. What stands in for it is the BuildKit of the modern
-//! engine, by its own API: no Docker API around it, no `/session`, no image store.
+//! Simulates a buildkitd with the BuildKit of a modern engine: its gRPC API without the Docker API, `/session` and the
+//! image store. The package archives that the tests use have no buildkitd.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use obgp_build::engine::{Address, Dialer, Endpoint, Origin};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 
-/// Listens in `dir` as a buildkitd does, gRPC from the first byte on, and joins each connection to the engine's BuildKit.
+/// Listens on a socket in `dir` and forwards each connection to the engine's BuildKit.
 pub fn start(engine: &Endpoint, dir: &Path) -> Endpoint {
     let socket = dir.join("buildkitd.sock");
     let listener = UnixListener::bind(&socket).unwrap();
@@ -17,9 +17,9 @@ pub fn start(engine: &Endpoint, dir: &Path) -> Endpoint {
             let mut buildkit = dialer.dial().await.unwrap();
             let upgrade = b"POST /grpc HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
             buildkit.write_all(upgrade).await.unwrap();
-            let mut answer = Vec::new();
-            while !answer.ends_with(b"\r\n\r\n") {
-                answer.push(buildkit.read_u8().await.unwrap());
+            let mut response = Vec::new();
+            while !response.ends_with(b"\r\n\r\n") {
+                response.push(buildkit.read_u8().await.unwrap());
             }
             tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut buildkit).await });
         }

@@ -1,5 +1,5 @@
-//! Real cosign, the current one of the 2 series and of the 3 series, as Debian ships them. Offline: no transparency log,
-//! and its attempts to refresh Sigstore's public trust root go nowhere.
+//! Runs cosign 2 and cosign 3 from Debian's packages. They run offline: without a transparency log, and without access
+//! to Sigstore's trust root.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +8,7 @@ use super::debian;
 
 pub const PASSWORD: &str = "correct horse";
 
-/// Another key's password, to be wrong with.
+/// Not the password of the keys.
 pub const WRONG_PASSWORD: &str = "battery staple";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Cosign {
     home: tempfile::TempDir,
 }
 
-/// Both, or `None` where they cannot be had.
+/// Returns both series, or `None` if they cannot be downloaded.
 pub fn both() -> Option<[Cosign; 2]> {
     Some([Cosign::get(Series::Two)?, Cosign::get(Series::Three)?])
 }
@@ -40,7 +40,7 @@ impl Cosign {
             series,
             home: tempfile::tempdir().unwrap(),
         };
-        // What Debian builds does not know its own version.
+        // Debian's build does not know its own version.
         let version = std::fs::read_to_string(root.join("version")).unwrap();
         let expected = match series {
             Series::Two => "2.",
@@ -48,7 +48,7 @@ impl Cosign {
         };
         assert!(version.starts_with(expected), "Debian {suite} has cosign {version}");
         if series == Series::Three {
-            // A configuration without transparency log and time stamps.
+            // A signing configuration without a transparency log and timestamps.
             cosign
                 .run(&["signing-config", "create", "--out", &cosign.signing_config()])
                 .unwrap();
@@ -60,14 +60,14 @@ impl Cosign {
         self.home.path().join("signing-config.json").display().to_string()
     }
 
-    /// What it printed; on failure what it complained about.
+    /// Returns stdout, or stderr on failure.
     pub fn run(&self, arguments: &[&str]) -> Result<String, String> {
         let output = Command::new(&self.program)
             .args(arguments)
             .current_dir(self.home.path())
             .env("HOME", self.home.path())
             .env("COSIGN_PASSWORD", PASSWORD)
-            // The registry is on loopback, which Go never asks a proxy for.
+            // The registry is on loopback, for which Go never uses a proxy.
             .env("HTTPS_PROXY", "http://127.0.0.1:1")
             .env("HTTP_PROXY", "http://127.0.0.1:1")
             .output()
@@ -78,7 +78,7 @@ impl Cosign {
         }
     }
 
-    /// A new key pair: `NAME.key`, encrypted, and `NAME.pub`.
+    /// Makes a key pair: `NAME.key`, encrypted, and `NAME.pub`.
     pub fn key_pair(&self, dir: &Path, name: &str) -> (PathBuf, PathBuf) {
         let prefix = dir.join(name).display().to_string();
         self.run(&["generate-key-pair", "--output-key-prefix", &prefix])
@@ -86,7 +86,7 @@ impl Cosign {
         (format!("{prefix}.key").into(), format!("{prefix}.pub").into())
     }
 
-    /// Signs a manifest, or an index with all it names.
+    /// Signs a manifest, or an index and its manifests.
     pub fn sign(&self, key: &Path, reference: &str) {
         let key = key.display().to_string();
         let config = self.signing_config();
@@ -120,7 +120,7 @@ impl Cosign {
         self.run(&["verify", "--key", &public, "--insecure-ignore-tlog", reference])
     }
 
-    /// The envelopes it printed.
+    /// Returns the envelopes that cosign prints.
     pub fn verify_attestation(&self, public: &Path, kind: &str, reference: &str) -> Result<String, String> {
         let public = public.display().to_string();
         self.run(&[

@@ -1,5 +1,5 @@
-//! Programs out of Debian's packages of a chosen suite, whatever this machine runs: apt checks the archive's signature and
-//! fetches, dpkg unpacks into the target directory, nothing is installed.
+//! Provides programs from Debian packages of a chosen suite, on any host distro. apt verifies the archive and
+//! downloads, dpkg unpacks into the target directory. Nothing is installed.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use rustix::fs::{FlockOperation, flock};
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const ARCHIVE: &str = "http://deb.debian.org/debian";
 
-/// The directory that `package` of `suite` is unpacked in; fetched once per target directory. `None`, with the reason
-/// printed, where it cannot be had: on a person's machine, not in CI. Its file `version` has the package's version.
+/// Returns the directory of the unpacked package, whose file `version` contains the package's version. Downloads once
+/// per target directory. If the download fails, prints the reason and returns `None`; panics in CI.
 pub fn package(suite: &str, package: &str) -> Option<PathBuf> {
     match fetched(suite, package) {
         Ok(root) => Some(root),
         Err(reason) if std::env::var_os("CI").is_some() => panic!("{package} of Debian {suite}: {reason}"),
         Err(reason) => {
-            eprintln!("SKIPPED: {package} of Debian {suite} cannot be had: {reason}");
+            eprintln!("SKIPPED: cannot download {package} of Debian {suite}: {reason}");
             None
         }
     }
@@ -27,7 +27,7 @@ fn fetched(suite: &str, package: &str) -> Result<PathBuf, String> {
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("debian-{suite}"));
     let root = home.join(package);
     fs::create_dir_all(&home).map_err(|e| e.to_string())?;
-    // Tests are processes: one fetches, the others wait for it.
+    // Tests run as processes: one downloads, the others wait.
     let lock = File::create(home.join("lock")).map_err(|e| e.to_string())?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|e| e.to_string())?;
     if root.exists() {
@@ -63,7 +63,7 @@ fn fetched(suite: &str, package: &str) -> Result<PathBuf, String> {
         apt(&["update"])?;
         fs::write(home.join("updated"), "").map_err(|e| e.to_string())?;
     }
-    // A list from an older day may name a version that the archive no longer has.
+    // An old package list may name a version that the archive has deleted.
     if let Err(reason) = apt(&["download", package]) {
         if update {
             return Err(reason);

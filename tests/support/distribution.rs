@@ -1,4 +1,4 @@
-//! A real registry: docker-registry out of Debian's package, on loopback, that can be killed and started again.
+//! Runs docker-registry from Debian's package. A test can kill and restart it.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -7,27 +7,26 @@ use std::time::{Duration, Instant};
 
 pub const USER: &str = "me";
 pub const PASSWORD: &str = "correct-horse";
-/// bcrypt of [`PASSWORD`], which is the only form that the registry takes.
+/// [`PASSWORD`] as bcrypt, the only hash that docker-registry accepts.
 const HTPASSWD: &str = "me:$2y$05$abcdefghijklmnopqrstuuZ0Fx87Pb/Aqb0E90lfvCwzXnaFKUHpS\n";
 
-/// The registry of Debian's current stable release.
 fn program() -> PathBuf {
-    let root = super::debian::package("trixie", "docker-registry").expect("docker-registry cannot be had, see above");
+    let root = super::debian::package("trixie", "docker-registry").expect("docker-registry is missing, see above");
     root.join("usr/bin/docker-registry")
 }
 
-/// Who may come in.
+/// The authentication that the registry requires.
 #[derive(Default)]
 pub enum Login {
     #[default]
-    Nobody,
+    None,
     /// [`USER`] with [`PASSWORD`].
     Basic,
-    /// Tokens of this realm, signed by the key of this certificate.
+    /// Tokens of this realm, signed with the key of this certificate.
     Token { realm: String, certificate: PathBuf },
 }
 
-/// Certificate and key of the registry, and the authority that its clients' certificates are of.
+/// Certificate and key of the registry, and the CA for client certificates.
 pub struct Tls {
     pub certificate: PathBuf,
     pub key: PathBuf,
@@ -42,12 +41,12 @@ pub struct Distribution {
 
 impl Distribution {
     pub fn start() -> Self {
-        Self::start_with(Login::Nobody, None)
+        Self::start_with(Login::None, None)
     }
 
-    /// Where containers of this machine's engines can reach it too.
+    /// Listens on every address, so that containers reach the registry.
     pub fn start_for_containers() -> Self {
-        Self::start_for_containers_with(Login::Nobody)
+        Self::start_for_containers_with(Login::None)
     }
 
     pub fn start_for_containers_with(login: Login) -> Self {
@@ -60,13 +59,13 @@ impl Distribution {
 
     fn start_at(ip: &str, login: Login, tls: Option<Tls>) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        // Free now; whoever takes it in between makes the start fail, which says so.
+        // If another process takes this free port first, the start fails with a clear message.
         let address = TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap();
         let mut config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n",
             dir.path().join("data").display()
         );
-        // The same secret after a restart, so that uploads can go on.
+        // A constant secret lets uploads continue after a restart.
         config += &format!("http:\n  addr: {address}\n  secret: constant\n");
         if let Some(tls) = tls {
             config += &format!(
@@ -79,7 +78,7 @@ impl Distribution {
             }
         }
         match login {
-            Login::Nobody => {}
+            Login::None => {}
             Login::Basic => {
                 let htpasswd = dir.path().join("htpasswd");
                 std::fs::write(&htpasswd, HTPASSWD).unwrap();
@@ -111,12 +110,12 @@ impl Distribution {
         self.address.to_string()
     }
 
-    /// Where it keeps what it has.
+    /// The storage directory.
     pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    /// SIGKILL: whatever it had in its hands is lost.
+    /// Kills the registry with SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -148,7 +147,7 @@ impl Distribution {
         }
     }
 
-    /// A blob's file, to damage it.
+    /// The file of a blob.
     pub fn blob_file(&self, digest: &str) -> PathBuf {
         let hex = digest.trim_start_matches("sha256:");
         self.dir

@@ -1,4 +1,4 @@
-//! A proxy in front of a registry that keeps a list of what is asked, and fails where a test says so.
+//! A proxy in front of a registry that logs requests and injects faults.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,53 +19,54 @@ use tokio::net::TcpListener;
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
-/// What becomes of a request instead of passing on.
+/// A fault that the proxy injects into a request.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// An answer that the registry did not give, with these headers.
-    Answer(u16, Vec<(&'static str, String)>),
-    /// The connection ends after so many bytes of the request's body, which the registry gets.
+    /// Responds with this status and these headers, without asking the registry.
+    Respond(u16, Vec<(&'static str, String)>),
+    /// Forwards this many bytes of the request body, then closes the connection.
     Cut(u64),
-    /// The same, but as with proxies that pass on whole bodies only: the registry gets nothing.
+    /// Reads this many bytes of the request body, then closes the connection. The registry gets nothing, as behind a
+    /// proxy that buffers whole bodies.
     CutBuffered(u64),
-    /// The registry does what it is asked, and its answer is lost.
-    LoseAnswer,
-    /// The connection ends after so many bytes of the answer.
-    CutAnswer(u64),
-    /// One byte of the request's body arrives changed.
-    ChangeByte,
-    /// One byte of the answer arrives changed.
-    ChangeAnswer,
+    /// Forwards the request and drops the response.
+    DropResponse,
+    /// Returns this many bytes of the response body, then closes the connection.
+    CutResponse(u64),
+    /// Changes one byte of the request body.
+    CorruptRequest,
+    /// Changes one byte of the response body.
+    CorruptResponse,
 }
 
-/// What was asked.
+/// A request that the proxy received.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct LoggedRequest {
     pub method: Method,
-    /// With the query.
+    /// Includes the query.
     pub path: String,
-    /// Bytes of its body that came.
+    /// Bytes of the request body that the proxy read.
     pub sent: Arc<AtomicU64>,
-    /// Bytes of the answer's body that went.
+    /// Bytes of the response body that the proxy forwarded.
     pub received: Arc<AtomicU64>,
 }
 
-impl Asked {
+impl LoggedRequest {
     pub fn is(&self, method: &str, part: &str) -> bool {
         self.method == method && self.path.contains(part)
     }
 
-    /// A piece of a blob's upload.
-    pub fn uploads(&self) -> bool {
+    /// Whether the request uploads bytes of a blob.
+    pub fn is_upload(&self) -> bool {
         self.path.contains("/blobs/uploads/") && matches!(self.method, Method::PATCH | Method::PUT)
     }
 }
 
-type Rule = Box<dyn FnMut(&Asked) -> Option<Fault> + Send>;
+type Rule = Box<dyn FnMut(&LoggedRequest) -> Option<Fault> + Send>;
 
 pub struct FaultyProxy {
     pub address: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    log: Arc<Mutex<Vec<LoggedRequest>>>,
     rule: Arc<Mutex<Rule>>,
     accepting: tokio::task::JoinHandle<()>,
 }
@@ -74,30 +75,30 @@ impl FaultyProxy {
     pub async fn start(registry: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
+        let log: Arc<Mutex<Vec<LoggedRequest>>> = Arc::default();
         let rule: Arc<Mutex<Rule>> = Arc::new(Mutex::new(Box::new(|_| None)));
         let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
-        let (kept_asked, kept_rule) = (asked.clone(), rule.clone());
+        let (shared_log, shared_rule) = (log.clone(), rule.clone());
         let accepting = tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
-                let (asked, rule, client) = (kept_asked.clone(), kept_rule.clone(), client.clone());
+                let (log, rule, client) = (shared_log.clone(), shared_rule.clone(), client.clone());
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let entry = Asked {
+                    let entry = LoggedRequest {
                         method: request.method().clone(),
                         path: request.uri().to_string(),
                         sent: Arc::default(),
                         received: Arc::default(),
                     };
-                    asked.lock().unwrap().push(entry.clone());
+                    log.lock().unwrap().push(entry.clone());
                     let fault = (rule.lock().unwrap())(&entry);
-                    pass(client.clone(), registry, request, entry, fault)
+                    forward(client.clone(), registry, request, entry, fault)
                 });
                 tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tcp), service));
             }
         });
         Self {
             address,
-            asked,
+            log,
             rule,
             accepting,
         }
@@ -107,16 +108,16 @@ impl FaultyProxy {
         self.address.to_string()
     }
 
-    /// From now on, this decides. It is asked once for each request.
-    pub fn on(&self, rule: impl FnMut(&Asked) -> Option<Fault> + Send + 'static) {
+    /// Replaces the rule, which the proxy calls once for each request.
+    pub fn set_rule(&self, rule: impl FnMut(&LoggedRequest) -> Option<Fault> + Send + 'static) {
         *self.rule.lock().unwrap() = Box::new(rule);
     }
 
-    /// The first `times` requests that `which` is true of get the fault.
-    pub fn fail(&self, times: usize, which: impl Fn(&Asked) -> bool + Send + 'static, fault: Fault) {
+    /// Injects the fault into the first `times` requests that match.
+    pub fn fail(&self, times: usize, matches: impl Fn(&LoggedRequest) -> bool + Send + 'static, fault: Fault) {
         let mut left = times;
-        self.on(move |asked| {
-            if left > 0 && which(asked) {
+        self.set_rule(move |request| {
+            if left > 0 && matches(request) {
                 left -= 1;
                 return Some(fault.clone());
             }
@@ -124,9 +125,9 @@ impl FaultyProxy {
         });
     }
 
-    /// What was asked since the last call.
-    pub fn take(&self) -> Vec<Asked> {
-        std::mem::take(&mut self.asked.lock().unwrap())
+    /// Returns the requests since the last call.
+    pub fn take_requests(&self) -> Vec<LoggedRequest> {
+        std::mem::take(&mut self.log.lock().unwrap())
     }
 }
 
@@ -136,74 +137,76 @@ impl Drop for FaultyProxy {
     }
 }
 
-/// The bytes of blobs that were sent.
-pub fn uploaded(asked: &[Asked]) -> u64 {
-    let uploads = asked.iter().filter(|a| a.uploads());
-    uploads.map(|a| a.sent.load(Ordering::Relaxed)).sum()
+/// Sums the uploaded bytes of blobs.
+pub fn uploaded_bytes(requests: &[LoggedRequest]) -> u64 {
+    let uploads = requests.iter().filter(|request| request.is_upload());
+    uploads.map(|request| request.sent.load(Ordering::Relaxed)).sum()
 }
 
-/// An error ends the connection without an answer.
-async fn pass(
+/// Forwards a request with a fault. An error closes the connection without a response.
+async fn forward(
     client: Client<HttpConnector, Body>,
     registry: SocketAddr,
     request: Request<Incoming>,
-    asked: Asked,
+    entry: LoggedRequest,
     fault: Option<Fault>,
 ) -> Result<Response<Body>, std::io::Error> {
     let broken = |what: &str| std::io::Error::other(what.to_string());
-    if let Some(Fault::Answer(status, headers)) = &fault {
-        // The body is taken, as a server does that means to keep the connection.
+    if let Some(Fault::Respond(status, headers)) = &fault {
+        // Read the body, as a server does to keep the connection open.
         let (_, body) = request.into_parts();
         let _ = body.collect().await;
         let mut response = Response::builder().status(*status);
         for (name, value) in headers {
             response = response.header(*name, value);
         }
-        return Ok(response.body(whole(Bytes::new())).unwrap());
+        return Ok(response.body(empty_body()).unwrap());
     }
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().unwrap().clone();
-    // The Host header stays: the registry's Locations lead through here again.
+    // Keep the Host header, so that the registry's Location headers point to this proxy.
     parts.uri = format!("http://{registry}{path}").parse().unwrap();
     let limit = match fault {
         Some(Fault::Cut(n) | Fault::CutBuffered(n)) => n,
         _ => u64::MAX,
     };
-    let change = matches!(fault, Some(Fault::ChangeByte));
-    let body = pour(body, asked.sent.clone(), limit, change);
+    let corrupt = matches!(fault, Some(Fault::CorruptRequest));
+    let body = copy_body(body, entry.sent.clone(), limit, corrupt);
     let body = if let Some(Fault::CutBuffered(_)) = fault {
         let mut body = body;
         while let Some(frame) = body.frame().await {
             frame?;
         }
-        return Err(broken("shorter than the cut"));
+        return Err(broken("the body is shorter than the cut"));
     } else {
         body
     };
     let response = client.request(Request::from_parts(parts, body)).await;
     let response = response.map_err(|e| broken(&e.to_string()))?;
-    if matches!(fault, Some(Fault::LoseAnswer)) {
-        return Err(broken("the answer is lost"));
+    if matches!(fault, Some(Fault::DropResponse)) {
+        return Err(broken("the response is dropped"));
     }
     let (parts, body) = response.into_parts();
     let limit = match fault {
-        Some(Fault::CutAnswer(n)) => n,
+        Some(Fault::CutResponse(n)) => n,
         _ => u64::MAX,
     };
-    let change = matches!(fault, Some(Fault::ChangeAnswer));
+    let corrupt = matches!(fault, Some(Fault::CorruptResponse));
     Ok(Response::from_parts(
         parts,
-        pour(body, asked.received.clone(), limit, change),
+        copy_body(body, entry.received.clone(), limit, corrupt),
     ))
 }
 
-fn whole(bytes: Bytes) -> Body {
-    Full::new(bytes).map_err(|never: Infallible| match never {}).boxed()
+fn empty_body() -> Body {
+    Full::new(Bytes::new())
+        .map_err(|never: Infallible| match never {})
+        .boxed()
 }
 
-/// A body passed on and counted, that breaks after `limit` bytes.
-fn pour(body: Incoming, count: Arc<AtomicU64>, limit: u64, change: bool) -> Body {
-    let mut changed = !change;
+/// Counts the bytes of a body, corrupts one of them, and fails after `limit` bytes.
+fn copy_body(body: Incoming, count: Arc<AtomicU64>, limit: u64, corrupt: bool) -> Body {
+    let mut done = !corrupt;
     let stream = BodyStream::new(body).map(move |frame| {
         let frame = frame.map_err(std::io::Error::other)?;
         let Ok(mut data) = frame.into_data() else {
@@ -213,11 +216,11 @@ fn pour(body: Incoming, count: Arc<AtomicU64>, limit: u64, change: bool) -> Body
         if before + data.len() as u64 > limit {
             return Err(std::io::Error::other("cut"));
         }
-        if !changed && !data.is_empty() {
+        if !done && !data.is_empty() {
             let mut other = data.to_vec();
             other[0] ^= 1;
             data = other.into();
-            changed = true;
+            done = true;
         }
         Ok(Frame::data(data))
     });

@@ -1,5 +1,5 @@
-//! What the tests that need a real engine share: the engines, a small base image, and leaving nothing behind.
-#![allow(dead_code)] // Each test binary uses its part.
+//! Shared helpers of the integration tests: engines, registries, small images, and clean-up.
+#![allow(dead_code)] // Each test binary uses some of them.
 
 pub mod buildkitd;
 pub mod cosign;
@@ -38,19 +38,19 @@ use obgp_build::progress::{Progress, Silent};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-/// The engines that the tests run on.
+/// An engine to test with.
 #[derive(Clone, Copy, Debug)]
 pub enum Which {
-    /// The one that the environment means, as for the tool itself.
+    /// The engine that the environment selects, as for the tool itself.
     Machine,
-    /// A current one with the containerd store, see `scripts/modern-engine`.
+    /// A current engine with the containerd image store, see `scripts/modern-engine`.
     Modern,
-    /// A current one with the classic store.
+    /// A current engine with the classic image store.
     ModernClassic,
 }
 
 impl Which {
-    /// `None`, with the reason printed, where the modern engine may be missing: on a person's machine, not in CI.
+    /// If the modern engine does not run, prints how to start it and returns `None`; panics in CI.
     pub fn endpoint(self) -> Option<Endpoint> {
         match self {
             Self::Machine => Some(Endpoint::choose(&Settings::from_env()).unwrap()),
@@ -75,7 +75,7 @@ impl Which {
     }
 }
 
-/// Runs a test against an engine; the images it named are removed afterwards, also when it panics.
+/// Runs a test against an engine, and removes the images of the test even if it panics.
 pub async fn on<F: Future<Output = ()>>(which: Which, test: impl FnOnce(std::sync::Arc<Lab>) -> F) {
     if let Some(endpoint) = which.endpoint() {
         on_endpoint(endpoint, test).await;
@@ -103,14 +103,14 @@ pub async fn on_endpoint<F: Future<Output = ()>>(endpoint: Endpoint, test: impl 
     }
 }
 
-/// An engine and the image names that a test made up on it.
+/// An engine, and the images that a test creates on it.
 pub struct Lab {
     pub engine: Engine,
     images: Mutex<Vec<String>>,
 }
 
 impl Lab {
-    /// A name no other test has, to be removed at the end.
+    /// Returns a unique image name. The image is removed at the end of the test.
     pub fn image_name(&self) -> String {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -123,7 +123,7 @@ impl Lab {
         self.images.lock().unwrap().push(image.to_string());
     }
 
-    /// A base image for the engine's platform with a shell and the usual commands (busybox), loaded as `docker load` does.
+    /// Loads a busybox image for the engine's platform, as `docker load` does.
     pub async fn shell_image(&self) -> String {
         let name = self.image_name();
         let archive = image_archive(&name, host_platform(), &busybox_layer());
@@ -131,28 +131,28 @@ impl Lab {
             archive.chunks(1 << 16).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
         let loaded = self.engine.load(futures_util::stream::iter(chunks)).await.unwrap();
         let [loaded] = loaded.as_slice() else {
-            panic!("one image was loaded, not {loaded:?}");
+            panic!("expected one loaded image, not {loaded:?}");
         };
         assert_eq!(loaded.trim_start_matches("docker.io/"), name);
         name
     }
 
-    /// The image as the engine exports it, whole.
+    /// Returns the engine's export of an image.
     pub async fn export(&self, image: &str) -> std::io::Result<Vec<u8>> {
         let pieces: Vec<Bytes> = self.engine.export(image).try_collect().await?;
         Ok(pieces.concat())
     }
 
-    /// One that nobody watches.
+    /// Solves without progress output.
     pub async fn solve(&self, request: &SolveRequest) -> Result<Solved, SolveError> {
-        self.solve_watched(request, &Silent).await
+        self.solve_with(request, &Silent).await
     }
 
-    pub async fn solve_watched(&self, request: &SolveRequest, progress: &dyn Progress) -> Result<Solved, SolveError> {
+    pub async fn solve_with(&self, request: &SolveRequest, progress: &dyn Progress) -> Result<Solved, SolveError> {
         buildkit::solve(&self.engine.clone().into(), request, progress, CancellationToken::new()).await
     }
 
-    /// A solve of `dockerfile` and `files` for the engine's platform.
+    /// Returns a request to solve `dockerfile` and `files` for the engine's platform.
     pub fn request(&self, dockerfile: &str, files: &[(&str, &str)]) -> SolveRequest {
         let mut context = Context::new();
         context.add("Dockerfile", 0o644, dockerfile.to_string());
@@ -186,7 +186,7 @@ pub fn secret(text: &str) -> SecretBytes {
     SecretBytes(Bytes::copy_from_slice(text.as_bytes()))
 }
 
-/// This machine's address as the containers of its engine see it.
+/// The host's address on the network of its containers.
 pub fn address_for_containers() -> String {
     let output = Command::new("ip")
         .args(["-4", "-oneline", "address", "show", "docker0"])
@@ -200,7 +200,7 @@ pub fn address_for_containers() -> String {
         .to_string()
 }
 
-/// Progress that remembers what it was told.
+/// Progress that records steps, log lines and notes.
 #[derive(Default)]
 pub struct Recorder {
     pub steps: Mutex<Vec<String>>,
@@ -221,12 +221,12 @@ impl Progress for Recorder {
     }
 }
 
-/// The static busybox out of Debian's package, as the layer of a root file system.
+/// A root file system of Debian's static busybox, as a layer.
 pub fn busybox_layer() -> Vec<u8> {
     busybox_layer_with(&[], &[])
 }
 
-/// The same with further commands of busybox's, and scripts by their paths.
+/// [`busybox_layer`] with additional busybox commands, and scripts by path.
 pub fn busybox_layer_with(commands: &[&str], scripts: &[(&str, &str)]) -> Vec<u8> {
     let busybox = std::fs::read(busybox()).unwrap();
     let mut tar = tar::Builder::new(Vec::new());
@@ -250,10 +250,10 @@ pub fn busybox_layer_with(commands: &[&str], scripts: &[(&str, &str)]) -> Vec<u8
     for (path, script) in scripts {
         add(path, tar::EntryType::Regular, 0o755, script.as_bytes());
     }
-    let usual = [
+    let defaults = [
         "sh", "cat", "echo", "id", "ls", "sleep", "touch", "true", "false", "test", "head", "grep",
     ];
-    for name in usual.iter().chain(commands) {
+    for name in defaults.iter().chain(commands) {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_mode(0o777);
@@ -264,7 +264,7 @@ pub fn busybox_layer_with(commands: &[&str], scripts: &[(&str, &str)]) -> Vec<u8
     tar.into_inner().unwrap()
 }
 
-/// Downloaded once per target directory; nothing is installed.
+/// Downloads busybox once per target directory. Nothing is installed.
 pub fn busybox() -> PathBuf {
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox-static");
     if kept.exists() {
@@ -283,19 +283,22 @@ pub fn busybox() -> PathBuf {
         String::from_utf8_lossy(&output.stderr)
     );
     let found = ["bin/busybox", "usr/bin/busybox"].map(|path| dir.path().join(path));
-    let found = found.iter().find(|path| path.exists()).expect("busybox in its package");
+    let found = found
+        .iter()
+        .find(|path| path.exists())
+        .expect("the package contains busybox");
     std::fs::rename(found, &kept).unwrap();
     kept
 }
 
-/// A `docker save` archive of one layer.
+/// A `docker save` archive with one layer.
 pub fn image_archive(name: &str, platform: Platform, layer: &[u8]) -> Vec<u8> {
     let config = serde_json::json!({
         "architecture": platform.architecture().name(),
         "os": "linux",
         "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", hex::encode(Sha256::digest(layer)))]},
-        // An ID of its own: engines get confused by tests that load and remove the same image side by side.
+        // A unique image ID: parallel tests that load and remove the same image disturb each other.
         "history": [{"created": "1970-01-01T00:00:00Z", "created_by": name}],
     })
     .to_string();

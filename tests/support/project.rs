@@ -1,5 +1,5 @@
-//! A copy of the project whose build steps do next to nothing, and whose base is a few files: one that was bootstrapped, as
-//! far as the tool can see.
+//! A copy of the project with trivial build steps and a tiny base, which the tool treats as bootstrapped. A build takes
+//! seconds.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,13 @@ use super::{busybox, busybox_layer_with, host_platform, proxy};
 
 pub const PLATFORM: &str = "linux/amd64";
 
-/// Nobody is there: what the cache has is the newest base there is.
+/// An unreachable mirror: the tool falls back to the cached base.
 const MIRROR: &str = "http://127.0.0.1:9/debian";
 
-/// A line of the build's output, some seconds before its end.
+/// A line that the build prints some seconds before it ends.
 pub const UNDER_WAY: &str = "obgp-test is under way";
 
-/// What stands in for the scripts of `images/ovn-bgp-agent/build/`.
+/// Replaces the scripts of `images/ovn-bgp-agent/build/`.
 const STEPS: [(&str, &str); 6] = [
     ("packages", "true"),
     ("extract-tools", "mkdir -p /out/usr/bin && : > /depends"),
@@ -37,29 +37,29 @@ const STEPS: [(&str, &str); 6] = [
 
 pub struct Project {
     dir: tempfile::TempDir,
-    /// Names that no other test has in an engine.
+    /// Unique names.
     pub distros: [String; 2],
     engines: Vec<Endpoint>,
     builders: Mutex<String>,
     /// `base` of both distros in build.toml.
     base: Mutex<String>,
-    /// Digests of bases that engines may keep.
-    kept: Mutex<Vec<String>>,
-    hurried: bool,
+    /// Digests of pulled bases, to remove from the engines.
+    pulled: Mutex<Vec<String>>,
+    fast: bool,
 }
 
 impl Project {
-    /// For these engines, which are rid of its images at the end.
+    /// A project for these engines. [`Project::clean`] removes its images from them.
     pub fn new(engines: &[&Endpoint]) -> Self {
-        Self::made(engines, false)
+        Self::make(engines, false)
     }
 
-    /// Its builds are at their end at once.
-    pub fn hurried(engines: &[&Endpoint]) -> Self {
-        Self::made(engines, true)
+    /// A project whose builds end at once.
+    pub fn fast(engines: &[&Endpoint]) -> Self {
+        Self::make(engines, true)
     }
 
-    fn made(engines: &[&Endpoint], hurried: bool) -> Self {
+    fn make(engines: &[&Endpoint], fast: bool) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let distro = |which| format!("test_{which}_{}_{count}", std::process::id());
@@ -69,8 +69,8 @@ impl Project {
             engines: engines.iter().map(|e| (*e).clone()).collect(),
             builders: Mutex::default(),
             base: Mutex::new("docker.io/library/debian:bookworm-slim".into()),
-            kept: Mutex::default(),
-            hurried,
+            pulled: Mutex::default(),
+            fast,
         };
         project.write_images();
         project.write_bases();
@@ -96,18 +96,18 @@ impl Project {
         }
         for (step, script) in STEPS {
             let path = self.dir.path().join(image).join("build").join(step);
-            let script = match self.hurried {
+            let script = match self.fast {
                 true => script.replace("sleep 4", "true"),
                 false => script.to_string(),
             };
-            // Of this project alone: another's steps must not come out of an engine's cache, nor take the place of its own.
+            // A unique comment keeps the engine's cache from mixing the steps of two projects.
             let script = format!("#!/bin/sh\n# {}\n{script}\n", self.distros[0]);
             std::fs::write(&path, script).unwrap();
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         }
     }
 
-    /// Into the tool's cache, from where each engine gets them when it is its turn.
+    /// Writes the bases into the tool's cache, from which engines load them.
     fn write_bases(&self) {
         let layer = base_layer();
         for distro in &self.distros {
@@ -115,7 +115,7 @@ impl Project {
             std::fs::create_dir_all(&dir).unwrap();
             let name = base_name(distro);
             let (archive, digest) = base_archive(&name, &layer);
-            self.will_forget(&digest);
+            self.will_remove_base(&digest);
             std::fs::write(dir.join("base.tar"), archive).unwrap();
             let described = json!({
                 "image_name": name, "platform": PLATFORM, "digest": digest,
@@ -149,15 +149,15 @@ impl Project {
         self.dir.path().join("cache")
     }
 
-    /// The reference of the base that a registry has.
+    /// Sets the base of both distros to a registry reference.
     pub fn set_base(&self, reference: &str) {
         *self.base.lock().unwrap() = reference.to_string();
         self.write_build_toml();
     }
 
-    /// The base of this digest will be gone from the engines at the end.
-    pub fn will_forget(&self, digest: &str) {
-        self.kept.lock().unwrap().push(digest.replace("sha256:", "-"));
+    /// [`Project::clean`] removes the base with this digest from the engines.
+    pub fn will_remove_base(&self, digest: &str) {
+        self.pulled.lock().unwrap().push(digest.replace("sha256:", "-"));
     }
 
     pub fn builder(&self, name: &str, endpoint: &str, more: &str) {
@@ -165,7 +165,7 @@ impl Project {
         self.write_build_toml();
     }
 
-    /// A builder on loopback that has a certificate, wants one of us, and passes everything on to what is at the endpoint.
+    /// Adds a builder behind a proxy on loopback that requires mutual TLS.
     pub async fn builder_over_tls(&self, name: &str, engine: &Endpoint, more: &str) {
         let certificates = Certificates::make(&self.dir.path().join("certs"));
         let address = proxy::start_tls(engine, certificates.server).await;
@@ -173,7 +173,7 @@ impl Project {
         self.builder(name, &format!("tcp://{address}"), &format!("{files}\n{more}"));
     }
 
-    /// obgp-build in this project; the engine of the environment is none.
+    /// Returns an obgp-build command in this project, with an unreachable `DOCKER_HOST`.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_obgp-build"));
         command
@@ -206,7 +206,7 @@ impl Project {
             .unwrap()
     }
 
-    /// The images that were made, gone from the engines.
+    /// Removes the images of this project from the engines.
     pub async fn clean(self) {
         for engine in &self.engines {
             let engine = Engine::connect(engine.clone()).await.unwrap();
@@ -216,7 +216,7 @@ impl Project {
                     engine.remove_image(&name).await.unwrap();
                 }
             }
-            let digests = self.kept.lock().unwrap().clone();
+            let digests = self.pulled.lock().unwrap().clone();
             for tag in engine.tags_like("obgp-build/base:*").await.unwrap() {
                 if digests.iter().any(|digest| tag.ends_with(digest)) {
                     engine.remove_image(&tag).await.unwrap();
@@ -230,7 +230,7 @@ fn base_name(distro: &str) -> String {
     format!("obgp-build/base:{distro}-amd64-bootstrap")
 }
 
-/// As much of a distro as the project's Dockerfile needs with these steps.
+/// The commands that the project's Dockerfile needs with [`STEPS`].
 pub fn base_layer() -> Vec<u8> {
     let commands = ["mkdir", "ln", "sed", "chmod"];
     let scripts = [("bin/python3", "#!/bin/sh\n"), ("bin/visudo", "#!/bin/sh\n")];
@@ -241,15 +241,15 @@ pub fn digest_of(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-/// A base of one layer as bootstrapping leaves it in the cache, an OCI layout that engines of every age load, and the digest
-/// of its manifest.
+/// Returns a base with one layer and its manifest digest. The archive is an OCI layout that every engine version loads,
+/// as in the bootstrap cache.
 pub fn base_archive(name: &str, layer: &[u8]) -> (Vec<u8>, String) {
     let config = json!({
         "architecture": host_platform().architecture().name(),
         "os": "linux",
         "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
         "rootfs": {"type": "layers", "diff_ids": [digest_of(layer)]},
-        // An ID of its own: engines get confused by tests that load and remove the same image side by side.
+        // A unique image ID: parallel tests that load and remove the same image disturb each other.
         "history": [{"created": "1970-01-01T00:00:00Z", "created_by": name}],
     })
     .to_string();
@@ -265,15 +265,15 @@ pub fn base_archive(name: &str, layer: &[u8]) -> (Vec<u8>, String) {
     entry["annotations"] = json!({"io.containerd.image.name": format!("docker.io/{name}")});
     let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
     let path = |bytes: &[u8]| format!("blobs/sha256/{}", hex::encode(Sha256::digest(bytes)));
-    let saved = [json!({"Config": path(config.as_bytes()), "Layers": [path(layer)], "RepoTags": [name]})];
-    let saved = json!(saved).to_string();
+    let docker_manifest = [json!({"Config": path(config.as_bytes()), "Layers": [path(layer)], "RepoTags": [name]})];
+    let docker_manifest = json!(docker_manifest).to_string();
     let mut tar = tar::Builder::new(Vec::new());
     for (path, content) in [
         (path(config.as_bytes()), config.as_bytes()),
         (path(manifest.as_bytes()), manifest.as_bytes()),
         (path(layer), layer),
         ("index.json".into(), index.as_bytes()),
-        ("manifest.json".into(), saved.as_bytes()),
+        ("manifest.json".into(), docker_manifest.as_bytes()),
         ("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#),
     ] {
         let mut header = tar::Header::new_ustar();

@@ -1,4 +1,4 @@
-//! Something between us and the engine: a proxy that can be told to break, and one that demands TLS.
+//! Proxies in front of an engine: one that a test can interrupt, and one that requires mutual TLS.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use obgp_build::engine::{Address, Dialer, Duplex, Endpoint};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
-/// Listens on a unix socket and passes everything on to an engine, until it is told to break.
+/// Forwards connections from a unix socket to an engine until a test interrupts it.
 pub struct Breakable {
     pub socket: PathBuf,
     connections: Arc<Mutex<Vec<JoinHandle<()>>>>,
@@ -21,11 +21,11 @@ impl Breakable {
         let listener = UnixListener::bind(&socket).unwrap();
         let dialer = Dialer::new(&engine.address).unwrap();
         let connections = Arc::new(Mutex::new(Vec::new()));
-        let kept = connections.clone();
+        let pumps = connections.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let pump = tokio::spawn(pump(client, dialer.clone()));
-                kept.lock().unwrap().push(pump);
+                pumps.lock().unwrap().push(pump);
             }
         });
         Self {
@@ -35,12 +35,12 @@ impl Breakable {
         }
     }
 
-    /// Every connection that is open now ends in the middle of whatever it carries. New ones are let through.
+    /// Closes every open connection. New connections still work.
     pub fn break_all(&self) {
         self.connections.lock().unwrap().drain(..).for_each(|pump| pump.abort());
     }
 
-    /// Nobody is let through any more, as if the engine's machine had gone.
+    /// Closes every connection and accepts no new ones, like a host that is down.
     pub fn die(&self) {
         self.accepting.abort();
         let _ = std::fs::remove_file(&self.socket);
@@ -62,7 +62,7 @@ impl Drop for Breakable {
     }
 }
 
-/// Listens on loopback, takes only clients that the configuration lets in, and passes them on to an engine.
+/// Listens on loopback with this TLS configuration and forwards connections to an engine.
 pub async fn start_tls(engine: &Endpoint, config: rustls::ServerConfig) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

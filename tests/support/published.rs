@@ -1,4 +1,4 @@
-//! Layouts with images that keep the contract, of two platforms, and the project directory that they are judged by.
+//! Makes layouts with images of two platforms that keep the contract, and the project directory with that contract.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,17 +16,17 @@ use sha2::{Digest, Sha256};
 use super::image::{TestImage, repository};
 use super::patch::{PATCH, PATCH_NAME, patch};
 
-/// `build.toml` and the contract of this repository, without its locks: the images are smaller than those.
+/// `build.toml` and the contract of this repository without its locks, because the test images have fewer packages.
 pub struct Project {
     dir: tempfile::TempDir,
 }
 
 impl Project {
-    /// With these `[[registries]]`.
+    /// A project with these `[[registries]]`.
     pub fn new(registries: &str) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let text = std::fs::read_to_string(repository().join("build.toml")).unwrap();
-        // Up to our own registries, if it has any.
+        // Without the registries of this repository.
         let text = text.split("[[registries]]").next().unwrap();
         std::fs::write(dir.path().join("build.toml"), format!("{text}\n{registries}\n")).unwrap();
         std::fs::create_dir(dir.path().join("images")).unwrap();
@@ -58,7 +58,7 @@ impl Project {
         }
     }
 
-    /// Puts an image into the project's layout. Every seed gives another image; `filler` is how large its second layer is.
+    /// Adds an image to the project's layout. Each seed gives a different image; the second layer has `filler` bytes.
     pub fn make(&self, tag: &str, seed: u64, filler: usize) -> Descriptor {
         self.make_with(tag, seed, filler, |_| {})
     }
@@ -97,7 +97,7 @@ impl Project {
         index
     }
 
-    /// The image, judged by the contract as the commands do it.
+    /// Returns the image, checked against the contract as the commands do.
     pub fn verified(&self, tag: &str) -> (LayoutImage, Verified<Descriptor>) {
         let file = self.file();
         let contract = Contract::load(&self.path().join("images/ovn-bgp-agent.toml")).unwrap();
@@ -132,7 +132,7 @@ fn tar_of(tree: &Tree) -> Vec<u8> {
         header.set_size(0);
         match &node.kind {
             NodeKind::File(file) => {
-                // What a tree does not keep of a test's file are zeros.
+                // A tree keeps only the head of a large file; the rest is zeros.
                 let mut content = file.content.as_ref().unwrap_or(&file.head).to_vec();
                 content.resize(file.size as usize, 0);
                 header.set_entry_type(tar::EntryType::Regular);
@@ -153,7 +153,7 @@ fn tar_of(tree: &Tree) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// A layer of one file that does not compress and is like no other.
+/// A layer with one incompressible file, unique by seed.
 pub fn filler_layer(seed: u64, size: usize) -> Vec<u8> {
     let mut content = Vec::with_capacity(size + 8);
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

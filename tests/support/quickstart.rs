@@ -1,10 +1,10 @@
-//! The images that `scripts/quickstart` built, which scripts/test does before the tests.
+//! The images of `scripts/quickstart`, which `scripts/test` runs before the tests.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-/// What the tool said of them, or why there are none.
+/// Returns the build report. If it is missing, prints how to make it and returns `None`; panics in CI.
 pub fn report() -> Option<Value> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let path = target.join("quickstart/report.json");

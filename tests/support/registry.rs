@@ -1,5 +1,5 @@
-//! A registry of one image that wants a login and can be told to fail. It speaks as much of the distribution specification
-//! as a pull needs.
+//! A registry with one image that requires a login and can fail on demand. It implements the parts of the distribution
+//! specification that a pull needs.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -24,19 +24,19 @@ pub const PASSWORD: &str = "correct-horse";
 
 pub struct Registry {
     pub port: u16,
-    /// While set, manifests are answered with 503.
+    /// While set, the registry returns 503 for manifests.
     pub failing: AtomicBool,
-    /// Requests refused because of that.
-    pub refused: AtomicUsize,
-    /// Requests that came with the right login.
+    /// Number of 503 responses.
+    pub failures: AtomicUsize,
+    /// Number of requests with the right login.
     pub logins: AtomicUsize,
-    /// Media type and content by path.
+    /// Media type and content, by path.
     content: HashMap<String, (&'static str, Bytes)>,
 }
 
 impl Registry {
-    /// Listens on every address, so that engines in containers reach it. The image is `test/base:1`, an index of an image
-    /// per platform that all have this layer.
+    /// Listens on every address, so that engines in containers reach it. Serves `test/base:1`, an index with one image
+    /// per platform; all have this layer.
     pub async fn start(layer: Vec<u8>) -> Arc<Self> {
         let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -73,7 +73,7 @@ impl Registry {
         let registry = Arc::new(Self {
             port,
             failing: AtomicBool::new(false),
-            refused: AtomicUsize::new(0),
+            failures: AtomicUsize::new(0),
             logins: AtomicUsize::new(0),
             content,
         });
@@ -82,14 +82,14 @@ impl Registry {
             while let Ok((tcp, _)) = listener.accept().await {
                 let registry = serving.clone();
                 let service =
-                    service_fn(move |request| std::future::ready(Ok::<_, Infallible>(registry.answer(&request))));
+                    service_fn(move |request| std::future::ready(Ok::<_, Infallible>(registry.respond(&request))));
                 tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tcp), service));
             }
         });
         registry
     }
 
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let plain = |status: StatusCode| Response::builder().status(status).body(Full::default()).unwrap();
         let login = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
         let given = request
@@ -105,7 +105,7 @@ impl Registry {
         self.logins.fetch_add(1, Ordering::Relaxed);
         let path = request.uri().path();
         if self.failing.load(Ordering::Relaxed) && path.contains("/manifests/") {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.failures.fetch_add(1, Ordering::Relaxed);
             return plain(StatusCode::SERVICE_UNAVAILABLE);
         }
         let Some((media_type, content)) = self.content.get(path) else {

@@ -1,9 +1,9 @@
-//! SoftHSM, a PKCS#11 token in files, as the distro packages it: its tokens are in a directory of the test's own.
+//! Runs the distro's SoftHSM, which implements PKCS#11 tokens in files, with a token directory per test.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The user's. No number, which a log may have by chance.
+/// The user PIN. Not a number, because a log may contain any number by chance.
 pub const PIN: &str = "open-sesame";
 const SO_PIN: &str = "00000000";
 
@@ -19,7 +19,7 @@ pub struct SoftHsm {
 }
 
 impl SoftHsm {
-    /// `None`, with the reason printed, where it is not installed: on a person's machine, not in CI.
+    /// If SoftHSM is not installed, prints that and returns `None`; panics in CI.
     pub fn new() -> Option<Self> {
         const HELP: &str = "SoftHSM is not installed (package softhsm2)";
         let module = MODULES.iter().map(Path::new).find(|path| path.exists());
@@ -40,7 +40,7 @@ impl SoftHsm {
         })
     }
 
-    /// What a process has in its environment to find the tokens.
+    /// The environment variable by which a process finds the tokens.
     pub fn environment(&self) -> (&'static str, PathBuf) {
         ("SOFTHSM2_CONF", self.dir.path().join("softhsm2.conf"))
     }
@@ -58,7 +58,7 @@ impl SoftHsm {
         ]);
     }
 
-    /// Puts a key (PKCS#8, PEM) into a token, with its public half.
+    /// Imports a key pair (PKCS#8, PEM) into a token.
     pub fn import(&self, token: &str, label: &str, id: &str, pem: &str) {
         let file = self.dir.path().join("key.pem");
         std::fs::write(&file, pem).unwrap();

@@ -1,4 +1,4 @@
-//! Certificates for mutual TLS with an engine, made on the spot.
+//! Makes certificates for mutual TLS with an engine.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 
-/// A CA with a certificate for the engine and one for its clients, in files as docker wants them.
+/// A CA, a certificate for the engine and one for its clients, in the files that docker uses.
 pub struct Certificates {
     pub server: rustls::ServerConfig,
 }
 
 impl Certificates {
-    /// `ca.pem`, `cert.pem` and `key.pem` of a client go into `client_dir`.
+    /// Writes `ca.pem`, `cert.pem` and `key.pem` of a client into `client_dir`.
     pub fn make(client_dir: &Path) -> Self {
         let mut ca = CertificateParams::new(vec![]).unwrap();
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -1,5 +1,5 @@
-//! A token service as docker-registry asks for it: JSON web tokens, signed with a key whose certificate the registry knows.
-//! <https://distribution.github.io/distribution/spec/auth/jwt/>
+//! A token service for docker-registry. It issues JSON web tokens, signed with a key whose certificate the registry
+//! knows. <https://distribution.github.io/distribution/spec/auth/jwt/>
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -56,7 +56,7 @@ impl TokenServer {
             while let Ok((tcp, _)) = listener.accept().await {
                 let state = state.clone();
                 let service = service_fn(move |request: Request<Incoming>| {
-                    std::future::ready(Ok::<_, Infallible>(state.answer(&request)))
+                    std::future::ready(Ok::<_, Infallible>(state.respond(&request)))
                 });
                 tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tcp), service));
             }
@@ -72,19 +72,19 @@ impl TokenServer {
         self.state.issued.load(Ordering::SeqCst)
     }
 
-    /// So many of the next tokens are expired from the beginning.
+    /// The next `count` tokens are already expired when issued.
     pub fn issue_expired(&self, count: usize) {
         self.state.expired.store(count, Ordering::SeqCst);
     }
 }
 
 impl State {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let login = format!("Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")));
         let given = request.headers().get(http::header::AUTHORIZATION);
         if given.is_none_or(|value| value.as_bytes() != login.as_bytes()) {
-            let refused = Response::builder().status(StatusCode::UNAUTHORIZED);
-            return refused.body(Full::default()).unwrap();
+            let unauthorized = Response::builder().status(StatusCode::UNAUTHORIZED);
+            return unauthorized.body(Full::default()).unwrap();
         }
         let query = request.uri().query().unwrap_or_default().as_bytes();
         let mut access = Vec::new();
@@ -99,7 +99,7 @@ impl State {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
             .is_ok();
         let now = jiff::Timestamp::now().as_second();
-        // The registry allows clocks to differ by a minute.
+        // The registry tolerates a clock skew of one minute.
         let expires = if expired { now - 120 } else { now + 3600 };
         let claims = json!({
             "iss": "tests", "sub": USER, "aud": "registry", "access": access,
@@ -108,14 +108,14 @@ impl State {
         let header = json!({"typ": "JWT", "alg": "ES256", "x5c": [STANDARD.encode(&self.certificate)]});
         let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", part(header), part(claims));
-        let signature = URL_SAFE_NO_PAD.encode(fixed(&self.key.sign(signed.as_bytes()).unwrap()));
-        let answer = json!({"token": format!("{signed}.{signature}"), "expires_in": 3600});
-        Response::new(Full::new(answer.to_string().into()))
+        let signature = URL_SAFE_NO_PAD.encode(raw_signature(&self.key.sign(signed.as_bytes()).unwrap()));
+        let response = json!({"token": format!("{signed}.{signature}"), "expires_in": 3600});
+        Response::new(Full::new(response.to_string().into()))
     }
 }
 
-/// An ECDSA signature out of DER (two integers) into the form that JSON web tokens have: 32 bytes each.
-fn fixed(der: &[u8]) -> [u8; 64] {
+/// Converts an ECDSA signature from DER (two integers) to the form of JSON web tokens: 32 bytes for each integer.
+fn raw_signature(der: &[u8]) -> [u8; 64] {
     let mut out = [0; 64];
     let mut at = 2;
     for half in out.chunks_mut(32) {

@@ -1,4 +1,4 @@
-//! obgp-build as a program, in a project with images that keep the contract.
+//! Runs the obgp-build program in a project with images that keep the contract.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::distribution::{PASSWORD, USER};
 use super::published::Project;
 
-/// The program, in a project, with a home of its own.
+/// The program with a project, a home directory and an environment of its own.
 pub struct Tool {
     pub project: Project,
     pub docker_config: PathBuf,
@@ -44,7 +44,7 @@ impl Tool {
         command
     }
 
-    /// Asynchronous, so that the tests' own proxies go on meanwhile.
+    /// Runs the program asynchronously, so that proxies in the test process keep working.
     pub async fn output(&self, arguments: &[&str]) -> Output {
         let mut command = self.command(arguments);
         tokio::task::spawn_blocking(move || command.output().unwrap())
@@ -52,14 +52,14 @@ impl Tool {
             .unwrap()
     }
 
-    /// The JSON on stdout of a run that must end well.
+    /// Returns the JSON on stdout of a run that must succeed.
     pub async fn json(&self, arguments: &[&str]) -> Value {
         let output = self.output(&[arguments, &["--json"]].concat()).await;
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// What is said by a run that must end with this exit code.
+    /// Returns stderr of a run that must end with this exit code.
     pub async fn failure(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.output(arguments).await;
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));

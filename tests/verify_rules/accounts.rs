@@ -1,4 +1,4 @@
-//! Breaks of the account files.
+//! Changes that break the rules of the account files.
 
 use crate::{Break, breaks};
 

@@ -1,4 +1,4 @@
-//! Breaks of the image configuration.
+//! Changes that break the rules of the image configuration.
 
 use serde_json::{Value, json};
 

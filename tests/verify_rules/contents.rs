@@ -1,6 +1,6 @@
-//! Breaks of commands, packages, files and ELF headers.
+//! Changes that break the rules of commands, packages, files and ELF headers.
 
-use crate::support::image::{elf_header, static_elf_header};
+use crate::support::image::elf::{elf_header, static_elf_header};
 use crate::{Break, STATUS, breaks};
 
 const RUNTIME: &str = "usr/local/bin/obgp-runtime";
@@ -112,7 +112,7 @@ pub const BREAKS: &[Break] = &[
         "files",
         |i| {
             let mut program = static_elf_header(62);
-            // Its program headers are at the end of a long file, where patchelf(1) puts them.
+            // The program headers are at the end of a long file, as patchelf(1) writes them.
             program.resize(100_000, 0);
             (program[33], program[34]) = (0, 1);
             i.bytes(RUNTIME, 0o755, &program);

@@ -1,4 +1,4 @@
-//! A good image passes; for every rule there is one that breaks it, in each way the rule knows, and is refused for it.
+//! Tests the verification rules: a good image passes, and an image that breaks a rule in any way is rejected for it.
 
 mod accounts;
 mod config;
@@ -24,9 +24,9 @@ const STATUS: &str = "var/lib/dpkg/status";
 struct Break {
     rule: &'static str,
     how: fn(&mut TestImage),
-    /// What stands in one of the rule's findings.
+    /// Text in one of the rule's findings.
     finding: &'static str,
-    /// Rules that cannot but be broken by it as well.
+    /// Other rules that the change breaks too.
     also: &'static [&'static str],
 }
 
@@ -61,7 +61,8 @@ fn tables() -> impl Iterator<Item = &'static Break> {
     .flatten()
 }
 
-fn told(verdict: &Verdict) -> String {
+/// Formats the findings of a verdict.
+fn findings_of(verdict: &Verdict) -> String {
     let findings = verdict.broken().flat_map(|r| r.findings.iter().map(move |f| (r.id, f)));
     findings
         .map(|(id, f)| format!("  {id}: {}: expected {}, found {}\n", f.path, f.expected, f.found))
@@ -72,16 +73,16 @@ fn told(verdict: &Verdict) -> String {
 fn a_good_image_passes_on_both_platforms() {
     for platform in ["linux/amd64", "linux/arm64"] {
         let verdict = TestImage::good(platform).check();
-        assert!(verdict.passed(), "{platform}: {}", told(&verdict));
+        assert!(verdict.passed(), "{platform}: {}", findings_of(&verdict));
         assert!(
             verdict.rules().iter().all(|r| r.checked.count > 0),
-            "a rule looked at nothing: {verdict:?}"
+            "a rule checks nothing: {verdict:?}"
         );
     }
 }
 
 #[test]
-fn a_broken_image_is_refused_for_what_is_broken() {
+fn each_broken_image_fails_exactly_its_rules() {
     let mut wrong = Vec::new();
     for case in tables() {
         let mut image = TestImage::good("linux/amd64");
@@ -104,7 +105,7 @@ fn a_broken_image_is_refused_for_what_is_broken() {
                 case.rule,
                 case.finding,
                 case.also,
-                told(&verdict)
+                findings_of(&verdict)
             ));
         }
         wrong.extend(
@@ -129,9 +130,9 @@ fn every_rule_has_an_image_that_breaks_it() {
     assert_eq!(rules, broken);
 }
 
-/// The image's statement and the contract's are written apart; whoever changes one has to change the other.
+/// The image's sudoers file and the contract are separate files that must agree.
 #[test]
-fn the_sudoers_file_of_the_image_is_what_the_contract_allows() {
+fn the_contract_allows_the_sudoers_file_of_the_image() {
     let path = repository().join("images/ovn-bgp-agent/sudoers");
     let text = std::fs::read_to_string(path)
         .unwrap()
@@ -139,7 +140,7 @@ fn the_sudoers_file_of_the_image_is_what_the_contract_allows() {
     let mut image = TestImage::good("linux/arm64");
     image.file("etc/sudoers", 0o440, &text);
     let verdict = image.check();
-    assert!(verdict.passed(), "{}", told(&verdict));
+    assert!(verdict.passed(), "{}", findings_of(&verdict));
 }
 
 #[test]
@@ -154,27 +155,27 @@ fn the_contract_names_every_rule() {
     let missing: Vec<&str> = rule_ids().filter(|id| !named.contains(id)).collect();
     assert!(
         missing.is_empty(),
-        "the contract's comments do not say where these stand: {missing:?}"
+        "the contract's comments do not name these rules: {missing:?}"
     );
 }
 
 #[test]
-fn only_what_passed_everywhere_is_verified() {
+fn an_image_is_verified_only_if_every_platform_passes() {
     let good = TestImage::good("linux/amd64").check();
     let mut image = TestImage::good("linux/arm64");
     image.config["config"]["User"] = json!("0");
     let bad = image.check();
     assert!(Verified::admit("image", vec![good.clone()]).is_ok());
     assert!(Verified::admit("image", vec![]).is_err());
-    let refused = Verified::admit("image", vec![good, bad]).unwrap_err();
+    let error = Verified::admit("image", vec![good, bad]).unwrap_err();
     assert_eq!(
-        refused.to_string(),
+        error.to_string(),
         "the image breaks its contract: linux/arm64 (config-process)"
     );
 }
 
 #[test]
-fn a_report_is_stable_json() {
+fn a_verdict_is_stable_json() {
     let mut image = TestImage::good("linux/amd64");
     image.elf("usr/bin/mount", 0o4755);
     let report = serde_json::to_value(image.check()).unwrap();

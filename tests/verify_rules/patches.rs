@@ -1,4 +1,4 @@
-//! Breaks of the patches: record, files, texts, label and the project's own patches have to agree.
+//! Changes that break the patches rule: record, files, texts, label and the project's patches must agree.
 
 use obgp_build::plan::patches::{LABEL, Patch};
 use serde_json::json;
@@ -14,7 +14,7 @@ fn path(name: &str) -> String {
     format!("{AGENT}/patches/{name}.patch")
 }
 
-/// The project has one more, or another one.
+/// Adds a patch to the project, or replaces the existing one.
 fn project_has(image: &mut TestImage, name: &str, text: &str) {
     let patch = Patch::parse(name, text.as_bytes(), "ovn_bgp_agent").unwrap();
     match image.patches.as_mut() {
@@ -23,8 +23,8 @@ fn project_has(image: &mut TestImage, name: &str, text: &str) {
     }
 }
 
-/// The image has the text under this name, recorded like the first one; its label lists both.
-fn second(image: &mut TestImage, name: &str, text: &str) -> Patch {
+/// Adds a second patch to the image, its record and its label.
+fn add_second(image: &mut TestImage, name: &str, text: &str) -> Patch {
     let patch = Patch::parse(name, text.as_bytes(), "ovn_bgp_agent").unwrap();
     image.file(&path(name), 0o644, text);
     image.patch_record(|record| {
@@ -37,7 +37,7 @@ fn second(image: &mut TestImage, name: &str, text: &str) -> Patch {
 }
 
 pub const BREAKS: &[Break] = &[
-    // The image was built before the project had any patch, or without it.
+    // The image was built without the patch.
     breaks(
         "patches",
         |i| {
@@ -75,7 +75,7 @@ pub const BREAKS: &[Break] = &[
         |i| i.file(&path("0009-other"), 0o644, PATCH),
         "0009-other.patch",
     ),
-    // Changed after it was patched, or never patched.
+    // The file was changed after the patch, or never patched.
     breaks(
         "patches",
         |i| i.append(&format!("{SITE}/{HELLO}"), "import os"),
@@ -113,7 +113,7 @@ pub const BREAKS: &[Break] = &[
         |i| i.patch_record(|r| r["files"]["ovn_bgp_agent/__init__.py"] = json!("00")),
         "each file that a patch changes",
     ),
-    // The project's own.
+    // The patches of the project differ.
     breaks("patches", |i| project_has(i, "0002-more", PATCH), "0002-more"),
     breaks(
         "patches",
@@ -128,7 +128,7 @@ pub const BREAKS: &[Break] = &[
     breaks(
         "patches",
         |i| {
-            let second = second(i, "0002-more", &PATCH.replace("hello.py", "__init__.py"));
+            let second = add_second(i, "0002-more", &PATCH.replace("hello.py", "__init__.py"));
             i.patches = Some(vec![second, patch()]);
         },
         "another order",

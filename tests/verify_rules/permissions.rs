@@ -1,4 +1,4 @@
-//! Breaks of modes, owners and capabilities.
+//! Changes that break the rules of modes, owners and capabilities.
 
 use obgp_build::layout::tree::NodeKind;
 

@@ -1,4 +1,4 @@
-//! Breaks of the interpreter, the distributions, their scripts and bytecode.
+//! Changes that break the rules of the interpreter, the distributions, their scripts and bytecode.
 
 use crate::support::image::SITE;
 use crate::{Break, STATUS, breaks};

@@ -1,4 +1,4 @@
-//! Breaks by what a build leaves behind; links and size.
+//! Changes that break the rules of build leftovers, symbolic links and size.
 
 use crate::support::image::SITE;
 use crate::{Break, breaks};

@@ -1,4 +1,4 @@
-//! Breaks of what sudo allows.
+//! Changes that break the rules of sudo.
 
 use crate::{Break, breaks};
 
@@ -28,9 +28,7 @@ pub const BREAKS: &[Break] = &[
         "sudoers-files",
         |i| i.append("etc/sudoers", "#include /etc/sudoers"),
         "too many levels",
-    )
-    // Read over and over, it says the same things again.
-    .also(&[]),
+    ),
     breaks(
         "sudoers-files",
         |i| i.append("etc/sudoers", "alice ALL = nonsense"),
@@ -76,7 +74,7 @@ pub const BREAKS: &[Break] = &[
         |i| i.replace("etc/sudoers", "NOPASSWD: ", ""),
         "no such grant",
     ),
-    // Wider than the one command: every subcommand, everything of its directory, the helper that checks nothing.
+    // Grants that are wider than the command: every subcommand, every file of its directory, an unrestricted helper.
     breaks(
         "sudoers-grants",
         |i| i.replace("etc/sudoers", "obgp-runtime privsep *", "obgp-runtime"),
@@ -107,7 +105,7 @@ pub const BREAKS: &[Break] = &[
         },
         "privsep-helper *",
     ),
-    // The same command under another name, and for somebody else.
+    // The same command under another name, and for another user.
     breaks(
         "sudoers-grants",
         |i| {
@@ -129,7 +127,7 @@ pub const BREAKS: &[Break] = &[
             i.append("etc/sudoers", "#includedir /etc/sudoers.d");
             i.file("etc/sudoers.d/README", 0o440, "# nothing\n");
             i.file("etc/sudoers.d/extra", 0o440, "#42494 ALL = NOPASSWD: /usr/bin/jq\n");
-            // sudo leaves these out.
+            // sudo ignores file names with a dot.
             i.file("etc/sudoers.d/left.out", 0o440, "ALL ALL = ALL\n");
         },
         "#42494 ALL = (root) NOPASSWD: /usr/bin/jq",

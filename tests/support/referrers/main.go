@@ -1,5 +1,5 @@
-// A registry in memory with the referrers API of distribution-spec 1.1, which docker-registry lacks: the one of
-// go-containerregistry. Says on stdout where it listens.
+// Runs go-containerregistry's in-memory registry with the referrers API of distribution-spec 1.1, which docker-registry
+// lacks. Prints its address on stdout.
 package main
 
 import (

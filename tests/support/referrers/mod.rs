@@ -1,4 +1,4 @@
-//! A real registry with the referrers API of distribution-spec 1.1: go-containerregistry's, compiled with Debian's Go.
+//! Runs a registry with the referrers API of distribution-spec 1.1: go-containerregistry's, compiled with Debian's Go.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -19,7 +19,7 @@ pub struct ReferrersRegistry {
 }
 
 impl ReferrersRegistry {
-    /// `None`, with the reason printed, where its parts cannot be had: on a person's machine, not in CI.
+    /// If a download fails, prints the reason and returns `None`; panics in CI.
     pub fn start() -> Option<Self> {
         let mut child = Command::new(program()?)
             .stdin(Stdio::null())
@@ -42,21 +42,21 @@ impl Drop for ReferrersRegistry {
     }
 }
 
-/// Compiled once per target directory.
+/// Compiles the registry once per target directory.
 fn program() -> Option<PathBuf> {
     let go = debian::package("trixie", &format!("{GO}-go"))?;
     let source = debian::package("trixie", &format!("{GO}-src"))?;
     let library = debian::package("trixie", "golang-github-google-go-containerregistry-dev")?;
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("referrers-registry");
     fs::create_dir_all(&home).unwrap();
-    // Tests are processes: one compiles, the others wait for it.
+    // Tests run as processes: one compiles, the others wait.
     let lock = fs::File::create(home.join("lock")).unwrap();
     flock(&lock, FlockOperation::LockExclusive).unwrap();
     let program = home.join("registry");
     if program.exists() {
         return Some(program);
     }
-    // Debian splits Go into a package per kind of file and joins them by links that are relative to /usr.
+    // Debian splits Go into packages that link to each other relative to /usr, so the tree is assembled here.
     let root = home.join("go");
     let _ = fs::remove_dir_all(&root);
     fs::create_dir(&root).unwrap();
