@@ -57,14 +57,14 @@ async fn what_is_pushed_with_a_key_is_accepted_by_cosign_and_by_verify_and_goes_
         assert_eq!(platform["attestations"], serde_json::json!([CYCLONEDX, SPDX]));
     }
     let said = tool.failure(1, &["verify", &reference, "--key", &other]).await;
-    assert!(said.contains("no good signature by this key"), "{said}");
+    assert!(said.contains("no valid signature by this key"), "{said}");
 
     // Promotion asks for the right key, and takes signatures and attestations along.
     let promoted = format!("{}/public/agent:stable", registry.host());
     let said = tool
         .failure(1, &["promote", &reference, &promoted, "--key", &other])
         .await;
-    assert!(said.contains("no good signature by this key"), "{said}");
+    assert!(said.contains("no valid signature by this key"), "{said}");
     tool.json(&["promote", &reference, &promoted, "--key", &public]).await;
     for name in [&reference, &promoted] {
         for cosign in &both {
@@ -96,7 +96,7 @@ async fn an_image_can_be_signed_and_attested_later_and_again() {
     let reference = format!("{}/team/agent:7.0.0", registry.host());
     tool.json(&["push", &tool.image("7.0.0"), &reference]).await;
     let said = tool.failure(1, &["verify", &reference, "--key", &public]).await;
-    assert!(said.contains("has no signature at all"), "{said}");
+    assert!(said.contains("has no signature\n"), "{said}");
     for _ in 0..2 {
         let signed = tool.json(&["sign", &reference, "--key", &private]).await;
         assert_eq!(signed["signed"].as_array().unwrap().len(), 3);
@@ -143,7 +143,7 @@ async fn an_image_can_be_signed_and_attested_later_and_again() {
         .env("COSIGN_PASSWORD", "wrong")
         .output()
         .unwrap();
-    assert!(stderr(&output).contains("another password"));
+    assert!(stderr(&output).contains("does not decrypt it"));
 }
 
 /// SIGKILL at twenty times spread over a push: a tag stands for the old image or the new one, and either is signed.
