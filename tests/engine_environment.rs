@@ -126,10 +126,7 @@ async fn a_base_comes_from_a_registry(which: Which, host: &str, registry: Arc<Re
         solved.unwrap();
         assert!(registry.refused.load(Ordering::Relaxed) > 0);
         let notes = recorder.notes.lock().unwrap().clone();
-        assert!(
-            notes[0].contains("503") && notes[0].contains("trying again"),
-            "{notes:?}"
-        );
+        assert!(notes[0].contains("503") && notes[0].contains("retrying"), "{notes:?}");
 
         // The platforms side by side: in the classic store each pull takes the name from the other.
         let before = registry.logins.load(Ordering::Relaxed);
