@@ -74,7 +74,7 @@ impl Build {
                 return Err(error);
             }
             let reason = error.to_string().lines().next().unwrap_or_default().to_string();
-            if let Err(nobody) = self.inputs.builders.bury(&builder, &reason, platform) {
+            if let Err(nobody) = self.inputs.builders.mark_dead(&builder, &reason, platform) {
                 return Err(match self.inputs.settings.builders.is_empty() {
                     true => error,
                     false => error.context(nobody),
