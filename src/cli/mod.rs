@@ -38,7 +38,8 @@ Examples:
                                                       push the verified image, then set its tag
   obgp-build doctor                                   check this machine and print the fixes
 
-Exit codes: 0 success, 1 failure, 2 usage or configuration error, 3 contract violation, 130 interrupted."
+Exit codes: 0 success, 1 failure, 2 usage or configuration error, 3 contract violation, 130
+interrupted."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -273,8 +274,9 @@ pub struct JudgeArgs {
   obgp-build push oci:dist/oci:7.0.0-ubuntu_noble quay.io/team/ovn-bgp-agent
   obgp-build push oci:dist/oci:7.0.0-ubuntu_noble localhost:5000/agent:test quay.io/team/agent:7.0.0 --json
 
-obgp-build verifies the contract first, and does not push an image that breaks it. It does not send blobs that the
-registry has, so a push can be repeated after an interruption. It does not move tags that are immutable in build.toml.")]
+obgp-build verifies the contract first, and does not push an image that breaks it. It does not
+send blobs that the registry has, so a push can be repeated after an interruption. It does not
+move tags that are immutable in build.toml.")]
 pub struct PushArgs {
     /// `oci:DIR[:TAG]`
     #[arg(value_name = "IMAGE")]
@@ -293,8 +295,9 @@ pub struct PushArgs {
   obgp-build promote quay.io/team/agent:change_1234_7.0.0-ubuntu_noble quay.io/team/agent:7.0.0-ubuntu_noble
   obgp-build promote localhost:5000/agent@sha256:… quay.io/team/agent:7.0.0 docker.io/team/agent:7.0.0
 
-obgp-build resolves the source to its digest once, and verifies it by reading its layers. It copies manifests, blobs,
-signatures, attestations and referrers. Within a registry it mounts blobs instead of copying them.")]
+obgp-build resolves the source to its digest once, and verifies it by reading its layers. It
+copies manifests, blobs, signatures, attestations and referrers. Within a registry it mounts blobs
+instead of copying them.")]
 pub struct PromoteArgs {
     /// `HOST/PATH:TAG` or `HOST/PATH@DIGEST`
     #[arg(value_name = "SRC")]
@@ -325,9 +328,10 @@ pub struct InspectArgs {
   obgp-build prune quay.io/team/ovn-bgp-agent --prefix change_ --older-than 7d --dry-run
   obgp-build prune quay.io/team/ovn-bgp-agent --prefix change_1234_
 
-The age of a tag is the time since its last push. A push to a temporary tag ([[registries]] in build.toml) records this
-time in a referrer of the image. Tags of unknown age stay. prune removes tags, not images: an image with another tag stays
-as it is, and the registry's garbage collection removes unreferenced images.")]
+The age of a tag is the time since its last push. A push to a temporary tag ([[registries]] in
+build.toml) records this time in a referrer of the image. Tags of unknown age stay. prune removes
+tags, not images: an image with another tag stays as it is, and the registry's garbage collection
+removes unreferenced images.")]
 pub struct PruneArgs {
     /// `HOST/PATH`
     #[arg(value_name = "REPO")]

@@ -34,14 +34,14 @@ pub struct SigningArgs {
   COSIGN_PKCS11_PIN=… obgp-build sign quay.io/team/agent:7.0.0-ubuntu_noble \\
       --key 'pkcs11:token=release;object=agent?module-path=/usr/lib/softhsm/libsofthsm2.so'
 
-obgp-build signs the index and each of its manifests, for cosign 2 (tag sha256-….sig) and cosign 3 (bundle, a referrer).
-It does not check the contents; push and promote do. Signing again with a key file changes nothing; signing again with a
-token adds a signature.
+obgp-build signs the index and each of its manifests, for cosign 2 (tag sha256-….sig) and cosign 3
+(bundle, a referrer). It does not check the contents; push and promote do. Signing again with a
+key file changes nothing; signing again with a token adds a signature.
 
-A PKCS#11 URI (RFC 7512) names a key in a token. If there are several tokens, select one with token=, serial=,
-manufacturer=, model= or slot-id=; if there are several keys, with object= or id=. Set the module (the driver) with
-module-path= or COSIGN_PKCS11_MODULE_PATH, the PIN with COSIGN_PKCS11_PIN or pin-source=file:/PATH. A PIN in pin-value= is
-visible in the process list.")]
+A PKCS#11 URI (RFC 7512) names a key in a token. If there are several tokens, select one with
+token=, serial=, manufacturer=, model= or slot-id=; if there are several keys, with object= or
+id=. Set the module (the driver) with module-path= or COSIGN_PKCS11_MODULE_PATH, the PIN with
+COSIGN_PKCS11_PIN or pin-source=file:/PATH. A PIN in pin-value= is visible in the process list.")]
 pub struct SignArgs {
     /// `HOST/PATH@DIGEST` or `HOST/PATH:TAG`
     #[arg(value_name = "REF")]
@@ -55,8 +55,8 @@ pub struct SignArgs {
   obgp-build attest quay.io/team/agent:7.0.0-ubuntu_noble --key cosign.key
   obgp-build attest quay.io/team/agent@sha256:… --key cosign.key --predicate scan.json --type https://example.org/scan/v1
 
-Without --predicate, obgp-build attests the SBOM of each platform, as SPDX and CycloneDX, created from its layers.
-`cosign verify-attestation` verifies the attestations.")]
+Without --predicate, obgp-build attests the SBOM of each platform, as SPDX and CycloneDX, created
+from its layers. `cosign verify-attestation` verifies the attestations.")]
 pub struct AttestArgs {
     /// `HOST/PATH@DIGEST` or `HOST/PATH:TAG`
     #[arg(value_name = "REF")]

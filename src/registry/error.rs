@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn the_registrys_message_is_in_the_error() {
         let body = br#"{"errors":[{"code":"DENIED","message":"no","detail":{"x":1}},{"code":"UNKNOWN"}]}"#;
-        assert_eq!(message_of(&body), r#"DENIED no: {"x":1}; UNKNOWN"#);
+        assert_eq!(message_of(body), r#"DENIED no: {"x":1}; UNKNOWN"#);
         assert_eq!(message_of(b"<html>\n 502 </html>"), "<html> 502 </html>");
     }
 
