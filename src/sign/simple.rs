@@ -213,7 +213,7 @@ mod tests {
             })
         };
         let refused = add(manifest("application/vnd.docker.container.image.v1+json", 1));
-        assert!(refused.to_string().contains("as cosign makes it"), "{refused}");
+        assert!(refused.to_string().contains("in cosign's format"), "{refused}");
         let refused = add(manifest(MediaType::ImageConfig.as_ref(), crate::sign::LAYERS_LIMIT));
         assert!(refused.to_string().contains("already has 1000 layers"), "{refused}");
         assert!(matches!(add(serde_json::json!({})), SignError::Existing { .. }));

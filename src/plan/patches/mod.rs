@@ -263,11 +263,11 @@ mod tests {
     #[test]
     fn names_that_cannot_be_ordered_or_quoted_are_refused() {
         for (names, problem) in [
-            (&["a.patch"][..], "not the name of a patch"),
-            (&["0001-a b.patch"], "not the name of a patch"),
-            (&["0001-$a.patch"], "not the name of a patch"),
-            (&["0001-a.diff"], "not the name of a patch"),
-            (&["README.md"], "not the name of a patch"),
+            (&["a.patch"][..], "not a patch name"),
+            (&["0001-a b.patch"], "not a patch name"),
+            (&["0001-$a.patch"], "not a patch name"),
+            (&["0001-a.diff"], "not a patch name"),
+            (&["README.md"], "not a patch name"),
             (&["0001-a.patch", "0001-b.patch"], "the same number"),
         ] {
             let directory = directory(names);

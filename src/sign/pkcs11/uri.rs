@@ -242,7 +242,7 @@ mod tests {
             ("pkcs11:slot-id=one", "number"),
             ("pkcs11:library-manufacturer=x", "library-manufacturer"),
             ("pkcs11:token=a?module-name=x", "module-name"),
-            ("pkcs11:token=a;pin-value=1234", "behind the \"?\""),
+            ("pkcs11:token=a;pin-value=1234", "after the \"?\""),
             ("pkcs11:?pin-value=1234&pin-source=file:/x", "both"),
             ("pkcs11:?pin-source=%7c/bin/ask-for-1234", "file:/ABSOLUTE"),
             ("pkcs11:?pin-source=file:/nonexistent", "No such file"),
