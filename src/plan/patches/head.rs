@@ -238,19 +238,19 @@ mod tests {
     #[test]
     fn heads_that_say_too_little_or_something_else_are_refused() {
         for (from, to, problem) in [
-            ("Author: a\n", "", "no Author, or Origin"),
-            ("Description: Do this\n Because of\n that.\n", "", "no Description"),
-            ("Forwarded: no\n", "", "no Forwarded"),
-            ("Applies-To: >=5.0.0,<7\n", "", "no Applies-To"),
+            ("Author: a\n", "", "field Author, or Origin"),
+            ("Description: Do this\n Because of\n that.\n", "", "field Description"),
+            ("Forwarded: no\n", "", "field Forwarded"),
+            ("Applies-To: >=5.0.0,<7\n", "", "field Applies-To"),
             (
                 "Applies-To: >=5.0.0,<7\n",
                 "Applies-To: 7.x\n",
                 "not a version specifier",
             ),
-            ("Drop-When: it is in\n", "Drop-When:\n", "no Drop-When"),
+            ("Drop-When: it is in\n", "Drop-When:\n", "field Drop-When"),
             ("Last-Update: 2026-01-02", "Last-Update: 2026-02-30", "not a date"),
-            ("Author: a\n", "Author: a\nAuthor: b\n", "Author twice"),
-            ("Author: a\n", "Author: a\nAplies-To: >=1\n", "unknown field Aplies-To"),
+            ("Author: a\n", "Author: a\nAuthor: b\n", "duplicate header field Author"),
+            ("Author: a\n", "Author: a\nAplies-To: >=1\n", "unknown header field Aplies-To"),
             ("Author: a\n", "Author: a\nsome text\n", "line 5"),
             ("Description: Do", " Description: Do", "line 1"),
         ] {
