@@ -212,7 +212,7 @@ mod tests {
             ("type=registry", "needs ref"),
             ("type=local,mode=max", "needs src"),
             ("ref=x", "type is missing"),
-            ("type=registry,ref=a,ref=b", "twice"),
+            ("type=registry,ref=a,ref=b", "duplicate field"),
             ("type=registry,mode", "KEY=VALUE"),
         ] {
             assert!(shown(text).unwrap_err().contains(why), "{text}: {:?}", shown(text));

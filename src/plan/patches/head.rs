@@ -250,7 +250,11 @@ mod tests {
             ("Drop-When: it is in\n", "Drop-When:\n", "field Drop-When"),
             ("Last-Update: 2026-01-02", "Last-Update: 2026-02-30", "not a date"),
             ("Author: a\n", "Author: a\nAuthor: b\n", "duplicate header field Author"),
-            ("Author: a\n", "Author: a\nAplies-To: >=1\n", "unknown header field Aplies-To"),
+            (
+                "Author: a\n",
+                "Author: a\nAplies-To: >=1\n",
+                "unknown header field Aplies-To",
+            ),
             ("Author: a\n", "Author: a\nsome text\n", "line 5"),
             ("Description: Do", " Description: Do", "line 1"),
         ] {

@@ -235,7 +235,7 @@ mod tests {
     fn other_uris_are_refused() {
         for (uri, told) in [
             ("pkcs11:token", "no \"=\""),
-            ("pkcs11:token=a;token=b", "token twice"),
+            ("pkcs11:token=a;token=b", "duplicate attribute token"),
             ("pkcs11:id=%4", "hexadecimal"),
             ("pkcs11:id=%zz", "hexadecimal"),
             ("pkcs11:token=%ff", "UTF-8"),
@@ -243,7 +243,7 @@ mod tests {
             ("pkcs11:library-manufacturer=x", "library-manufacturer"),
             ("pkcs11:token=a?module-name=x", "module-name"),
             ("pkcs11:token=a;pin-value=1234", "after the \"?\""),
-            ("pkcs11:?pin-value=1234&pin-source=file:/x", "both"),
+            ("pkcs11:?pin-value=1234&pin-source=file:/x", "exclude each other"),
             ("pkcs11:?pin-source=%7c/bin/ask-for-1234", "file:/ABSOLUTE"),
             ("pkcs11:?pin-source=file:/nonexistent", "No such file"),
             ("pkcs11:?1234", "no \"=\""),
