@@ -1,4 +1,4 @@
-//! What this machine can do: each check says what it found and, where something is missing, the command that mends it.
+//! Checks this machine: each check reports what it found and, if something is missing, the command that fixes it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,22 +16,22 @@ use crate::plan::host_env::Host;
 use crate::util::errors::root_cause;
 use crate::util::files::find_program;
 
-/// How long a question to the network may take: whoever does not answer by then does not answer a build either.
+/// Timeout of a network check; a slower server does not serve a build either.
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// What a two-platform build of one distro takes at its peak, with both bases and the engine's copies.
+/// The peak disk use of a two-platform build of one distro, with both bases and the engine's copies.
 const DISK_NEEDED: u64 = 4 << 30;
 
-/// Kolla gives these IDs to others (kolla/common/users.py).
+/// IDs that Kolla assigns to other users (kolla/common/users.py).
 const KOLLA_UIDS: &[(u32, &str)] = &[(42494, "valkey"), (42495, "kerbside"), (42476, "openvswitch")];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     Ok,
-    /// Works, but there is something to know.
+    /// Works, with a limitation.
     Warn,
-    /// A build needs it, or will fail without it.
+    /// A build needs it, or fails without it.
     Missing,
 }
 
@@ -40,7 +40,7 @@ pub struct Finding {
     pub check: &'static str,
     pub status: Status,
     pub found: String,
-    /// The command, or the change, that mends it.
+    /// The command or change that fixes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mend: Option<String>,
 }
@@ -54,7 +54,7 @@ fn finding(check: &'static str, status: Status, found: impl Into<String>, mend: 
     }
 }
 
-/// Looks at everything; slow answers (the network's) are waited for side by side.
+/// Runs all checks; slow network checks run concurrently.
 pub async fn examine(file: &BuildFile, host: &Host, output: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     let connecting = Builders::connect(&file.builders, &file.root, 1);
@@ -71,16 +71,13 @@ pub async fn examine(file: &BuildFile, host: &Host, output: &Path) -> Vec<Findin
     findings.push(mmdebstrap());
     findings.push(uidmap(tools::lacking_without_root()));
     findings.extend(keyrings(file));
-    findings.push(command(
-        "git",
-        "a project ref that is a branch or tag is resolved with it",
-    ));
+    findings.push(command("git", "resolves project refs that are branches or tags"));
     findings.push(ca_bundle(host));
     findings.push(proxies(host));
     findings.extend(network(file, host).await);
     findings.push(disk("disk: output", output));
     for builder in builders.iter().flat_map(|b| b.members()) {
-        // A buildkitd does not say where its data lies.
+        // A buildkitd does not report its data directory.
         let local = builder.daemon.engine().filter(|engine| engine.endpoint().is_local());
         if let Some(engine) = local {
             let mut found = disk("disk: engine", Path::new(&engine.info().data_root));
@@ -101,20 +98,20 @@ async fn examine_builders(builders: &Builders, file: &BuildFile) -> Vec<Finding>
         findings.extend(found);
     }
     findings.extend(builders.absent().iter().map(|absent| {
-        // What it was for may be missing; that is said below.
+        // The check of the platforms reports what is missing.
         let found = format!("builder {}: {}", absent.name, absent.reason);
         finding(
             "engine",
             Status::Warn,
             found,
-            Some("a build leaves it out; start it, or correct its [[builder]]"),
+            Some("start it, or correct its [[builder]]; a build skips it"),
         )
     }));
     findings.push(emulation(builders, &file.image.platforms));
     findings
 }
 
-/// Of several builders, says which one it is about.
+/// If there are several builders, adds the builder's name.
 fn name(finding: &mut Finding, builder: &Builder, file: &BuildFile) {
     if !file.builders.is_empty() {
         finding.found = format!("builder {}: {}", builder.name, finding.found);
@@ -123,7 +120,7 @@ fn name(finding: &mut Finding, builder: &Builder, file: &BuildFile) {
 
 fn examine_builder(builder: &Builder) -> Vec<Finding> {
     let endpoint = builder.daemon.endpoint();
-    // Which builder it is stands before it already.
+    // The builder's name is already in the text.
     let at = match endpoint.origin {
         Origin::Builder(_) => endpoint.address.to_string(),
         _ => endpoint.to_string(),
@@ -136,7 +133,7 @@ fn examine_builder(builder: &Builder) -> Vec<Finding> {
                     "classic ({}): one platform per tag, bases get a tag per platform; images are {}",
                     info.storage_driver,
                     match engine.storage().is_some_and(|storage| storage.is_readable()) {
-                        true => "read where it keeps them",
+                        true => "read from its storage",
                         false => "exported by it",
                     }
                 ),
@@ -146,7 +143,7 @@ fn examine_builder(builder: &Builder) -> Vec<Finding> {
         }
         Daemon::Buildkitd(buildkitd) => (
             format!("buildkitd {}", buildkitd.version()).trim_end().to_string(),
-            "none: bases go with each build, the image comes back with it; no --smoke there".to_string(),
+            "none: each build sends the bases and receives the image; no --smoke".to_string(),
         ),
     };
     let builds = format!("answers; builds {}", join(&builder.platforms));
@@ -157,7 +154,7 @@ fn examine_builder(builder: &Builder) -> Vec<Finding> {
     ]
 }
 
-/// Whether each platform has a builder, and each builder what build.toml lists for it.
+/// Whether each platform has a builder, and each builder runs its platforms in build.toml.
 fn emulation(builders: &Builders, wanted: &[Platform]) -> Finding {
     let lacking: Vec<Platform> = wanted
         .iter()
@@ -171,7 +168,7 @@ fn emulation(builders: &Builders, wanted: &[Platform]) -> Finding {
         .map(|b| format!("builder {} lists {}, which it cannot run", b.name, join(&b.lacks)))
         .collect();
     let (status, found) = match (lacking.as_slice(), listed.is_empty()) {
-        ([], true) => return finding("emulation", Status::Ok, "every platform of build.toml can be run", None),
+        ([], true) => return finding("emulation", Status::Ok, "every platform of build.toml can run", None),
         ([], false) => (Status::Warn, listed.join("; ")),
         (lacking, _) => (Status::Missing, format!("no builder can run {}", join(lacking))),
     };
@@ -203,7 +200,7 @@ fn mmdebstrap() -> Finding {
     }
 }
 
-/// Root needs none of it.
+/// Root needs none of these programs.
 fn uidmap(lacking: Option<String>) -> Finding {
     match lacking {
         None => finding("uidmap", Status::Ok, "bases can be bootstrapped as this user", None),
@@ -332,14 +329,14 @@ async fn network(file: &BuildFile, host: &Host) -> Vec<Finding> {
         .collect()
 }
 
-/// A URL without what may be secret in it.
+/// A URL without parts that may be secret.
 fn origin(url: &str) -> String {
     url::Url::parse(url).map_or_else(|_| "(unparsable URL)".into(), |u| u.origin().ascii_serialization())
 }
 
 async fn ask(client: &reqwest::Client, url: &str) -> Result<(), String> {
     match client.head(url).send().await {
-        // A registry answers 401 to whoever has no token: it is there.
+        // A registry that answers 401 to a request without a token is reachable.
         Ok(answer) if answer.status().is_success() || answer.status() == reqwest::StatusCode::UNAUTHORIZED => Ok(()),
         Ok(answer) => Err(format!("answered {}", answer.status())),
         Err(error) => {
@@ -369,7 +366,7 @@ fn disk(check: &'static str, path: &Path) -> Finding {
                 finding(
                     check,
                     Status::Warn,
-                    format!("{found}, a build wants some 4 GiB"),
+                    format!("{found}, a build needs about 4 GiB"),
                     Some(mend),
                 )
             }
@@ -381,26 +378,26 @@ fn disk(check: &'static str, path: &Path) -> Finding {
 fn identity(file: &BuildFile) -> Finding {
     let user = &file.user;
     let taken = |id: u32| KOLLA_UIDS.iter().find(|(kolla, _)| *kolla == id).map(|(_, name)| *name);
-    let mut said = vec![format!("{} {}:{}", user.name, user.uid, user.gid)];
+    let mut ids = vec![format!("{} {}:{}", user.name, user.uid, user.gid)];
     let mut collisions = Vec::new();
     if let Some(name) = taken(user.uid) {
         collisions.push(format!("Kolla gives {} to {name}", user.uid));
     }
     for group in &user.groups {
-        said.push(format!("{} {}", group.name, group.gid));
+        ids.push(format!("{} {}", group.name, group.gid));
         if group.name == "openvswitch" && taken(group.gid) != Some("openvswitch") {
             collisions.push(format!("Kolla's openvswitch is 42476, this image's {}", group.gid));
         }
     }
     if collisions.is_empty() {
-        return finding("IDs", Status::Ok, said.join(", "), None);
+        return finding("IDs", Status::Ok, ids.join(", "), None);
     }
     finding(
         "IDs",
         Status::Warn,
-        format!("{}: {}", said.join(", "), collisions.join("; ")),
+        format!("{}: {}", ids.join(", "), collisions.join("; ")),
         Some(
-            "nothing, unless Kolla's images share volumes or hosts' sockets with this one: then set [user] in build.toml",
+            "nothing, unless Kolla's images share volumes or host sockets with this one: then set [user] in build.toml",
         ),
     )
 }

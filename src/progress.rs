@@ -1,28 +1,28 @@
-//! What the stages tell of their progress. Logic calls [`Progress`]; the terminal implements it (`report/`).
+//! Progress of the stages. Logic calls [`Progress`]; `report/` implements it for the terminal.
 
 use std::sync::Arc;
 
-/// One line of work a person watches: a target, a base, a verification. Cheap to clone, may be called from any thread.
+/// Progress of one piece of work: a target, a base, a verification. Cheap to clone, callable from any thread.
 pub trait Progress: Send + Sync {
-    /// What is happening now, e.g. the current BuildKit step: `[final 3/7] RUN apt-get …`.
+    /// Sets the current step, e.g. the BuildKit step `[final 3/7] RUN apt-get …`.
     fn step(&self, text: &str);
-    /// Bytes handled so far in the present step, and of how many if that is known.
+    /// Bytes processed in the current step, and the total if known.
     fn bytes(&self, done: u64, total: Option<u64>);
-    /// A line of a step's own output (a build log line). Shown with `--progress plain`, kept for failures otherwise.
+    /// A line of the step's output (a build log line). Printed with `--progress plain`, otherwise kept for failures.
     fn log(&self, line: &str);
-    /// A line that must reach the person whatever the mode, e.g. "the engine lost the connection, trying again".
+    /// A message that is printed in every mode, e.g. "the engine lost the connection, trying again".
     fn note(&self, text: &str);
 }
 
 pub type SharedProgress = Arc<dyn Progress>;
 
-/// Gives each piece of work a line of its own.
+/// Creates a progress line for each piece of work.
 pub trait Lines: Send + Sync {
     /// A line under `name`, e.g. `debian_bookworm linux/arm64`.
     fn line(&self, name: &str) -> SharedProgress;
 }
 
-/// Tells nobody. For tests and for callers that do not watch.
+/// Discards all progress. For tests and callers without a terminal.
 pub struct Silent;
 
 impl Progress for Silent {

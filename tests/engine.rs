@@ -173,7 +173,7 @@ async fn a_step_that_fails_on_the_network_is_retried(lab: Arc<Lab>) {
     assert!(error.is_transient() && error.to_string().contains(message), "{error}");
     let notes = recorder.notes.lock().unwrap();
     assert!(
-        matches!(notes.as_slice(), [note] if note.contains("exit code 100; trying again in")),
+        matches!(notes.as_slice(), [note] if note.contains("exit code 100; retrying in")),
         "{notes:?}"
     );
 }

@@ -126,10 +126,7 @@ async fn pull_a_private_base(which: Which, host: &str, registry: Arc<Registry>) 
         solved.unwrap();
         assert!(registry.failures.load(Ordering::Relaxed) > 0);
         let notes = recorder.notes.lock().unwrap().clone();
-        assert!(
-            notes[0].contains("503") && notes[0].contains("trying again"),
-            "{notes:?}"
-        );
+        assert!(notes[0].contains("503") && notes[0].contains("retrying"), "{notes:?}");
 
         // The platforms in parallel: in the classic store each pull moves the name.
         let before = registry.logins.load(Ordering::Relaxed);

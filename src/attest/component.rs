@@ -1,4 +1,4 @@
-//! One thing that an image contains, and the identifiers that documents give it.
+//! A component of an image, and its identifiers in documents.
 
 use packageurl::PackageUrl;
 use sha2::{Digest as _, Sha256};
@@ -11,13 +11,13 @@ pub enum Kind {
     Python,
     /// A Rust library inside a program.
     Crate,
-    /// A native program in /usr/local, and the crate it was made from.
+    /// A native program in /usr/local, with its crate.
     Program,
 }
 
 #[derive(Clone, Debug)]
 pub struct Component {
-    /// Letters, digits, `.`, `-`; no other component of the image has it.
+    /// Letters, digits, `.`, `-`; unique within the image.
     pub id: String,
     pub kind: Kind,
     pub name: String,
@@ -25,41 +25,41 @@ pub struct Component {
     /// <https://github.com/package-url/purl-spec>
     pub purl: String,
     pub license: License,
-    /// The file that says so.
+    /// The file with the licence.
     pub license_from: String,
     pub supplier: Option<Party>,
     pub homepage: Option<String>,
-    /// The source package and its version, of Debian's packages.
+    /// Source package and version, of Debian's packages.
     pub source: Option<(String, String)>,
-    /// The repository and commit it was built from, where it says so: `git+URL@COMMIT`.
+    /// The repository and commit of its source, if recorded: `git+URL@COMMIT`.
     pub download: Option<String>,
-    /// The file or directory that says that it is there, without the leading slash.
+    /// The file or directory that proves its presence, without the leading slash.
     pub location: String,
-    /// Some files of it only.
+    /// Whether only some of its files are present.
     pub partial: bool,
-    /// What was changed in it, in this order.
+    /// Patches, in order of application.
     pub patches: Vec<Change>,
     /// Positions in [`Sbom::components`](super::Sbom::components).
     pub depends_on: Vec<usize>,
 }
 
-/// A patch that a component has.
+/// A patch of a component.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     pub name: String,
     pub sha256: String,
-    /// With its head, as it is in the image.
+    /// Including its header, as in the image.
     pub text: String,
     pub summary: String,
-    /// All of the patch's description.
+    /// The whole description of the patch.
     pub description: String,
-    /// DEP-3: `backport, …` and `upstream, …` are changes of upstream's.
+    /// DEP-3: `backport, …` and `upstream, …` are upstream changes.
     pub origin: Option<String>,
-    /// Upstream's report.
+    /// The upstream bug report.
     pub bug: Option<String>,
 }
 
-/// Who maintains something.
+/// A maintainer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Party {
     pub name: String,
@@ -67,7 +67,7 @@ pub struct Party {
 }
 
 impl Party {
-    /// `Name <address>`, or either; the first of several.
+    /// Parses `Name <address>`, or only one of them; of several, the first.
     pub fn parse(text: &str) -> Self {
         let plain = |text: &str| text.trim().trim_matches(['"', ',']).trim().to_string();
         if let Some((name, rest)) = text.split_once('<') {
@@ -86,7 +86,7 @@ impl Party {
     }
 }
 
-/// A package URL. Parts that its type does not allow are left out: the name is what matters.
+/// A package URL. Drops parts that the type does not allow: the name matters most.
 pub fn purl(
     ecosystem: &str,
     namespace: Option<&str>,
@@ -113,7 +113,7 @@ pub fn purl(
     })
 }
 
-/// An identifier that reads well and is another one for another purl or place.
+/// A readable identifier, unique per purl and location.
 pub fn component_id(kind: Kind, name: &str, distinct: &[&str]) -> String {
     let prefix = match kind {
         Kind::Deb => "deb",
@@ -124,14 +124,14 @@ pub fn component_id(kind: Kind, name: &str, distinct: &[&str]) -> String {
     format!("{prefix}-{}-{}", identifier(name), hex::encode(&hash[..4]))
 }
 
-/// Letters, digits, `.` and `-`, which both formats take in identifiers.
+/// Letters, digits, `.` and `-`, which both formats accept in identifiers.
 pub fn identifier(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' })
         .collect()
 }
 
-/// A UUID (RFC 9562, version 8) made from content: the same content has the same.
+/// A UUID (RFC 9562, version 8) derived from content: equal content has an equal UUID.
 pub fn uuid_of(content: &[u8]) -> String {
     let hash = Sha256::digest(content);
     let mut bytes = [0; 16];
@@ -143,7 +143,7 @@ pub fn uuid_of(content: &[u8]) -> String {
     parts.join("-")
 }
 
-/// What may stand where a document wants a web address.
+/// `text`, if it is acceptable as a web address in a document.
 pub fn web_address(text: &str) -> Option<String> {
     let url = url::Url::parse(text.trim()).ok()?;
     matches!(url.scheme(), "http" | "https").then(|| url.to_string())

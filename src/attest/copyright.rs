@@ -1,4 +1,4 @@
-//! `/usr/share/doc/PACKAGE/copyright` -> the licences of a Debian package, where the file is in the machine-readable format.
+//! Reads `/usr/share/doc/PACKAGE/copyright` into the licences of a Debian package, if the file is machine-readable.
 //!
 //! <https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/>
 
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::license::License;
 use crate::layout::tree::Tree;
 
-/// Where Debian policy (12.5) has it, without the leading slash.
+/// The path in Debian policy (section 12.5), without the leading slash.
 pub fn path(package: &str) -> String {
     format!("usr/share/doc/{package}/copyright")
 }
@@ -18,7 +18,7 @@ pub fn license(tree: &Tree, package: &str) -> License {
     License::all(&format!("deb-{package}"), &names)
 }
 
-/// All licences that the paragraphs about files name. A free-form file says nothing here.
+/// All licences in the paragraphs about files. Empty for a free-form file.
 fn names(text: &str) -> BTreeSet<String> {
     let mut paragraphs = text.split("\n\n");
     let Some(header) = paragraphs.next().filter(|p| field(p, "Format").is_some()) else {

@@ -1,7 +1,7 @@
-//! The list of crates that `cargo auditable` puts into a binary -> components.
+//! Reads the crates that `cargo auditable` lists in a binary into components.
 //!
-//! The list is in the binary's section `.dep-v0` (zlib-compressed JSON), so it cannot get lost beside it, and `cargo audit bin`
-//! and other scanners read the same. <https://github.com/rust-secure-code/cargo-auditable/blob/master/PARSING.md>
+//! The list is the binary's section `.dep-v0` (zlib-compressed JSON), so it is always with the binary, and `cargo audit
+//! bin` and other scanners read it too. <https://github.com/rust-secure-code/cargo-auditable/blob/master/PARSING.md>
 
 use auditable_info::{Error, audit_info_from_slice};
 use auditable_serde::{DependencyKind, Source, VersionInfo};
@@ -10,13 +10,13 @@ use super::component::{Component, Kind, component_id, purl};
 use super::license::License;
 use crate::layout::tree::{NodeKind, Tree};
 
-/// Where programs are that neither dpkg nor Python knows of.
+/// Directories of programs that belong neither to dpkg nor to Python.
 const DIRECTORIES: [&str; 2] = ["usr/local/bin", "usr/local/sbin"];
 
-/// A list of thousands of crates is shorter.
+/// Upper limit of a list; thousands of crates are shorter.
 const MAX_JSON: usize = 4 << 20;
 
-/// The crates of every native program in /usr/local, and which programs do not say theirs.
+/// The crates of every native program in /usr/local, and the programs without a list.
 pub fn components(tree: &Tree) -> (Vec<Component>, Vec<String>) {
     let (mut components, mut gaps) = (Vec::new(), Vec::new());
     for directory in DIRECTORIES {
@@ -37,7 +37,7 @@ pub fn components(tree: &Tree) -> (Vec<Component>, Vec<String>) {
                 }
                 Err(Error::NoAuditData) => {
                     gaps.push(format!(
-                        "/{path}: does not say what it is made of (it was not built with `cargo auditable`)"
+                        "/{path}: has no list of its crates (it was not built with `cargo auditable`)"
                     ));
                 }
                 Err(e) => gaps.push(format!("/{path}: its list of crates cannot be read: {e}")),
@@ -47,8 +47,8 @@ pub fn components(tree: &Tree) -> (Vec<Component>, Vec<String>) {
     (components, gaps)
 }
 
-/// What the list counts as part of the program: everything but dependencies of build scripts. Procedural macros, and what
-/// other members of the workspace want of the same crate, are among it: rather one too many than one missing.
+/// The crates of the program: everything but dependencies of build scripts. Includes procedural macros, and features
+/// that other workspace members request: one too many is better than one missing.
 fn of_binary(path: &str, info: &VersionInfo, first: usize) -> Vec<Component> {
     let linked: Vec<usize> = (0..info.packages.len())
         .filter(|at| info.packages[*at].kind == DependencyKind::Runtime)
@@ -58,7 +58,7 @@ fn of_binary(path: &str, info: &VersionInfo, first: usize) -> Vec<Component> {
         .map(|at| {
             let package = &info.packages[*at];
             let version = package.version.to_string();
-            // Nobody publishes what was built from a directory: a purl of crates.io's would name another's crate.
+            // Crates built from a directory are unpublished: a crates.io purl would name another crate.
             let ecosystem = match package.source {
                 Source::Local => "generic",
                 _ => "cargo",

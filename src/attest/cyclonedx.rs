@@ -1,7 +1,7 @@
-//! An [`Sbom`] as CycloneDX 1.6 JSON. <https://cyclonedx.org/docs/1.6/json/>
+//! Writes an [`Sbom`] as CycloneDX 1.6 JSON. <https://cyclonedx.org/docs/1.6/json/>
 //!
-//! Structs of our own for the fields that are used: `serde-cyclonedx` generates three versions' models when it is compiled,
-//! with a generator that is not kept up.
+//! The module defines structs for the used fields: `serde-cyclonedx` generates the models of three versions at compile
+//! time, with an unmaintained generator.
 
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use super::license::License;
 use super::sbom::Sbom;
 use super::statement::{Statement, Subject};
 
-/// What `cosign attest --type cyclonedx` calls it.
+/// The predicate type of `cosign attest --type cyclonedx`.
 pub const PREDICATE_TYPE: &str = "https://cyclonedx.org/bom";
 
 const IMAGE_REF: &str = "image";
@@ -92,7 +92,7 @@ struct Hash {
     content: String,
 }
 
-/// The schema takes one expression, or names.
+/// The schema accepts one expression, or names.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum LicenseChoice {
@@ -177,12 +177,12 @@ struct Composition {
     assemblies: Vec<&'static str>,
 }
 
-/// The bytes of the statement that `subject` has this SBOM.
+/// The statement that `subject` has this SBOM, as bytes.
 pub fn statement(subject: Subject, sbom: &Sbom) -> serde_json::Result<Vec<u8>> {
     Statement::new(subject, PREDICATE_TYPE, document(sbom)?).to_bytes()
 }
 
-/// The document. Its serial number is made from its content.
+/// The document. Its serial number is derived from its content.
 pub fn document(sbom: &Sbom) -> serde_json::Result<Document> {
     let mut components = vec![system(sbom)];
     components.extend(sbom.components.iter().map(component));
@@ -341,7 +341,7 @@ fn organization(party: &Party) -> Organization {
 
 fn licenses(license: &License) -> Option<LicenseChoice> {
     let expression = license.expression.clone()?;
-    // A name of its own needs no reference here.
+    // A licence with a name needs no reference here.
     Some(match license.references.as_slice() {
         [only] if only.id == expression => LicenseChoice::License(Name {
             name: only.name.clone(),
@@ -354,7 +354,7 @@ fn reference(kind: &'static str, url: Option<String>) -> Vec<ExternalReference> 
     url.map(|url| ExternalReference { kind, url }).into_iter().collect()
 }
 
-/// The image holds everything; the rest as the packages say.
+/// The image depends on every component; the components depend on each other as their metadata says.
 fn dependencies(sbom: &Sbom) -> Vec<Dependency> {
     let ids = || sbom.components.iter().map(|c| c.id.clone());
     let image = Dependency {

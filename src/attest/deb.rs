@@ -1,4 +1,4 @@
-//! dpkg's database -> components.
+//! Reads dpkg's database into components.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use super::system::System;
 use crate::image::packages::dpkg::{Package, STATUS, STATUS_DIR};
 use crate::layout::tree::Tree;
 
-/// One component per package of which anything but configuration is in the image.
+/// One component per package with more than configuration files in the image.
 pub fn components(tree: &Tree, packages: &[Package], system: &System) -> Vec<Component> {
     let present: Vec<&Package> = packages.iter().filter(|p| !p.removed()).collect();
     let mut by_name: HashMap<&str, usize> = HashMap::new();
@@ -17,7 +17,7 @@ pub fn components(tree: &Tree, packages: &[Package], system: &System) -> Vec<Com
             by_name.entry(name).or_insert(at);
         }
     }
-    // A package beats those that only provide its name.
+    // A package takes precedence over packages that provide its name.
     by_name.extend(present.iter().enumerate().map(|(at, p)| (p.name.as_str(), at)));
     present
         .iter()
@@ -43,7 +43,7 @@ fn component(tree: &Tree, package: &Package, system: &System, depends_on: Vec<us
         .source_version
         .clone()
         .unwrap_or_else(|| package.version.clone());
-    // What scanners look advisories up by: those are about sources.
+    // Scanners look up advisories by source package.
     let upstream = match (&package.source, &package.source_version) {
         (None, None) => None,
         (_, None) => Some(source.clone()),

@@ -1,4 +1,4 @@
-//! Licences as people write them -> SPDX expressions, where that can be done without guessing.
+//! Converts licence texts into SPDX expressions, if that is possible without guessing.
 //!
 //! <https://spdx.github.io/spdx-spec/v2.3/SPDX-license-expressions/>
 
@@ -8,31 +8,31 @@ use spdx::{Expression, LicenseId};
 
 use super::component::identifier;
 
-/// What a package says of its licence.
+/// The licence of a package.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct License {
-    /// A valid SPDX expression; nothing where the package says nothing.
+    /// A valid SPDX expression; `None` if the package declares no licence.
     pub expression: Option<String>,
-    /// What the expression's `LicenseRef-…` stand for.
+    /// The names of the expression's `LicenseRef-…`.
     pub references: Vec<Reference>,
 }
 
-/// A name that has no SPDX identifier, or could mean several.
+/// A name without an SPDX identifier, or with several possible ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
-    /// `LicenseRef-<owner>-<name>`: two packages may mean different texts by one name.
+    /// `LicenseRef-<owner>-<name>`: two packages may use one name for different texts.
     pub id: String,
-    /// As written.
+    /// As in the metadata.
     pub name: String,
 }
 
 impl License {
-    /// One licence, or several joined by operators, as the metadata of `owner` has it.
+    /// Parses one licence, or several joined by operators, from the metadata of `owner`.
     pub fn parse(owner: &str, text: &str) -> Self {
         Self::all(owner, &BTreeSet::from([text.to_string()]))
     }
 
-    /// All of `names` at once.
+    /// Combines all of `names`.
     pub fn all(owner: &str, names: &BTreeSet<String>) -> Self {
         let mut references = References {
             owner,
@@ -53,7 +53,7 @@ impl License {
         }
     }
 
-    /// Whether all of it is on SPDX's list.
+    /// Whether all licences are on SPDX's list.
     pub fn is_listed(&self) -> bool {
         self.expression.is_some() && self.references.is_empty()
     }
@@ -67,7 +67,7 @@ struct References<'a> {
 
 impl References<'_> {
     fn to(&mut self, name: &str) -> String {
-        /// Some write a sentence where a name belongs.
+        /// Longer texts are sentences instead of names.
         const LONGEST: usize = 60;
         if let Some(known) = self.list.iter().find(|r| r.name == name) {
             return known.id.clone();
@@ -85,7 +85,7 @@ impl References<'_> {
     }
 }
 
-/// Words that stand for one licence and no other, in lower case. `BSD` or `GPL` alone are not among them.
+/// Unambiguous names of a licence, in lower case. `BSD` or `GPL` alone are ambiguous.
 const NAMES: &[(&str, &str)] = &[
     ("apache 2", "Apache-2.0"),
     ("apache 2.0", "Apache-2.0"),
@@ -104,7 +104,7 @@ const NAMES: &[(&str, &str)] = &[
     ("the mit license", "MIT"),
     ("mpl 2.0", "MPL-2.0"),
     ("psf license", "PSF-2.0"),
-    // The names of Debian's copyright format; Artistic is the licence in /usr/share/common-licenses.
+    // Names in Debian's copyright format; Artistic is the licence in /usr/share/common-licenses.
     ("artistic", "Artistic-1.0-Perl"),
     ("expat", "MIT"),
     ("cc0", "CC0-1.0"),
@@ -125,9 +125,9 @@ fn expression(text: &str, references: &mut References) -> String {
     }
 }
 
-/// Names joined by operators and brackets.
+/// Parses names joined by operators and parentheses.
 fn composed(text: &str, references: &mut References) -> Option<String> {
-    // In Debian's format a comma closes what stands before it: `A or B, and C` is `(A or B) and C`.
+    // In Debian's format a comma groups the text before it: `A or B, and C` is `(A or B) and C`.
     let mut grouped = text.to_string();
     for operator in [" and ", " or "] {
         if let Some((before, after)) = text.rsplit_once(&format!(",{operator}")) {
@@ -136,7 +136,7 @@ fn composed(text: &str, references: &mut References) -> Option<String> {
     }
     let spaced = grouped.replace('(', " ( ").replace(')', " ) ");
     let mut parts: Vec<String> = Vec::new();
-    // Words up to the next operator or bracket are one name.
+    // Words up to the next operator or parenthesis are one name.
     let mut name: Vec<&str> = Vec::new();
     for word in spaced.split_whitespace().chain(["\0"]) {
         let operator = match word {
@@ -160,7 +160,7 @@ fn composed(text: &str, references: &mut References) -> Option<String> {
     Expression::parse(&joined).ok().map(|_| joined)
 }
 
-/// One licence, with an exception or without.
+/// Parses one licence, with or without an exception.
 fn single(name: &str) -> Option<String> {
     let lower = name.to_ascii_lowercase();
     if let Some((_, id)) = NAMES.iter().find(|(written, _)| *written == lower) {
@@ -216,7 +216,7 @@ fn by_any_case(name: &str) -> Option<LicenseId> {
     spdx::license_id(name)
 }
 
-/// Trove classifiers that name one licence (PEP 639 lists the ambiguous ones).
+/// Trove classifiers of exactly one licence (PEP 639 lists the ambiguous ones).
 const CLASSIFIERS: &[(&str, &str)] = &[
     ("Boost Software License 1.0 (BSL-1.0)", "BSL-1.0"),
     ("CC0 1.0 Universal (CC0 1.0) Public Domain Dedication", "CC0-1.0"),
@@ -239,9 +239,9 @@ const CLASSIFIERS: &[(&str, &str)] = &[
     ("zlib/libpng License", "Zlib"),
 ];
 
-/// The one licence that classifiers name.
+/// The licence in the classifiers, if there is exactly one.
 pub fn of_classifiers(owner: &str, classifiers: &[String]) -> Option<License> {
-    // `License :: OSI Approved` alone says nothing of which.
+    // `License :: OSI Approved` alone names no licence.
     let names: BTreeSet<&str> = classifiers
         .iter()
         .filter_map(|c| c.rsplit(" :: ").next())
@@ -319,7 +319,7 @@ mod tests {
             expression(&["ISC", "BSLA", "BSLA or ISC"]),
             "(LicenseRef-x-BSLA OR ISC) AND ISC AND LicenseRef-x-BSLA"
         );
-        // Two names that look alike as identifiers stay two.
+        // Two names with similar identifiers stay separate.
         assert_eq!(of(&["a+b", "a-b"]).references.len(), 2);
         assert_ne!(
             of(&["a+b", "a-b"]).references[0].id,

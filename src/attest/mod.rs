@@ -1,12 +1,12 @@
-//! What is said about an image: what is in it (SBOM), and what made it from what (provenance).
+//! Documents about an image: its content (SBOM), and its origin (provenance).
 //!
 //! ```text
 //! Tree + configuration ──sbom──> Sbom ──spdx, cyclonedx──> document ──┐
 //! ImagePlan + Target + Run ───provenance──> predicate ───────────────┴─statement──> in-toto statement (unsigned)
 //! ```
 //!
-//! Nothing here reads layers again: the tree that the build ingested, or `verify` read, has all that is needed. The same
-//! image gives the same documents, byte for byte.
+//! This module never reads layers: the tree from the build or from `verify` is sufficient. Equal images give equal
+//! documents, byte for byte.
 
 pub(crate) mod component;
 mod copyright;
@@ -32,7 +32,7 @@ pub use license::License;
 pub use sbom::{Sbom, SbomError};
 pub use statement::{Statement, Subject};
 
-/// The statements that `subject`, a manifest of the repository, has this SBOM: SPDX and CycloneDX.
+/// The SBOM statements about `subject`, a manifest in the repository: SPDX and CycloneDX.
 fn sbom_statements(
     repository: &str,
     subject: &oci_spec::image::Descriptor,

@@ -1,7 +1,7 @@
-//! What was planned, and what came of it -> SLSA provenance of one platform's image.
+//! Writes the plan and result of a build as SLSA provenance of one platform's image.
 //!
-//! The predicate is SLSA's v1 (<https://slsa.dev/spec/v1.0/provenance>); `docs/provenance.md` describes what our
-//! [`BUILD_TYPE`] puts into it. Secrets are not parameters: neither their values nor where they came from is told.
+//! The predicate is SLSA's v1 (<https://slsa.dev/spec/v1.0/provenance>); `docs/provenance.md` describes the content of
+//! this tool's [`BUILD_TYPE`]. Secrets are not parameters: neither their values nor their sources are included.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
@@ -18,35 +18,35 @@ use crate::plan::build_context::DOCKERFILE;
 use crate::plan::source::Source;
 use crate::plan::{BuilderPlan, ImagePlan, Target};
 
-/// What `cosign attest --type slsaprovenance1` calls it.
+/// The predicate type of `cosign attest --type slsaprovenance1`.
 pub const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
 
-/// Names the meaning of the parameters; `docs/provenance.md` is its definition. The number changes with the meaning.
+/// Defines the meaning of the parameters, see `docs/provenance.md`. The number changes with the meaning.
 pub const BUILD_TYPE: &str = "https://opendev.org/openstack/openstack-helm-images/obgp-build/provenance/v1";
 
-/// What the plan does not know: who built, when, and with which flags.
+/// Facts that the plan does not contain: who built, when, and with which flags.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
     /// The project's name on PyPI.
     pub project: &'a str,
-    /// A URI for the machinery that is trusted to tell the truth here: a CI system's job, or a person's machine.
+    /// A URI for the trusted build platform: a CI system's job, or a person's machine.
     pub builder_id: &'a str,
-    /// One run of it, such as a CI build's URL or UUID.
+    /// One run of the platform, such as a CI build's URL or UUID.
     pub invocation_id: Option<&'a str>,
-    /// That built.
+    /// The builder that was used.
     pub builder: &'a BuilderPlan,
     pub flags: Flags<'a>,
     /// Whether the last stage ran under emulation.
     pub emulated: bool,
-    /// What the last stage stood on.
+    /// The base of the last stage.
     pub base: &'a BaseReport,
-    /// What the builder stages stood on, once it is known.
+    /// The base of the builder stages, if known.
     pub build_base: Option<&'a BaseReport>,
     pub started: Timestamp,
     pub finished: Timestamp,
 }
 
-/// The flags that decide what is built or how.
+/// The flags that affect the result.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Flags<'a> {
@@ -60,15 +60,15 @@ pub struct Flags<'a> {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProvenanceError {
-    #[error("cannot read the build context that {image} was planned with: {source}")]
+    #[error("reading the build context of {image}: {source}")]
     Context { image: String, source: io::Error },
-    #[error("the build context that {image} was planned with has no {DOCKERFILE}")]
+    #[error("the build context of {image} has no {DOCKERFILE}")]
     NoDockerfile { image: String },
-    #[error("cannot write the provenance of {image}: {source}")]
+    #[error("writing the provenance of {image}: {source}")]
     Json { image: String, source: serde_json::Error },
 }
 
-/// The bytes of the statement about `subject`, the manifest that was built for `target`.
+/// The statement about `subject`, the manifest built for `target`, as bytes.
 pub fn statement(
     subject: Subject,
     image: &ImagePlan,
@@ -99,7 +99,7 @@ struct BuildDefinition<'a> {
     resolved_dependencies: Vec<Resource>,
 }
 
-/// What the person asked for.
+/// The requested build.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ExternalParameters<'a> {
@@ -111,12 +111,12 @@ struct ExternalParameters<'a> {
     flags: Flags<'a>,
 }
 
-/// What the plan made of it.
+/// The resolved build.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct InternalParameters<'a> {
     python: &'a str,
-    /// The OpenStack release whose upper constraints the lock honours.
+    /// The OpenStack release whose upper constraints the lock uses.
     constraints: &'a str,
     lock: &'a str,
     source_date_epoch: i64,
@@ -204,7 +204,7 @@ fn seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Everything that went in, as far as it was pinned before the build: bases, files, the lock, the project, its patches.
+/// All inputs that were pinned before the build: bases, files, the lock, the project, its patches.
 fn dependencies(image: &ImagePlan, run: &Run<'_>) -> Result<Vec<Resource>, ProvenanceError> {
     let files = ContextFiles::read(image)?;
     let mut all = vec![base("base", run.base)];
@@ -234,7 +234,7 @@ fn dependencies(image: &ImagePlan, run: &Run<'_>) -> Result<Vec<Resource>, Prove
     Ok(all)
 }
 
-/// `docker-image` is how BuildKit names the source. A base that only the engine has may have no digest.
+/// `docker-image` is BuildKit's name for this source. A base that is only in the engine may have no digest.
 fn base(role: &str, report: &BaseReport) -> Resource {
     let digest = report.digest.as_deref().map(|d| ("sha256", bare(d).to_string()));
     Resource {
@@ -246,7 +246,7 @@ fn base(role: &str, report: &BaseReport) -> Resource {
     }
 }
 
-/// From PyPI the lock has the hashes of; from git, the commit says it all.
+/// A release from PyPI has hashes in the lock; a git source is identified by its commit.
 fn project(image: &ImagePlan, name: &str) -> Resource {
     match &image.source {
         Source::PyPI { version } => Resource {
@@ -279,10 +279,10 @@ impl Resource {
     }
 }
 
-/// What of the context is told besides the digest of the whole.
+/// Files of the context that are listed in addition to the digest of the whole.
 struct ContextFiles {
     dockerfile: String,
-    /// Of `runtime/`, where the context has it: in-toto's `dirHash`, which is Go's h1 in hexadecimal.
+    /// Digest of `runtime/`, if it is in the context: in-toto's `dirHash`, which is Go's h1 in hexadecimal.
     runtime: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The distributions on the interpreters' paths -> components.
+//! Reads the distributions on the interpreters' search paths into components.
 
 use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
@@ -16,7 +16,7 @@ use crate::layout::tree::Tree;
 use crate::oci::Platform;
 use crate::plan::patches::Head;
 
-/// One component per metadata directory, and what could not be read.
+/// One component per metadata directory, and the unreadable ones.
 pub fn components(platform: Platform, image: &Contents, packages: &[Package]) -> (Vec<Component>, Vec<String>) {
     let env = image.config.config().as_ref().and_then(|c| c.env().as_ref());
     let pythonpath = env.and_then(|env| env.iter().find_map(|e| e.strip_prefix("PYTHONPATH=")));
@@ -27,7 +27,7 @@ pub fn components(platform: Platform, image: &Contents, packages: &[Package]) ->
         let path = SitePath::read(&image.tree, &interpreter, pythonpath);
         gaps.extend(path.problems.iter().map(|(path, what)| format!("/{path}: {what}")));
         let environment = python::marker_environment(&interpreter, packages, gnu);
-        // Interpreters share directories; a distribution is listed once.
+        // Interpreters share directories; each distribution is listed once.
         let found: Vec<&Distribution> = path
             .distributions
             .iter()
@@ -55,7 +55,7 @@ pub fn components(platform: Platform, image: &Contents, packages: &[Package]) ->
     (components, gaps.into_iter().collect())
 }
 
-/// What it requires on this platform without extras, in name order.
+/// Its requirements on this platform without extras, sorted by name.
 fn required(distribution: &Distribution, environment: &MarkerEnvironment) -> BTreeSet<String> {
     distribution
         .requires
@@ -89,7 +89,7 @@ fn component(tree: &Tree, distribution: &Distribution) -> Component {
     }
 }
 
-/// What the build changed in a distribution, by the record that it left there.
+/// The build's patches of a distribution, from the record in the image.
 fn patches(tree: &Tree, metadata: &str) -> Result<Vec<Change>, String> {
     let Some(record) = Applied::read(tree, metadata)? else {
         return Ok(Vec::new());
@@ -111,7 +111,7 @@ fn patches(tree: &Tree, metadata: &str) -> Result<Vec<Change>, String> {
     changes.collect()
 }
 
-/// The clearest of the three places that say it.
+/// The licence from the most specific of three metadata fields.
 fn license_of(distribution: &Distribution) -> License {
     let stated = distribution
         .license_expression
@@ -126,7 +126,7 @@ fn license_of(distribution: &Distribution) -> License {
     }
 }
 
-/// PEP 610: what was installed from a repository says which commit.
+/// PEP 610 records the commit of a distribution installed from a repository.
 #[derive(Deserialize)]
 struct DirectUrl {
     url: String,
@@ -144,7 +144,7 @@ fn direct_url(tree: &Tree, metadata: &str) -> Option<String> {
     let bytes = tree.content(&format!("{metadata}/direct_url.json"))?;
     let direct: DirectUrl = serde_json::from_slice(bytes).ok()?;
     let url = url::Url::parse(&direct.url).ok()?;
-    // Whoever built it may have had a password in the URL; a file is no location for others.
+    // The URL may have contained a password, and a local path is useless to others.
     let public =
         matches!(url.scheme(), "http" | "https" | "git") && url.username().is_empty() && url.password().is_none();
     let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric());

@@ -1,4 +1,4 @@
-//! A file tree and an image configuration -> what is in the image, whatever the document's format will be.
+//! Lists the content of an image, from its file tree and configuration, independent of the document format.
 
 use std::collections::BTreeSet;
 
@@ -12,18 +12,18 @@ use crate::image::packages::dpkg::{self, DpkgError};
 use crate::image::{Image, ImageError};
 use crate::oci::Platform;
 
-/// What is in one platform's image. [`super::spdx`] and [`super::cyclonedx`] write it down.
+/// The content of one platform's image. [`super::spdx`] and [`super::cyclonedx`] write it.
 #[derive(Clone, Debug)]
 pub struct Sbom {
     pub image: ImageFacts,
     pub system: System,
-    /// Packages, distributions, crates, in this order, as the image lists them.
+    /// Packages, distributions, crates, in this order, sorted as in the image.
     pub components: Vec<Component>,
-    /// Where something is that could not be read, and why: what it holds is missing above.
+    /// Paths that could not be read, with the reason: their content is missing above.
     pub gaps: Vec<String>,
 }
 
-/// What the documents are about.
+/// The subject of the documents.
 #[derive(Clone, Debug)]
 pub struct ImageFacts {
     pub name: String,
@@ -33,22 +33,22 @@ pub struct ImageFacts {
     pub purl: String,
     pub vendor: Option<String>,
     pub homepage: Option<String>,
-    /// When the image says it was made: the documents' date too, so that they are a function of the image.
+    /// The creation time of the image, also the documents' date, so that they depend only on the image.
     pub created: Timestamp,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum SbomError {
-    #[error("cannot list the image's packages: {0}")]
+    #[error("listing the image's packages: {0}")]
     Packages(#[from] DpkgError),
-    #[error("cannot list the image's packages: it has no /etc/os-release that says which distribution they are of")]
+    #[error("listing the image's packages: it has no /etc/os-release that names its distribution")]
     NoSystem,
     #[error(transparent)]
     Image(#[from] ImageError),
 }
 
 impl Sbom {
-    /// An image whose packages cannot be listed has no SBOM; what else cannot be read is among the gaps.
+    /// Fails if the packages cannot be listed; other unreadable content is recorded in `gaps`.
     pub fn of(image: &Image) -> Result<Self, SbomError> {
         let contents = image.contents()?;
         let tree = &contents.tree;
@@ -80,13 +80,13 @@ impl Sbom {
         format!("{}{version}-{}", self.image.name, self.image.platform.slug())
     }
 
-    /// The image's date in the one form that both formats take.
+    /// The image's date in the format that both document formats accept.
     pub fn created(&self) -> String {
         self.image.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
     }
 }
 
-/// A status file that lists one package twice would give two components one identifier.
+/// Without this, a status file that lists a package twice would give two components the same identifier.
 fn number_repeated(components: &mut [Component]) {
     let mut seen = BTreeSet::new();
     for (at, component) in components.iter_mut().enumerate() {

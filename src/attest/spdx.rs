@@ -1,6 +1,6 @@
-//! An [`Sbom`] as SPDX 2.3 JSON. <https://spdx.github.io/spdx-spec/v2.3/>
+//! Writes an [`Sbom`] as SPDX 2.3 JSON. <https://spdx.github.io/spdx-spec/v2.3/>
 //!
-//! Structs of our own for the fields that are used: `spdx-rs` would bring chrono, nom 7 and a random namespace.
+//! The module defines structs for the used fields: `spdx-rs` would add chrono, nom 7 and a random namespace.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::component::{Change, Component, Kind, Party, uuid_of, web_address};
 use super::sbom::Sbom;
 use super::statement::{Statement, Subject};
 
-/// What `cosign attest --type spdxjson` calls it.
+/// The predicate type of `cosign attest --type spdxjson`.
 pub const PREDICATE_TYPE: &str = "https://spdx.dev/Document";
 
 const DOCUMENT_ID: &str = "SPDXRef-DOCUMENT";
@@ -117,12 +117,12 @@ struct Relationship {
     related_spdx_element: String,
 }
 
-/// The bytes of the statement that `subject` has this SBOM.
+/// The statement that `subject` has this SBOM, as bytes.
 pub fn statement(subject: Subject, sbom: &Sbom) -> serde_json::Result<Vec<u8>> {
     Statement::new(subject, PREDICATE_TYPE, document(sbom)?).to_bytes()
 }
 
-/// The document. Its namespace is made from its content.
+/// The document. Its namespace is derived from its content.
 pub fn document(sbom: &Sbom) -> serde_json::Result<Document> {
     let mut packages = vec![image(sbom), system(sbom)];
     packages.extend(sbom.components.iter().map(|c| package(c, &sbom.created())));
@@ -147,7 +147,7 @@ pub fn document(sbom: &Sbom) -> serde_json::Result<Document> {
     Ok(document)
 }
 
-/// SPDX wants major and minor version.
+/// SPDX requires major and minor version.
 fn license_list_version() -> String {
     let version = spdx::license_version().trim_start_matches('v');
     version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
@@ -192,7 +192,7 @@ fn package(component: &Component, created: &str) -> Package {
     let purpose = match component.kind {
         Kind::Program => Some("APPLICATION"),
         Kind::Crate => Some("LIBRARY"),
-        // Either holds both.
+        // Either type contains both.
         Kind::Deb | Kind::Python => None,
     };
     let license = component.license.expression.as_deref();
@@ -212,7 +212,7 @@ fn package(component: &Component, created: &str) -> Package {
     }
 }
 
-/// A patch of a package: SPDX 2.3 has no field of its own.
+/// A patch of a package, as an annotation: SPDX 2.3 has no field for it.
 fn annotation(change: &Change, created: &str) -> Annotation {
     Annotation {
         annotation_date: created.to_string(),
@@ -227,7 +227,7 @@ fn annotation(change: &Change, created: &str) -> Annotation {
     }
 }
 
-/// What the names stand for that are not on SPDX's list. The texts are in the image.
+/// The names of licences that are not on SPDX's list. Their texts are in the image.
 fn extracted_licenses(sbom: &Sbom) -> Vec<ExtractedLicense> {
     let mut all = BTreeMap::new();
     for component in &sbom.components {
@@ -248,7 +248,8 @@ fn extracted_licenses(sbom: &Sbom) -> Vec<ExtractedLicense> {
         .collect()
 }
 
-/// `Organization: Debian Foo Team (foo@example.org)`. That it is a person cannot be known; teams say that they are.
+/// `Organization: Debian Foo Team (foo@example.org)`. Persons and teams cannot be distinguished reliably; most are
+/// teams.
 fn supplier(party: &Party) -> String {
     const TEAMS: [&str; 9] = [
         "team",

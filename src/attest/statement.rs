@@ -1,4 +1,4 @@
-//! A predicate about an image -> an in-toto statement, the bytes that get signed.
+//! Writes a predicate about an image as an in-toto statement: the bytes to sign.
 //!
 //! <https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md>
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 
-/// `_type` goes first, as readers who look at the bytes expect it.
+/// `_type` is first, as human readers of the bytes expect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Statement<'a, P> {
@@ -48,7 +48,7 @@ impl<'a, P: Serialize> Statement<'a, P> {
         }
     }
 
-    /// The same statement has the same bytes.
+    /// Equal statements have equal bytes.
     pub fn to_bytes(&self) -> serde_json::Result<Vec<u8>> {
         serde_json::to_vec(self)
     }

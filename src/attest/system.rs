@@ -1,9 +1,9 @@
-//! os-release of an image -> the distribution that its packages are of.
+//! Identifies the distribution of an image's packages from os-release.
 
 use crate::image::os_release::OsRelease;
 use crate::layout::tree::Tree;
 
-/// Of os-release(5).
+/// Fields of os-release(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct System {
     pub id: String,
@@ -22,7 +22,7 @@ impl System {
         let or = |text: String, other: String| if text.is_empty() { other } else { text };
         (!id.is_empty()).then(|| System {
             pretty_name: or(pretty_name, id.clone()),
-            // sid and testing have a name only.
+            // sid and testing have only a name.
             version: or(version_id, codename),
             id,
         })

@@ -1,7 +1,7 @@
-//! mmdebstrap's tar -> an archive that `docker load` takes, engine 20.10 and later, for any architecture.
+//! Converts mmdebstrap's tar into an archive for `docker load`, engine 20.10 and later, for any architecture.
 //!
-//! It is an OCI image layout (what newer engines and other tools read) with a `manifest.json` beside (what older engines
-//! read), over the same blobs. Equal root file systems give equal archives, byte for byte.
+//! The archive is an OCI image layout (for newer engines and other tools) with a `manifest.json` (for older engines)
+//! over the same blobs. Equal root file systems give equal archives, byte for byte.
 
 use std::io::{self, Read, Write};
 
@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 
 use crate::oci::Platform;
 
-/// What of a root file system is of the machine it was made on, or of use only there. `*` ends a path: everything below.
+/// Paths of a root file system that belong to the build machine, or are used only there. A final `*` means everything
+/// below.
 const DROPPED: &[&str] = &[
     "dev/*",
     "etc/.pwd.lock",
@@ -41,20 +42,20 @@ const DROPPED: &[&str] = &[
 
 const SOURCES: &str = "etc/apt/sources.list";
 const STATUS: &str = "var/lib/dpkg/status";
-/// dpkg's database of a minimal system has some hundred kilobytes.
+/// Upper limit of dpkg's database; that of a minimal system has a few hundred kilobytes.
 const MAX_STATUS: u64 = 64 << 20;
 
-/// A layer as it was written.
+/// A written layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Layer {
-    /// Hexadecimal SHA-256 of the tar: the diff ID without its prefix.
+    /// Hexadecimal SHA-256 of the tar: the diff ID without prefix.
     pub hex: String,
     pub size: u64,
-    /// Installed packages.
+    /// The number of installed packages.
     pub packages: usize,
 }
 
-/// Copies a root file system's tar from `input` to `output` without [`DROPPED`], with `sources` as its apt sources.
+/// Copies a root file system's tar without [`DROPPED`] from `input` to `output`, with `sources` as its apt sources.
 pub(super) fn copy_rootfs(
     input: impl Read,
     output: impl Write,
@@ -68,7 +69,7 @@ pub(super) fn copy_rootfs(
     };
     let mut packages = 0;
     let mut has_sources = false;
-    // Extension headers (long names, extended attributes) belong to the entry after them.
+    // Extension headers (long names, extended attributes) belong to the following entry.
     let mut pending = Vec::new();
     let mut archive = tar::Archive::new(input);
     for entry in archive.entries()?.raw(true) {
@@ -76,7 +77,7 @@ pub(super) fn copy_rootfs(
         let header = entry.header().clone();
         if matches!(header.entry_type().as_byte(), b'x' | b'g' | b'L' | b'K') {
             if header.entry_size()? > MAX_STATUS {
-                return Err(io::Error::other("an extension header of more than 64 MiB"));
+                return Err(io::Error::other("an extension header exceeds 64 MiB"));
             }
             write_entry(&mut pending, &header, &mut entry)?;
             continue;
@@ -113,9 +114,9 @@ pub(super) fn copy_rootfs(
         }
         copied(output.size);
     }
-    // The padding after the end of the archive: who writes it must not find the pipe closed.
+    // Read the padding after the end of the archive, so that the writer does not get EPIPE.
     io::copy(&mut archive.into_inner(), &mut io::sink())?;
-    // Then the mirror's address stands elsewhere, and would stay.
+    // Otherwise the mirror's address is in another file and would remain in the image.
     if !has_sources {
         return Err(io::Error::other(format!("mmdebstrap made no {SOURCES}")));
     }
@@ -161,20 +162,20 @@ impl<W: Write> Write for Hashing<W> {
     }
 }
 
-/// What the image's config says besides its layer.
+/// The image config, except for its layer.
 pub(super) struct ImageInfo<'a> {
     pub platform: Platform,
-    /// The archive's own date.
+    /// The date of the package archive.
     pub created: Timestamp,
-    /// One line: how it was made.
+    /// How the image was created, on one line.
     pub created_by: &'a str,
-    /// The name `docker load` gives it.
+    /// The name that `docker load` sets.
     pub tag: &'a str,
-    /// The same for a further name, which the digest's hexadecimal ends: an engine that loads the archive knows the digest.
+    /// A second name, which ends with the digest: after loading, the engine can be asked for the digest.
     pub kept: &'a str,
 }
 
-/// Writes the archive with `rootfs` as the one layer. Returns the digest of the image's manifest.
+/// Writes the archive with `rootfs` as its only layer. Returns the digest of the image's manifest.
 pub(super) fn write(
     output: impl Write,
     layer: &Layer,

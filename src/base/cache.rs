@@ -1,5 +1,5 @@
-//! Bootstrapped bases on disk, one per distro and platform: `<cache>/bases/<distro>-<arch>/<key>.tar`, each with its
-//! description beside it. Written whole or not at all; two runs that want the same base take turns.
+//! Bootstrapped bases on disk, one per distro and platform: `<cache>/bases/<distro>-<arch>/<key>.tar`, each with a
+//! description file. Writes are atomic; concurrent runs for the same base take turns.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -17,26 +17,26 @@ use crate::progress::Progress;
 /// A base on disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BaseArchive {
-    /// For `docker load -i`.
+    /// The file for `docker load -i`.
     #[serde(skip)]
     pub path: PathBuf,
-    /// The name that loading gives the image.
+    /// The image's name after loading.
     pub image_name: String,
     pub platform: Platform,
     /// `sha256:…` of the image's manifest.
     pub digest: String,
-    /// `sha256:…` of its one layer, uncompressed.
+    /// `sha256:…` of its only layer, uncompressed.
     pub diff_id: String,
-    /// Bytes of that layer.
+    /// Size of that layer, in bytes.
     pub size: u64,
     pub packages: usize,
     pub suite: String,
     pub mirror: String,
-    /// The newest of the archive's release files when this was made.
+    /// The date of the archive's newest release file at build time.
     pub snapshot: Timestamp,
 }
 
-/// Waits until no other run works on the same base.
+/// Waits until no other run uses the same base.
 pub(super) async fn lock(
     directory: &Path,
     progress: &dyn Progress,
@@ -44,15 +44,15 @@ pub(super) async fn lock(
 ) -> Result<File, BaseError> {
     let path = directory.join("lock");
     let file = File::create(&path).map_err(|e| BaseError::io("creating", &path, e))?;
-    let mut told = false;
+    let mut noted = false;
     loop {
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),
             Err(rustix::io::Errno::WOULDBLOCK) => {}
             Err(e) => return Err(BaseError::io("locking", &path, e.into())),
         }
-        if !std::mem::replace(&mut told, true) {
-            progress.step("waiting for another run that makes the same base");
+        if !std::mem::replace(&mut noted, true) {
+            progress.step("waiting for another run that builds the same base");
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(200)) => {}
@@ -61,7 +61,7 @@ pub(super) async fn lock(
     }
 }
 
-/// Reads what [`store`] wrote.
+/// Reads a base written by [`store`].
 pub(super) fn load(path: &Path) -> Option<BaseArchive> {
     let text = fs::read_to_string(path.with_extension("json")).ok()?;
     let base: BaseArchive = serde_json::from_str(&text).ok()?;
@@ -71,7 +71,7 @@ pub(super) fn load(path: &Path) -> Option<BaseArchive> {
     })
 }
 
-/// The description goes last: where it is, the archive is whole.
+/// The description is written last: if it exists, the archive is complete.
 pub(super) fn store(base: &BaseArchive, archive: &Path, scratch: &Path) -> Result<(), BaseError> {
     let description = scratch.join("archive.json");
     let write = || {
@@ -101,7 +101,7 @@ pub(super) fn newest(directory: &Path) -> Option<BaseArchive> {
         .max_by_key(|base| base.snapshot)
 }
 
-/// One base per distro and platform is of use: the newest. What cannot be removed does no harm.
+/// Keeps only the newest base of a distro and platform. Files that cannot be removed do no harm.
 pub(super) fn remove_others(directory: &Path, keep: &Path) {
     for path in fs::read_dir(directory)
         .into_iter()

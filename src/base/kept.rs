@@ -1,8 +1,8 @@
-//! Bases in the engine's store, each under a tag that says reference, platform and digest:
+//! Bases in the engine's store, each under a tag with reference, platform and digest:
 //! `obgp-build/base:ARCH-HASH(NAME)-DIGEST`.
 //!
-//! The tag carries the digest because a classic store drops a repository's digests with the repository's last tag, and
-//! never has one for an image that `docker load` brought. One platform per tag, as that store needs it.
+//! The tag contains the digest, because a classic store drops a repository's digests with its last tag, and has none
+//! for an image from `docker load`. A tag has one platform, as the classic store requires.
 
 use sha2::{Digest as _, Sha256};
 
@@ -13,16 +13,16 @@ use crate::oci::Platform;
 
 const REPOSITORY: &str = "obgp-build/base";
 
-/// What a base is called apart from its digest: a reference in a registry, or a distro's archive.
+/// The name of a base without its digest: a reference in a registry, or a distro's archive.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Source<'a> {
     Reference(&'a str),
-    /// Two mirrors of one suite are two sources.
+    /// Two mirrors of a suite are two sources.
     Archive(&'a Distro),
 }
 
 impl Source<'_> {
-    /// What precedes the digest.
+    /// The tag's part before the digest.
     pub(super) fn prefix(self, platform: Platform) -> String {
         let architecture = platform.architecture();
         let name = match self {
@@ -47,7 +47,7 @@ pub(super) fn tag(source: Source<'_>, platform: Platform, digest: &str) -> Resul
     }
 }
 
-/// A base that the engine keeps.
+/// A base kept in the engine.
 pub(super) struct Kept {
     pub tag: String,
     /// `sha256:…`
@@ -55,7 +55,7 @@ pub(super) struct Kept {
     pub image: EngineImage,
 }
 
-/// The base of this source that was used last, whatever its digest.
+/// The most recently used base of this source, with any digest.
 pub(super) async fn newest(
     engine: &Engine,
     source: Source<'_>,

@@ -1,5 +1,5 @@
-//! The keys that a distro's archive is signed with: from this machine's keyring package, or, for Ubuntu's, out of the
-//! package that Debian ships them in, which apt checks against Debian's own keys.
+//! Finds the keys that sign a distro's archive: in this machine's keyring package, or for Ubuntu in Debian's package,
+//! which apt verifies with Debian's keys.
 
 use std::path::{Path, PathBuf};
 
@@ -13,14 +13,14 @@ use crate::progress::Progress;
 
 const DEBIAN: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const UBUNTU: &str = "/usr/share/keyrings/ubuntu-archive-keyring.gpg";
-/// The Debian release whose package is fetched.
+/// The Debian release of the fetched package.
 const UBUNTU_PACKAGE_SUITE: &str = "trixie";
 const UBUNTU_PACKAGE: &str = "ubuntu-keyring";
 
-/// Where a family's keyring would come from now.
+/// The current source of a family's keyring.
 pub enum Keyring {
     Installed(&'static Path),
-    /// Ubuntu's, fetched from Debian's archive when it is needed.
+    /// Ubuntu's keyring, fetched from Debian's archive when needed.
     FromDebian,
     Missing(&'static Path),
 }
@@ -34,7 +34,7 @@ pub fn look(family: Family) -> Keyring {
     }
 }
 
-/// The path that the keyring has inside the distro's own images.
+/// The keyring's path in the distro's own images.
 pub(super) fn in_image(family: Family) -> &'static str {
     match family {
         Family::Debian => DEBIAN,
@@ -42,7 +42,7 @@ pub(super) fn in_image(family: Family) -> &'static str {
     }
 }
 
-/// A keyring on this machine that signs `family`'s archive. `cache` keeps a fetched one.
+/// A keyring on this machine that signs `family`'s archive. `cache` stores a fetched keyring.
 pub(super) async fn find(
     family: Family,
     cache: &Path,
@@ -58,7 +58,7 @@ pub(super) async fn find(
             family: "Debian",
             path: installed.to_path_buf(),
             package: "debian-archive-keyring",
-            reason: "there is no archive to start from".into(),
+            reason: "fetching needs the same keys".into(),
         }),
         Family::Ubuntu => {
             let fetched = cache.join("keyrings/ubuntu-archive-keyring.gpg");
@@ -97,7 +97,7 @@ async fn fetch_ubuntu(to: &Path, progress: &dyn Progress, cancel: &CancellationT
     let sources = at.join("sources.list");
     let line = format!("deb [signed-by={DEBIAN}] http://deb.debian.org/debian {UBUNTU_PACKAGE_SUITE} main\n");
     std::fs::write(&sources, line).map_err(io("writing", &sources))?;
-    // Nothing of this machine's apt is read or written.
+    // Isolated from this machine's apt configuration and state.
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
         command.current_dir(at).arg("-qq");
@@ -107,7 +107,7 @@ async fn fetch_ubuntu(to: &Path, progress: &dyn Progress, cancel: &CancellationT
             ("Dir::State::Lists", at.join("lists").display().to_string()),
             ("Dir::State::Status", "/dev/null".into()),
             ("Dir::Cache", at.display().to_string()),
-            // Root's apt would drop to a user that cannot write here.
+            // Root's apt would switch to a user that cannot write here.
             ("APT::Sandbox::User", "root".into()),
         ] {
             command.arg("-o").arg(format!("{option}={value}"));

@@ -1,7 +1,7 @@
-//! A base's reference -> what its registry has under it now: the digest, and the image for a platform.
+//! Looks up a base's reference in its registry: the digest, and the image for a platform.
 //!
-//! The digest comes from a HEAD request, which registries do not count as a pull; a GET replaces it where HEAD is not
-//! served. Answers and failures are kept for the whole run, so all targets start from the same base.
+//! The digest comes from a HEAD request, which registries do not count as a pull, or from a GET if HEAD is not
+//! supported. Answers and failures are cached for the whole run, so that all targets start from the same base.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -16,40 +16,40 @@ use crate::layout;
 use crate::oci::{ImageReference, Platform, RepositoryName};
 use crate::registry::{Access, Patience, Registries, RegistryError, Repository};
 
-/// Some seconds: an image that the engine has may replace a registry that cannot be reached.
+/// Some seconds: an image in the engine may replace an unreachable registry.
 const PATIENCE: Patience = Patience {
     tries: 4,
     first: Duration::from_millis(250),
     longest: Duration::from_secs(2),
 };
-/// Where the archive is an alternative, a run without a network must not wait.
+/// If the archive is an alternative, a run without network must not wait.
 const IMPATIENT: Patience = Patience {
     tries: 2,
     first: Duration::from_millis(100),
     ..PATIENCE
 };
-/// For a whole question, under the same condition; for an engine's answer, in any case.
+/// Limit of a whole request in that case; always the limit of an engine's request.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The image of a platform in a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryImage {
     pub repository: RepositoryName,
-    /// Digest that the reference stands for: of the index, or of the only manifest.
+    /// Digest of the reference: of the index, or of the only manifest.
     pub digest: Digest,
     /// Digest of the platform's manifest.
     pub manifest: Digest,
     /// Digest of its config: the image's ID in a classic store.
     pub config: Digest,
-    /// Digests of the uncompressed layers, the base first.
+    /// Digests of the uncompressed layers, base first.
     pub diff_ids: Vec<String>,
 }
 
-/// Why a registry gave no base.
+/// Why a registry lookup failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookupFailure {
     pub reason: String,
-    /// The registry answered: it has no such image, or refuses access. Otherwise it could not be reached.
+    /// Whether the registry answered: it has no such image, or denies access. Otherwise it was unreachable.
     pub answered: bool,
 }
 
@@ -77,7 +77,7 @@ impl From<RegistryError> for LookupFailure {
 
 type Answers<K, V> = Mutex<HashMap<K, Result<V, LookupFailure>>>;
 
-/// Asks registries for bases, each question once.
+/// Looks up bases in registries, with each request sent only once.
 pub struct Lookup {
     registries: Registries,
     limit: Option<Duration>,
@@ -100,7 +100,7 @@ impl Lookup {
         }
     }
 
-    /// The digest that `reference` stands for. A digest in the reference itself is not checked against the registry.
+    /// The digest of `reference`. A digest within the reference is not checked with the registry.
     pub async fn digest(&self, reference: &str) -> Result<Digest, LookupFailure> {
         once(&self.digests, reference.to_string(), async || {
             let (parsed, repository) = self.open(reference)?;
@@ -112,7 +112,7 @@ impl Lookup {
         .await
     }
 
-    /// The image that `reference` stands for on `platform`.
+    /// The image of `reference` for `platform`.
     pub async fn image(&self, reference: &str, platform: Platform) -> Result<RegistryImage, LookupFailure> {
         let digest = self.digest(reference).await?;
         once(&self.images, (reference.to_string(), platform), async || {
@@ -123,7 +123,8 @@ impl Lookup {
         .await
     }
 
-    /// The digest that the engine finds. Its own configuration may have a mirror, a proxy or plain HTTP that ours lacks.
+    /// The digest that the engine resolves. Its configuration may have a mirror, proxy or plain HTTP that this program
+    /// lacks.
     pub async fn by_engine(&self, engine: &Engine, reference: &str) -> Result<Digest, LookupFailure> {
         let failed = |reason: String| LookupFailure {
             reason,
@@ -143,7 +144,7 @@ impl Lookup {
 
     fn open(&self, reference: &str) -> Result<(ImageReference, Repository), LookupFailure> {
         let parsed = ImageReference::familiar(reference)
-            .map_err(|reason| LookupFailure::definite(format!("{reference:?} cannot name an image: {reason}")))?;
+            .map_err(|reason| LookupFailure::definite(format!("{reference:?} is not an image reference: {reason}")))?;
         let repository = self.registries.repository(&parsed.repository, Access::Pull)?;
         Ok((parsed, repository))
     }
@@ -159,7 +160,7 @@ impl Lookup {
     }
 }
 
-/// The lock is held meanwhile: the second caller gets the first one's answer.
+/// The lock is held during the request, so that the second caller gets the first answer.
 async fn once<K, V>(
     answers: &Answers<K, V>,
     key: K,
@@ -178,7 +179,7 @@ where
     answer
 }
 
-/// As docker has it: no tag means `latest`.
+/// The tag; docker's default is `latest`.
 fn tag(reference: &ImageReference) -> &str {
     reference.tag.as_deref().unwrap_or("latest")
 }
@@ -186,7 +187,7 @@ fn tag(reference: &ImageReference) -> &str {
 async fn tag_digest(repository: &Repository, tag: &str) -> Result<Digest, LookupFailure> {
     let text = match repository.tag_digest(tag).await {
         Ok(found) => found,
-        // HEAD is not served everywhere.
+        // Some registries do not support HEAD.
         Err(RegistryError::Status { status, .. }) if status.is_client_error() && status.as_u16() != 429 => None,
         Err(error) => return Err(error.into()),
     };

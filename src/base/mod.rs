@@ -1,5 +1,5 @@
-//! A distro and a platform -> a base image in the engine: there already, pulled from a registry, or made from the distro's
-//! own archive. Or for a buildkitd, in its reach.
+//! Provides a base image for a distro and platform in the engine: already present, pulled from a registry, or built
+//! from the distro's archive. For a buildkitd, in its reach.
 
 mod archive;
 pub mod bootstrap;
@@ -30,7 +30,7 @@ pub fn mirror(distro: &Distro, architecture: Architecture) -> &str {
     }
 }
 
-/// Canonical keeps amd64 in its main archive and every other architecture in "ports".
+/// Canonical serves amd64 from its main archive and every other architecture from "ports".
 fn own_archive(family: Family, architecture: Architecture) -> &'static str {
     match (family, architecture) {
         (Family::Debian, _) => "http://deb.debian.org/debian",
@@ -39,7 +39,7 @@ fn own_archive(family: Family, architecture: Architecture) -> &'static str {
     }
 }
 
-/// Where downloaded and bootstrapped things are kept: `$OBGP_CACHE_DIR`, or `obgp-build` in the user's cache directory.
+/// The directory of downloads and bootstrapped bases: `$OBGP_CACHE_DIR`, or `obgp-build` in the user's cache directory.
 pub fn cache_directory() -> PathBuf {
     use etcetera::BaseStrategy;
 
@@ -52,7 +52,7 @@ pub fn cache_directory() -> PathBuf {
     }
 }
 
-/// A base as reports and provenance name it.
+/// A base in reports and provenance.
 #[derive(Clone, Debug, Serialize)]
 pub struct BaseReport {
     pub name: String,
@@ -63,8 +63,8 @@ pub struct BaseReport {
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
     #[error(
-        "mmdebstrap is not installed; it makes base images from the distro's archive. \
-         Install it: apt-get install mmdebstrap"
+        "building a base image from the distro's archive: mmdebstrap is not installed\n\
+         help: apt-get install mmdebstrap"
     )]
     NoMmdebstrap,
     #[error(
@@ -73,22 +73,22 @@ pub enum BaseError {
     )]
     NoUidmap { lacking: String },
     #[error(
-        "{platform} cannot be run here, and bootstrapping a base runs its packages' scripts. Register the emulation: \
+        "bootstrapping a base for {platform}: this machine cannot run the scripts of its packages\nhelp: register emulation: \
          apt-get install qemu-user-static binfmt-support && update-binfmts --enable qemu-{}\n\
          (without systemd first: mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc)",
         platform.architecture().gnu_name()
     )]
     NoEmulation { platform: Platform },
-    #[error("the keys of {family}'s archive are missing ({}), and could not be fetched from Debian's: {reason}\n\
-             Install the package {package}", path.display())]
+    #[error("the keys of {family}'s archive are missing ({}) and could not be fetched from Debian's: {reason}\n\
+             help: install the package {package}", path.display())]
     NoKeyring {
         family: &'static str,
         path: PathBuf,
         package: &'static str,
         reason: String,
     },
-    /// The archive, not this machine, is the trouble.
-    #[error("the archive {url} cannot be reached: {reason}")]
+    /// The archive is unreachable; this machine is fine.
+    #[error("reaching the archive {url}: {reason}")]
     Unreachable { url: String, reason: String },
     #[error("{what} failed ({status}):\n{log}")]
     Failed { what: String, status: String, log: String },
@@ -98,7 +98,7 @@ pub enum BaseError {
         path: PathBuf,
         source: io::Error,
     },
-    /// Every source of a base was tried in vain.
+    /// All sources of a base failed.
     #[error("{}", no_base(distro, platform, tried))]
     NoBase {
         distro: String,
@@ -109,13 +109,13 @@ pub enum BaseError {
     Engine(#[from] EngineError),
     #[error("{0}")]
     Lookup(String),
-    #[error("the base's digest {digest} is not one of SHA-256, which tags in the engine are made from")]
+    #[error("the base's digest {digest} is not SHA-256, which tags in the engine require")]
     Digest { digest: String },
     #[error("interrupted")]
     Cancelled,
 }
 
-/// A source of a base that was tried, and what came of it.
+/// A source of a base and why it failed.
 #[derive(Clone, Debug)]
 pub struct Attempt {
     /// `the registry docker.io/library/debian:bookworm-slim`
@@ -133,16 +133,16 @@ impl Attempt {
 }
 
 fn no_base(distro: &str, platform: &Platform, tried: &[Attempt]) -> String {
-    let mut text = format!("there is no base for {distro} on {platform}");
+    let mut text = format!("no base for {distro} on {platform}");
     for attempt in tried {
         let _ = write!(text, "\n  tried {}: {}", attempt.source, attempt.reason);
     }
     let _ = write!(
         text,
-        "\nThree ways out:\n\
-         \x20 - name another image, in a registry or pulled into the engine: --base REFERENCE\n\
-         \x20 - name a mirror that can be reached, in build.toml: distros.{distro}.mirror, or distros.{distro}.base for a registry\n\
-         \x20 - make it elsewhere and bring it: `obgp-build bootstrap {distro} --platform {platform}` there, `docker load -i FILE` here"
+        "\nhelp: one of:\n\
+         \x20 - use another image, in a registry or in the engine: --base REFERENCE\n\
+         \x20 - set a reachable mirror in build.toml: distros.{distro}.mirror, or distros.{distro}.base for a registry\n\
+         \x20 - build it on another machine: `obgp-build bootstrap {distro} --platform {platform}` there, `docker load -i FILE` here"
     );
     text
 }

@@ -1,5 +1,5 @@
-//! Bases for a buildkitd, which has no image store: what a registry serves it pulls itself, by digest; what was made from
-//! the distro's archive it reads out of the session.
+//! Bases for a buildkitd, which has no image store: it pulls registry bases by digest, and reads bootstrapped bases in
+//! the session.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::resolve::{BaseImage, BasePlan, Origin, Request};
 use crate::buildkit::ImageArchive;
 use crate::oci::Platform;
 
-/// As for an engine, without an engine's store: a registry that cannot be reached leads to the archive.
+/// Like the planning for an engine, but without a store: if a registry is unreachable, the archive is used.
 pub(super) async fn plan(request: &Request<'_>, platform: Platform) -> Result<BasePlan, BaseError> {
     if request.bootstraps_only() {
         return Ok(request.bootstrapped(platform));
@@ -38,12 +38,12 @@ pub(super) async fn plan(request: &Request<'_>, platform: Platform) -> Result<Ba
     }
 }
 
-/// What `FROM` says: exactly the image that was looked up.
+/// The reference in `FROM`: exactly the image that was looked up.
 fn pinned(found: &RegistryImage) -> String {
     format!("{}@{}", found.repository, found.digest)
 }
 
-/// What the registry has, for the buildkitd to pull.
+/// A base in the registry, which the buildkitd pulls.
 pub(super) fn from_registry(plan: &BasePlan, found: RegistryImage) -> BaseImage {
     BaseImage {
         from: pinned(&found),
@@ -54,7 +54,7 @@ pub(super) fn from_registry(plan: &BasePlan, found: RegistryImage) -> BaseImage 
     }
 }
 
-/// A bootstrapped base, under the name that an engine would have it by.
+/// A bootstrapped base, under the name that it would have in an engine.
 pub(super) fn from_archive(plan: &BasePlan, base: &BaseArchive) -> Result<BaseImage, BaseError> {
     let opened = base
         .digest

@@ -1,4 +1,4 @@
-//! The programs that make a base: what they print goes to the progress, and into the error if they fail.
+//! Runs the programs that build a base; their output goes to the progress, and on failure into the error.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::BaseError;
 use crate::progress::Progress;
 use crate::util::process::{self, RunError};
 
-/// Runs a short command to its end; its output matters when it fails.
+/// Runs a short command to its end; its output is used only if it fails.
 pub(super) async fn run(
     mut command: Command,
     what: &str,

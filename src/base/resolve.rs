@@ -1,7 +1,7 @@
-//! Where a target's base comes from: a registry serves it, the engine has it, or it is made from the distro's archive.
+//! Decides the source of a target's base: a registry, the engine, or the distro's archive; and provides it.
 //!
-//! Planning only asks: the registry for the digest, then the engine for an image of that digest; [`provide`] acts. Either
-//! way the base ends up in the engine under a tag of its own, see [`super::kept`]. For a buildkitd, which keeps no images,
+//! Planning only queries: the registry for the digest, then the engine for an image with that digest. [`provide`] acts.
+//! In both cases the base has its own tag in the engine, see [`super::kept`]. For a buildkitd, which keeps no images,
 //! see [`super::offer`].
 
 use std::path::Path;
@@ -24,49 +24,49 @@ use crate::progress::Progress;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// The engine has it already.
+    /// The engine already has it.
     Engine,
-    /// To be pulled.
+    /// Will be pulled.
     Registry,
-    /// To be made from the distro's archive.
+    /// Will be built from the distro's archive.
     Bootstrap,
 }
 
-/// One platform's base, as planned.
+/// The planned base of one platform.
 #[derive(Clone, Debug, Serialize)]
 pub struct BasePlan {
     pub platform: Platform,
     pub origin: Origin,
-    /// What `org.opencontainers.image.base.name` will say.
+    /// The image's `org.opencontainers.image.base.name`.
     pub name: String,
-    /// The tag in the engine that the build starts from; what `FROM` says to a buildkitd.
+    /// The tag in the engine that the build starts from; for a buildkitd, the reference in `FROM`.
     pub engine_tag: String,
-    /// What `org.opencontainers.image.base.digest` will say; `None` if the base has to be made first.
+    /// The image's `org.opencontainers.image.base.digest`; `None` if the base must be built first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// The image's ID in the engine, if it has the base.
+    /// The image's ID in the engine, if present.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine_image: Option<String>,
-    /// Why the base does not come from the registry, where that was to be asked first.
+    /// Why the registry is not used, if it was the first choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_from_registry: Option<String>,
 }
 
-/// A base that a build can start from.
+/// A base that a build can use.
 #[derive(Clone, Debug)]
 pub struct BaseImage {
-    /// For `FROM`.
+    /// The reference for `FROM`.
     pub from: String,
     pub name: String,
     /// Digest of the manifest or index in the registry; of the archive's manifest for a bootstrapped one.
     pub digest: String,
-    /// Its layers: they keep their bytes in the image.
+    /// Its layers; they keep their bytes in the image.
     pub diff_ids: Vec<String>,
-    /// What a buildkitd reads it out of, where it cannot pull it.
+    /// The archive that a buildkitd reads, if it cannot pull the base.
     pub archive: Option<Arc<ImageArchive>>,
 }
 
-/// The base of one distro, as flags and build.toml have it.
+/// The requested base of one distro, from flags and build.toml.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     pub distro_name: &'a str,
@@ -80,17 +80,17 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The reference in a registry that the base has, or would have.
+    /// The base's reference in a registry.
     pub(super) fn reference(&self) -> &str {
         self.base.unwrap_or(&self.distro.base)
     }
 
-    /// Whether no registry is asked. `--base` names an image, so it comes from where images come from.
+    /// Whether no registry is queried. `--base` names an image, so it never comes from the archive.
     pub(super) fn bootstraps_only(&self) -> bool {
         self.base.is_none() && self.mode == BootstrapMode::Always
     }
 
-    /// Whether the archive may replace a registry that cannot be reached.
+    /// Whether the archive may replace an unreachable registry.
     pub(super) fn may_bootstrap(&self) -> bool {
         self.base.is_none() && self.mode != BootstrapMode::Never
     }
@@ -114,7 +114,7 @@ impl Request<'_> {
         }
     }
 
-    /// A base that is to be bootstrapped.
+    /// A base to bootstrap.
     pub(super) fn bootstrapped(&self, platform: Platform) -> BasePlan {
         BasePlan {
             platform,
@@ -128,7 +128,7 @@ impl Request<'_> {
     }
 }
 
-/// Decides where the base comes from. A reference that its registry does not have is an error, unless the engine has an
+/// Decides the source of the base. A reference that its registry does not have is an error, unless the engine has an
 /// image of that name.
 pub async fn plan(daemon: &Daemon, request: &Request<'_>, platform: Platform) -> Result<BasePlan, BaseError> {
     match daemon {
@@ -164,7 +164,7 @@ async fn plan_in(engine: &Engine, request: &Request<'_>, platform: Platform) -> 
     })
 }
 
-/// What the registry has under the reference, pulled already or not.
+/// The registry's image of the reference, pulled or not.
 async fn from_registry(
     engine: &Engine,
     request: &Request<'_>,
@@ -207,14 +207,14 @@ async fn from_registry(
     Ok(Ok(planned(own, tag)))
 }
 
-/// Whether the engine's image is the registry's. Its ID is a digest of either kind of store.
+/// Whether the engine's image is the registry's image. Its ID is a digest in both types of store.
 fn is_same(image: &EngineImage, found: &RegistryImage) -> bool {
     let digests = [&found.digest, &found.manifest, &found.config];
     digests.iter().any(|digest| digest.as_ref() == image.id)
 }
 
-/// An image that the engine has of the reference, whether or not the registry has it still; otherwise what was found
-/// instead. A base that was pulled earlier replaces a registry that cannot be reached, but not one that has no such image.
+/// The engine's image of the reference, whether or not the registry still has it; otherwise the failed attempts. A base
+/// pulled earlier replaces an unreachable registry, but not one that has no such image.
 async fn in_engine(
     engine: &Engine,
     request: &Request<'_>,
@@ -246,12 +246,12 @@ async fn in_engine(
     Ok(Err(own.map(|_| Attempt {
         source: format!("the engine, for {reference}"),
         reason: "it has this image without a digest, because the image was not pulled from a registry; \
-                 push it to a registry that can be reached, and name it there"
+                 push it to a reachable registry and use that reference"
             .into(),
     })))
 }
 
-/// The digest that the reference's repository has the image under.
+/// The image's digest in the reference's repository.
 fn repository_digest(image: &EngineImage, reference: &str) -> Option<String> {
     let wanted = ImageReference::familiar(reference).ok()?;
     if let Some(digest) = wanted.digest {
@@ -263,7 +263,7 @@ fn repository_digest(image: &EngineImage, reference: &str) -> Option<String> {
     of_repository.digest.map(|digest| digest.to_string())
 }
 
-/// A base from the distro's archive that the engine has, or one that is to be made.
+/// A base from the distro's archive: in the engine, or to be built.
 async fn archived(engine: &Engine, request: &Request<'_>, platform: Platform) -> Result<BasePlan, BaseError> {
     let planned = request.bootstrapped(platform);
     let kept = kept::newest(engine, Source::Archive(request.distro), platform).await?;
@@ -279,8 +279,8 @@ async fn archived(engine: &Engine, request: &Request<'_>, platform: Platform) ->
     })
 }
 
-/// Puts a planned base into the engine, or in reach of the buildkitd, and says what it is. With `--bootstrap auto` a
-/// failed pull leads to the archive; when that fails too, the error tells of both.
+/// Puts a planned base into the engine, or in reach of the buildkitd, and returns it. With `--bootstrap auto`, the
+/// archive replaces a failed pull; if that fails too, the error contains both reasons.
 pub async fn provide(
     daemon: &Daemon,
     request: &Request<'_>,
@@ -313,7 +313,7 @@ pub async fn provide(
                 return Err(request.no_base(platform, vec![registry]));
             }
             progress.note(&format!(
-                "{} cannot be pulled; making the base from the archive",
+                "{} cannot be pulled; building the base from the archive",
                 request.reference()
             ));
             match make(daemon, request, &request.bootstrapped(platform), progress, cancel).await {
@@ -339,13 +339,13 @@ async fn pull(
         let Some(engine) = daemon.engine() else {
             return Ok(offer::from_registry(plan, found.map_err(failed)?));
         };
-        // By the platform's own manifest: the digest of an index stands for one platform at a time in a classic store.
+        // By the platform's own manifest: in a classic store, an index digest belongs to one platform at a time.
         let (reference, digest) = match (found, &plan.digest) {
             (Ok(found), _) => {
                 let reference = format!("{}@{}", found.repository, found.manifest);
                 (reference, found.digest.to_string())
             }
-            // Only the engine reaches this registry.
+            // Only the engine can reach this registry.
             (Err(failure), Some(digest)) => match ImageReference::familiar(request.reference()) {
                 Ok(name) => (format!("{}@{digest}", name.repository), digest.clone()),
                 Err(_) => return Err(failed(failure)),
@@ -397,7 +397,7 @@ async fn make(
     }
 }
 
-/// Loads a bootstrapped base into the engine. Returns the tag that it is kept under.
+/// Loads a bootstrapped base into the engine. Returns its tag.
 pub async fn load(
     engine: &Engine,
     distro: &Distro,
@@ -416,12 +416,12 @@ pub async fn load(
     Ok(tag)
 }
 
-/// An image that the engine has, under the tag that keeps it. The tag is set again each time: the newest one is the base
-/// that was used last.
+/// Tags an image in the engine as a kept base. The tag is set again at each use, so the newest tag is the most recently
+/// used base.
 async fn keep(engine: &Engine, request: &Request<'_>, plan: &BasePlan) -> Result<BaseImage, BaseError> {
     let gone = || {
         let source = format!("the engine, for {}", plan.engine_tag);
-        let reason = "it is gone".into();
+        let reason = "it no longer exists".into();
         request.no_base(plan.platform, vec![Attempt { source, reason }])
     };
     let from = plan.engine_image.as_ref().unwrap_or(&plan.engine_tag);

@@ -1,4 +1,5 @@
-//! What bootstrapping needs on this machine: mmdebstrap, emulation for a foreign platform, and user namespaces without root.
+//! Checks the requirements of bootstrapping on this machine: mmdebstrap, emulation for a foreign platform, and user
+//! namespaces without root.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,7 +8,7 @@ use super::BaseError;
 use crate::oci::{Architecture, Platform};
 use crate::util::files::{find_program, find_program_in};
 
-/// Whether a base for `platform` can be made here.
+/// Whether this machine can build a base for `platform`.
 pub(super) fn check(platform: Platform) -> Result<(), BaseError> {
     if find_program("mmdebstrap").is_none() {
         return Err(BaseError::NoMmdebstrap);
@@ -21,9 +22,9 @@ pub(super) fn check(platform: Platform) -> Result<(), BaseError> {
     Err(BaseError::NoEmulation { platform })
 }
 
-/// Whether the kernel runs `architecture`'s programs through an interpreter, whoever registered it.
+/// Whether the kernel runs programs of `architecture` through an interpreter.
 fn is_emulated(architecture: Architecture) -> bool {
-    // e_machine, little-endian, is at offset 18 of the magic that an entry shows in hexadecimal.
+    // e_machine, little-endian, is at offset 18 of the magic, which an entry prints in hexadecimal.
     let machine = hex::encode(architecture.elf_machine().to_le_bytes());
     let Ok(entries) = fs::read_dir("/proc/sys/fs/binfmt_misc") else {
         return false;
@@ -40,7 +41,7 @@ fn is_emulated(architecture: Architecture) -> bool {
         })
 }
 
-/// Without root, mmdebstrap works in a user namespace, whose IDs these programs map. Names what is missing.
+/// Without root, mmdebstrap uses a user namespace, whose IDs these programs map. Returns the missing ones.
 pub fn lacking_without_root() -> Option<String> {
     match rustix::process::geteuid().is_root() {
         true => None,

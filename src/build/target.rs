@@ -85,7 +85,7 @@ impl Build {
                 return Err(error);
             }
             let reason = error.to_string().lines().next().unwrap_or_default().to_string();
-            if let Err(nobody) = self.builders.bury(&builder, &reason, platform) {
+            if let Err(nobody) = self.builders.mark_dead(&builder, &reason, platform) {
                 return Err(match self.run.settings.builders.is_empty() {
                     true => error,
                     false => error.context(nobody),

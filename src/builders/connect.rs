@@ -1,4 +1,4 @@
-//! An entry of build.toml, or the environment -> a builder: its engine or buildkitd connected, its platforms known.
+//! Connects a builder, from an entry of build.toml or from the environment, and reads its platforms.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::config::file::ConfigError;
 use crate::engine::{Endpoint, Engine, EngineError};
 use crate::oci::Platform;
 
-/// What the builder is called that nobody named: as docker calls its default context.
+/// The default builder's name, like Docker's default context.
 pub const DEFAULT: &str = "default";
 
 #[derive(Debug, thiserror::Error)]
@@ -19,10 +19,10 @@ pub enum ConnectError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(
-        "what answers at {endpoint} runs {platform}; bases and builder stages exist for linux/amd64 and linux/arm64"
+        "the builder at {endpoint} runs {platform}; bases and builder stages exist for linux/amd64 and linux/arm64"
     )]
     ForeignMachine { endpoint: String, platform: String },
-    #[error("its platforms in build.toml are {listed}, but what answers at {endpoint} runs {known}")]
+    #[error("its platforms in build.toml are {listed}, but the builder at {endpoint} runs {known}")]
     NoPlatform {
         endpoint: String,
         listed: String,
@@ -30,7 +30,7 @@ pub enum ConnectError {
     },
 }
 
-/// Every entry, side by side: the slowest answer is waited for, not all of them in turn.
+/// Connects to all entries concurrently.
 pub(super) async fn all(entries: &[BuilderEntry], root: &Path) -> (Vec<Builder>, Vec<Absent>) {
     let connecting = entries.iter().map(|entry| async {
         let endpoint = entry.endpoint(root)?;
@@ -52,7 +52,7 @@ pub(super) async fn all(entries: &[BuilderEntry], root: &Path) -> (Vec<Builder>,
     (there, absent)
 }
 
-/// The engine of the environment.
+/// Connects to the engine of the environment.
 pub(super) async fn of_the_environment(slots: usize) -> Result<Builder, ConnectError> {
     connect(DEFAULT, Endpoint::from_env().map_err(EngineError::from)?, slots).await
 }
@@ -68,7 +68,7 @@ async fn connect(name: &str, endpoint: Endpoint, slots: usize) -> Result<Builder
         endpoint: endpoint.to_string(),
         platform: own,
     })?;
-    // It runs its own, whatever it says.
+    // The native platform always works, even if BuildKit does not list it.
     let mut platforms = vec![native];
     platforms.extend(
         runs.iter()
@@ -86,7 +86,7 @@ async fn connect(name: &str, endpoint: Endpoint, slots: usize) -> Result<Builder
     })
 }
 
-/// What listens there is asked as an engine first, then as a buildkitd; where neither answers, the engine's error is told.
+/// Tries an engine first, then a buildkitd; if neither answers, returns the engine's error.
 async fn find(endpoint: &Endpoint) -> Result<Daemon, ConnectError> {
     let error = match Engine::connect(endpoint.clone()).await {
         Ok(engine) => return Ok(engine.into()),
@@ -100,7 +100,7 @@ async fn find(endpoint: &Endpoint) -> Result<Daemon, ConnectError> {
     Err(error.into())
 }
 
-/// Only what the entry lists, of what the builder can run.
+/// Restricts the builder's platforms to those listed in the entry.
 fn restrict(mut builder: Builder, listed: Option<&[Platform]>) -> Result<Builder, ConnectError> {
     let Some(listed) = listed else {
         return Ok(builder);

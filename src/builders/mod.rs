@@ -1,8 +1,8 @@
-//! `[[builder]]` of build.toml, or the engine of the environment -> connected builders, and a slot of the right one for
-//! each target.
+//! Connects the builders of `[[builder]]` in build.toml, or the engine of the environment, and leases their slots to
+//! targets.
 //!
-//! A builder that does not answer at the start is left out; one that dies later is not given targets any more, and those
-//! it had ask for another.
+//! A builder that does not answer at the start is skipped. A builder that dies later gets no further targets, and its
+//! targets are leased another one.
 
 mod connect;
 mod select;
@@ -14,30 +14,30 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 pub use connect::ConnectError;
-use select::{Choice, Fit, Standing};
+use select::{Candidate, Choice, Fit};
 
 use crate::buildkit::Daemon;
 use crate::config::builders::BuilderEntry;
 use crate::oci::Platform;
 
-/// A connected engine or buildkitd, and what it is to be given.
+/// A connected engine or buildkitd, and its share of the targets.
 pub struct Builder {
-    /// As build.toml has it; [`connect::DEFAULT`] for the engine of the environment.
+    /// The name in build.toml; [`connect::DEFAULT`] for the engine of the environment.
     pub name: String,
     pub daemon: Daemon,
-    /// What its machine runs without emulation.
+    /// The platform that its machine runs without emulation.
     pub native: Platform,
-    /// What it may be given targets for.
+    /// The platforms that it may build.
     pub platforms: Vec<Platform>,
-    /// Listed for it in build.toml, but it cannot run them.
+    /// Platforms that build.toml lists for it and that it cannot run.
     pub lacks: Vec<Platform>,
-    /// What its BuildKit says it can run, in its own words.
+    /// The platforms that its BuildKit reports, in BuildKit's spelling.
     runs: Vec<String>,
-    /// Solves at a time.
+    /// Number of concurrent solves.
     pub slots: usize,
 }
 
-/// A builder of build.toml that is not there.
+/// An unavailable builder of build.toml.
 #[derive(Clone, Debug, Serialize)]
 pub struct Absent {
     pub name: String,
@@ -45,27 +45,27 @@ pub struct Absent {
     pub reason: String,
 }
 
-/// All builders of a run. Shared by its targets.
+/// All builders of a run, shared by its targets.
 pub struct Builders {
     members: Vec<Arc<Builder>>,
     absent: Vec<Absent>,
     states: Mutex<Vec<State>>,
-    /// A slot was freed, or a builder died.
+    /// Notified when a slot is freed or a builder dies.
     changed: Notify,
 }
 
 #[derive(Clone, Debug, Default)]
 struct State {
     used: usize,
-    /// Why it is given nothing any more.
+    /// Why the builder gets no further targets.
     died: Option<String>,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NoBuilder {
     #[error(
-        "the builder at {endpoint} cannot run {platform}, which the last stage's apt step needs; it runs {known}.\n\
-         Register emulation on its machine (`obgp-build doctor` prints the command), or leave it out: --platform {native}"
+        "the builder at {endpoint} cannot run {platform}, which the last stage's apt step needs; it runs {known}\n\
+         help: register emulation on its machine (`obgp-build doctor` prints the command), or use --platform {native}"
     )]
     NoEmulation {
         endpoint: String,
@@ -73,10 +73,10 @@ pub enum NoBuilder {
         known: String,
         native: Platform,
     },
-    #[error("no builder of build.toml can take {platform}:{}", list(tried))]
-    Nobody {
+    #[error("no builder of build.toml can build {platform}:{}", list(tried))]
+    NoneLeft {
         platform: Platform,
-        /// Builders by name, and why not.
+        /// Builders by name, and the reason of each.
         tried: Vec<(String, String)>,
     },
 }
@@ -93,9 +93,9 @@ fn join(platforms: &[Platform]) -> String {
 }
 
 impl Builders {
-    /// The builders of `entries`, or the engine of the environment, with `default_slots`, if there are none. `root` is the
-    /// directory of build.toml. Entries that cannot be reached are [`Self::absent`]; the environment's engine has to be
-    /// there.
+    /// Connects the builders of `entries`; if there are none, the engine of the environment with `default_slots`.
+    /// `root` is the directory of build.toml. Unreachable entries are [`Self::absent`]; an unreachable engine of the
+    /// environment is an error.
     pub async fn connect(
         entries: &[BuilderEntry],
         root: &Path,
@@ -113,7 +113,7 @@ impl Builders {
         }))
     }
 
-    /// Those that were there when the run began.
+    /// The builders that answered at the start.
     pub fn members(&self) -> &[Arc<Builder>] {
         &self.members
     }
@@ -122,32 +122,32 @@ impl Builders {
         &self.absent
     }
 
-    /// All their slots.
+    /// The sum of their slots.
     pub fn slots(&self) -> usize {
         self.members.iter().map(|builder| builder.slots).sum()
     }
 
-    /// Where targets for these platforms would go, in this order, if nothing else happens.
+    /// The builders of targets for these platforms, in this order, if no builder fails.
     pub fn foresee(&self, platforms: impl IntoIterator<Item = Platform>) -> Result<Vec<Arc<Builder>>, NoBuilder> {
         let mut states = self.states().clone();
         let place = |platform| {
-            let index =
-                select::foresee(&self.standings(&states, platform)).ok_or_else(|| self.nobody(&states, platform))?;
+            let index = select::foresee(&self.candidates(&states, platform))
+                .ok_or_else(|| self.no_builder(&states, platform))?;
             states[index].used += 1;
             Ok(Arc::clone(&self.members[index]))
         };
         platforms.into_iter().map(place).collect()
     }
 
-    /// A slot for a target, if one is free.
+    /// Leases a slot for a target, if one is free.
     pub fn try_lease(self: &Arc<Self>, platform: Platform) -> Option<Lease> {
         self.take(platform).ok().flatten()
     }
 
-    /// A slot for a target as soon as one is free.
+    /// Waits for a free slot for a target.
     pub async fn lease(self: &Arc<Self>, platform: Platform) -> Result<Lease, NoBuilder> {
         loop {
-            // Registered before looking, so that nothing that happens in between is missed.
+            // Register before looking, so that no notification is missed.
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
@@ -160,7 +160,7 @@ impl Builders {
 
     fn take(self: &Arc<Self>, platform: Platform) -> Result<Option<Lease>, NoBuilder> {
         let mut states = self.states();
-        match select::choose(&self.standings(&states, platform)) {
+        match select::choose(&self.candidates(&states, platform)) {
             Choice::Take(index) => {
                 states[index].used += 1;
                 Ok(Some(Lease {
@@ -172,25 +172,25 @@ impl Builders {
                 }))
             }
             Choice::Wait => Ok(None),
-            Choice::Nobody => Err(self.nobody(&states, platform)),
+            Choice::NoneLeft => Err(self.no_builder(&states, platform)),
         }
     }
 
-    /// From now on `builder` is given nothing. An error if no other is left for `platform`.
-    pub fn bury(&self, builder: &Builder, reason: &str, platform: Platform) -> Result<(), NoBuilder> {
+    /// Gives `builder` no further targets. Fails if no other builder is left for `platform`.
+    pub fn mark_dead(&self, builder: &Builder, reason: &str, platform: Platform) -> Result<(), NoBuilder> {
         let mut states = self.states();
         if let Some(index) = self.members.iter().position(|member| member.name == builder.name) {
             states[index].died.get_or_insert_with(|| reason.to_string());
         }
         self.changed.notify_waiters();
-        match select::choose(&self.standings(&states, platform)) {
-            Choice::Nobody => Err(self.nobody(&states, platform)),
+        match select::choose(&self.candidates(&states, platform)) {
+            Choice::NoneLeft => Err(self.no_builder(&states, platform)),
             Choice::Take(_) | Choice::Wait => Ok(()),
         }
     }
 
-    fn standings(&self, states: &[State], platform: Platform) -> Vec<Standing> {
-        let of = |(builder, state): (&Arc<Builder>, &State)| Standing {
+    fn candidates(&self, states: &[State], platform: Platform) -> Vec<Candidate> {
+        let of = |(builder, state): (&Arc<Builder>, &State)| Candidate {
             fit: match platform {
                 _ if state.died.is_some() || !builder.platforms.contains(&platform) => None,
                 native if native == builder.native => Some(Fit::Native),
@@ -202,7 +202,7 @@ impl Builders {
         self.members.iter().zip(states).map(of).collect()
     }
 
-    fn nobody(&self, states: &[State], platform: Platform) -> NoBuilder {
+    fn no_builder(&self, states: &[State], platform: Platform) -> NoBuilder {
         if let ([only], [State { died: None, .. }], true) = (self.members.as_slice(), states, self.absent.is_empty())
             && !only
                 .runs
@@ -224,7 +224,7 @@ impl Builders {
             (builder.name.clone(), why)
         });
         let absent = self.absent.iter().map(|a| (a.name.clone(), a.reason.clone()));
-        NoBuilder::Nobody {
+        NoBuilder::NoneLeft {
             platform,
             tried: there.chain(absent).collect(),
         }
@@ -235,13 +235,13 @@ impl Builders {
     }
 }
 
-/// A builder, and the slot of it that a target holds.
+/// A builder, and the slot leased to a target.
 pub struct Lease {
     pub builder: Arc<Builder>,
     pub slot: Slot,
 }
 
-/// Free again when dropped.
+/// Freed on drop.
 pub struct Slot {
     builders: Arc<Builders>,
     index: usize,
@@ -254,7 +254,8 @@ impl Drop for Slot {
     }
 }
 
-/// Solves at a time of a builder that build.toml does not describe: a target waits for the network as often as it computes.
+/// Concurrent solves of a builder without an entry in build.toml: a target waits for the network as often as it
+/// computes.
 pub fn default_slots() -> usize {
     std::thread::available_parallelism().map_or(2, |n| n.get().max(2))
 }

@@ -1,4 +1,4 @@
-//! Where a solve's cache comes from and goes to -> the cache options of BuildKit's API.
+//! Converts cache entries into the cache options of BuildKit's API.
 
 use bollard_buildkit_proto::moby::buildkit::v1::CacheOptionsEntry;
 use serde_json::json;
@@ -8,10 +8,10 @@ use crate::config::cache::{CacheEntry, CacheType};
 use crate::engine::ImageStore;
 
 impl CacheType {
-    /// Whether a builder's BuildKit can write this kind. Reading it, all of them can.
+    /// Whether a builder's BuildKit can write this type. All can read it.
     pub fn can_be_written_by(self, daemon: &Daemon) -> bool {
         match (self, daemon.engine()) {
-            // Nobody pushes what a buildkitd sends us as it came.
+            // An inline cache must be pushed unmodified, but images from a buildkitd are rewritten.
             (Self::Inline, engine) => engine.is_some(),
             (Self::Registry | Self::Local, None) => true,
             (Self::Registry | Self::Local, Some(engine)) => engine.info().store == ImageStore::Containerd,
@@ -28,7 +28,7 @@ impl CacheEntry {
     }
 }
 
-/// What BuildKit's client gives frontends: its own entries as JSON.
+/// The frontend attribute as BuildKit's client sets it: its entries in JSON.
 pub(super) fn imports_attribute(from: &[CacheEntry]) -> String {
     let entries = from
         .iter()

@@ -1,12 +1,11 @@
-//! Files in memory -> the build context's tar, the same bytes for the same files.
+//! Packs files in memory into a reproducible tar for the build context.
 
 use std::collections::BTreeMap;
 use std::io;
 
 use bytes::Bytes;
 
-/// Files by path. Everything belongs to root and has the time 0, so that the tar says nothing of when and by whom it was
-/// made.
+/// Files by path. All belong to root with time 0, so that the tar is independent of time and user.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
     files: BTreeMap<String, (u32, Bytes)>,
@@ -23,7 +22,7 @@ impl Context {
         self
     }
 
-    /// Fails on a path that tar cannot hold, such as an absolute one or one with `..`.
+    /// Fails for a path that tar cannot represent, such as an absolute path or one with `..`.
     pub fn to_tar(&self) -> io::Result<Bytes> {
         let mut tar = tar::Builder::new(Vec::new());
         let mut directories = std::collections::BTreeSet::new();

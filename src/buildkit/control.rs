@@ -1,4 +1,4 @@
-//! A solve through BuildKit's control API, with its status stream.
+//! Runs a solve through BuildKit's control API, and reads its status stream.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::config::cache::{Cache, CacheEntry};
 use crate::engine::{EngineError, ImageStore};
 use crate::progress::Progress;
 
-/// How long the engine may take to wind up a solve that is over or cancelled: kill its processes, end the status stream.
+/// The time for the engine to finish a completed or cancelled solve: kill its processes, end the status stream.
 const WIND_UP: Duration = Duration::from_secs(15);
 
 pub(super) async fn solve_once(
@@ -47,7 +47,7 @@ pub(super) async fn solve_once(
     });
     let mut tracker = Tracker::new(progress);
 
-    // The solve is dropped on cancel: that resets its gRPC stream, upon which BuildKit cancels the work.
+    // On cancel the solve is dropped. This resets its gRPC stream, and BuildKit cancels the work.
     let mut solve = Some(Box::pin(solve));
     let mut status = Some(Box::pin(status));
     let mut updates: Option<tonic::Streaming<proto::StatusResponse>> = None;
@@ -96,7 +96,7 @@ pub(super) async fn solve_once(
     match outcome {
         Some(Ok(response)) => {
             let response = response.into_inner();
-            // BuildKit calls whatever it exported so; the directory is on this machine.
+            // BuildKit uses this name for every export; the directory is on this machine.
             let (caches, manifest) = (
                 Arc::clone(caches),
                 response.exporter_response.get("cache.manifest").cloned(),
@@ -149,17 +149,17 @@ fn solve_message(request: &SolveRequest, cache: &Cache, session: &Session, refer
         attrs.insert(format!("context:{name}"), format!("oci-layout://{store}@{digest}"));
     }
     if !cache.from.is_empty() {
-        // The Dockerfile's frontend asks for these by itself; the field of the same name is for solves without one.
+        // The Dockerfile frontend reads this attribute; the field of the same name is for solves without a frontend.
         attrs.insert("cache-imports".to_string(), cache::imports_attribute(&cache.from));
     }
-    // No `attest:` attribute: the engine adds attestations, which would turn the image into an index, only on request.
+    // Without an `attest:` attribute the engine adds no attestations, which would turn the image into an index.
     let (exporter, exporter_attrs) = exporter(request);
     proto::SolveRequest {
         r#ref: reference.to_string(),
         session: session.id.clone(),
         frontend: "dockerfile.v0".to_string(),
         frontend_attrs: attrs,
-        // Engines of every age know this pair of fields; newer ones take it for an entry of `exporters`.
+        // All engine versions know these two fields; newer ones read them as an entry of `exporters`.
         exporter_deprecated: exporter.to_string(),
         exporter_attrs_deprecated: exporter_attrs,
         cache: Some(proto::CacheOptions {
@@ -170,7 +170,8 @@ fn solve_message(request: &SolveRequest, cache: &Cache, session: &Session, refer
     }
 }
 
-/// Into the engine's store, or out of the session. What is streamed is compressed for the way only, and so fast.
+/// Exports into the engine's store, or through the session. A streamed image is compressed only for the transfer, and
+/// therefore fast.
 fn exporter(request: &SolveRequest) -> (&'static str, HashMap<String, String>) {
     let (exporter, attrs): (_, &[(&str, &str)]) = match request.receiver {
         None => ("moby", &[("name", &request.image_name)]),
@@ -186,14 +187,14 @@ async fn solved(
     response: proto::SolveResponse,
     tracker: &Tracker<'_>,
 ) -> Result<Solved, SolveError> {
-    let told = response.exporter_response;
-    tracing::debug!(?told, "the exporter's answer");
-    // 20.10 gives the config's digest under the name that later became the manifest's.
+    let answer = response.exporter_response;
+    tracing::debug!(?answer, "the exporter's answer");
+    // 20.10 returns the config's digest under the key that later became the manifest's.
     let keys: &[&str] = match daemon.engine().map(|engine| engine.info().store) {
         Some(ImageStore::Containerd) => &["containerimage.digest"],
         Some(ImageStore::Classic) | None => &["containerimage.config.digest", "containerimage.digest"],
     };
-    let image_id = match keys.iter().find_map(|key| told.get(*key)) {
+    let image_id = match keys.iter().find_map(|key| answer.get(*key)) {
         Some(id) => id.clone(),
         None => {
             let found = match daemon.engine() {

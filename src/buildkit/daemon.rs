@@ -1,8 +1,8 @@
-//! An endpoint -> BuildKit there: within a Docker engine, on connections that the engine upgrades, or a buildkitd, which
-//! speaks gRPC from the first byte on.
+//! Connects to BuildKit at an endpoint: inside a Docker engine, over connections that the engine upgrades, or a
+//! buildkitd, which speaks gRPC directly.
 //!
-//! A session is HTTP/2 with us as the server. An engine has `/session` for it; a buildkitd carries its bytes in the
-//! messages of the stream `Control.Session`.
+//! A session is HTTP/2 with this program as the server. An engine has `/session` for it; a buildkitd tunnels its bytes
+//! in the messages of the stream `Control.Session`.
 
 use std::io;
 use std::sync::Arc;
@@ -19,33 +19,33 @@ use tonic::{Code, Request};
 
 use crate::engine::{Dialer, Endpoint, Engine, EngineError};
 
-/// Status messages carry log output; BuildKit's own client allows as much.
+/// Status messages contain log output; BuildKit's client has the same limit.
 const MESSAGE_LIMIT: usize = 16 << 20;
 
-/// A solve can be silent for an hour, and a network can vanish meanwhile without a word: ask now and then.
+/// A solve can be silent for an hour, and a network can fail without a reset: send pings.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a buildkitd may take to be recognised as one.
+/// Timeout for detecting a buildkitd.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whoever does not say who he is by then counts as gone.
+/// Timeout of the version request; a slower daemon counts as gone.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of a session in one message, and on their way.
+/// Bytes of a session per message, and in flight.
 const TUNNEL_CHUNK: usize = 64 << 10;
 const TUNNEL_BUFFER: usize = 1 << 20;
 
-/// Who runs the BuildKit.
+/// The program that runs BuildKit.
 #[derive(Clone)]
 pub enum Daemon {
-    /// It has an image store: bases lie there, and results.
+    /// Has an image store for bases and results.
     Engine(Engine),
-    /// It has none: bases are offered to it in the session, or it pulls them; results are streamed to us.
+    /// Has no image store: it reads bases in the session or pulls them, and streams results to this program.
     Buildkitd(Buildkitd),
 }
 
-/// A buildkitd that has answered. Clones share nothing but what is known of it.
+/// A buildkitd that has answered. Clones share only its description.
 #[derive(Clone)]
 pub struct Buildkitd {
     inner: Arc<Inner>,
@@ -64,7 +64,7 @@ impl From<Engine> for Daemon {
     }
 }
 
-/// A byte stream as hyper takes it.
+/// A byte stream in hyper's interface.
 pub(super) trait Connection: hyper::rt::Read + hyper::rt::Write + Send + Unpin {}
 impl<T: hyper::rt::Read + hyper::rt::Write + Send + Unpin> Connection for T {}
 
@@ -76,7 +76,7 @@ impl Daemon {
         }
     }
 
-    /// The engine around the BuildKit, if there is one.
+    /// The engine that contains BuildKit, if any.
     pub fn engine(&self) -> Option<&Engine> {
         match self {
             Self::Engine(engine) => Some(engine),
@@ -84,7 +84,7 @@ impl Daemon {
         }
     }
 
-    /// Whether it is still there, and answers within seconds.
+    /// Whether the daemon still answers within seconds.
     pub async fn answers(&self) -> bool {
         match self {
             Self::Engine(engine) => engine.answers().await,
@@ -95,8 +95,8 @@ impl Daemon {
         }
     }
 
-    /// What it can run steps of, natively (the first) or through the kernel's binfmt_misc, in OCI's spelling (`linux/arm64`,
-    /// `linux/arm/v7`). Steps that run nothing can be built for any platform.
+    /// The platforms whose programs it can run, natively (the first) or with the kernel's binfmt_misc, in OCI's
+    /// spelling (`linux/arm64`, `linux/arm/v7`). Builds without RUN steps work for every platform.
     pub async fn platforms(&self) -> Result<Vec<String>, EngineError> {
         match self {
             Self::Buildkitd(buildkitd) => Ok(buildkitd.inner.platforms.clone()),
@@ -105,13 +105,13 @@ impl Daemon {
                 let workers = client
                     .list_workers(proto::ListWorkersRequest::default())
                     .await
-                    .map_err(|e| self.grpc_error("asking BuildKit for its platforms", &e))?;
+                    .map_err(|e| self.grpc_error("requesting BuildKit's platforms", &e))?;
                 Ok(platforms(workers.into_inner()))
             }
         }
     }
 
-    /// A control client on a connection of its own, which ends with it.
+    /// A control client on its own connection, which is closed with the client.
     pub(super) async fn control(&self) -> Result<ControlClient<Channel>, EngineError> {
         let client = match self {
             Self::Engine(engine) => client(engine.upgrade("/grpc", &[]).await?).await,
@@ -124,7 +124,7 @@ impl Daemon {
         client.map_err(|e| self.grpc_error("starting gRPC", &e))
     }
 
-    /// A connection that BuildKit is the client of. `headers` announce the session.
+    /// A connection with BuildKit as the client. `headers` announce the session.
     pub(super) async fn session(&self, headers: &[(&str, &str)]) -> Result<Box<dyn Connection>, EngineError> {
         match self {
             Self::Engine(engine) => Ok(Box::new(engine.upgrade("/session", headers).await?)),
@@ -136,7 +136,7 @@ impl Daemon {
         }
     }
 
-    /// For failures of the gRPC services.
+    /// Converts an error of the gRPC services.
     pub(super) fn grpc_error(&self, doing: &str, source: &(dyn std::error::Error + 'static)) -> EngineError {
         match self {
             Self::Engine(engine) => engine.grpc_error(doing, source),
@@ -146,7 +146,7 @@ impl Daemon {
 }
 
 impl Buildkitd {
-    /// `None` if what is there does not answer as a buildkitd does; an engine does not understand gRPC right away.
+    /// `None` if the server does not answer like a buildkitd; an engine does not accept gRPC directly.
     pub async fn connect(endpoint: Endpoint) -> Result<Option<Self>, EngineError> {
         let asked = async {
             let dialer = Dialer::for_grpc(&endpoint.address).ok()?;
@@ -166,7 +166,7 @@ impl Buildkitd {
                     endpoint: endpoint.to_string(),
                 });
             }
-            Err(status) => return Err(EngineError::buildkitd(&endpoint, "asking for its version", &status)),
+            Err(status) => return Err(EngineError::buildkitd(&endpoint, "requesting its version", &status)),
         };
         tracing::debug!(%endpoint, version, "connected to a buildkitd");
         Ok(Some(Self {
@@ -179,13 +179,13 @@ impl Buildkitd {
         }))
     }
 
-    /// As it calls itself: `v0.12.5`; empty if it does not say.
+    /// The version it reports: `v0.12.5`; empty if it reports none.
     pub fn version(&self) -> &str {
         &self.inner.version
     }
 }
 
-/// Since BuildKit 0.11, which is also the first that takes bases out of a session.
+/// Available since BuildKit 0.11, which is also the first version that reads bases in a session.
 async fn ask_version(dialer: Dialer) -> Result<String, tonic::Status> {
     let broken = |e: &dyn std::error::Error| tonic::Status::unavailable(e.to_string());
     let connection = dialer.dial().await.map_err(|e| broken(&e))?;
@@ -197,7 +197,7 @@ async fn ask_version(dialer: Dialer) -> Result<String, tonic::Status> {
 async fn client(connection: impl Connection + 'static) -> Result<ControlClient<Channel>, tonic::transport::Error> {
     let mut once = Some(connection);
     let connector = tower::service_fn(move |_: http::Uri| {
-        // tonic would connect again after a break; what to do then is for `solve` to decide.
+        // tonic would reconnect after a failure; but `solve` decides about retries.
         let connection = once
             .take()
             .ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionReset));
@@ -223,7 +223,7 @@ async fn tunnel(
         .map(|chunk| proto::BytesMessage { data: chunk.to_vec() });
     let mut request = Request::new(outgoing);
     for (name, value) in headers {
-        let invalid = || tonic::Status::invalid_argument(format!("{name} cannot be {value:?}"));
+        let invalid = || tonic::Status::invalid_argument(format!("{name} has the invalid value {value:?}"));
         let key = AsciiMetadataKey::from_bytes(name.to_lowercase().as_bytes()).map_err(|_| invalid())?;
         let value: AsciiMetadataValue = value.parse().map_err(|_| invalid())?;
         request.metadata_mut().append(key, value);

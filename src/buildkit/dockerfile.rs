@@ -1,12 +1,12 @@
-//! The name of a failed step -> the Dockerfile's lines it came from, for engines that do not say it.
+//! Maps the name of a failed step to the Dockerfile's lines, for engines that do not report them.
 
 use std::io::Read;
 use std::ops::RangeInclusive;
 
-/// More than any Dockerfile has.
+/// Larger than any Dockerfile.
 const SIZE_LIMIT: u64 = 1 << 20;
 
-/// The Dockerfile's text out of the context's tar.
+/// Extracts the Dockerfile from the context's tar.
 pub(super) fn from_context(tar: &[u8], path: &str) -> Option<String> {
     let mut archive = tar::Archive::new(tar);
     for entry in archive.entries().ok()? {
@@ -23,9 +23,10 @@ pub(super) fn from_context(tar: &[u8], path: &str) -> Option<String> {
     None
 }
 
-/// The lines, counted from 1, of the one instruction that `step` (`[stage 2/3] RUN …`) is; `None` if several could be.
+/// The lines, counted from 1, of the only instruction that matches `step` (`[stage 2/3] RUN …`); `None` if several
+/// match.
 ///
-/// BuildKit names steps by their instruction, continuation lines joined and variables replaced.
+/// BuildKit names steps by their instruction, with joined continuation lines and replaced variables.
 pub(super) fn lines_of_step(dockerfile: &str, step: &str) -> Option<RangeInclusive<usize>> {
     let instruction = match step.strip_prefix('[') {
         Some(rest) => rest.split_once("] ")?.1,
@@ -37,7 +38,7 @@ pub(super) fn lines_of_step(dockerfile: &str, step: &str) -> Option<RangeInclusi
     found.next().is_none().then_some(first.0)
 }
 
-/// Each instruction with its lines, continuations joined, comments left out.
+/// Each instruction with its lines, with joined continuations and without comments.
 fn instructions(dockerfile: &str) -> impl Iterator<Item = (RangeInclusive<usize>, String)> {
     let mut lines = dockerfile
         .lines()
@@ -64,7 +65,7 @@ fn squeeze(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether `step` is `instruction` with something in place of its variables.
+/// Whether `step` is `instruction` with its variables replaced.
 fn matches(instruction: &str, step: &str) -> bool {
     if instruction == step {
         return true;
@@ -85,7 +86,7 @@ fn matches(instruction: &str, step: &str) -> bool {
     variables && (rest.is_empty() || pieces.last().is_some_and(String::is_empty))
 }
 
-/// What stands between the references to variables: `$NAME`, `${…}`.
+/// The text between references to variables: `$NAME`, `${…}`.
 fn literal_pieces(instruction: &str) -> Vec<String> {
     let mut pieces = vec![String::new()];
     let mut rest = instruction;

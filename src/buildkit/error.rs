@@ -1,4 +1,4 @@
-//! What a failed solve tells the person: which step, its last words, the Dockerfile's lines; and whether it may pass.
+//! Describes a failed solve: the step, its last output, the Dockerfile's lines, and whether a retry may succeed.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -24,28 +24,28 @@ pub enum SolveError {
     LocalCache(#[from] LocalCacheError),
     #[error("cancelled")]
     Cancelled,
-    #[error("the engine reported success but has no image {name}; was it removed meanwhile? Build again")]
+    #[error("the engine reported success but has no image {name}; it may have been removed\nhelp: build again")]
     NoImage { name: String },
 }
 
-/// A build that BuildKit gave up.
+/// A failed build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepFailure {
     pub platform: Platform,
-    /// BuildKit's name of the step, `[stage 2/3] RUN …`; `None` if it failed outside of any.
+    /// BuildKit's name of the step, `[stage 2/3] RUN …`; `None` if the failure is outside of a step.
     pub step: Option<String>,
-    /// What BuildKit said.
+    /// BuildKit's message.
     pub message: String,
-    /// Of the step's process, where it ran one.
+    /// The exit code of the step's process, if it ran one.
     pub exit_code: Option<i32>,
     /// The step's last output lines.
     pub log: Vec<String>,
     pub lines: Option<DockerfileLines>,
-    /// Trying again with nothing changed may help.
+    /// Whether a retry without changes may succeed.
     pub transient: bool,
 }
 
-/// Where in the Dockerfile the failed step stands.
+/// The position of the failed step in the Dockerfile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DockerfileLines {
     pub path: String,
@@ -57,7 +57,7 @@ pub struct DockerfileLines {
 impl SolveError {
     pub fn is_transient(&self) -> bool {
         match self {
-            // An engine that was there a moment ago and refuses now is being restarted.
+            // An engine that answered before and now refuses connections is restarting.
             Self::Engine(EngineError::Unreachable { .. }) => true,
             Self::Engine(error) => error.is_transient(),
             Self::Failed(failure) => failure.transient,
@@ -65,7 +65,7 @@ impl SolveError {
         }
     }
 
-    /// One line of it.
+    /// The error on one line.
     pub(super) fn brief(&self) -> String {
         match self {
             Self::Failed(failure) => failure.reason(),
@@ -80,7 +80,7 @@ impl SolveError {
         tracker: &Tracker<'_>,
         session_over: bool,
     ) -> Self {
-        // tonic makes statuses of its own when the connection breaks; those have a source.
+        // tonic creates statuses when the connection breaks; those have a source.
         if let Some(source) = std::error::Error::source(&status) {
             return Self::Engine(daemon.grpc_error("building", source));
         }
@@ -134,30 +134,28 @@ impl StepFailure {
         }
     }
 
-    /// What to try, for the failures whose text does not say it.
+    /// What to try, for failures whose text does not contain it.
     fn hint(&self) -> Option<String> {
-        let told = |sign: &str| self.message.contains(sign) || self.log.iter().any(|line| line.contains(sign));
-        if told("exec format error") {
+        let mentions = |sign: &str| self.message.contains(sign) || self.log.iter().any(|line| line.contains(sign));
+        if mentions("exec format error") {
             return Some(format!(
-                "The engine's machine cannot run {} programs: install qemu-user-static and binfmt-support there.",
+                "the engine's machine cannot run {} programs: install qemu-user-static and binfmt-support there",
                 self.platform
             ));
         }
-        if told("no space left on device") || told("No space left on device") {
+        if mentions("no space left on device") || mentions("No space left on device") {
             return Some(
-                "The engine's disk is full: `docker builder prune` and `docker image prune` free some.".into(),
+                "the engine's disk is full: free space with `docker builder prune` and `docker image prune`".into(),
             );
         }
         if self.exit_code == Some(137) {
-            return Some(
-                "It was killed, most likely for want of memory: build fewer targets at a time (--jobs 1).".into(),
-            );
+            return Some("it was killed, probably out of memory: build fewer targets at once (--jobs 1)".into());
         }
         None
     }
 }
 
-/// BuildKit's name of a `RUN` step is its whole script on one line; the Dockerfile's lines are shown besides.
+/// BuildKit's name of a `RUN` step is its whole script on one line; the Dockerfile's lines are printed as well.
 fn shorten(step: &str) -> String {
     const LENGTH: usize = 100;
     let step = step.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -183,7 +181,7 @@ impl fmt::Display for StepFailure {
             }
         }
         match self.hint() {
-            Some(hint) => write!(f, "\n{hint}"),
+            Some(hint) => write!(f, "\nhelp: {hint}"),
             None => Ok(()),
         }
     }
@@ -214,7 +212,7 @@ struct SourceDetail {
     ranges: Vec<pb::Range>,
 }
 
-/// The same in JSON, which is how some versions of BuildKit send it.
+/// The same in JSON, as some versions of BuildKit send it.
 #[derive(serde::Deserialize)]
 struct SourceJson {
     #[serde(default)]
@@ -234,7 +232,7 @@ struct PositionJson {
 }
 
 impl Details {
-    /// What cannot be read is left out: details only make the message better.
+    /// Ignores unreadable details, because they only improve the message.
     fn read(bytes: &[u8]) -> Self {
         let mut read = Self::default();
         let Ok(status) = google::rpc::Status::decode(bytes) else {
@@ -286,7 +284,7 @@ impl Details {
     }
 }
 
-/// BuildKit prefixes its own stages of failing.
+/// Removes the prefixes that BuildKit adds.
 fn clean(message: &str) -> String {
     let mut message = message.trim();
     while let Some(rest) = [
@@ -324,7 +322,7 @@ fn exit_code(message: &str) -> Option<i32> {
     digits.parse().ok()
 }
 
-/// Failures outside of a step's process that another try may not meet: the registry's, the network's, the session's.
+/// Transient failures outside of a step's process: of the registry, the network or the session.
 fn is_passing(message: &str) -> bool {
     const SIGNS: [&str; 19] = [
         "no active session",
@@ -350,7 +348,7 @@ fn is_passing(message: &str) -> bool {
     SIGNS.iter().any(|sign| message.contains(sign))
 }
 
-/// What apt, pip, uv, curl and git print when it is the network or the far side, not the request.
+/// Messages of apt, pip, uv, curl and git about transient network or server failures.
 fn is_network_trouble(line: &str) -> bool {
     const SIGNS: [&str; 18] = [
         "Temporary failure resolving",
@@ -467,7 +465,7 @@ mod tests {
             "linux/arm64: step [2/3] RUN x failed with exit code 255\n\
              Dockerfile:7\n    7 | RUN x\n\
              the last lines of its output:\n  exec /bin/sh: exec format error\n\
-             The engine's machine cannot run linux/arm64 programs: install qemu-user-static and binfmt-support there."
+             help: the engine's machine cannot run linux/arm64 programs: install qemu-user-static and binfmt-support there"
         );
         assert!(failure("", Some(137), &[]).to_string().contains("memory"));
         assert!(

@@ -1,9 +1,10 @@
-//! One Dockerfile and its context, for one platform -> an image, by the BuildKit of a Docker engine or a buildkitd.
+//! Builds a Dockerfile and its context, for one platform, into an image, with the BuildKit of a Docker engine or a
+//! buildkitd.
 //!
-//! BuildKit is a gRPC service (`control`, and `daemon` for how it is reached). What it needs of us during a solve (the
-//! context, secrets, registry logins) it asks for on a second connection, where we are the server, see `session`. Both
-//! work alike on every engine since 20.10. An engine takes bases from its store and leaves the image there; a buildkitd
-//! reads bases in the session (`content`) and sends the image through it (`receive`).
+//! BuildKit is a gRPC service (`control`; `daemon` connects to it). During a solve it requests the context, secrets and
+//! registry credentials over a second connection, where this program is the server, see `session`. Both work alike on
+//! every engine since 20.10. An engine takes bases from its store and stores the image there; a buildkitd reads bases
+//! in the session (`content`) and sends the image through it (`receive`).
 
 mod cache;
 mod content;
@@ -35,38 +36,38 @@ pub use daemon::{Buildkitd, Daemon};
 pub use error::{DockerfileLines, SolveError, StepFailure};
 pub use receive::{Archive, Receive};
 
-/// Everything a solve depends on.
+/// All inputs of a solve.
 #[derive(Clone)]
 pub struct SolveRequest {
-    /// An uncompressed tar with the Dockerfile in it, see [`context::Context`]. Owners in it are owners in the image, and
-    /// equal bytes give cache hits.
+    /// An uncompressed tar that includes the Dockerfile, see [`context::Context`]. Its owners become owners in the
+    /// image. Equal bytes give cache hits.
     pub context: Bytes,
     /// Path of the Dockerfile in the context.
     pub dockerfile: String,
     pub platform: Platform,
     pub build_args: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
-    /// The stage to stop at; the last one if `None`.
+    /// The stage to build; `None` for the last one.
     pub target: Option<String>,
     pub no_cache: bool,
-    /// Ask the registries whether a base has changed. Otherwise a base that the engine has is taken as it is, on both
-    /// kinds of image store (BuildKit's own default differs between them).
+    /// Whether to check the registries for newer bases. Otherwise a base in the engine is used as is, with both types
+    /// of image store (BuildKit's own default differs between them).
     pub pull: bool,
     pub cache: Cache,
-    /// By the `id` of `RUN --mount=type=secret,id=…`.
+    /// By the `id` in `RUN --mount=type=secret,id=…`.
     pub secrets: BTreeMap<String, SecretBytes>,
-    /// The name the image gets in the engine's store.
+    /// The image's name in the engine's store.
     pub image_name: String,
-    /// Takes the image instead of the store. A buildkitd has no other way out for it.
+    /// Receives the image instead of the store. Required for a buildkitd.
     pub receiver: Option<Arc<dyn Receive>>,
-    /// Bases that BuildKit reads out of the session, by what `FROM` calls them. Takes BuildKit 0.11.
+    /// Bases that BuildKit reads in the session, by their names in `FROM`. Requires BuildKit 0.11.
     pub bases: BTreeMap<String, Arc<ImageArchive>>,
-    /// How often a solve that failed for a passing reason is tried in all; at least once.
+    /// Maximum number of tries of a solve with transient failures; at least one.
     pub attempts: u32,
 }
 
 impl fmt::Debug for SolveRequest {
-    /// Without the contents, and without the build arguments' values: a proxy's URL may hold a password.
+    /// Without contents and values of build arguments: a proxy's URL may contain a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SolveRequest")
             .field("context", &format_args!("{} bytes", self.context.len()))
@@ -87,7 +88,7 @@ impl fmt::Debug for SolveRequest {
     }
 }
 
-/// Bytes that no `Debug` output shows.
+/// Bytes that `Debug` output hides.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretBytes(pub Bytes);
 
@@ -97,19 +98,19 @@ impl fmt::Debug for SecretBytes {
     }
 }
 
-/// What a solve made.
+/// The result of a solve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Solved {
-    /// As [`crate::engine::EngineImage::id`]; still right when the name has been given to another image since. Of an image
-    /// that was streamed, the digest of its config.
+    /// Like [`crate::engine::EngineImage::id`]; stays valid if the name moves to another image. For a streamed image,
+    /// the digest of its config.
     pub image_id: String,
-    /// Steps the engine took from its cache, and steps in all.
+    /// Cached steps, and all steps.
     pub cached_steps: usize,
     pub steps: usize,
 }
 
-/// Builds `request` on `daemon`. Tried again, with growing pauses that `progress` is told of, when it failed for a reason
-/// that passes. When `cancel` fires, BuildKit is told to stop and has stopped when this returns.
+/// Builds `request` on `daemon`. Retries transient failures with growing delays, and notes each in `progress`. On
+/// `cancel`, BuildKit is told to stop and has stopped when this returns.
 pub async fn solve(
     daemon: &Daemon,
     request: &SolveRequest,
@@ -137,7 +138,7 @@ pub async fn solve(
             return Err(error);
         };
         progress.note(&format!(
-            "{}: {}; trying again in {:.0} s",
+            "{}: {}; retrying in {:.0} s",
             request.platform,
             error.brief(),
             pause.as_secs_f32().ceil()

@@ -1,5 +1,5 @@
-//! The session of a solve: the gRPC services that BuildKit calls back for the context, the secrets and registry logins, and
-//! where it has no image store, for the bases and with the result.
+//! The session of a solve: the gRPC services that BuildKit calls for the context, secrets and registry credentials, and
+//! without an image store for the bases and the result.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -31,14 +31,14 @@ use super::{SecretBytes, SolveRequest};
 use crate::engine::EngineError;
 use crate::oci::docker_config::{self, Credentials};
 
-/// One message of the upload. gRPC's default limit on the receiving side is 4 MiB on old engines.
+/// Bytes of the upload per message. On old engines, gRPC's default receive limit is 4 MiB.
 const UPLOAD_CHUNK: usize = 1 << 20;
 
-/// One message of the result; BuildKit sends 3 MiB.
+/// Maximum size of a message of the result; BuildKit sends 3 MiB.
 const RESULT_CHUNK: usize = 16 << 20;
 
-/// What every session offers, announced when it is opened. The token methods of `Auth` are left out: BuildKit then asks for
-/// the plain credentials and fetches tokens itself.
+/// The methods of every session. Without the token methods of `Auth`, BuildKit requests plain credentials and fetches
+/// tokens itself.
 const METHODS: [&str; 4] = [
     "/grpc.health.v1.Health/Check",
     "/moby.upload.v1.Upload/Pull",
@@ -46,10 +46,10 @@ const METHODS: [&str; 4] = [
     "/moby.filesync.v1.Auth/Credentials",
 ];
 
-/// An open session; it ends, with its connection, when this is dropped.
+/// An open session. Dropping it closes the session and its connection.
 pub(super) struct Session {
     pub id: String,
-    /// The URL the Dockerfile frontend fetches the context from.
+    /// The URL from which the Dockerfile frontend fetches the context.
     pub context_url: String,
     server: JoinHandle<()>,
 }
@@ -105,7 +105,7 @@ impl Session {
         })
     }
 
-    /// Whether the engine has hung up.
+    /// Whether the engine closed the connection.
     pub fn is_over(&self) -> bool {
         self.server.is_finished()
     }
@@ -117,14 +117,14 @@ impl Drop for Session {
     }
 }
 
-/// 128 bits, in hex. An ID must not be guessable: whoever knows it can use the session through the engine.
+/// 128 bits in hexadecimal. The ID must not be guessable: a client of the engine that knows it can use the session.
 pub(super) fn random_id() -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the kernel has random numbers");
     hex::encode(bytes)
 }
 
-/// The engine closes sessions that do not answer its health checks.
+/// The engine closes sessions that do not answer health checks.
 struct Alive;
 
 #[tonic::async_trait]
@@ -146,7 +146,7 @@ impl Health for Alive {
     }
 }
 
-/// Hands out the context's tar at the one path that the solve names.
+/// Serves the context's tar at the one path that the solve names.
 struct ContextUpload {
     path: String,
     tar: Bytes,
@@ -179,7 +179,7 @@ struct SecretStore(BTreeMap<String, SecretBytes>);
 impl Secrets for SecretStore {
     async fn get_secret(&self, request: Request<GetSecretRequest>) -> Result<Response<GetSecretResponse>, Status> {
         let id = &request.get_ref().id;
-        // NotFound is what BuildKit turns into "absent" for secrets that are not required.
+        // BuildKit treats NotFound as "absent" for optional secrets.
         let secret = self
             .0
             .get(id)
@@ -190,7 +190,7 @@ impl Secrets for SecretStore {
     }
 }
 
-/// Logins from docker's configuration.
+/// Credentials from docker's configuration.
 struct DockerLogins;
 
 #[tonic::async_trait]
@@ -202,7 +202,7 @@ impl Auth for DockerLogins {
                 username,
                 secret: password,
             },
-            // A secret without a user name is how BuildKit is given a refresh token.
+            // BuildKit reads a secret without a user name as a refresh token.
             Some(Credentials::IdentityToken(token)) => CredentialsResponse {
                 username: String::new(),
                 secret: token,

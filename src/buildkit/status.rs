@@ -1,4 +1,4 @@
-//! BuildKit's status stream -> [`Progress`], and the memory of it that a failure is explained from.
+//! Converts BuildKit's status stream into [`Progress`], and records what is needed to explain a failure.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -6,17 +6,17 @@ use bollard_buildkit_proto::moby::buildkit::v1::{StatusResponse, Vertex, VertexL
 
 use crate::progress::Progress;
 
-/// How many of a step's last output lines are kept for the error message.
+/// Last output lines of a step that are kept for the error message.
 const KEPT_LINES: usize = 40;
 
 /// Longer lines are cut: a step may print megabytes without a line break.
 const LINE_LIMIT: usize = 4096;
 
-/// The state of one solve. Steps are BuildKit's vertices, known by their digest.
+/// The state of one solve. Steps are BuildKit's vertices, identified by digest.
 pub(super) struct Tracker<'p> {
     progress: &'p dyn Progress,
     steps: HashMap<String, Step>,
-    /// Digests of the steps that run, the latest last.
+    /// Digests of the running steps, the latest last.
     running: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Step {
     pub log: VecDeque<String>,
     /// Output after the last line break.
     partial: Vec<u8>,
-    /// Done and total bytes by what is transferred: a layer, the context.
+    /// Done and total bytes per transfer: a layer, the context.
     transfers: BTreeMap<String, (u64, u64)>,
 }
 
@@ -117,7 +117,7 @@ impl<'p> Tracker<'p> {
         }
     }
 
-    /// The step that a failed solve failed in. Steps that were stopped because of it have errors as well.
+    /// The step that caused the failure. Steps that were cancelled because of it have errors too.
     pub fn failed(&self) -> Option<&Step> {
         let by_itself = |step: &&Step| !step.error.is_empty() && !step.error.to_lowercase().contains("context cancel");
         self.steps.values().find(by_itself)
@@ -127,7 +127,7 @@ impl<'p> Tracker<'p> {
         self.steps.get(digest)
     }
 
-    /// Cached steps, and all: those of the Dockerfile, without BuildKit's internal ones.
+    /// The number of cached steps and of all steps, without BuildKit's internal steps.
     pub fn counts(&self) -> (usize, usize) {
         let own = || {
             self.steps
@@ -140,11 +140,11 @@ impl<'p> Tracker<'p> {
 
 impl Step {
     fn keep_line(&mut self, line: &[u8], progress: &dyn Progress) {
-        // Of a progress bar that redraws its line, what a terminal would end up showing.
+        // For a progress bar that redraws its line, keep what a terminal would show last.
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let shown = line.rsplit(|byte| *byte == b'\r').next().unwrap_or(line);
         let text = String::from_utf8_lossy(&shown[..shown.len().min(LINE_LIMIT)]);
-        // A build's output must not steer the terminal it is shown on.
+        // A build's output must not control the terminal.
         let text: String = console::strip_ansi_codes(&text)
             .chars()
             .filter(|c| !c.is_control() || *c == '\t')

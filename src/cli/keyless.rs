@@ -1,4 +1,4 @@
-//! Signing without a key of one's own. In builds with the feature `keyless`.
+//! Keyless signing flags, in builds with the feature `keyless`.
 
 use std::path::PathBuf;
 
@@ -8,13 +8,15 @@ use url::Url;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Keyless signing")]
 pub struct KeylessArgs {
-    /// Sign with a certificate of Fulcio's instead of a key: it names who the identity token is for, and Rekor's log shows it to everybody
+    /// Sign with a short-lived Fulcio certificate instead of a key
+    ///
+    /// The certificate contains the identity from the token. The signature is recorded in Rekor's public log.
     #[arg(long)]
     pub keyless: bool,
-    /// The identity token (OIDC, a JWT) [default: what SIGSTORE_ID_TOKEN holds]
+    /// Read the OIDC identity token (a JWT) from FILE [default: $SIGSTORE_ID_TOKEN]
     #[arg(long, value_name = "FILE", requires = "keyless")]
     pub identity_token: Option<PathBuf>,
-    /// Who certifies
+    /// URL of the certificate authority (Fulcio)
     #[arg(
         long,
         value_name = "URL",
@@ -22,7 +24,7 @@ pub struct KeylessArgs {
         default_value = "https://fulcio.sigstore.dev"
     )]
     pub fulcio_url: Url,
-    /// Who records
+    /// URL of the transparency log (Rekor)
     #[arg(
         long,
         value_name = "URL",

@@ -26,9 +26,9 @@ impl ValueEnum for ProgressMode {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let (name, help) = match self {
-            Self::Auto => ("auto", "Bars on a terminal, plain lines elsewhere"),
-            Self::Plain => ("plain", "A line per step and per line of build output"),
-            Self::Quiet => ("quiet", "Only what must be told"),
+            Self::Auto => ("auto", "Progress bars on a terminal, plain lines elsewhere"),
+            Self::Plain => ("plain", "One line for each step and each line of build output"),
+            Self::Quiet => ("quiet", "Only warnings, errors and results"),
         };
         Some(PossibleValue::new(name).help(help))
     }

@@ -1,4 +1,4 @@
-//! `[[builder]]` of build.toml: the engines and buildkitds that build, how they are reached, and how much they are given.
+//! `[[builder]]` of build.toml: the engines and buildkitds that build, their endpoints, platforms and slots.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
@@ -14,17 +14,18 @@ use crate::oci::Platform;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct BuilderEntry {
-    /// What plans, progress and reports call it.
+    /// The builder's name in plans, progress and reports.
     pub name: String,
     /// A Docker engine, as in `DOCKER_HOST`: `unix:///PATH`, `ssh://USER@HOST`, `tcp://HOST:PORT`. Or a buildkitd at
-    /// `unix://` or `tcp://`; which one it is shows when it answers.
+    /// `unix://` or `tcp://`. The first answer shows which of the two it is.
     pub endpoint: String,
-    /// The platforms it may be given. Without it: whatever it can run, natively or emulated.
+    /// The platforms that it may build. Default: every platform that it can run, natively or emulated.
     pub platforms: Option<Vec<Platform>>,
-    /// Solves at a time.
+    /// Number of concurrent solves.
     #[serde(default = "two")]
     pub slots: NonZeroU16,
-    /// PEM files for `tcp://`: the CA of the builder's certificate (without it: the system's), our certificate and its key.
+    /// PEM files for `tcp://`: the CA of the builder's certificate (default: the system's CAs), the client certificate
+    /// and its key.
     pub ca: Option<PathBuf>,
     pub cert: Option<PathBuf>,
     pub key: Option<PathBuf>,
@@ -35,7 +36,7 @@ fn two() -> NonZeroU16 {
 }
 
 impl BuilderEntry {
-    /// Relative files are found from `root`, the directory of build.toml.
+    /// Relative paths are resolved against `root`, the directory of build.toml.
     pub fn endpoint(&self, root: &Path) -> Result<Endpoint, ConfigError> {
         let refused = |what: &str| ConfigError::Invalid(format!("builder {:?} of build.toml: {what}", self.name));
         let from_root = |path: &PathBuf| root.join(path);
@@ -57,7 +58,7 @@ impl BuilderEntry {
     }
 }
 
-/// Refuses entries that could not be told apart or reached, whatever the network says.
+/// Rejects invalid entries without a connection: duplicate or empty names, endpoints that do not parse, no platforms.
 pub fn check(entries: &[BuilderEntry], root: &Path) -> Result<(), ConfigError> {
     let mut names = BTreeSet::new();
     for entry in entries {
@@ -69,7 +70,7 @@ pub fn check(entries: &[BuilderEntry], root: &Path) -> Result<(), ConfigError> {
         }
         if entry.platforms.as_ref().is_some_and(Vec::is_empty) {
             return Err(ConfigError::Invalid(format!(
-                "builder {:?} of build.toml has an empty list of platforms; leave it out for all that it runs",
+                "builder {:?} of build.toml has an empty list of platforms\nhelp: remove `platforms` to allow every platform that the builder can run",
                 entry.name
             )));
         }
@@ -78,7 +79,7 @@ pub fn check(entries: &[BuilderEntry], root: &Path) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Those named, in the file's order; all if none is.
+/// The builders with these names, in the file's order; all builders if no name is given.
 pub fn pick(entries: &[BuilderEntry], asked: &[String]) -> Result<Vec<BuilderEntry>, ConfigError> {
     if let Some(unknown) = asked.iter().find(|name| entries.iter().all(|e| e.name != **name)) {
         let known: Vec<&str> = entries.iter().map(|e| e.name.as_str()).collect();

@@ -1,4 +1,4 @@
-//! `--cache-from` and `--cache-to`, in buildx's syntax, as typed values.
+//! Parses `--cache-from` and `--cache-to`, in buildx's syntax, into typed values.
 //!
 //! <https://docs.docker.com/build/cache/backends/>
 
@@ -11,25 +11,25 @@ use serde::{Deserialize, Deserializer};
 
 use crate::oci::Platform;
 
-/// Where a solve's cache comes from or goes to: `type=registry,ref=…`.
+/// The source or the destination of a solve's cache: `type=registry,ref=…`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheEntry {
     pub kind: CacheType,
-    /// The other fields, which BuildKit knows the meaning of.
+    /// The other fields, passed to BuildKit unchanged.
     pub attrs: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheType {
-    /// An image of its own in a registry, or (importing) an image with an inline cache.
+    /// A separate cache image in a registry, or (import only) an image with an inline cache.
     Registry,
-    /// In a directory of this machine: a content store that BuildKit reaches through the session.
+    /// A directory on this machine: a content store that BuildKit reads and writes through the session.
     Local,
-    /// In the image that is built.
+    /// Inside the built image.
     Inline,
 }
 
-/// What a person asked for, in the order of asking.
+/// The requested caches, in the order of the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
@@ -39,11 +39,11 @@ pub struct Cache {
     pub to: Vec<CacheEntry>,
 }
 
-/// What names the directory of a local cache, reading and writing.
+/// The attributes that name the directory of a local cache: to read, to write.
 const DIRECTORIES: [&str; 2] = ["src", "dest"];
 
 impl Cache {
-    /// Refuses an entry that is on the wrong side.
+    /// Rejects an import without a source and an export without a destination.
     pub fn check(&self) -> Result<(), String> {
         let lacks = |entries: &[CacheEntry], key| {
             let local = entries.iter().filter(|e| e.kind == CacheType::Local);
@@ -53,15 +53,15 @@ impl Cache {
                 .map(CacheEntry::to_string)
         };
         if let Some(entry) = lacks(&self.from, "src") {
-            return Err(format!("cache-from {entry}: it names no src=DIR to read from"));
+            return Err(format!("cache-from {entry}: a local cache needs src=DIR to read from"));
         }
         match lacks(&self.to, "dest") {
-            Some(entry) => Err(format!("cache-to {entry}: it names no dest=DIR to write to")),
+            Some(entry) => Err(format!("cache-to {entry}: a local cache needs dest=DIR to write to")),
             None => Ok(()),
         }
     }
 
-    /// With `{distro}` and `{arch}` of a target filled in.
+    /// Fills in `{distro}` and `{arch}` of a target.
     pub fn for_target(&self, distro: &str, platform: Platform) -> Self {
         let filled = |entries: &[CacheEntry]| entries.iter().map(|e| e.for_target(distro, platform)).collect();
         Self {
@@ -74,7 +74,7 @@ impl Cache {
 impl FromStr for CacheEntry {
     type Err = String;
 
-    /// Fields `KEY=VALUE` as a line of CSV, or a reference alone, which means a registry's.
+    /// Accepts a CSV line of `KEY=VALUE` fields, or a reference alone, which means `type=registry`.
     fn from_str(text: &str) -> Result<Self, String> {
         let fields = fields(text)?;
         if let [reference] = fields.as_slice()
@@ -88,17 +88,17 @@ impl FromStr for CacheEntry {
             let (key, value) = field
                 .split_once('=')
                 .filter(|(key, value)| !key.is_empty() && !value.is_empty())
-                .ok_or_else(|| format!("{field:?} is no KEY=VALUE; for instance: type=registry,ref=HOST/PATH:TAG"))?;
+                .ok_or_else(|| format!("{field:?} is not KEY=VALUE, for example type=registry,ref=HOST/PATH:TAG"))?;
             if attrs.insert(key.trim().to_lowercase(), value.to_string()).is_some() {
-                return Err(format!("{key} is given twice"));
+                return Err(format!("duplicate field {key}"));
             }
         }
         let kind = match attrs.remove("type").as_deref() {
             Some("registry") => CacheType::Registry,
             Some("inline") => CacheType::Inline,
             Some("local") => CacheType::Local,
-            Some(other) => return Err(format!("type={other} is not supported; registry, local and inline are")),
-            None => return Err("it has no type; for instance: type=registry,ref=HOST/PATH:TAG".into()),
+            Some(other) => return Err(format!("type={other} is not supported; use registry, local or inline")),
+            None => return Err("type is missing, for example type=registry,ref=HOST/PATH:TAG".into()),
         };
         let entry = Self { kind, attrs };
         match entry.kind {
@@ -106,7 +106,7 @@ impl FromStr for CacheEntry {
                 Err("type=registry needs ref=HOST/PATH:TAG".into())
             }
             CacheType::Local if !DIRECTORIES.iter().any(|key| entry.attrs.contains_key(*key)) => {
-                Err("type=local needs src=DIR to read it, dest=DIR to write it".into())
+                Err("type=local needs src=DIR to import or dest=DIR to export".into())
             }
             _ => Ok(entry),
         }
@@ -120,7 +120,7 @@ fn fields(text: &str) -> Result<Vec<String>, String> {
     match reader.records().next() {
         Some(Ok(record)) => Ok(record.iter().map(str::to_string).collect()),
         Some(Err(error)) => Err(error.to_string()),
-        None => Err("it is empty".into()),
+        None => Err("the value is empty".into()),
     }
 }
 
@@ -148,7 +148,7 @@ impl CacheEntry {
         }
     }
 
-    /// With the directory of a local cache found from `root`.
+    /// Resolves the directory of a local cache against `root`.
     pub fn rooted(&self, root: &Path) -> Self {
         let mut entry = self.clone();
         for (key, value) in &mut entry.attrs {
@@ -211,8 +211,8 @@ mod tests {
             ("type=gha", "not supported"),
             ("type=registry", "needs ref"),
             ("type=local,mode=max", "needs src"),
-            ("ref=x", "no type"),
-            ("type=registry,ref=a,ref=b", "twice"),
+            ("ref=x", "type is missing"),
+            ("type=registry,ref=a,ref=b", "duplicate field"),
             ("type=registry,mode", "KEY=VALUE"),
         ] {
             assert!(shown(text).unwrap_err().contains(why), "{text}: {:?}", shown(text));
@@ -231,7 +231,7 @@ mod tests {
             from: cache.to.clone(),
             to: cache.from.clone(),
         };
-        assert!(swapped.check().unwrap_err().contains("names no src=DIR"));
+        assert!(swapped.check().unwrap_err().contains("needs src=DIR"));
         let rooted = |entry: &CacheEntry| entry.rooted(Path::new("/root")).to_string();
         assert_eq!(rooted(&cache.from[0]), "type=local,src=/root/a");
         assert_eq!(rooted(&cache.to[0]), "type=local,dest=/b,mode=max");

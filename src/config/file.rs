@@ -1,4 +1,4 @@
-//! `build.toml` as it stands on disk. Unknown keys are refused, with the line they stand in.
+//! Parses `build.toml`. Unknown keys are rejected with their line.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,12 +21,12 @@ pub struct BuildFile {
     pub distros: BTreeMap<String, Distro>,
     #[serde(default)]
     pub registries: Vec<RegistryPolicy>,
-    /// The engines that build; without any, the one of the environment.
+    /// The builders; if empty, the engine of the environment builds.
     #[serde(default, rename = "builder")]
     pub builders: Vec<BuilderEntry>,
     #[serde(default)]
     pub cache: Cache,
-    /// The directory that the file stands in: `images/` and `dockerfiles/` are found from here.
+    /// The directory of the file, which contains `images/` and `dockerfiles/`.
     #[serde(skip)]
     pub root: PathBuf,
     /// SHA-256 of the file.
@@ -57,19 +57,19 @@ pub struct Project {
     pub series: Vec<Series>,
 }
 
-/// Which OpenStack release a project ref belongs to.
+/// Maps project refs to an OpenStack release.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Series {
     /// Glob patterns of refs.
     pub refs: Vec<String>,
-    /// Name of the upper constraints: `images/<name>/constraints/<this>.txt`.
+    /// Name of the upper constraints file: `images/<name>/constraints/<this>.txt`.
     pub constraints: String,
-    /// PEP 440 specifier of the interpreters it runs on.
+    /// PEP 440 specifier of the supported Python versions.
     pub python: String,
 }
 
-/// The user that the agent runs as, and the groups it is in besides its own.
+/// The user that the agent runs as, and its supplementary groups.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
@@ -88,11 +88,11 @@ pub struct Group {
     pub gid: u32,
 }
 
-/// How obgp-runtime comes to be.
+/// How obgp-runtime is compiled.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Runtime {
-    /// The distro whose base it is compiled on, and whose Rust compiles it.
+    /// The distro whose base image and Rust toolchain compile it.
     pub distro: String,
 }
 
@@ -109,16 +109,16 @@ pub struct Distro {
     pub family: Family,
     /// The archive's suite: `noble`, `bookworm`.
     pub suite: String,
-    /// The release number people know: `24.04`, `12`.
+    /// The release number: `24.04`, `12`.
     pub version: String,
     /// The base image in a registry.
     pub base: String,
     /// The distro's own interpreter, `MAJOR.MINOR`.
     pub python: String,
-    /// The project ref this distro takes when none is asked for.
+    /// The default project ref of this distro.
     #[serde(rename = "ref")]
     pub reference: Option<String>,
-    /// The archive to bootstrap and install from, instead of the distro's own.
+    /// The archive for bootstrap and installation. Default: the distro's own.
     pub mirror: Option<String>,
 }
 
@@ -146,11 +146,11 @@ impl BuildFile {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read {path}: {source}", path = path.display())]
+    #[error("reading {path}: {source}", path = path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path}: {source}", path = path.display())]
     Parse { path: PathBuf, source: toml::de::Error },
-    #[error("no build.toml in {dir} or above it; name one with --config FILE", dir = dir.display())]
+    #[error("no build.toml in {dir} or above it\nhelp: name a file with --config FILE", dir = dir.display())]
     NotFound { dir: PathBuf },
     #[error("{0}")]
     Invalid(String),

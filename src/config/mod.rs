@@ -1,4 +1,4 @@
-//! `build.toml` and the choices of a run, as plain data. Unknown keys and impossible values are refused here.
+//! `build.toml` and the choices of a run, as plain data. Rejects unknown keys and invalid values.
 
 pub(crate) mod builders;
 pub mod cache;

@@ -1,4 +1,4 @@
-//! Choices between a few words. The command line gives them their spelling.
+//! Options with a fixed set of values. `cli` gives them their spelling.
 
 /// When a base image is made from the distro's archive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -16,7 +16,7 @@ pub enum BootstrapMode {
 pub enum ProgressMode {
     /// Bars on a terminal, plain lines elsewhere.
     Auto,
-    /// A line per step and per line of build output.
+    /// One line for each step and each line of build output.
     Plain,
     /// Warnings, errors and results only.
     Quiet,

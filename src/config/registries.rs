@@ -1,11 +1,11 @@
-//! `[[registries]]` of build.toml: how registries are reached, and what may be done to their tags.
+//! `[[registries]]` of build.toml: how to connect to registries, and which of their tags are immutable or temporary.
 
 use std::path::PathBuf;
 
 use globset::{Glob, GlobMatcher};
 use serde::{Deserialize, Deserializer};
 
-/// The first entry whose `host` fits is a registry's.
+/// Settings of one registry: the first entry whose `host` matches applies.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RegistryPolicy {
@@ -13,21 +13,21 @@ pub struct RegistryPolicy {
     pub host: Pattern,
     /// PEM certificates to trust besides the system's.
     pub ca: Option<PathBuf>,
-    /// For registries that know their clients by certificate; PEM.
+    /// PEM client certificate, for registries that require one.
     pub client_cert: Option<PathBuf>,
     pub client_key: Option<PathBuf>,
-    /// Without TLS. Loopback needs no saying.
+    /// Use plain HTTP. Loopback registries may always use it.
     #[serde(default)]
     pub plain_http: bool,
-    /// `REPOSITORY:TAG` patterns: a tag that exists keeps its digest.
+    /// `REPOSITORY:TAG` patterns of tags that must not move to another digest.
     #[serde(default)]
     pub immutable: Vec<Pattern>,
-    /// `REPOSITORY:TAG` patterns: pushes leave the record of their time that `prune` goes by.
+    /// `REPOSITORY:TAG` patterns of tags whose pushes record a time, which `prune` reads.
     #[serde(default)]
     pub temporary: Vec<Pattern>,
 }
 
-/// A glob; `*` goes over slashes too.
+/// A glob; `*` also matches slashes.
 #[derive(Clone, Debug)]
 pub struct Pattern(GlobMatcher);
 

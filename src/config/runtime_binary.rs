@@ -1,4 +1,4 @@
-//! `--runtime-binary PLATFORM=FILE`: a compiled obgp-runtime that the person names.
+//! Parses `--runtime-binary PLATFORM=FILE`: an obgp-runtime that is already compiled.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -19,7 +19,7 @@ impl FromStr for RuntimeBinary {
         let (platform, path) = text
             .split_once('=')
             .filter(|(_, path)| !path.is_empty())
-            .ok_or("write it as PLATFORM=FILE, for instance linux/arm64=obgp-runtime-arm64")?;
+            .ok_or("expected PLATFORM=FILE, for example linux/arm64=obgp-runtime-arm64")?;
         Ok(Self {
             platform: platform.parse().map_err(|e| format!("{e}"))?,
             path: path.into(),

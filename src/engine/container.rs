@@ -1,4 +1,4 @@
-//! A command in a container of the engine -> its exit code and output; the container is gone afterwards.
+//! Runs a command in a container of the engine, returns its exit code and output, and removes the container.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,24 +16,24 @@ use tokio_util::sync::CancellationToken;
 use super::{Engine, EngineError};
 use crate::oci::Platform;
 
-/// What is kept of each output stream: smoke tests print little, and a runaway must not fill our memory.
+/// Upper limit of each kept output stream: smoke tests print little, and runaway output must not fill the memory.
 const OUTPUT_LIMIT: usize = 1 << 20;
 
-/// Marks our containers, so that a person can tell whose they are.
+/// Marks containers of this tool.
 const LABEL: &str = "org.openstack.obgp-build";
 
-/// What to run, and how confined. No network, no inherited capability but Docker's defaults and `cap_add`.
+/// The command and its confinement. No network, and no capabilities but Docker's defaults and `cap_add`.
 #[derive(Clone, Debug)]
 pub struct ContainerSpec {
     /// Name or ID in the engine's store.
     pub image: String,
     pub platform: Platform,
-    /// `UID[:GID]` or a name; the image's own user if `None`.
+    /// `UID[:GID]` or a name; `None` for the image's user.
     pub user: Option<String>,
     pub read_only_rootfs: bool,
     /// Mount points of empty, writable tmpfs.
     pub tmpfs: Vec<String>,
-    /// In place of the image's.
+    /// Replaces the image's entrypoint.
     pub entrypoint: Option<Vec<String>>,
     pub command: Vec<String>,
     /// `NAME=value`.
@@ -45,14 +45,14 @@ pub struct ContainerSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerOutput {
     pub exit_code: i64,
-    /// At most 1 MiB of each, invalid UTF-8 replaced.
+    /// At most 1 MiB of each stream, with invalid UTF-8 replaced.
     pub stdout: String,
     pub stderr: String,
 }
 
 impl Engine {
-    /// Runs `spec` to its end. The container is removed whatever happens: on return, on `cancel`, on the time limit, and
-    /// (as long as the runtime lives) when the future is dropped.
+    /// Runs `spec` until it exits. The container is always removed: on return, on `cancel`, at the time limit, and
+    /// (while the runtime lives) when the future is dropped.
     pub async fn run(&self, spec: &ContainerSpec, cancel: &CancellationToken) -> Result<ContainerOutput, EngineError> {
         let options = CreateContainerOptionsBuilder::default()
             .platform(&spec.platform.to_string())
@@ -70,7 +70,7 @@ impl Engine {
                 readonly_rootfs: Some(spec.read_only_rootfs),
                 tmpfs: Some(spec.tmpfs.iter().map(|path| (path.clone(), String::new())).collect()),
                 cap_add: Some(spec.cap_add.clone()),
-                // The engine's default driver may be one that nothing can be read back from.
+                // The engine's default log driver may not support reading.
                 log_config: Some(HostConfigLogConfig {
                     typ: Some("json-file".to_string()),
                     config: None,
@@ -115,7 +115,7 @@ impl Engine {
             .await;
         let exit_code = match waited {
             Ok(answers) => answers.last().map_or(-1, |answer| answer.status_code),
-            // bollard makes an error of every exit code but 0.
+            // bollard turns every exit code but 0 into an error.
             Err(bollard::errors::Error::DockerContainerWaitError { code, error }) if error.is_empty() => code,
             Err(e) => return Err(self.api_error(doing, e)),
         };
@@ -157,7 +157,7 @@ impl Engine {
     }
 }
 
-/// Removes a container once: when told to, or when dropped.
+/// Removes a container once: on request, or on drop.
 struct Removal {
     engine: Engine,
     id: String,
@@ -181,7 +181,7 @@ impl Drop for Removal {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 if let Err(error) = engine.remove_container(&id).await {
-                    tracing::warn!(%error, "a container is left behind");
+                    tracing::warn!(%error, "a container was not removed");
                 }
             });
         }

@@ -1,6 +1,6 @@
-//! An [`Address`] -> duplex byte streams to the engine behind it, one per call.
+//! Opens byte streams to the engine at an [`Address`], one per call.
 //!
-//! Everything that talks to the engine, the typed API and the connections upgraded to gRPC alike, goes through here.
+//! Both the typed API and the connections upgraded to gRPC use it.
 
 use std::io;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ use super::endpoint::{Address, TlsFiles};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How much of ssh's stderr is read for the error message.
+/// Bytes of ssh's stderr that are read for the error message.
 const SSH_STDERR_LIMIT: u64 = 4096;
 
 /// A byte stream to the engine.
@@ -37,12 +37,12 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Reads the certificates, where the address has any; connects nowhere yet.
+    /// Reads the certificates of the address, if any; does not connect yet.
     pub fn new(address: &Address) -> io::Result<Self> {
         Self::with_protocols(address, Vec::new())
     }
 
-    /// For a server that speaks nothing but gRPC, and wants to be told by TLS that we know (ALPN).
+    /// For a gRPC-only server, which requires ALPN for HTTP/2.
     pub(crate) fn for_grpc(address: &Address) -> io::Result<Self> {
         Self::with_protocols(address, vec![b"h2".to_vec()])
     }
@@ -123,7 +123,7 @@ fn tls_config(files: &TlsFiles) -> io::Result<rustls::ClientConfig> {
                 roots.add(certificate).map_err(|e| bad(path, &e))?;
             }
             if roots.is_empty() {
-                return Err(bad(path, &"no certificate in it"));
+                return Err(bad(path, &"it contains no certificate"));
             }
         }
         None => {
@@ -147,7 +147,7 @@ fn tls_config(files: &TlsFiles) -> io::Result<rustls::ClientConfig> {
         .map_err(|e| bad(certificate, &e))
 }
 
-/// `docker system dial-stdio` on the far side, spoken to through ssh's standard streams.
+/// `docker system dial-stdio` on the remote host, over ssh's stdin and stdout.
 struct SshStream {
     stdin: ChildStdin,
     stdout: ChildStdout,
@@ -157,7 +157,7 @@ struct SshStream {
 }
 
 enum SshStage {
-    /// Nothing came from the engine yet. Should it end so, this tells why.
+    /// No byte has arrived from the engine. If the stream ends, the future gives the reason.
     Silent(BoxFuture<'static, String>),
     Heard,
     Failed(String),
@@ -171,10 +171,10 @@ impl SshStream {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|e| io::Error::new(e.kind(), format!("cannot run ssh: {e}")))?;
+            .map_err(|e| io::Error::new(e.kind(), format!("running ssh: {e}")))?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
-            return Err(io::Error::other("ssh came without its standard streams"));
+            return Err(io::Error::other("ssh has no standard streams"));
         };
         Ok(Self {
             stdin,
@@ -184,8 +184,8 @@ impl SshStream {
         })
     }
 
-    /// What ssh said, where nothing was heard of the engine: an end of the stream, or a pipe that broke under a writer,
-    /// says less.
+    /// ssh's message, if no byte has arrived: an end of the stream, or a pipe that broke during a write, is less
+    /// specific.
     fn poll_failure(&mut self, error: io::Error, cx: &mut Context<'_>) -> Poll<io::Error> {
         if let SshStage::Silent(reason) = &mut self.stage {
             self.stage = SshStage::Failed(ready!(reason.as_mut().poll(cx)));
@@ -204,7 +204,7 @@ impl SshStream {
     }
 }
 
-/// Reads to the end, so that ssh never blocks on its stderr. The last line is the reason, those before it are banners.
+/// Reads to the end, so that ssh never blocks on its stderr. The last line is the reason; earlier lines are banners.
 async fn last_line(stderr: ChildStderr) -> String {
     let mut lines = BufReader::new(stderr.take(SSH_STDERR_LIMIT)).lines();
     let mut last = String::new();
@@ -218,14 +218,14 @@ async fn last_line(stderr: ChildStderr) -> String {
     last
 }
 
-async fn why_ssh_failed(said: JoinHandle<String>) -> String {
-    // A connection master that ssh left in the background can hold its stderr open.
-    let said = tokio::time::timeout(Duration::from_secs(2), said).await;
-    match said {
-        // Its own messages begin with its name already.
+async fn why_ssh_failed(line: JoinHandle<String>) -> String {
+    // A connection master in the background may keep stderr open.
+    let line = tokio::time::timeout(Duration::from_secs(2), line).await;
+    match line {
+        // ssh's own messages start with its name.
         Ok(Ok(line)) if line.starts_with("ssh: ") => line,
         Ok(Ok(line)) if !line.is_empty() => format!("ssh: {line}"),
-        _ => "ssh ended without a word from the engine".to_string(),
+        _ => "ssh exited before the engine answered".to_string(),
     }
 }
 

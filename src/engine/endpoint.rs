@@ -1,4 +1,4 @@
-//! Environment and docker configuration -> the one [`Endpoint`] of the engine that is meant.
+//! Selects the engine's [`Endpoint`] from the environment and docker's configuration.
 //!
 //! The order is the docker CLI's: `DOCKER_HOST`, `DOCKER_CONTEXT`, `currentContext` of the docker configuration,
 //! the default socket.
@@ -13,11 +13,11 @@ use url::Url;
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 const DEFAULT_CONTEXT: &str = "default";
 
-/// How an engine is reached.
+/// The address of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     Unix(PathBuf),
-    /// `tls` is where the certificates lie; plain TCP without it.
+    /// `tls`: the certificate files; without them, plain TCP.
     Tcp {
         host: String,
         port: u16,
@@ -27,20 +27,20 @@ pub enum Address {
         user: Option<String>,
         host: String,
         port: Option<u16>,
-        /// The engine's socket on the far side, where it is not that side's default.
+        /// The engine's socket on the remote host, if it is not the default one.
         socket: Option<String>,
     },
 }
 
-/// PEM files as the docker CLI names them. A missing CA means the system's; client certificates are optional.
+/// PEM files named as by the docker CLI. Without a CA the system's CAs are trusted; client certificates are optional.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     pub ca: Option<PathBuf>,
-    /// Certificate chain and key that show who we are.
+    /// Client certificate chain and key.
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
-/// An address and which setting named it, so that errors can say what to change.
+/// An address and the setting that it comes from, so that errors can name the setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     pub address: Address,
@@ -55,11 +55,11 @@ pub enum Origin {
     Context(String),
     /// A `[[builder]]` of build.toml, by its name.
     Builder(String),
-    /// Nothing was set.
+    /// No setting: the default socket.
     Default,
 }
 
-/// What the choice depends on; [`Settings::from_env`] reads it from this process.
+/// The inputs of the selection; [`Settings::from_env`] reads them from this process.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     pub docker_host: Option<String>,
@@ -86,7 +86,8 @@ impl Settings {
 }
 
 impl Endpoint {
-    /// Whether the engine's files are this machine's: a socket of ours. (It may lead elsewhere; nothing can tell.)
+    /// Whether the engine's files are on this machine, judged by a local socket. (The socket may be forwarded; this
+    /// cannot be detected.)
     pub fn is_local(&self) -> bool {
         matches!(self.address, Address::Unix(_))
     }
@@ -121,7 +122,7 @@ impl Endpoint {
 }
 
 impl Address {
-    /// Parses what `DOCKER_HOST` and contexts hold: `unix:///PATH`, `tcp://HOST:PORT`, `ssh://USER@HOST:PORT`.
+    /// Parses the addresses in `DOCKER_HOST` and contexts: `unix:///PATH`, `tcp://HOST:PORT`, `ssh://USER@HOST:PORT`.
     pub fn parse(host: &str, tls: Option<TlsFiles>) -> Result<Self, EndpointError> {
         let invalid = |reason: &str| EndpointError::Host {
             host: host.to_string(),
@@ -136,7 +137,7 @@ impl Address {
         let url = Url::parse(host).map_err(|e| invalid(&e.to_string()))?;
         let name = match url.host_str() {
             Some(name) if !name.is_empty() => name.trim_matches(['[', ']']).to_string(),
-            _ => return Err(invalid("it names no host")),
+            _ => return Err(invalid("it has no host")),
         };
         match url.scheme() {
             "tcp" => {
@@ -148,16 +149,16 @@ impl Address {
             }
             "ssh" => {
                 if url.password().is_some() {
-                    return Err(invalid("a password has no place here; use a key or an agent"));
+                    return Err(invalid("a password is not supported; use a key or an agent"));
                 }
                 let user = Some(url.username()).filter(|user| !user.is_empty());
-                // They become words of a command line, here and on the far side.
+                // They become words of command lines, here and on the remote host.
                 if name.starts_with('-') || user.is_some_and(|user| user.starts_with('-')) {
                     return Err(invalid("host and user must not begin with a dash"));
                 }
                 let socket = Some(url.path()).filter(|path| !matches!(*path, "" | "/"));
                 if socket.is_some_and(|path| !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b))) {
-                    return Err(invalid("the socket's path has characters a shell would act on"));
+                    return Err(invalid("the socket's path has shell metacharacters"));
                 }
                 Ok(Self::Ssh {
                     user: user.map(str::to_string),
@@ -167,14 +168,14 @@ impl Address {
                 })
             }
             other => Err(invalid(&format!(
-                "{other}:// is not supported; unix://, tcp:// and ssh:// are"
+                "{other}:// is not supported; use unix://, tcp:// or ssh://"
             ))),
         }
     }
 }
 
 impl TlsFiles {
-    /// The files that exist of `ca.pem`, `cert.pem` and `key.pem`.
+    /// The existing files among `ca.pem`, `cert.pem` and `key.pem`.
     fn in_dir(dir: &Path) -> Self {
         let file = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
         Self {
@@ -217,7 +218,7 @@ struct ContextEndpoint {
     skip_tls_verify: bool,
 }
 
-/// The docker CLI keeps contexts under the SHA-256 of their name.
+/// The docker CLI stores a context under the SHA-256 of its name.
 fn from_context(settings: &Settings, name: String) -> Result<Endpoint, EndpointError> {
     let contexts = settings.config_dir.clone().unwrap_or_default().join("contexts");
     let id = hex::encode(Sha256::digest(name.as_bytes()));
@@ -285,20 +286,20 @@ impl fmt::Display for Endpoint {
 
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    #[error("cannot use {host:?} as the engine's address: {reason}")]
+    #[error("parsing the engine's address {host:?}: {reason}")]
     Host { host: String, reason: String },
     #[error(
-        "there is no docker context {name:?} ({path} does not exist); see `docker context ls`, \
+        "no docker context {name:?} ({path} does not exist)\nhelp: see `docker context ls`, \
          or choose another with DOCKER_CONTEXT or DOCKER_HOST",
         path = path.display()
     )]
     NoContext { name: String, path: PathBuf },
     #[error(
-        "docker context {0:?} skips the verification of the engine's certificate, which is not supported; \
-         give it the engine's CA: docker context update {0} --docker host=…,ca=FILE"
+        "docker context {0:?} skips the verification of the engine's certificate, which is not supported\n\
+         help: add the engine's CA with docker context update {0} --docker host=…,ca=FILE"
     )]
     SkipsVerification(String),
-    #[error("cannot read {path}: {reason}", path = path.display())]
+    #[error("reading {path}: {reason}", path = path.display())]
     Unreadable { path: PathBuf, reason: String },
 }
 

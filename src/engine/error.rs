@@ -1,4 +1,4 @@
-//! What can go wrong between us and the engine, told to the person with what to try.
+//! Errors of the engine client, with hints.
 
 use std::io;
 
@@ -10,26 +10,26 @@ use crate::util::errors;
 pub enum EngineError {
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
-    #[error("cannot reach the Docker engine at {endpoint}: {reason}\n{hint}")]
+    #[error("cannot reach the Docker engine at {endpoint}: {reason}\nhelp: {hint}")]
     Unreachable {
         endpoint: String,
         reason: String,
         hint: &'static str,
     },
     #[error(
-        "the Docker engine at {endpoint} is {version} (API {api}): too old. \
-         20.10 (API 1.41) is the oldest that is supported; upgrade it or set DOCKER_HOST to another"
+        "the Docker engine at {endpoint} is {version} (API {api}): too old\n\
+         help: upgrade it to 20.10 (API 1.41) or later, or set DOCKER_HOST to another engine"
     )]
     TooOld {
         endpoint: String,
         version: String,
         api: ApiVersion,
     },
-    #[error("what answers at {endpoint} is no Docker engine: it gives {api:?} as its API version")]
+    #[error("the server at {endpoint} is not a Docker engine: its API version is {api:?}")]
     NotDocker { endpoint: String, api: String },
     #[error(
-        "the buildkitd at {endpoint} is too old: it takes no bases from us. BuildKit 0.11 is the oldest that does; \
-         upgrade it, or name a Docker engine"
+        "the buildkitd at {endpoint} is too old: it does not accept base images from a client\n\
+         help: upgrade it to BuildKit 0.11 or later, or use a Docker engine"
     )]
     OldBuildkitd { endpoint: String },
     #[error("the buildkitd at {endpoint}, {doing}: {reason}")]
@@ -39,35 +39,35 @@ pub enum EngineError {
         reason: String,
     },
     #[error(
-        "the engine at {endpoint} does not speak BuildKit: it answered {path} with status {status} ({said}). \
-         Podman's Docker API has no BuildKit, and API proxies must let connection upgrades through; \
-         point DOCKER_HOST at a Docker engine, 20.10 or later"
+        "the engine at {endpoint} does not speak BuildKit: {path} returned status {status} ({message})\n\
+         help: point DOCKER_HOST at a Docker engine, 20.10 or later; Podman's Docker API has no BuildKit, \
+         and API proxies must allow connection upgrades"
     )]
     NoBuildKit {
         endpoint: String,
         path: String,
         status: u16,
-        said: String,
+        message: String,
     },
-    /// `status` is the HTTP status, where the engine answered at all.
+    /// `status` is the HTTP status, if the engine answered.
     #[error("the engine at {endpoint}, {doing}: {reason}")]
     Api {
         endpoint: String,
         doing: String,
         status: Option<u16>,
         reason: String,
-        /// The connection broke or the engine was overloaded: the same may work in a moment.
+        /// The connection broke or the engine was overloaded: a retry may succeed.
         transient: bool,
     },
 }
 
 impl EngineError {
-    /// Whether trying again later, with nothing changed, may work.
+    /// Whether a retry without changes may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Api { transient: true, .. } | Self::Buildkitd { .. })
     }
 
-    /// For a connection to a buildkitd, there being nothing else that breaks.
+    /// Any error of a connection to a buildkitd.
     pub(crate) fn buildkitd(endpoint: &Endpoint, doing: &str, source: &(dyn std::error::Error + 'static)) -> Self {
         Self::Buildkitd {
             endpoint: endpoint.to_string(),
@@ -84,8 +84,8 @@ impl EngineError {
         }
     }
 
-    /// For the first question to an engine: whatever goes wrong with it, the address is to be looked at. A refused client
-    /// certificate shows only here, TLS 1.3 has no earlier answer to it.
+    /// For the first request to an engine: every failure may be caused by the address. TLS 1.3 reports a rejected
+    /// client certificate only here.
     pub(super) fn first_contact(endpoint: &Endpoint, source: bollard::errors::Error) -> Self {
         match Self::api(endpoint, "", source) {
             Self::Api { reason, .. } => Self::unreachable(endpoint, io::Error::other(reason)),
@@ -105,7 +105,7 @@ impl EngineError {
             Error::DockerResponseServerError { status_code, message } => {
                 (Some(*status_code), message.clone(), *status_code >= 502)
             }
-            Error::RequestTimeoutError => (None, "no answer in time".to_string(), true),
+            Error::RequestTimeoutError => (None, "the request timed out".to_string(), true),
             Error::HyperLegacyError { .. } | Error::HyperResponseError { .. } | Error::IOError { .. } => {
                 return Self::broken(endpoint, doing, &source);
             }
@@ -120,7 +120,7 @@ impl EngineError {
         }
     }
 
-    /// For a connection that broke under way.
+    /// For a connection that broke during a request.
     pub(super) fn broken(
         endpoint: &Endpoint,
         doing: impl Into<String>,
@@ -140,32 +140,32 @@ fn hint(endpoint: &Endpoint, kind: io::ErrorKind) -> &'static str {
     let of_builder = matches!(endpoint.origin, Origin::Builder(_));
     match (&endpoint.address, kind) {
         (Address::Unix(_), io::ErrorKind::PermissionDenied) => {
-            "You may not use its socket: run as root, or join its group (sudo usermod -aG docker $USER, then log in again)."
+            "run as root, or join the socket's group (sudo usermod -aG docker $USER, then log in again)"
         }
         (Address::Unix(_), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) if !of_builder => {
-            "Is it installed and running? Try `sudo systemctl start docker`, or set DOCKER_HOST to the engine you mean."
+            "install and start it (sudo systemctl start docker), or set DOCKER_HOST to another engine"
         }
         (Address::Ssh { .. }, _) => {
-            "Try `ssh HOST docker version` by hand: the login must work without a password, and docker must be on the far side's PATH."
+            "test with `ssh HOST docker version`: the login must work without a password, and docker must be on the remote PATH"
         }
         (Address::Tcp { tls: Some(_), .. }, _) if of_builder => {
-            "Look at the builder's endpoint in build.toml, and at the files that its ca, cert and key name."
+            "check the builder's endpoint in build.toml, and the files of its ca, cert and key"
         }
         (Address::Tcp { .. }, _) if of_builder => {
-            "Look at the builder's endpoint in build.toml; if the engine speaks TLS there, give the builder ca, cert and key."
+            "check the builder's endpoint in build.toml; if the engine uses TLS, set the builder's ca, cert and key"
         }
-        _ if of_builder => "Is it running? Look at the builder's endpoint in build.toml.",
+        _ if of_builder => "check that it runs, and the builder's endpoint in build.toml",
         (Address::Tcp { tls: Some(_), .. }, _) => {
-            "Look at the address and at ca.pem, cert.pem and key.pem in DOCKER_CERT_PATH (or the docker context)."
+            "check the address, and ca.pem, cert.pem and key.pem in DOCKER_CERT_PATH (or the docker context)"
         }
         (Address::Tcp { .. }, _) => {
-            "Look at the address; if the engine speaks TLS there, set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH."
+            "check the address; if the engine uses TLS, set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH"
         }
-        _ => "Set DOCKER_HOST to the engine you mean.",
+        _ => "set DOCKER_HOST to the engine's address",
     }
 }
 
-/// The innermost I/O error: its kind decides the hint.
+/// The innermost I/O error, whose kind selects the hint.
 fn io_cause<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::Error> {
     errors::chain(error).filter_map(|cause| cause.downcast_ref()).last()
 }

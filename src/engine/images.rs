@@ -1,4 +1,4 @@
-//! Images in the engine's store: inspect, load, pull, export, tag, remove.
+//! Images in the engine's store: inspect, load, pull, export, tag and remove.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -18,26 +18,26 @@ use crate::oci::Platform;
 use crate::oci::docker_config::{self, Credentials};
 use crate::progress::Progress;
 
-/// Since then `GET /images/NAME/json` takes a platform.
+/// The first API version whose `GET /images/NAME/json` accepts a platform.
 const INSPECT_PLATFORM_API: ApiVersion = ApiVersion { major: 1, minor: 49 };
 
-/// An image as the engine describes it.
+/// The engine's description of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineImage {
-    /// `sha256:…`, of the config in the classic store, of the manifest or index in containerd's.
+    /// `sha256:…`: the digest of the config in the classic store, of the manifest or index in containerd's.
     pub id: String,
     pub repo_tags: Vec<String>,
     /// `NAME@sha256:…`, for images that came from a registry.
     pub repo_digests: Vec<String>,
     pub os: String,
     pub architecture: String,
-    /// Digests of the uncompressed layers, the base first.
+    /// Digests of the uncompressed layers, base first.
     pub diff_ids: Vec<String>,
-    /// Bytes in the store.
+    /// Size in the store, in bytes.
     pub size: u64,
     /// RFC 3339.
     pub created: Option<String>,
-    /// When it was last given a tag in this engine.
+    /// The time of its last tag in this engine.
     pub tagged: Option<Timestamp>,
     pub labels: BTreeMap<String, String>,
 }
@@ -74,8 +74,8 @@ impl From<ImageInspect> for EngineImage {
 }
 
 impl Engine {
-    /// `None` if the store has no image of this name or ID. Of an image index, which the containerd store keeps under one
-    /// name, this describes what the engine's own platform would run; see [`Self::inspect_image_for`].
+    /// `None` if the store has no image with this name or ID. For an index, which the containerd store keeps under one
+    /// name, the result describes the engine's own platform; see [`Self::inspect_image_for`].
     pub async fn inspect_image(&self, name: &str) -> Result<Option<EngineImage>, EngineError> {
         match self.docker().inspect_image(name).await {
             Ok(found) => Ok(Some(found.into())),
@@ -84,7 +84,7 @@ impl Engine {
         }
     }
 
-    /// The image for `platform`; `None` if the store has none of this name for it.
+    /// The image for `platform`; `None` if the store has no such image under this name.
     pub async fn inspect_image_for(&self, name: &str, platform: Platform) -> Result<Option<EngineImage>, EngineError> {
         let info = self.info();
         let Some(mut found) = self.inspect_image(name).await? else {
@@ -98,7 +98,7 @@ impl Engine {
             let path = format!("/images/{name}/json?{query}");
             let doing = format!("inspecting image {name} for {platform}");
             match self.get_json::<ImageInspect>(&path, &doing).await? {
-                // Its ID there is that of a manifest inside of the index, which is no name the store knows.
+                // Its ID is the digest of a manifest inside the index, which the store does not accept as a name.
                 Some(inside) => {
                     found = EngineImage {
                         id: found.id,
@@ -111,15 +111,15 @@ impl Engine {
         Ok(Some(found).filter(|image| image.is_for(platform)))
     }
 
-    /// Loads a `docker save` or OCI archive. Gives the names and IDs the engine says it loaded.
+    /// Loads a `docker save` or OCI archive. Returns the names and IDs that the engine reports.
     pub async fn load<S>(&self, archive: S) -> Result<Vec<String>, EngineError>
     where
         S: Stream<Item = io::Result<Bytes>> + Send + 'static,
     {
         let options = ImportImageOptionsBuilder::default().quiet(true).build();
-        let mut told = self.docker().import_image_stream(options, archive, None);
+        let mut events = self.docker().import_image_stream(options, archive, None);
         let mut loaded = Vec::new();
-        while let Some(event) = told.next().await {
+        while let Some(event) = events.next().await {
             let event = event.map_err(|e| self.api_error("loading an image archive", e))?;
             for line in event.stream.iter().flat_map(|text| text.lines()) {
                 match line
@@ -134,15 +134,15 @@ impl Engine {
         Ok(loaded)
     }
 
-    /// The digest that the engine finds for `reference` in its registry, by its own configuration.
+    /// The digest of `reference` in its registry, resolved by the engine with its own configuration.
     pub async fn registry_digest(&self, reference: &str) -> Result<String, EngineError> {
         let login = login_for(reference).await;
         let found = self.docker().inspect_registry_image(reference, login).await;
-        let found = found.map_err(|e| self.api_error(format!("asking the registry for {reference}"), e))?;
+        let found = found.map_err(|e| self.api_error(format!("querying the registry for {reference}"), e))?;
         Ok(found.descriptor.digest.unwrap_or_default())
     }
 
-    /// The tags in the store that match `pattern`, which may have `*` in it.
+    /// The tags in the store that match `pattern` (with `*`).
     pub async fn tags_like(&self, pattern: &str) -> Result<Vec<String>, EngineError> {
         let filters = HashMap::from([("reference", vec![pattern])]);
         let options = ListImagesOptionsBuilder::default().filters(&filters).build();
@@ -151,9 +151,10 @@ impl Engine {
         Ok(found.into_iter().flat_map(|image| image.repo_tags).collect())
     }
 
-    /// Pulls `reference`, a tag or digest, for `platform`, with the credentials docker has for its registry, and names it
-    /// `name`. The reference itself stands afterwards for what it stood for before: the classic store gives it to whichever
-    /// platform was pulled last, and the person may use it for another. One pull at a time for the same reason.
+    /// Pulls `reference`, a tag or digest, for `platform`, with docker's credentials for its registry, and tags the
+    /// image `name`. Afterwards the reference points to what it pointed to before: the classic store moves it to the
+    /// platform pulled last, and the user may need it for another platform. For the same reason pulls run one at a
+    /// time.
     pub async fn pull(
         &self,
         reference: &str,
@@ -164,16 +165,16 @@ impl Engine {
         let _alone = self.inner.pulls.lock().await;
         let before = self.inspect_image(reference).await?;
         self.pull_to_reference(reference, platform, progress).await?;
-        // An image that is no index is pulled whatever its platform.
+        // A single manifest is pulled for any platform.
         let mut pulled = self.inspect_image_for(reference, platform).await?;
         match &pulled {
             Some(image) => self.tag(&image.id, name).await?,
-            // Another run pulled the same, and has removed the reference by now.
+            // A concurrent run pulled the same reference and removed it.
             None => pulled = self.inspect_image_for(name, platform).await?,
         }
         match before {
             Some(before) if Some(&before.id) == pulled.as_ref().map(|image| &image.id) => {}
-            // A digest cannot be given to an image. What is there already is not downloaded again.
+            // A digest cannot be set as a tag. An image that is present is not downloaded again.
             Some(before) if reference.contains('@') => {
                 if let Ok(platform) = format!("{}/{}", before.os, before.architecture).parse() {
                     self.pull_to_reference(reference, platform, progress).await?;
@@ -204,8 +205,8 @@ impl Engine {
             .build();
         let doing = || format!("pulling {reference} for {platform}");
         let mut layers: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-        let mut told = self.docker().create_image(Some(options), None, login);
-        while let Some(event) = told.next().await {
+        let mut events = self.docker().create_image(Some(options), None, login);
+        while let Some(event) = events.next().await {
             let event = event.map_err(|e| self.api_error(doing(), e))?;
             let bytes = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
             if let (Some(id), Some(detail), Some("Downloading")) =
@@ -221,8 +222,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The image as an archive: the legacy layout before engine 25, an OCI layout with `manifest.json` since.
-    /// A name keeps its tag in the archive, an ID does not.
+    /// The image as an archive: the legacy layout before engine 25, later an OCI layout with `manifest.json`. A name
+    /// keeps its tag in the archive, an ID does not.
     pub fn export(&self, image: &str) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
         let engine = self.clone();
         let image = image.to_string();
@@ -240,7 +241,7 @@ impl Engine {
             .map_err(|e| self.api_error(format!("tagging {image} as {name}"), e))
     }
 
-    /// Takes a name away, and the image with its last name. Says whether it was there.
+    /// Removes a name, and with its last name the image. Returns whether the name existed.
     pub async fn remove_image(&self, name: &str) -> Result<bool, EngineError> {
         let options = RemoveImageOptionsBuilder::default().force(false).build();
         match self.docker().remove_image(name, Some(options), None).await {
@@ -251,7 +252,7 @@ impl Engine {
     }
 }
 
-/// What docker has for the reference's registry.
+/// Docker's credentials for the reference's registry.
 async fn login_for(reference: &str) -> Option<DockerCredentials> {
     docker_config::for_registry(docker_config::registry_of(reference))
         .await
@@ -268,16 +269,16 @@ async fn login_for(reference: &str) -> Option<DockerCredentials> {
         })
 }
 
-/// `NAME:TAG` in two; without a tag, docker means `latest`.
+/// Splits `NAME:TAG`; without a tag, docker's default is `latest`.
 fn split_tag(reference: &str) -> (&str, &str) {
     match reference.rsplit_once(':') {
-        // Otherwise it is a registry's port.
+        // Otherwise the colon belongs to a registry's port.
         Some((name, tag)) if !tag.contains('/') => (name, tag),
         _ => (reference, "latest"),
     }
 }
 
-/// bollard's stream borrows the name; this one owns it.
+/// Like bollard's stream, which borrows the name; this one owns it.
 fn async_chunks(
     docker: bollard::Docker,
     image: String,

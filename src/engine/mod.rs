@@ -1,6 +1,6 @@
-//! The Docker engine: where it is ([`endpoint`]), what it is ([`EngineInfo`]), its images and containers.
+//! The Docker API client: [`endpoint`] locates the engine, [`EngineInfo`] describes it; images and containers.
 //!
-//! bollard gives the typed API. It and the BuildKit client share one HTTP client over [`Dialer`], so unix sockets,
+//! bollard provides the typed API. It shares one HTTP client over [`Dialer`] with the BuildKit client, so unix sockets,
 //! TCP with TLS and ssh behave alike for both.
 
 mod container;
@@ -35,23 +35,23 @@ pub use endpoint::{Address, Endpoint, Origin};
 pub use error::EngineError;
 pub use images::EngineImage;
 
-/// Covers the time until an answer's headers. The engine sends those of `load` and `export` when it is through with the
-/// work, so this only bounds a hang; whether the engine is there at all is found out within the dialer's limit.
+/// Timeout for a response's headers. For `load` and `export` the engine sends them after the work, so this only bounds
+/// a hang; the dialer's timeout detects an absent engine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// How long a mere question (version, info) may take.
+/// Timeout of simple requests (version, info).
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Whoever does not answer a ping by then counts as gone.
+/// Timeout of a ping; a slower engine counts as gone.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// More than any description is long.
+/// Upper limit of a JSON response, in bytes.
 const ANSWER_LIMIT: usize = 16 << 20;
 
-/// Of the reason for refusing an upgraded connection.
+/// Upper limit of the reason for a rejected upgrade, in bytes.
 const REFUSAL_LIMIT: usize = 4 << 10;
 
-/// The API of Docker Engine 20.10, the oldest this tool is tested with.
+/// The API of Docker Engine 20.10, the oldest tested version.
 const OLDEST_API: ApiVersion = ApiVersion { major: 1, minor: 41 };
 
 type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -71,19 +71,19 @@ struct Inner {
     pulls: tokio::sync::Mutex<()>,
 }
 
-/// What the engine says about itself.
+/// The engine's description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineInfo {
-    /// Of the engine: `28.5.2`.
+    /// The engine's version: `28.5.2`.
     pub version: String,
     pub api_version: ApiVersion,
     pub store: ImageStore,
     /// OCI names: `linux`, `amd64`.
     pub os: String,
     pub architecture: String,
-    /// Where its data lies, on its own machine.
+    /// Its data directory, on its own machine.
     pub data_root: String,
-    /// What keeps its layers there: `overlay2`.
+    /// The storage driver of its layers: `overlay2`.
     pub storage_driver: String,
     /// Unique to the engine's installation.
     pub id: String,
@@ -97,22 +97,22 @@ pub struct ApiVersion {
     pub minor: u32,
 }
 
-/// Where the engine keeps images; their IDs mean different things.
+/// The engine's image store; it decides what an image ID is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageStore {
-    /// The graph drivers' store: an image ID is the digest of its config.
+    /// The graph drivers' store: an image ID is the config's digest.
     Classic,
-    /// containerd's: an image ID is the digest of its manifest or index.
+    /// containerd's store: an image ID is the digest of the manifest or index.
     Containerd,
 }
 
 impl Engine {
-    /// The engine that the environment and docker's configuration mean, see [`Endpoint::from_env`].
+    /// Connects to the engine of the environment and docker's configuration, see [`Endpoint::from_env`].
     pub async fn from_env() -> Result<Self, EngineError> {
         Self::connect(Endpoint::from_env()?).await
     }
 
-    /// Connects, asks what is there, and refuses what is too old.
+    /// Connects, reads the engine's description, and rejects old versions.
     pub async fn connect(endpoint: Endpoint) -> Result<Self, EngineError> {
         let dialer = Dialer::new(&endpoint.address).map_err(|source| EngineError::unreachable(&endpoint, source))?;
         let http: Client<Connector, Body> = Client::builder(TokioExecutor::new())
@@ -133,7 +133,9 @@ impl Engine {
             .await
             .unwrap_or_else(|_| {
                 let seconds = QUESTION_TIMEOUT.as_secs();
-                let source = std::io::Error::other(format!("it took the connection but did not answer in {seconds} s"));
+                let source = std::io::Error::other(format!(
+                    "it accepted the connection but did not answer within {seconds} s"
+                ));
                 Err(EngineError::unreachable(&endpoint, source))
             })?;
         if info.api_version < OLDEST_API {
@@ -159,12 +161,12 @@ impl Engine {
         &self.inner.endpoint
     }
 
-    /// As of the time of connecting.
+    /// The description at the time of connecting.
     pub fn info(&self) -> &EngineInfo {
         &self.inner.info
     }
 
-    /// Whether it is still there, and answers within seconds.
+    /// Whether the engine still answers within seconds.
     pub async fn answers(&self) -> bool {
         matches!(
             tokio::time::timeout(PING_TIMEOUT, self.docker().ping()).await,
@@ -180,7 +182,7 @@ impl Engine {
         EngineError::api(&self.inner.endpoint, doing, source)
     }
 
-    /// For the questions that bollard does not know how to ask; `None` for 404.
+    /// For requests that bollard does not support; `None` for 404.
     async fn get_json<T: serde::de::DeserializeOwned>(
         &self,
         path: &str,
@@ -212,13 +214,13 @@ impl Engine {
             .unwrap_or_else(|_| Err(failed(bollard::errors::Error::RequestTimeoutError)))
     }
 
-    /// For failures of the gRPC services, in the words of [`Self::api_error`].
+    /// Errors of the gRPC services, in the form of [`Self::api_error`].
     pub(crate) fn grpc_error(&self, doing: &str, source: &(dyn std::error::Error + 'static)) -> EngineError {
         EngineError::broken(&self.inner.endpoint, doing, source)
     }
 
-    /// Posts to `path` and takes over the connection once the engine has switched it to HTTP/2 (`Upgrade: h2c`).
-    /// This is how the engine offers BuildKit's gRPC services.
+    /// Posts to `path` and returns the connection after the engine has switched it to HTTP/2 (`Upgrade: h2c`). The
+    /// engine offers BuildKit's gRPC services in this way.
     pub(crate) async fn upgrade(&self, path: &str, headers: &[(&str, &str)]) -> Result<Upgraded, EngineError> {
         let doing = format!("opening {path}");
         let mut request = Request::post(format!("http://docker{path}"))
@@ -237,12 +239,12 @@ impl Engine {
             .map_err(|e| self.api_error(doing.clone(), e.into()))?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let status = response.status();
-            let said = Limited::new(response.into_body(), REFUSAL_LIMIT).collect().await;
+            let body = Limited::new(response.into_body(), REFUSAL_LIMIT).collect().await;
             return Err(EngineError::NoBuildKit {
                 endpoint: self.inner.endpoint.to_string(),
                 path: path.to_string(),
                 status: status.as_u16(),
-                said: said
+                message: body
                     .map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_string())
                     .unwrap_or_default(),
             });
@@ -254,10 +256,10 @@ impl Engine {
 }
 
 async fn ask(docker: &Docker, endpoint: &Endpoint) -> Result<EngineInfo, EngineError> {
-    // Engines take their time for either.
+    // Either can take the engine some time.
     let (version, info) = tokio::join!(docker.version(), docker.info());
     let version = version.map_err(|e| EngineError::first_contact(endpoint, e))?;
-    let info = info.map_err(|e| EngineError::api(endpoint, "asking for its description", e))?;
+    let info = info.map_err(|e| EngineError::api(endpoint, "requesting its description", e))?;
     let containerd = info
         .driver_status
         .iter()
@@ -309,7 +311,7 @@ impl fmt::Display for ImageStore {
     }
 }
 
-/// [`Dialer`] in the shape hyper's client asks for. The URI it is called with says nothing: there is one engine.
+/// [`Dialer`] as a hyper connector. Ignores the URI, because there is one engine.
 #[derive(Clone)]
 struct Connector(Dialer);
 

@@ -1,15 +1,15 @@
-//! An image out of the storage of an engine on this machine, as the archive that the engine would export.
+//! Reads an image from the storage of an engine on this machine, as the archive that the engine would export.
 //!
-//! Before a classic store sends the first byte of an export it has read every file, over FUSE with some drivers, and written
-//! all of it down twice. Where its layers are directories that this process may read (which takes root), they are read here
-//! at once. None of it is promised to anyone, so none of it is relied upon: whoever reads the archive holds configuration
-//! and layers against their digests, as those of any export, and [`Engine::read_image`] has the engine export where they
-//! do not agree, or are not there.
+//! Before a classic store sends the first byte of an export, it has read every file, over FUSE with some drivers, and
+//! written everything to disk twice. If its layers are directories that this process may read (which requires root),
+//! they are read directly. The storage format is not a stable interface: as for every export, the archive's reader
+//! checks configuration and layers against their digests. If they differ or are missing, [`Engine::read_image`] uses
+//! the engine's export.
 //!
 //! - `image/DRIVER/imagedb/content/sha256/ID`: the configuration.
 //! - `image/DRIVER/layerdb/sha256/CHAIN-ID/cache-id`: where a layer's files are, `DRIVER/CACHE-ID/diff`.
-//! - `image/DRIVER/layerdb/sha256/CHAIN-ID/tar-split.json.gz`: what of the layer's tar are not files' contents, and where
-//!   those belong (<https://github.com/vbatts/tar-split>).
+//! - `image/DRIVER/layerdb/sha256/CHAIN-ID/tar-split.json.gz`: the layer's tar without file contents, and the
+//!   positions of the contents (<https://github.com/vbatts/tar-split>).
 
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read};
@@ -25,18 +25,18 @@ use super::tar_split::{self, Layer};
 use super::{Engine, EngineImage};
 use crate::util::bridge;
 
-/// Drivers that keep what a layer changes as a directory.
+/// Drivers that store a layer's changes as a directory.
 const DRIVERS: [&str; 2] = ["overlay2", "fuse-overlayfs"];
-/// A configuration is no longer than this.
+/// Upper limit of a configuration, in bytes.
 const CONFIG: u64 = 4 << 20;
 const BLOCK: u64 = 512;
 
-/// An image for a thread that may block.
+/// An image archive, for a thread that may block.
 pub type Archive = Box<dyn Read + Send>;
 
 impl Engine {
-    /// Hands the image's archive to `read`, which may block: out of the engine's storage if that is within reach, and from
-    /// the engine if it is not or `read` refuses what it held. Called where the runtime is known, as in `spawn_blocking`.
+    /// Passes the image's archive to `read`, which may block: from the engine's storage if it is accessible, or by an
+    /// export if it is not or `read` fails. Needs a runtime, as in `spawn_blocking`.
     pub fn read_image<T, E: std::error::Error>(
         &self,
         image: &EngineImage,
@@ -45,20 +45,20 @@ impl Engine {
         match self.stored(image) {
             Ok(archive) => match read(archive) {
                 Ok(done) => return Ok(done),
-                Err(error) => tracing::debug!(%error, image.id, "the engine's storage does not hold what it should"),
+                Err(error) => tracing::debug!(%error, image.id, "the engine's storage has other content than expected"),
             },
-            Err(error) => tracing::debug!(%error, image.id, "the engine's storage is out of reach"),
+            Err(error) => tracing::debug!(%error, image.id, "the engine's storage is not accessible"),
         }
         read(Box::new(bridge::reader(&Handle::current(), self.export(&image.id))))
     }
 
-    /// The image's archive out of the storage.
+    /// The image's archive from the storage.
     pub fn stored(&self, image: &EngineImage) -> io::Result<Archive> {
         let storage = self.storage().ok_or(io::ErrorKind::Unsupported)?;
         storage.archive(image)
     }
 
-    /// `None` for an engine that is elsewhere, or keeps images in other ways.
+    /// `None` for a remote engine, or another storage driver.
     pub fn storage(&self) -> Option<Storage> {
         let info = self.info();
         let driver = DRIVERS.into_iter().find(|driver| *driver == info.storage_driver)?;
@@ -70,21 +70,21 @@ impl Engine {
     }
 }
 
-/// Where a classic store with one of [`DRIVERS`] keeps its things.
+/// The storage of a classic store with one of [`DRIVERS`].
 pub struct Storage {
-    /// By driver: images and layers.
+    /// Image and layer metadata, by driver.
     documents: PathBuf,
-    /// By driver: layers' files.
+    /// Layer files, by driver.
     files: PathBuf,
 }
 
 impl Storage {
-    /// Whether this process may read it.
+    /// Whether this process may read the storage.
     pub fn is_readable(&self) -> bool {
         fs::read_dir(self.documents.join("layerdb")).is_ok() && fs::read_dir(&self.files).is_ok()
     }
 
-    /// In the shape of engines before 25.
+    /// In the layout of engines before 25.
     fn archive(&self, image: &EngineImage) -> io::Result<Archive> {
         let id = hex_of(&image.id)?;
         let mut config = Vec::new();
@@ -146,7 +146,7 @@ fn with_member(archive: Archive, name: &str, data: impl Read + Send + 'static, s
     ))
 }
 
-/// Whoever reads the archive holds the configuration against what is a digest in its name, and nothing else.
+/// The reader checks the configuration only if its name contains a digest.
 fn hex_of(digest: &str) -> io::Result<String> {
     let digest: Digest = digest.parse().map_err(io::Error::other)?;
     match digest.algorithm() {
@@ -235,7 +235,7 @@ mod tests {
     fn what_is_not_there_or_strange_is_an_error() {
         let root = tempfile::tempdir().unwrap();
         let (storage, image) = storage(root.path());
-        // No digest to whoever reads the archive, who would hold the configuration against nothing.
+        // Without a digest in its name, the reader would not check the configuration.
         let upper_case = ID.replace('c', "C");
         fs::write(
             storage.documents.join("imagedb/content/sha256").join(&upper_case[7..]),

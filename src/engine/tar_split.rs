@@ -1,5 +1,5 @@
-//! A layer's tar out of the files it was unpacked to and the rest that Docker keeps of it
-//! (<https://github.com/vbatts/tar-split>): a line of JSON for each piece, in order.
+//! Rebuilds a layer's tar from its unpacked files and Docker's tar-split metadata
+//! (<https://github.com/vbatts/tar-split>): one line of JSON per piece, in order.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -14,7 +14,7 @@ use flate2::bufread::MultiGzDecoder;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use serde::Deserialize;
 
-/// The longest line: headers between two contents, in base64.
+/// Maximum length of a line: the headers between two contents, in base64.
 const LINE: u64 = 16 << 20;
 
 /// `storage.Entry` of tar-split.
@@ -32,16 +32,16 @@ struct Entry<'a> {
     payload: Option<&'a str>,
 }
 
-/// What a line stands for.
+/// The piece that a line describes.
 enum Piece {
     Bytes(Cursor<Vec<u8>>),
     Content(Take<File>),
 }
 
-/// A layer's tar.
+/// The tar of a layer.
 pub struct Layer {
     lines: Lines,
-    /// The directory that the layer was unpacked to.
+    /// The directory with the layer's unpacked files.
     files: OwnedFd,
     piece: Piece,
 }
@@ -75,7 +75,7 @@ impl Read for Layer {
     }
 }
 
-/// How long the tar is.
+/// The size of the tar, in bytes.
 pub fn size(tar_split: &Path) -> io::Result<u64> {
     let mut lines = Lines::open(tar_split)?;
     let mut size: u64 = 0;
@@ -135,8 +135,8 @@ impl Entry<'_> {
         }
     }
 
-    /// The file, nowhere but below the layer's directory, opened when it is known to be one: to open a device can be to
-    /// use it.
+    /// Opens the file, only below the layer's directory, and only after checking that it is a regular file: opening a
+    /// device can trigger an action.
     fn content(&self, files: &OwnedFd) -> io::Result<File> {
         let raw = self.name_raw.map(|base64| BASE64_STANDARD.decode(base64)).transpose();
         let raw = raw.map_err(io::Error::other)?;
@@ -168,7 +168,7 @@ mod tests {
 
     use super::*;
 
-    /// A layer unpacked, and its tar-split of these lines.
+    /// An unpacked layer, and its tar-split with these lines.
     fn layer(lines: &[String]) -> (tempfile::TempDir, PathBuf, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let files = dir.path().join("diff");

@@ -1,4 +1,4 @@
-//! A layer blob put together from chunks that are compressed already and from runs of small things in between.
+//! Assembles a layer blob from compressed chunks of large files and runs of small members in between.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use super::spool::{PackedChunk, Spool};
 use super::store::{BlobWriter, Layout, StoreError};
 use super::tree::Tree;
 
-/// Pieces under way before the oldest has to be written: bounds memory.
+/// Maximum number of pieces in progress before the oldest is written: bounds memory.
 const PENDING: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ pub struct Assembled {
     pub blob: Descriptor,
 }
 
-/// Writes a received layer as it came, compressed anew; `diff_id` and `size` are those it was received with.
+/// Writes a received layer unchanged, compressed again; `diff_id` and `size` are those of the received layer.
 pub fn verbatim(
     layout: &Layout,
     pool: &Pool,
@@ -59,7 +59,7 @@ pub fn verbatim(
     })
 }
 
-/// Writes the canonical layer that `changes` describe; `tree` is the image with it.
+/// Writes the canonical layer of `changes`; `tree` is the image including the layer.
 pub fn canonical(
     layout: &Layout,
     pool: &Pool,
@@ -123,7 +123,7 @@ enum Piece {
 struct LayerWriter<'a> {
     blob: BlobWriter<'a>,
     pool: &'a Pool,
-    /// Uncompressed bytes that wait for more: at most [`CHUNK`].
+    /// Uncompressed bytes of the current run: at most [`CHUNK`].
     run: Vec<u8>,
     pending: VecDeque<Piece>,
 }
@@ -172,7 +172,7 @@ impl<'a> LayerWriter<'a> {
         let data = std::mem::replace(&mut self.run, Vec::with_capacity(CHUNK));
         let (done, result) = channel();
         self.pool.compress(data, move |compressed| {
-            // Nobody waits any more if the layer was given up.
+            // The receiver is gone if the layer was dropped.
             let _ = done.send(compressed);
         });
         self.push(Piece::Run(result))

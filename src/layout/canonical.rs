@@ -1,18 +1,19 @@
-//! A layer's canonical form: the difference between the tree below it and the tree with it, written as a tar stream
-//! that depends on nothing else.
+//! Writes a layer in canonical form: the difference between the tree below it and the tree with it, as a deterministic
+//! tar stream.
 //!
-//! Engines and graph drivers write the same change in different ways: other entry orders, header formats and owner
-//! names, opaque directories or one whiteout per name, files that were copied up and not changed, times with or
-//! without fractions. A difference of trees has none of that. Rules:
+//! Engines and graph drivers write the same change in different ways: entry order, header format, owner names, opaque
+//! directories or one whiteout per name, unchanged copied-up files, times with or without fractions. A difference of
+//! trees contains none of that. Rules:
 //!
-//! - Entries in byte order of their paths. Every entry's parent directories are there too, also unchanged ones:
-//!   drivers that unpack each layer alone take their mode and owner from the layer. Other unchanged entries are left out.
-//! - No time is later than the epoch asked for, none before 1970. A directory that only got a new time keeps its old
-//!   one, a new or changed one gets the epoch: what engines put there is chance.
-//! - Owners are numbers; of the extended attributes only those that mean something stay.
-//! - The first path of an inode carries the data, the others are hard links to it.
+//! - Entries are sorted by the bytes of their paths. Every entry's parent directories are included, even unchanged
+//!   ones: drivers that unpack each layer alone take mode and owner from the layer. Other unchanged entries are
+//!   omitted.
+//! - Times are between 1970 and the requested epoch. A directory whose only change is its time keeps its old time; a
+//!   new or changed directory gets the epoch, because engines set arbitrary times there.
+//! - Owners are numeric; only meaningful extended attributes are kept.
+//! - The first path of an inode has the data; the others are hard links to it.
 //! - One whiteout per topmost hidden path; no opaque markers.
-//! - ustar headers, with PAX records where something does not fit.
+//! - ustar headers, with PAX records for values that do not fit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -24,15 +25,15 @@ use super::members::{BLOCK, XATTR_PREFIX};
 use super::merge::{Data, MergeError, Merged};
 use super::tree::{Node, NodeKind, Tree};
 
-/// The largest number in an eleven-digit octal field: a size or a time.
+/// The maximum of an eleven-digit octal field: a size or a time.
 const OCTAL_11: u64 = 0o777_7777_7777;
-/// The largest number in a seven-digit octal field: an owner.
+/// The maximum of a seven-digit octal field: an owner.
 const OCTAL_7: u64 = 0o777_7777;
 
-/// One member of a canonical layer.
+/// A member of a canonical layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The member's name: for a whiteout with its `.wh.`, for a directory without the slash.
+    /// The member's name: with `.wh.` for a whiteout, without the slash for a directory.
     pub name: String,
     pub what: What,
 }
@@ -40,7 +41,7 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     Whiteout,
-    /// The node of this path in the merged tree.
+    /// The node at this path in the merged tree.
     Node,
     /// A regular file, and where its data are.
     File {
@@ -54,14 +55,14 @@ pub enum What {
 pub enum CanonicalError {
     #[error(transparent)]
     Merge(#[from] MergeError),
-    #[error("reading back the layer: {0}")]
+    #[error("reading the spooled layer: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Applies a layer to `merged` and returns what it changes, in canonical order; none if it changes nothing, and then
-/// `merged` is as before.
+/// Applies a layer to `merged` and returns its changes in canonical order. If nothing changes, returns none and leaves
+/// `merged` unchanged.
 ///
-/// `same_data` says whether two stretches of this length are equal.
+/// `same_data` returns whether two ranges of this length are equal.
 pub fn apply(
     merged: &mut Merged,
     mut entries: Vec<Entry>,
@@ -88,7 +89,7 @@ pub fn apply(
 
 fn normalise(mode: &mut u32, mtime: &mut i64, kind: &NodeKind, epoch: i64) {
     *mtime = clamp(*mtime, epoch);
-    // No file system keeps the mode of a symbolic link; archives say this or that.
+    // No file system stores the mode of a symbolic link; archives contain arbitrary ones.
     if let NodeKind::Symlink(_) = kind {
         *mode = 0o777;
     }
@@ -98,7 +99,7 @@ fn clamp(mtime: i64, epoch: i64) -> i64 {
     mtime.min(epoch).clamp(0, OCTAL_11 as i64)
 }
 
-/// The paths at which the topmost layer really changes something; all others get back their node of below.
+/// The paths that the topmost layer really changes; restores the lower node of all others.
 fn take_back_unchanged(
     lower: &Merged,
     merged: &mut Merged,
@@ -110,7 +111,7 @@ fn take_back_unchanged(
     let mut unchanged = Vec::new();
     for (path, node) in merged.tree.iter() {
         if node.layer != layer {
-            // A directory met again is the old one, but for its time.
+            // A repeated directory equals the old one, except for its time.
             if node.kind == NodeKind::Directory
                 && let Some(old) = lower.tree.get(path).filter(|old| old.mtime != node.mtime)
             {
@@ -154,7 +155,7 @@ fn file_size(node: &Node) -> u64 {
     }
 }
 
-/// Whether a node is, in canonical form, what stood there before.
+/// Whether two nodes are equal in canonical form.
 fn same_metadata(old: &Node, new: &Node, epoch: i64) -> bool {
     let mut old = old.clone();
     normalise(&mut old.mode, &mut old.mtime, &old.kind, epoch);
@@ -162,7 +163,7 @@ fn same_metadata(old: &Node, new: &Node, epoch: i64) -> bool {
     old.same_but_time(new) && (any_time || old.mtime == new.mtime)
 }
 
-/// The topmost paths that are below and no longer above, where nothing else hides them.
+/// The topmost paths that exist only in `lower`, without those below another hidden path.
 fn hidden_paths(lower: &Tree, upper: &Tree) -> Vec<String> {
     lower
         .iter()
@@ -176,7 +177,7 @@ fn hidden_paths(lower: &Tree, upper: &Tree) -> Vec<String> {
         .collect()
 }
 
-/// Makes the first changed path of every inode the one that the others link to.
+/// Makes the first changed path of every inode the target of the other paths' hard links.
 fn link_first_paths(merged: &mut Merged, changed: &BTreeSet<String>) {
     let mut first: HashMap<Data, &str> = HashMap::new();
     let mut links = Vec::new();
@@ -236,7 +237,7 @@ fn changes(merged: &mut Merged, changed: BTreeSet<String>, hidden: &[String], ep
             at = parent;
         }
     }
-    // They are written with a clamped time, and so it is what the next reader sees.
+    // Parents are written with a clamped time, which the next reader sees.
     for parent in &parents {
         if let Some(node) = merged.tree_mut().get_mut(parent) {
             node.mtime = clamp(node.mtime, epoch);
@@ -246,7 +247,7 @@ fn changes(merged: &mut Merged, changed: BTreeSet<String>, hidden: &[String], ep
     members.into_iter().map(|(name, what)| Change { name, what }).collect()
 }
 
-/// The header blocks of a change, extension headers included. The node is that of [`What::Node`], [`What::File`] and
+/// The header blocks of a change, including extension headers. `node` is the node of [`What::Node`], [`What::File`] and
 /// [`What::HardLink`].
 pub fn header(change: &Change, node: Option<&Node>, epoch: i64) -> io::Result<Vec<u8>> {
     let mut records: BTreeMap<String, Vec<u8>> = BTreeMap::new();
@@ -298,7 +299,7 @@ pub fn header(change: &Change, node: Option<&Node>, epoch: i64) -> io::Result<Ve
             header.set_uid(number(node.uid.into(), OCTAL_7, "uid"));
             header.set_gid(number(node.gid.into(), OCTAL_7, "gid"));
             header.set_mtime(clamp(node.mtime, epoch) as u64);
-            // A hard link has the attributes of its inode, which the first path sets.
+            // A hard link shares the attributes of its inode, which the first path sets.
             if kind != EntryType::Link {
                 for (name, value) in &node.xattrs {
                     records.insert(format!("{XATTR_PREFIX}{name}"), value.clone());
@@ -322,7 +323,7 @@ pub fn header(change: &Change, node: Option<&Node>, epoch: i64) -> io::Result<Ve
 }
 
 fn set_name(header: &mut Header, name: &str, records: &mut BTreeMap<String, Vec<u8>>) -> io::Result<()> {
-    // The crate drops a leading "./", and so the root's name.
+    // The crate strips a leading "./", and thus the root's name.
     if name == "./" {
         header.as_old_mut().name[..2].copy_from_slice(b"./");
         return Ok(());
@@ -331,7 +332,7 @@ fn set_name(header: &mut Header, name: &str, records: &mut BTreeMap<String, Vec<
         return Ok(());
     }
     records.insert("path".into(), name.into());
-    // For readers without PAX; what stands here is not read by any other.
+    // Only readers without PAX use this name.
     header.set_path(short(name))
 }
 

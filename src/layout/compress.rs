@@ -1,8 +1,8 @@
-//! Chunks compressed on all cores, each a gzip member or zstd frame of its own.
+//! Compresses chunks on all cores, each into its own gzip member or zstd frame.
 //!
-//! A layer is the concatenation of its chunks' members (RFC 1952, 2.2; RFC 8878, 3): readers of both formats go on
-//! after a member's end. Where chunks are cut depends on the layer's content alone, so the bytes do not depend on
-//! how many threads there are, and a large file can be compressed before it is known what surrounds it.
+//! A layer is the concatenation of its chunks' members (RFC 1952, section 2.2; RFC 8878, section 3): readers of both
+//! formats continue after a member. The chunk boundaries depend only on the layer's content, so the bytes do not depend
+//! on the number of threads, and a large file can be compressed before its neighbours are known.
 
 use std::io;
 use std::num::NonZero;
@@ -13,7 +13,8 @@ use std::thread::Scope;
 use libdeflater::{CompressionLvl, Compressor};
 use oci_spec::image::MediaType;
 
-/// The fastest: within 3 % of the size that skopeo reaches with twice the processor time (a Debian image with Python).
+/// The fastest level: its size is within 3 % of skopeo's, which needs twice the processor time (a Debian image with
+/// Python).
 const GZIP_LEVEL: i32 = 1;
 const ZSTD_LEVEL: i32 = 3;
 
@@ -40,7 +41,7 @@ struct Job {
     done: Done,
 }
 
-/// Worker threads that compress. They end when every clone of the pool is gone.
+/// Worker threads that compress. They end when every clone of the pool is dropped.
 #[derive(Clone)]
 pub struct Pool {
     jobs: SyncSender<Job>,
@@ -49,7 +50,7 @@ pub struct Pool {
 impl Pool {
     pub fn start<'scope>(scope: &'scope Scope<'scope, '_>, compression: Compression) -> Self {
         let threads = std::thread::available_parallelism().map_or(2, NonZero::get);
-        // Few waiting chunks: memory stays bounded, a producer that is ahead waits.
+        // A short queue bounds memory: a fast producer waits.
         let (jobs, queue) = sync_channel::<Job>(threads * 2);
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..threads {
@@ -59,7 +60,7 @@ impl Pool {
         Self { jobs }
     }
 
-    /// Waits for a place in the queue; `done` is called on a worker's thread.
+    /// Waits for a place in the queue; a worker calls `done`.
     pub fn compress(&self, data: Vec<u8>, done: impl FnOnce(io::Result<Vec<u8>>) + Send + 'static) {
         let done = Box::new(done);
         if let Err(refused) = self.jobs.send(Job { data, done }) {
@@ -77,7 +78,7 @@ fn work(queue: &Mutex<Receiver<Job>>, compression: Compression) {
             Ok(codec) => codec.compress(&job.data),
             Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
         };
-        // The memory goes before the result does: a waiting producer may go on at once.
+        // Free the memory before the result is sent: the producer may continue immediately.
         drop(job.data);
         (job.done)(result);
     }

@@ -1,5 +1,5 @@
-//! The image configuration (image-spec, config.md) made anew from the engine's: what the image's author said stays,
-//! what the engine and the hour put there goes.
+//! Rewrites the engine's image configuration (image-spec, config.md): keeps what the author set, drops what the engine
+//! and the build time added.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::oci::Platform;
 
-/// The engine's configuration, as far as it is carried over.
+/// The parts of the engine's configuration that are used.
 #[derive(Deserialize)]
 pub struct EngineConfig {
     #[serde(default)]
@@ -60,20 +60,20 @@ struct History {
     empty_layer: Option<bool>,
 }
 
-/// What becomes of each of the engine's layers, in order.
+/// The result for each of the engine's layers, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// A base layer, kept as it was.
+    /// A base layer, unchanged.
     Base,
-    /// A canonical layer of its own.
+    /// A canonical layer.
     Own,
-    /// It changed nothing and is left out.
+    /// An omitted layer without changes.
     Gone,
 }
 
-/// Fields of `config` that are carried over where they say something. Docker's `Healthcheck`, `Shell`, `OnBuild` and
-/// `StopTimeout` are not OCI's, but runtimes that know them heed them. Not carried over: what describes the build
-/// container (`Hostname`, `Image`, `AttachStdin`, …) and `ArgsEscaped`, which engines set or leave out at will.
+/// Fields of `config` that are copied unless empty. Docker's `Healthcheck`, `Shell`, `OnBuild` and `StopTimeout` are
+/// not in OCI's specification, but some runtimes use them. Not copied: fields of the build container (`Hostname`,
+/// `Image`, `AttachStdin`, …) and `ArgsEscaped`, which engines set or omit arbitrarily.
 const CARRIED: [&str; 13] = [
     "User",
     "ExposedPorts",
@@ -90,7 +90,7 @@ const CARRIED: [&str; 13] = [
     "StopTimeout",
 ];
 
-/// The new configuration as a document for [`super::store::canonical_json`].
+/// The new configuration, a document for [`super::store::canonical_json`].
 pub fn rewrite(
     engine: EngineConfig,
     platform: Platform,
@@ -133,7 +133,7 @@ pub fn rewrite(
     })
 }
 
-/// Engines write "nothing" as null, as an empty value, or not at all.
+/// Engines represent an empty value as null, as empty, or omit it.
 fn says_something(key: &str, value: &Value) -> bool {
     match value {
         Value::Null => false,
@@ -144,8 +144,8 @@ fn says_something(key: &str, value: &Value) -> bool {
     }
 }
 
-/// The base's entries with their times clamped, then one entry per layer of our own. Entries without a layer (ENV,
-/// LABEL, …) are left out above the base: engines word them differently, and the configuration says the same.
+/// The base's entries with clamped times, then one entry per own layer. Omits entries without a layer (ENV, LABEL, …)
+/// above the base: engines word them differently, and the configuration contains the same information.
 fn history(engine: Vec<EngineHistory>, fates: &[Fate], epoch: jiff::Timestamp) -> Vec<History> {
     let is_layer = |entry: &EngineHistory| !entry.empty_layer.unwrap_or(false);
     let own = |entry: Option<EngineHistory>| History {
@@ -156,7 +156,7 @@ fn history(engine: Vec<EngineHistory>, fates: &[Fate], epoch: jiff::Timestamp) -
         empty_layer: None,
     };
     if engine.iter().filter(|entry| is_layer(entry)).count() != fates.len() {
-        // Nothing says which entry is which layer's.
+        // The history does not map entries to layers.
         let layers = fates.iter().filter(|fate| **fate != Fate::Gone);
         return layers.map(|_| own(None)).collect();
     }
@@ -185,8 +185,8 @@ fn from_base(entry: EngineHistory, epoch: jiff::Timestamp) -> History {
     }
 }
 
-/// The instruction without the builder's additions: `RUN |1 REF=7.0.0 /bin/sh -c make # buildkit` is
-/// `RUN /bin/sh -c make`. Build arguments differ between machines (proxies) and may be nobody's business.
+/// Removes the builder's additions to an instruction: `RUN |1 REF=7.0.0 /bin/sh -c make # buildkit` becomes `RUN
+/// /bin/sh -c make`. Build arguments differ between machines (proxies) and may be private.
 fn clean(created_by: &str) -> String {
     let text = created_by.trim().trim_end_matches("# buildkit").trim_end();
     let (instruction, rest) = match text.strip_prefix("RUN ") {

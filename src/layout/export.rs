@@ -1,13 +1,13 @@
-//! What `GET /images/NAME/get` sends: an archive with an image's layers and documents, in either of two shapes.
+//! Reads the archive of `GET /images/NAME/get`: an image's layers and documents, in one of two formats.
 //!
-//! - Engines before 25: `ID/layer.tar` per layer, in the order of IDs that mean nothing, `HEX.json` (the
-//!   configuration) and `manifest.json` last. Layers that repeat are symbolic links.
-//! - Later engines: an OCI layout (`blobs/sha256/HEX`, `index.json`) and `manifest.json`. Layers are plain tar with the
-//!   classic store, and whatever the registry or BuildKit made of them (gzip, zstd) with the containerd store; there
-//!   may be attestations and several platforms.
+//! - Engines before 25: `ID/layer.tar` per layer, in the order of meaningless IDs, then `HEX.json` (the configuration)
+//!   and `manifest.json`. Repeated layers are symbolic links.
+//! - Later engines: an OCI layout (`blobs/sha256/HEX`, `index.json`) and `manifest.json`. Layers are plain tar in the
+//!   classic store. In the containerd store they have the compression of the registry or BuildKit (gzip, zstd), and
+//!   there may be attestations and several platforms.
 //!
-//! Either way which layer is which is known at the end only, so layers are told apart by their diff IDs, which the
-//! configuration lists in order.
+//! In both formats the configuration arrives last, so layers are identified by their diff IDs, which the configuration
+//! lists in order.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, BufReader, Cursor, Read};
@@ -24,9 +24,9 @@ use super::store::StoreError;
 use crate::oci::Platform;
 use crate::progress::Progress;
 
-/// All documents of an export together: manifests, indexes, configurations. What comes after is not kept.
+/// Upper limit of all documents in an export together: manifests, indexes, configurations. Later ones are dropped.
 const DOCUMENTS: u64 = 16 << 20;
-/// The largest window a zstd frame may ask memory for, as a power of two: 64 MiB.
+/// The largest window of a zstd frame, as a power of two: 64 MiB.
 const ZSTD_WINDOW_LOG: u32 = 26;
 
 #[derive(Debug, thiserror::Error)]
@@ -35,15 +35,15 @@ pub enum ExportError {
     Archive(#[source] TarError),
     #[error("reading layer {name} of the engine's export: {source}")]
     Layer { name: String, source: TarError },
-    #[error("{name} in the engine's export has the digest sha256:{found}: it was damaged on the way, try again")]
+    #[error("{name} in the engine's export has the digest sha256:{found}: it was damaged on the way\nhelp: try again")]
     WrongDigest { name: String, found: String },
-    #[error("{name} in the engine's export is not the JSON document it should be: {source}")]
+    #[error("{name} in the engine's export is not a valid JSON document: {source}")]
     Json { name: String, source: serde_json::Error },
-    #[error("the engine's export holds no {0}; is it an image export?")]
+    #[error("the engine's export has no {0}\nhelp: check that it is an image export")]
     Missing(String),
-    #[error("the engine's export holds no image for {wanted}, only {found}")]
+    #[error("the engine's export has no image for {wanted}, only {found}")]
     NoSuchPlatform { wanted: Platform, found: String },
-    #[error("the engine's export holds {count} images for {wanted}: export one name at a time")]
+    #[error("the engine's export has {count} images for {wanted}\nhelp: export one name at a time")]
     Ambiguous { wanted: Platform, count: usize },
     #[error(
         "layer {number} of the image has the diff ID {diff_id}, and no layer in the engine's export has that digest: {hint}"
@@ -57,7 +57,7 @@ pub enum ExportError {
     Store(#[from] StoreError),
 }
 
-/// What is done with layers as they arrive.
+/// Processes layers as they arrive.
 pub trait Layers {
     type Sink: Sink;
     type Layer;
@@ -65,17 +65,17 @@ pub trait Layers {
     fn close(&self, sink: Self::Sink, layer: ParsedLayer) -> io::Result<Self::Layer>;
 }
 
-/// One image of an export.
+/// One image in an export.
 pub struct Export<L> {
-    /// The engine's configuration as it came.
+    /// The engine's configuration, unchanged.
     pub config: Vec<u8>,
-    /// By diff ID; layers of other platforms may be among them.
+    /// By diff ID; may include layers of other platforms.
     pub layers: HashMap<[u8; 32], L>,
-    /// In order from the base.
+    /// In order, base first.
     pub diff_ids: Vec<[u8; 32]>,
 }
 
-/// Reads a whole export and picks the image for `platform`.
+/// Reads a whole export and selects the image for `platform`.
 pub fn read<F: Layers>(
     export: impl Read,
     platform: Platform,
@@ -87,7 +87,7 @@ pub fn read<F: Layers>(
     let metered = Metered {
         inner: export,
         passed: 0,
-        told: 0,
+        reported: 0,
         limit: options.limits.image_bytes,
         expected: expected_size,
         progress,
@@ -153,7 +153,7 @@ impl<R: Read, F: Layers> Reader<'_, R, F> {
         self.document(name, digest.as_deref(), size, Vec::new())
     }
 
-    /// A blob says what it is by its first bytes only.
+    /// The type of a blob shows only in its first bytes.
     fn blob(&mut self, name: String, hex: &str, size: u64) -> Result<(), ExportError> {
         let mut first = vec![0; BLOCK];
         let n = self.members.read_data(&mut first).map_err(ExportError::Archive)?;
@@ -172,7 +172,7 @@ impl<R: Read, F: Layers> Reader<'_, R, F> {
     fn document(&mut self, name: String, hex: Option<&str>, size: u64, mut first: Vec<u8>) -> Result<(), ExportError> {
         let small = size <= self.options.limits.json_bytes && self.documents.bytes + size <= DOCUMENTS;
         if !small {
-            // In-toto attestations can be this long; a manifest or configuration will be missed.
+            // In-toto attestations can be this long; a missing manifest or configuration is reported later.
             return Ok(());
         }
         let at = first.len();
@@ -186,7 +186,7 @@ impl<R: Read, F: Layers> Reader<'_, R, F> {
         Ok(())
     }
 
-    /// Reads a layer; returns the digest of its compressed bytes, if they are compressed, and its diff ID.
+    /// Reads a layer; returns the digest of its compressed bytes, if compressed, and its diff ID.
     fn layer(
         &mut self,
         name: &str,
@@ -220,7 +220,7 @@ pub enum Packing {
     Zstd,
 }
 
-/// Reads a layer in any packing to its end; the digest is that of the packed bytes, if it is packed.
+/// Reads a layer with any compression to its end; the digest is of the compressed bytes, if compressed.
 pub fn read_packed(
     stream: impl Read,
     packing: Packing,
@@ -268,7 +268,8 @@ struct Documents {
     bytes: u64,
 }
 
-/// The fields of manifests, indexes and configurations that say which image is which. Docker's own media types are
+/// The fields of manifests, indexes and configurations that identify images. Docker's media types are treated like
+/// OCI's.
 /// like OCI's here.
 #[derive(Deserialize)]
 struct AnyDescriptor {
@@ -321,7 +322,7 @@ impl Documents {
         Ok(Some(parsed))
     }
 
-    /// The configuration of the one image for `platform`.
+    /// The configuration of the only image for `platform`.
     fn choose(mut self, platform: Platform) -> Result<Vec<u8>, ExportError> {
         let mut configs = BTreeSet::new();
         if self.by_name.contains_key("index.json") {
@@ -362,8 +363,8 @@ impl Documents {
         }
     }
 
-    /// The names of the configurations that an index or manifest reaches. A store that holds only some platforms
-    /// of an index exports it with the others missing.
+    /// The names of the configurations that an index or manifest reaches. A store with only some platforms of an index
+    /// exports it without the others.
     fn configs_below(&self, name: &str, found: &mut BTreeSet<String>, depth: usize) -> Result<(), ExportError> {
         let Some(document): Option<AnyManifest> = self.parse(name)? else {
             return Ok(());
@@ -413,7 +414,7 @@ fn diff_ids<L>(config: &[u8], layers: &HashMap<[u8; 32], L>) -> Result<Vec<[u8; 
             hint: if layers.len() < listed.len() {
                 "a layer is missing from the export"
             } else {
-                "a layer was damaged on the way, try again"
+                "a layer was damaged on the way; try again"
             },
         })?);
     }
@@ -437,11 +438,11 @@ fn check_digest(name: &str, expected: &str, found: &[u8; 32]) -> Result<(), Expo
     })
 }
 
-/// Tells how much has come, and ends what comes without end.
+/// Reports progress, and limits the length of the input.
 struct Metered<'a, R> {
     inner: R,
     passed: u64,
-    told: u64,
+    reported: u64,
     limit: u64,
     expected: Option<u64>,
     progress: &'a dyn Progress,
@@ -454,11 +455,11 @@ impl<R: Read> Read for Metered<'_, R> {
         if self.passed > self.limit {
             return Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,
-                format!("it is longer than the limit of {} bytes", self.limit),
+                format!("it exceeds the limit of {} bytes", self.limit),
             ));
         }
-        if self.passed - self.told >= 4 << 20 || n == 0 {
-            self.told = self.passed;
+        if self.passed - self.reported >= 4 << 20 || n == 0 {
+            self.reported = self.passed;
             self.progress.bytes(self.passed, self.expected);
         }
         Ok(n)

@@ -1,4 +1,4 @@
-//! The image index over the platforms of one image.
+//! Writes the image index over the platforms of one image.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::store::{Layout, StoreError};
 
-/// Writes the index over `manifests`, in their order; each is a descriptor with its platform, as
-/// [`super::ingest::Ingested`] has it. No tag stands for it yet: see [`Layout::set_tag`].
+/// Writes the index over `manifests`, in order; each is a descriptor with its platform, as in
+/// [`super::ingest::Ingested`]. Does not set a tag: see [`Layout::set_tag`].
 pub fn write_index(
     layout: &Layout,
     manifests: &[Descriptor],

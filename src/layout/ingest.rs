@@ -1,8 +1,8 @@
-//! The one pass: an engine's export stream becomes an image in the layout, and the tree that `verify` looks at.
+//! Turns an engine's export stream, in one pass, into an image in the layout and the tree for `verify`.
 //!
-//! While the stream comes in, every layer is hashed, its entries are listed, its bytes are spooled, and its large
-//! files are compressed on all cores. A base layer is written as soon as it is complete; the others when the
-//! configuration (which comes late) has said in which order they lie.
+//! While the stream arrives, each layer is hashed, its entries are listed, its bytes are spooled, and its large files
+//! are compressed on all cores. A base layer is written as soon as it is complete; the others when the configuration,
+//! which arrives late, gives their order.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read};
@@ -25,42 +25,42 @@ use super::tree::Tree;
 use crate::oci::{Platform, sha256_digest};
 use crate::progress::Progress;
 
-/// What decides an image's bytes besides its content, and what of the content is kept for `verify`.
+/// The inputs of an image's bytes besides its content, and the contents to keep for `verify`.
 #[derive(Clone)]
 pub struct IngestOptions<'a> {
     pub platform: Platform,
-    /// The base's layers, from its own base up. Where the image's lowest layers are these, they keep their bytes: the
-    /// base stays the base.
+    /// The base's layers, lowest first. If the image's lowest layers are these, they keep their bytes, so the base
+    /// layers can be shared.
     pub base_diff_ids: Vec<Digest>,
-    /// No file, and no date in the configuration, is later than this; seconds since 1970.
+    /// Upper limit of all file times and of dates in the configuration; seconds since 1970.
     pub source_date_epoch: i64,
     pub compression: Compression,
-    /// Put into the configuration beside the engine's labels, over those of the same name.
+    /// Added to the configuration; they replace engine labels of the same name.
     pub labels: BTreeMap<String, String>,
-    /// The export's size for the progress bar, if it is known.
+    /// The export's size for the progress bar, if known.
     pub expected_size: Option<u64>,
     pub read: ReadOptions<'a>,
 }
 
-/// An image in the layout. Nothing refers to it until an index does and a tag is set.
+/// An image in the layout. Unreferenced until an index contains it and a tag is set.
 #[derive(Clone, Debug)]
 pub struct Ingested {
-    /// With its platform.
+    /// Includes the platform.
     pub manifest: Descriptor,
     pub image_manifest: ImageManifest,
     pub config: ImageConfiguration,
     /// All layers merged.
     pub tree: Tree,
-    /// From the base up.
+    /// Base first.
     pub layers: Vec<LayerInfo>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerInfo {
     pub diff_id: Digest,
-    /// Of the compressed blob.
+    /// Digest of the compressed blob.
     pub digest: Digest,
-    /// Of the compressed blob.
+    /// Size of the compressed blob.
     pub size: u64,
     pub uncompressed_size: u64,
 }
@@ -81,7 +81,7 @@ pub enum IngestError {
     Config(String),
 }
 
-/// Reads `export` to its end and writes the image it holds for `options.platform` into `layout`.
+/// Reads `export` to its end and writes its image for `options.platform` into `layout`.
 pub fn ingest(
     layout: &Layout,
     export: impl Read + Send,
@@ -113,7 +113,7 @@ pub fn ingest(
     })
 }
 
-/// Reads the image for `platform` out of an export without writing anything.
+/// Reads the image for `platform` from an export without writing.
 pub fn read_export(
     export: impl Read,
     platform: Platform,
@@ -158,7 +158,7 @@ struct Receiving<'scope, 'env> {
 struct Received<'scope> {
     entries: Vec<Entry>,
     spool: Arc<Spool>,
-    /// A base layer, being written.
+    /// The base layer that is being written.
     base: Option<Assembly<'scope>>,
 }
 
@@ -232,7 +232,7 @@ fn write_image(
         fates.push(Fate::Own);
         let (layout, pool, media_type) = (receiving.layout, receiving.pool.clone(), receiving.media_type.clone());
         let (tree, spools) = (Arc::clone(&merged.tree), Arc::clone(&spools));
-        // While it is written, the next one is compared.
+        // While it is written, the next layer is compared.
         let assembly = receiving
             .scope
             .spawn(move || assemble::canonical(layout, &pool, media_type, &tree, &changes, &spools, epoch));
@@ -243,13 +243,14 @@ fn write_image(
     write_documents(receiving.layout, &export.config, &fates, &layers, tree, options)
 }
 
-/// A layer that a thread of its own writes.
+/// A layer that its own thread writes.
 type Assembly<'scope> = ScopedJoinHandle<'scope, Result<Assembled, AssembleError>>;
 
-/// How many layers may still be written when the next one is compared, whatever an image has of them: each takes memory.
+/// The number of layers still being written while the next one is compared. Each needs memory, so this does not depend
+/// on the image.
 const ASSEMBLIES: usize = 1;
 
-/// An image's layers from the base up, the last of them still being written.
+/// An image's layers, base first; the last ones are still being written.
 #[derive(Default)]
 struct Assemblies<'scope> {
     done: Vec<Assembled>,
@@ -262,7 +263,7 @@ impl<'scope> Assemblies<'scope> {
         self.wait_until_at_most(ASSEMBLIES)
     }
 
-    /// The base layer of this diff ID once more.
+    /// Repeats the base layer with this diff ID.
     fn add_again(&mut self, diff_id: &[u8; 32]) -> Result<(), IngestError> {
         self.wait_until_at_most(0)?;
         let layer = self.done.iter().find(|layer| layer.diff_id == *diff_id).cloned();

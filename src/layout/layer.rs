@@ -1,4 +1,4 @@
-//! One layer's tar stream becomes a list of entries with judged paths, while its bytes go to a sink.
+//! Parses one layer's tar stream into entries with validated paths, and copies its bytes to a sink.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -14,50 +14,50 @@ use super::tree::{self, File, Node, NodeKind};
 
 const WHITEOUT: &str = ".wh.";
 const OPAQUE: &str = ".wh..wh..opq";
-/// Names with this prefix are AUFS's own and hide nothing; runtimes skip them.
+/// AUFS metadata. These names hide nothing; runtimes skip them.
 const AUFS: &str = ".wh..wh.";
 
-/// A path longer than this, or a component longer than [`NAME_MAX`], cannot be created on Linux.
+/// Linux cannot create a longer path, or a component longer than [`NAME_MAX`].
 const PATH_MAX: usize = 4095;
 const NAME_MAX: usize = 255;
 
-/// Files of at least this size are handed to the sink in chunks as they arrive: they are compressed at once, on
-/// their own, wherever in the finished layer they will stand.
+/// Files of at least this size go to the sink in chunks as they arrive, and are compressed immediately and
+/// independently of their position in the final layer.
 pub const LARGE_FILE: u64 = 64 << 10;
-/// How much of a layer is compressed as one unit. Part of what determines a layer's digest.
+/// The unit of compression. It affects a layer's digest.
 pub const CHUNK: usize = 1 << 20;
 
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Relative, without `.`, `..` or a trailing slash; the root is the empty path. For whiteouts: what is hidden.
+    /// Relative, without `.`, `..` or a trailing slash; the root is the empty path. For whiteouts: the hidden path.
     pub path: String,
     pub kind: EntryKind,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
     pub mtime: i64,
-    /// Those that mean something: see [`is_meaningful`].
+    /// Only meaningful attributes: see [`is_meaningful`].
     pub xattrs: BTreeMap<String, Vec<u8>>,
 }
 
 #[derive(Clone, Debug)]
 pub enum EntryKind {
-    /// A new node. For a regular file: where in the layer's tar stream its data begin.
+    /// A new node. For a regular file: the offset of its data in the layer's tar stream.
     Node { kind: NodeKind, offset: u64 },
-    /// A further name of the file at this path.
+    /// Another name of the file at this path.
     HardLink(String),
-    /// Hides a path of the layers below.
+    /// Hides a path in lower layers.
     Whiteout,
-    /// Hides all that the layers below have in this directory.
+    /// Hides everything in this directory in lower layers.
     Opaque,
 }
 
-/// Which contents a reader keeps, and within which bounds it works.
+/// The contents to keep, and the limits.
 #[derive(Clone, Copy)]
 pub struct ReadOptions<'a> {
-    /// Whether the whole content of the file at this path, of this size, is kept in the tree.
+    /// Whether to keep the content of the file with this path and size in the tree.
     pub keep: &'a (dyn Fn(&str, u64) -> bool + Sync),
-    /// Whether every file's SHA-256 goes into the tree.
+    /// Whether to record every file's SHA-256 in the tree.
     pub hash_files: bool,
     pub limits: Limits,
 }
@@ -72,16 +72,16 @@ impl Default for ReadOptions<'_> {
     }
 }
 
-/// What becomes of a layer's bytes besides its entries.
+/// Receives a layer's bytes.
 pub trait Sink {
     /// Every byte of the uncompressed layer, in order.
     fn bytes(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Data of a regular file of at least [`LARGE_FILE`] bytes that begin at `offset` in the layer; called in order,
-    /// every chunk but a file's last being [`CHUNK`] long.
+    /// Data of a regular file of at least [`LARGE_FILE`] bytes that begins at `offset` in the layer. Called in order;
+    /// every chunk except a file's last has [`CHUNK`] bytes.
     fn large_chunk(&mut self, offset: u64, data: &[u8]) -> io::Result<()>;
 }
 
-/// Drops everything: for reading a tree only.
+/// Drops all bytes: for reading only the tree.
 pub struct Discard;
 
 impl Sink for Discard {
@@ -99,7 +99,7 @@ pub struct ParsedLayer {
     /// SHA-256 of the uncompressed bytes.
     pub diff_id: [u8; 32],
     pub uncompressed_size: u64,
-    /// The limits that the image's next layer has.
+    /// The limits for the image's next layer.
     pub limits_left: Limits,
 }
 
@@ -183,7 +183,12 @@ fn entry_kind<R: Read, S: Sink>(
         }
         EntryType::Link => match judge_path(&link())? {
             Some((target, None)) if !target.is_empty() => return Ok(EntryKind::HardLink(target)),
-            _ => return Err(refuse(&member.path, "it is a hard link to something that is no file")),
+            _ => {
+                return Err(refuse(
+                    &member.path,
+                    "it is a hard link to something that is not a file",
+                ));
+            }
         },
         _ => NodeKind::File(read_file(path, member, members, buffer, options, kept)?),
     };
@@ -244,7 +249,7 @@ impl KeptBytes {
 }
 
 impl Entry {
-    /// The node this entry makes; `None` for the kinds that make none by themselves.
+    /// The node of this entry; `None` for entries without a node of their own.
     pub fn into_node(self, layer: usize) -> Option<Node> {
         let EntryKind::Node { kind, .. } = self.kind else {
             return None;
@@ -261,13 +266,13 @@ impl Entry {
     }
 }
 
-/// Extended attributes that change what an image does. The others are a graph driver's or the build host's own
+/// Whether an extended attribute changes the image's behaviour. The others belong to a graph driver or the build host
 /// (`trusted.overlay.*`, `security.selinux`).
 fn is_meaningful(xattr: &str) -> bool {
     xattr == "security.capability" || xattr.starts_with("user.") || xattr.starts_with("system.posix_acl_")
 }
 
-/// The clean path, and what it hides if it is a whiteout. `None` for names that mean nothing to runtimes.
+/// The clean path, and for a whiteout the hidden path. `None` for names that runtimes ignore.
 fn judge_path(raw: &str) -> Result<Option<(String, Option<EntryKind>)>, TarError> {
     if raw.is_empty() {
         return Err(refuse(raw, "an empty name"));
@@ -302,7 +307,7 @@ fn judge_path(raw: &str) -> Result<Option<(String, Option<EntryKind>)>, TarError
     }
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", &path));
     if dir.split('/').any(|part| part.starts_with(WHITEOUT)) {
-        return Err(refuse(raw, "it lies below a whiteout"));
+        return Err(refuse(raw, "it is below a whiteout"));
     }
     if name == OPAQUE {
         return Ok(Some((dir.to_string(), Some(EntryKind::Opaque))));
@@ -332,7 +337,7 @@ fn refuse(path: &str, reason: &str) -> TarError {
     }
 }
 
-/// Hashes and counts what passes, and shows it to the sink.
+/// Hashes and counts the bytes, and copies them to the sink.
 struct Tee<'a, R, S> {
     inner: R,
     sink: &'a mut S,
@@ -348,7 +353,7 @@ impl<R: Read, S: Sink> Read for Tee<'_, R, S> {
         if self.passed > self.limit {
             return Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,
-                format!("the layer is longer than the limit of {} bytes", self.limit),
+                format!("the layer exceeds the limit of {} bytes", self.limit),
             ));
         }
         self.sha.update(&buffer[..n]);

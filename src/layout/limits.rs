@@ -1,11 +1,11 @@
-//! How much an image may ask of us before it is refused. Archives come from engines and registries: not trusted.
+//! Resource limits for an image. Archives from engines and registries are not trusted.
 
-/// Bounds on one export or image. Memory use grows with `entries` and `path_bytes`, disk use with the others.
+/// Limits of one export or image. Memory use grows with `entries` and `path_bytes`, disk use with the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Uncompressed bytes of one layer.
     pub layer_bytes: u64,
-    /// Uncompressed bytes of all layers together, also the longest an export may be.
+    /// Uncompressed bytes of all layers together; also the maximum length of an export.
     pub image_bytes: u64,
     /// Members of all layers.
     pub entries: u64,
@@ -15,9 +15,9 @@ pub struct Limits {
     pub extension_bytes: u64,
     /// One JSON document: manifest, index, configuration.
     pub json_bytes: u64,
-    /// A file whose content is kept in the tree; larger ones are not kept.
+    /// Size of a file whose content is kept in the tree; larger files are not kept.
     pub kept_file_bytes: u64,
-    /// All kept contents of one image; what comes after is not kept.
+    /// Bytes of all kept contents of one image; later ones are not kept.
     pub kept_total_bytes: u64,
 }
 
@@ -37,7 +37,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What is left after a layer of this much.
+    /// The limits that remain after a layer.
     pub(super) fn after(mut self, uncompressed_size: u64, entries: u64, path_bytes: u64) -> Self {
         self.image_bytes = self.image_bytes.saturating_sub(uncompressed_size);
         self.layer_bytes = self.layer_bytes.min(self.image_bytes);

@@ -1,9 +1,9 @@
-//! A tar stream, member by member: headers with their PAX and GNU extensions resolved, in bounded memory.
+//! Reads a tar stream member by member: headers with resolved PAX and GNU extensions, in bounded memory.
 //!
-//! Header blocks are read and written by the `tar` crate. The loop around them is ours for three reasons: the crate
-//! reads extension headers of any size into memory; it splits PAX records at newlines, which the binary value of
-//! `security.capability` may hold; and it cannot say at which offset of the stream a file's data lies.
-//! Semantics follow Go's `archive/tar`, the reader of every container runtime.
+//! The `tar` crate reads and writes header blocks. The loop around them is separate for three reasons: the crate reads
+//! extension headers of any size into memory; it splits PAX records at newlines, which the binary value of
+//! `security.capability` may contain; and it does not report the offset of a file's data in the stream. Semantics
+//! follow Go's `archive/tar`, which every container runtime uses.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -14,10 +14,10 @@ use super::limits::Limits;
 
 pub const BLOCK: usize = 512;
 
-/// The PAX record that carries the extended attribute NAME.
+/// The prefix of PAX records for extended attributes.
 pub const XATTR_PREFIX: &str = "SCHILY.xattr.";
 
-/// One member, before its path is judged.
+/// One member, before its path is validated.
 #[derive(Debug)]
 pub struct Member {
     pub path: String,
@@ -27,13 +27,13 @@ pub struct Member {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// Whole seconds; fractions are cut off downwards.
+    /// Whole seconds, rounded down.
     pub mtime: i64,
     pub xattrs: BTreeMap<String, Vec<u8>>,
     pub device: (u32, u32),
-    /// Bytes of data that follow.
+    /// Bytes of the following data.
     pub size: u64,
-    /// Where in the stream the data begin.
+    /// Offset of the data in the stream.
     pub offset: u64,
 }
 
@@ -47,17 +47,17 @@ pub enum TarError {
     BadHeader { offset: u64, reason: String },
     #[error("{path:?}: {reason}")]
     BadMember { path: String, reason: String },
-    #[error("{what} of {found} bytes is over the limit of {limit}")]
+    #[error("{what} of {found} bytes exceeds the limit of {limit}")]
     TooLarge { what: String, found: u64, limit: u64 },
     #[error("more than {limit} {what}")]
     TooMany { what: &'static str, limit: u64 },
 }
 
-/// Reads members from `inner`. Data not read before [`Members::next`] are skipped.
+/// Reads members from `inner`. [`Members::next`] skips unread data.
 pub struct Members<R> {
     inner: R,
     position: u64,
-    /// Data of the present member that were not read yet, and the padding behind them.
+    /// Unread data of the current member, and its padding.
     remaining: u64,
     padding: u64,
     seen: u64,
@@ -66,7 +66,7 @@ pub struct Members<R> {
     at: String,
 }
 
-/// What extension headers said of the member that follows them.
+/// Values from extension headers for the next member.
 #[derive(Default)]
 struct Extensions {
     path: Option<String>,
@@ -104,7 +104,7 @@ impl<R: Read> Members<R> {
             let offset = self.position;
             let mut header = Header::new_old();
             if !self.read_block(header.as_mut_bytes())? {
-                // Go takes the end of the stream for the end of the archive, and so do we, but not in mid-member.
+                // Like Go, accept the end of the stream as the archive's end, but not within a member.
                 return if described {
                     Err(TarError::Truncated("an extension header's member".into()))
                 } else {
@@ -133,7 +133,7 @@ impl<R: Read> Members<R> {
                     let records = self.read_extension(size, "PAX header")?;
                     extensions.read_pax(&records).map_err(bad)?;
                 }
-                // Runtimes skip global headers (git puts a comment there).
+                // Runtimes skip global headers (git stores a comment there).
                 EntryType::XGlobalHeader => {
                     self.read_extension(size, "global PAX header")?;
                     self.count(0)?;
@@ -187,7 +187,7 @@ impl<R: Read> Members<R> {
         let size = match kind {
             EntryType::Regular | EntryType::Continuous => ext.size.unwrap_or(size),
             EntryType::GNUSparse => return Err(member_error("sparse members are not supported".into())),
-            // These have no data, whatever their size field says.
+            // These have no data, whatever their size field.
             EntryType::Link
             | EntryType::Symlink
             | EntryType::Directory
@@ -260,12 +260,12 @@ impl<R: Read> Members<R> {
         &mut self.inner
     }
 
-    /// Bytes of the present member's data that were not read yet.
+    /// Unread bytes of the current member's data.
     pub fn remaining(&self) -> u64 {
         self.remaining
     }
 
-    /// Fills `buffer`, or as much of it as the member has data for; says how much. A stream that ends early is an error.
+    /// Fills `buffer` as far as the member has data; returns the number of bytes. A stream that ends early is an error.
     pub fn read_data(&mut self, buffer: &mut [u8]) -> Result<usize, TarError> {
         let want = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(buffer.len());
         let mut filled = 0;
@@ -282,12 +282,12 @@ impl<R: Read> Members<R> {
         Ok(filled)
     }
 
-    /// Members read so far, extension headers left out, and the bytes of their names and extended attributes.
+    /// Members read so far, without extension headers, and the bytes of their names and extended attributes.
     pub fn counts(&self) -> (u64, u64) {
         (self.seen, self.path_bytes)
     }
 
-    /// Reads whatever follows the archive's end, so that the whole stream passes through `inner`.
+    /// Reads everything after the archive's end, so that the whole stream passes through `inner`.
     pub fn finish(mut self) -> Result<R, TarError> {
         io::copy(&mut self.inner, &mut io::sink())?;
         Ok(self.inner)
@@ -300,13 +300,13 @@ impl<R: Read> Members<R> {
         if skipped < self.remaining {
             return Err(TarError::Truncated(self.at.clone()));
         }
-        // Go forgives missing padding behind the last member.
+        // Go accepts missing padding after the last member.
         self.remaining = 0;
         self.padding = 0;
         Ok(())
     }
 
-    /// False when the stream ended before the block's first byte.
+    /// False if the stream ended before the block's first byte.
     fn read_block(&mut self, block: &mut [u8; BLOCK]) -> Result<bool, TarError> {
         let mut filled = 0;
         while filled < BLOCK {
@@ -341,7 +341,7 @@ impl<R: Read> Members<R> {
 }
 
 impl<R: Read> Read for Members<R> {
-    /// Reads the present member's data.
+    /// Reads the current member's data.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let want = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(buffer.len());
         if want == 0 {
@@ -361,7 +361,7 @@ impl<R: Read> Read for Members<R> {
 }
 
 impl Extensions {
-    /// Records are `LENGTH KEY=VALUE\n`, LENGTH counting all of it in bytes.
+    /// Records are `LENGTH KEY=VALUE\n`; LENGTH includes itself, in bytes.
     fn read_pax(&mut self, mut records: &[u8]) -> Result<(), String> {
         while !records.is_empty() {
             let (record, rest) = split_record(records).ok_or("malformed PAX record")?;
@@ -385,7 +385,7 @@ impl Extensions {
                 continue;
             }
             let value = text(value)?;
-            // An empty value takes a record back.
+            // An empty value deletes a record.
             let value = Some(value).filter(|v| !v.is_empty());
             let number = |v: &String| v.parse().map_err(|_| format!("PAX {key} {v:?} is not a number"));
             match key {
@@ -410,7 +410,7 @@ fn split_record(records: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&records[space + 1..length - 1], &records[length..]))
 }
 
-/// `-1.5` is -2: timestamps are cut downwards.
+/// `-1.5` becomes -2: times are rounded down.
 fn whole_seconds(text: &str) -> Result<i64, String> {
     let wrong = || format!("PAX mtime {text:?} is not a time");
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -423,14 +423,14 @@ fn whole_seconds(text: &str) -> Result<i64, String> {
 }
 
 fn plain_mtime(header: &Header) -> io::Result<i64> {
-    // GNU tar writes times before 1970 in base 256 with the sign bit set; the crate reads no negative numbers.
+    // GNU tar writes times before 1970 in base 256 with the sign bit set; the crate cannot read negative numbers.
     if header.as_old().mtime[0] == 0xff {
         return Ok(-1);
     }
     Ok(i64::try_from(or_empty(&header.as_old().mtime, header.mtime())?).unwrap_or(i64::MAX))
 }
 
-/// A numeric field without a digit is zero to Go, and an error to the crate.
+/// Go reads an empty numeric field as zero; the crate returns an error.
 fn or_empty<T: Default>(field: &[u8], parsed: io::Result<T>) -> io::Result<T> {
     if field.iter().all(|b| matches!(b, 0 | b' ')) {
         return Ok(T::default());
@@ -456,7 +456,7 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
 fn text(bytes: &[u8]) -> Result<String, String> {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains('\0') => Ok(text.to_string()),
-        Ok(text) => Err(format!("{text:?} holds a NUL byte")),
+        Ok(text) => Err(format!("{text:?} contains a NUL byte")),
         Err(_) => Err(format!("{:?} is not UTF-8", String::from_utf8_lossy(bytes))),
     }
 }

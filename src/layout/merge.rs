@@ -1,8 +1,7 @@
-//! Layers applied one on the other, as runtimes do it on disk; the result is a [`Tree`] and, for every regular file
-//! in it, where its data lie.
+//! Merges layers in the way of runtimes into a [`Tree`], with the position of every regular file's data.
 //!
-//! OCI image-spec, layer.md, "Applying Changesets": a layer's whiteouts hide what is below it, never its own entries,
-//! wherever in the archive they stand; later entries replace earlier ones; directories merge.
+//! OCI image-spec, layer.md, "Applying Changesets": a layer's whiteouts hide only lower layers, never its own entries,
+//! at any position in the archive; later entries replace earlier ones; directories merge.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use std::sync::Arc;
 use super::layer::{Entry, EntryKind, join};
 use super::tree::{Node, NodeKind, Tree, Unresolved};
 
-/// A file's data: which layer of the source image, and the offset in its uncompressed stream.
+/// The position of a file's data: the layer in the source image, and the offset in its uncompressed stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Data {
     pub source: usize,
@@ -19,7 +18,7 @@ pub struct Data {
 
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
-    #[error("{path:?} cannot be placed: {parent:?} above it is not a directory")]
+    #[error("{path:?} cannot be created: its parent {parent:?} is not a directory")]
     NotADirectory { path: String, parent: String },
     #[error("{path:?} is a hard link to {target:?}, which {why}")]
     BadLink {
@@ -32,7 +31,7 @@ pub enum MergeError {
 /// The layers applied so far.
 #[derive(Clone, Debug, Default)]
 pub struct Merged {
-    /// Shared with clones until it is changed.
+    /// Shared with clones until changed.
     pub tree: Arc<Tree>,
     /// By [`Node::layer`], then path. Shared like the tree.
     files: Vec<Arc<HashMap<String, Data>>>,
@@ -43,7 +42,7 @@ impl Merged {
         Arc::make_mut(&mut self.tree)
     }
 
-    /// How many layers were applied.
+    /// The number of applied layers.
     pub fn layers(&self) -> usize {
         self.files.len()
     }
@@ -53,7 +52,7 @@ impl Merged {
         self.files.get(node.layer)?.get(path).copied()
     }
 
-    /// Applies the next layer, whose data lie in the stream numbered `source`.
+    /// Applies the next layer; `source` is the number of its stream.
     pub fn apply(&mut self, entries: Vec<Entry>, source: usize) -> Result<(), MergeError> {
         self.files.push(Arc::default());
         self.hide(&entries);
@@ -69,8 +68,8 @@ impl Merged {
         Ok(())
     }
 
-    /// Whiteouts are taken by their letter: a symbolic link below is not followed, since the layer may put a
-    /// directory in its place.
+    /// Whiteout paths are literal: symbolic links in lower layers are not followed, because the layer may replace one
+    /// with a directory.
     fn hide(&mut self, entries: &[Entry]) {
         for entry in entries {
             match entry.kind {
@@ -81,7 +80,7 @@ impl Merged {
         }
     }
 
-    /// Takes a node back to what it was in the layers below.
+    /// Restores a node of the lower layers.
     pub(super) fn restore(&mut self, path: &str, node: Node) {
         if let Some(files) = self.files.last_mut() {
             Arc::make_mut(files).remove(path);
@@ -93,7 +92,7 @@ impl Merged {
 struct Placing<'a> {
     merged: &'a mut Merged,
     source: usize,
-    /// The directory of the entry before, as written and as resolved: most entries share it.
+    /// The directory of the previous entry, as written and as resolved: most entries share it.
     last_parent: Option<(String, String)>,
 }
 
@@ -150,8 +149,8 @@ impl Placing<'_> {
         Ok(())
     }
 
-    /// A directory that is there already, with the same mode and owner, was not put there by this layer: archives
-    /// repeat the directories above what they change.
+    /// An existing directory with the same mode and owner keeps its origin: archives repeat the parent directories of
+    /// changes.
     fn keep_origin(&self, path: &str, node: &mut Node) {
         if let Some(old) = self.merged.tree.get(path)
             && old.kind == NodeKind::Directory
@@ -186,8 +185,7 @@ impl Placing<'_> {
         Ok((node, self.merged.data(&target)))
     }
 
-    /// `path` with the symbolic links above its last component followed, the directories there being made if they
-    /// are missing.
+    /// Follows the symbolic links above the last component of `path`, and creates missing directories there.
     fn resolve_parent(&mut self, path: &str) -> Result<String, MergeError> {
         let Some((parent, name)) = path.rsplit_once('/') else {
             return Ok(path.to_string());
@@ -225,7 +223,7 @@ impl Placing<'_> {
     }
 }
 
-/// What runtimes make where an archive leaves a directory out.
+/// The directory that runtimes create if an archive omits it.
 fn implied_directory(layer: usize) -> Node {
     Node {
         kind: NodeKind::Directory,

@@ -1,4 +1,4 @@
-//! OCI image layouts on disk, and the one pass that turns an engine's export into one.
+//! OCI image layouts on disk, and the pass that writes an engine's export into one.
 //!
 //! ```text
 //! export ──members──> layer ──spool──┐
@@ -6,7 +6,7 @@
 //! config.json ───────────────────────┘        (tree)      (compress)
 //! ```
 //!
-//! [`read`] goes the other way: from a layout, or an export, to a [`tree::Tree`].
+//! [`read`] is the inverse: from a layout, or an export, to a [`tree::Tree`].
 
 mod assemble;
 mod canonical;

@@ -1,4 +1,4 @@
-//! An image in a layout becomes the tree a runtime would see, every digest on the way being checked.
+//! Reads an image in a layout into the tree that a runtime would see. Checks every digest.
 
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub enum ReadError {
         digest: String,
         source: TarError,
     },
-    #[error("layer {number} ({digest}): its content has the {what} sha256:{found}, expected was {expected}")]
+    #[error("layer {number} ({digest}): its content has the {what} sha256:{found}, expected {expected}")]
     WrongDigest {
         number: usize,
         digest: String,
@@ -44,19 +44,19 @@ pub enum ReadError {
         digest: String,
         source: MergeError,
     },
-    #[error("layer {number} ({digest}) is of the unknown type {media_type}")]
+    #[error("layer {number} ({digest}) has the unknown type {media_type}")]
     UnknownLayer {
         number: usize,
         digest: String,
         media_type: String,
     },
-    #[error("{digest} is of the type {media_type}, which is neither an image nor an index of images")]
+    #[error("{digest} has the type {media_type}, which is neither an image nor an index")]
     NotAnImage { digest: String, media_type: String },
     #[error("the manifest lists {layers} layers and the configuration {diff_ids} diff IDs")]
     LayerCount { layers: usize, diff_ids: usize },
-    #[error("{digest} is not the JSON document it should be: {source}")]
+    #[error("{digest} is not a valid JSON document: {source}")]
     Json { digest: String, source: serde_json::Error },
-    /// The blobs are somewhere else than in a layout.
+    /// An error of blobs outside a layout.
     #[error(transparent)]
     Elsewhere(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -67,11 +67,11 @@ impl ReadError {
     }
 }
 
-/// Where an image's blobs are.
+/// The source of an image's blobs.
 pub trait ImageBlobs: Send + Sync {
     /// A small blob, checked against its descriptor.
     fn read_blob(&self, blob: &Descriptor) -> Result<Vec<u8>, ReadError>;
-    /// A layer. Who reads it checks the digest.
+    /// Opens a layer. The reader checks its digest.
     fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + '_>, ReadError>;
 }
 
@@ -85,7 +85,7 @@ impl ImageBlobs for Layout {
     }
 }
 
-/// `DIR[:TAG]`, what follows `oci:` in an image's name.
+/// `DIR[:TAG]`: the part after `oci:` in an image name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayoutReference {
     pub dir: PathBuf,
@@ -95,7 +95,7 @@ pub struct LayoutReference {
 impl FromStr for LayoutReference {
     type Err = std::convert::Infallible;
 
-    /// The last colon starts the tag unless a slash follows it.
+    /// The last colon starts the tag, unless a slash follows.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (dir, tag) = match text.rsplit_once(':') {
             Some((dir, tag)) if !dir.is_empty() && !tag.is_empty() && !tag.contains('/') => (dir, Some(tag)),
@@ -122,15 +122,15 @@ impl std::fmt::Display for LayoutReference {
 #[derive(Debug)]
 pub struct LayoutImage {
     layout: Arc<Layout>,
-    /// What the tag stands for.
+    /// The descriptor of the tag.
     pub descriptor: Descriptor,
-    /// In the index's order. A manifest without a platform of ours is left out, as attestations are.
+    /// In the index's order. Manifests without a supported platform, such as attestations, are skipped.
     pub platforms: Vec<(Platform, Descriptor)>,
-    /// Annotations of the index, where the tag stands for one.
+    /// Annotations of the index, if the tag is one.
     pub annotations: std::collections::HashMap<String, String>,
 }
 
-/// What one platform of an image contains.
+/// The content of one platform's image.
 #[derive(Clone, Debug)]
 pub struct Contents {
     pub config: ImageConfiguration,
@@ -211,7 +211,7 @@ impl LayoutImage {
     }
 }
 
-/// Reads a manifest with all its layers: one pass over each blob that checks its digest, the diff ID, and lists its files.
+/// Reads a manifest and all its layers: one pass over each blob checks its digest and diff ID, and lists its files.
 pub fn read_image(
     blobs: &dyn ImageBlobs,
     manifest: &Descriptor,
@@ -324,7 +324,7 @@ pub fn is_manifest(media_type: &MediaType) -> bool {
     matches!(media_type, MediaType::ImageManifest) || media_type.as_ref() == DOCKER_MANIFEST
 }
 
-/// The platform, if it is one of this tool's.
+/// The platform, if it is supported.
 pub fn known_platform(os: &Os, architecture: &Arch) -> Option<Platform> {
     format!("{os}/{architecture}").parse().ok()
 }

@@ -1,5 +1,5 @@
-//! A received layer, kept in nameless files until it is known how it has to be written: its uncompressed bytes, and
-//! the compressed chunks of its large files, which are made while the rest still arrives.
+//! Spools a received layer in unnamed files until its final form is known: the uncompressed bytes, and the compressed
+//! chunks of its large files, which are compressed while the rest arrives.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,7 +20,7 @@ pub struct SpoolWriter {
     pool: Pool,
 }
 
-/// A whole layer, readable at any offset.
+/// A complete layer, readable at any offset.
 pub struct Spool {
     raw: File,
     packed: Arc<Packed>,
@@ -34,13 +34,13 @@ struct LargeFile {
     chunks: Vec<Arc<Slot>>,
 }
 
-/// Compressed chunks in the order in which they got ready.
+/// Compressed chunks in the order of completion.
 struct Packed {
     file: File,
     end: Mutex<u64>,
 }
 
-/// Where a compressed chunk lies in the packed file, once it does.
+/// The position of a compressed chunk in the packed file, once it is written.
 #[derive(Default)]
 struct Slot {
     place: Mutex<Option<Result<(u64, usize), String>>>,
@@ -129,14 +129,14 @@ impl Spool {
         self.raw.read_exact_at(buffer, offset)
     }
 
-    /// Offset and size of every large file, in the order of the stream.
+    /// Offset and size of every large file, in stream order.
     pub fn large_files(&self) -> Vec<(u64, u64)> {
         let mut files: Vec<_> = self.large.iter().map(|(offset, file)| (*offset, file.size)).collect();
         files.sort_unstable();
         files
     }
 
-    /// The compressed chunks of the large file whose data begin at `offset`.
+    /// The compressed chunks of the large file with data at `offset`.
     pub fn packed_chunks(&self, offset: u64) -> impl Iterator<Item = PackedChunk> + '_ {
         let chunks = self.large.get(&offset).map_or(&[][..], |file| &file.chunks);
         chunks.iter().map(|slot| PackedChunk {
@@ -145,7 +145,7 @@ impl Spool {
         })
     }
 
-    /// Whether `size` bytes at `offset` are those of another spool at another offset.
+    /// Whether `size` bytes at `offset` equal those of another spool at another offset.
     pub fn same(&self, offset: u64, other: &Spool, other_offset: u64, size: u64) -> io::Result<bool> {
         let mut a = vec![0; CHUNK.min(size as usize)];
         let mut b = a.clone();

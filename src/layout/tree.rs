@@ -1,7 +1,7 @@
-//! The file tree a runtime would see: layers applied in order, whiteouts and hard links resolved.
+//! The file tree that a runtime would see: layers applied in order, whiteouts and hard links resolved.
 //!
-//! It holds metadata and the few contents the contract asks for, never whole images. Paths are relative to the
-//! root, without a leading slash: `usr/bin/python3`; the root itself is the empty path.
+//! It contains metadata and the few contents that the contract needs, never whole images. Paths are relative to the
+//! root, without a leading slash: `usr/bin/python3`; the root is the empty path.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// How many symbolic links a look-up follows before it gives up, as Linux does (`MAXSYMLINKS`).
+/// Maximum number of symbolic links that a look-up follows, as on Linux (`MAXSYMLINKS`).
 const MAX_SYMLINKS: usize = 40;
 
-/// How many leading bytes of every regular file are kept: enough for a shebang, a `.pyc` header, and to know an ELF file.
+/// Leading bytes kept of every regular file: enough for a shebang, a `.pyc` header, and to detect ELF.
 const HEAD_BYTES: usize = 256;
 
-/// And of an ELF file: enough for the program headers too, which follow the ELF header unless somebody moved them.
+/// Leading bytes kept of an ELF file: includes the program headers in their usual position.
 const ELF_HEAD_BYTES: usize = 1024;
 
-/// What is kept of a file that begins with these bytes.
+/// The kept part of a file that begins with these bytes.
 pub fn head(start: &[u8]) -> &[u8] {
     let most = if start.starts_with(b"\x7fELF") {
         ELF_HEAD_BYTES
@@ -35,16 +35,16 @@ pub struct Node {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// Seconds since the epoch.
+    /// Seconds since 1970.
     pub mtime: i64,
     /// Extended attributes by full name, such as `security.capability`.
     pub xattrs: BTreeMap<String, Vec<u8>>,
-    /// Which layer put it there, counted from 0 at the base.
+    /// The layer that added it, counted from 0 at the base.
     pub layer: usize,
 }
 
 impl Node {
-    /// Whether two nodes are of the same kind, mode, owner and attributes. Files' contents are not compared.
+    /// Whether two nodes have the same kind, mode, owner and attributes. Contents of files are not compared.
     pub(super) fn same_but_time(&self, other: &Node) -> bool {
         let same_kind = match (&self.kind, &other.kind) {
             (NodeKind::File(a), NodeKind::File(b)) => a.size == b.size && a.head == b.head,
@@ -79,11 +79,11 @@ pub struct File {
     pub size: u64,
     /// The first bytes, see [`head`].
     pub head: Arc<[u8]>,
-    /// The whole content, where the reader was asked to keep it.
+    /// The whole content, if the reader keeps it.
     pub content: Option<Arc<[u8]>>,
-    /// SHA-256 of the content, where the reader was asked for it.
+    /// SHA-256 of the content, if the reader computes it.
     pub sha256: Option<[u8; 32]>,
-    /// The inode's first path in its layer, when this entry is a hard link to it.
+    /// The inode's first path in its layer, if this entry is a hard link.
     pub hard_link_to: Option<String>,
 }
 
@@ -114,7 +114,7 @@ impl Tree {
         self.nodes.iter().map(|(p, n)| (p.as_str(), n))
     }
 
-    /// Everything below `dir`, at any depth, in path order; `dir` itself is not among it.
+    /// All entries below `dir`, at any depth, in path order; without `dir`.
     pub fn below<'a>(&'a self, dir: &str) -> impl Iterator<Item = (&'a str, &'a Node)> {
         let dir = dir.trim_matches('/');
         let prefix = if dir.is_empty() {
@@ -141,8 +141,8 @@ impl Tree {
             .filter(|(name, _)| !name.contains('/'))
     }
 
-    /// The path and node that `path` names once symbolic links are followed inside the image's root, as a
-    /// process with that root would see it. `..` above the root stays at the root.
+    /// Resolves `path`, following symbolic links inside the image's root like a process with that root. `..` above the
+    /// root stays at the root.
     pub fn resolve(&self, path: &str) -> Result<(String, &Node), Unresolved> {
         let mut pending: Vec<String> = path.split('/').rev().map(str::to_string).collect();
         let mut at: Vec<String> = Vec::new();
@@ -179,7 +179,7 @@ impl Tree {
         }
     }
 
-    /// The whole content of the regular file that `path` resolves to, where it was kept.
+    /// The content of the regular file that `path` resolves to, if it was kept.
     pub fn content(&self, path: &str) -> Option<&[u8]> {
         match &self.resolve(path).ok()?.1.kind {
             NodeKind::File(f) => f.content.as_deref(),
@@ -187,7 +187,7 @@ impl Tree {
         }
     }
 
-    /// Puts a node where a later layer has it. A non-directory takes the place of everything below it.
+    /// Inserts a node of a later layer. A non-directory replaces everything below it.
     pub fn insert(&mut self, path: &str, node: Node) {
         let is_dir = matches!(node.kind, NodeKind::Directory);
         if !is_dir {
@@ -202,7 +202,7 @@ impl Tree {
         self.remove_below(path);
     }
 
-    /// Removes everything below a directory, which stays.
+    /// Removes everything below a directory, but not the directory.
     pub fn remove_below(&mut self, dir: &str) {
         let doomed: Vec<String> = self.below(dir).map(|(p, _)| p.to_string()).collect();
         for path in doomed {

@@ -1,4 +1,4 @@
-//! What goes beside an image in a registry, made in memory: a signature or an attestation as manifest and blobs.
+//! Artifacts that accompany an image in a registry, in memory: the manifest and blobs of a signature or attestation.
 
 use bytes::Bytes;
 use oci_spec::image::{Descriptor, MediaType};
@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::digest::sha256_digest;
 
-/// Content with what names it.
+/// Bytes with their media type and digest.
 #[derive(Clone, Debug)]
 pub struct Content {
     pub descriptor: Descriptor,
@@ -24,7 +24,7 @@ impl Content {
     }
 }
 
-/// One manifest and the blobs it names (configuration and layers).
+/// One manifest with its config and layer blobs.
 #[derive(Clone, Debug)]
 pub struct Artifact {
     pub manifest: Content,
@@ -32,10 +32,10 @@ pub struct Artifact {
     pub place: Place,
 }
 
-/// How an artifact is found from the image it belongs to.
+/// How clients find an artifact of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Under a tag made from the image's digest, as cosign 2 has it (`sha256-<hex>.sig`, `.att`).
+    /// Under a tag derived from the image's digest, as in cosign 2 (`sha256-<hex>.sig`, `.att`).
     Tag(String),
     /// By the `subject` of its manifest: the referrers API of distribution-spec 1.1, or its fallback tag.
     Referrer,

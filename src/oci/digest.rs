@@ -1,4 +1,4 @@
-//! 32 bytes of SHA-256 -> the digest that OCI documents hold, `sha256:<hex>`.
+//! Converts a 32-byte SHA-256 into an OCI digest, `sha256:<hex>`.
 
 use oci_spec::image::Digest;
 

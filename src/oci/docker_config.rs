@@ -1,10 +1,10 @@
-//! A registry's host name -> the credentials docker has for it: `auths`, credential helpers and stores of its `config.json`.
+//! Looks up the credentials for a registry in Docker's `config.json`: `auths`, credential helpers and stores.
 
 use std::fmt;
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 
-/// Docker Hub's credentials lie under this name whatever host the registry has.
+/// The key of Docker Hub's credentials, whatever its host.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
 #[derive(Clone, PartialEq, Eq)]
@@ -26,8 +26,8 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The credentials for a registry host such as `quay.io` or `registry:5000`; `None` where docker has none. A helper that
-/// fails is told in the log and counts as none: most of what is pulled needs no login.
+/// The credentials for a registry host such as `quay.io` or `registry:5000`; `None` if Docker has none. A failing
+/// helper is logged and treated as none, because most pulls need no login.
 pub async fn for_registry(host: &str) -> Option<Credentials> {
     let key = match host {
         "docker.io" | "index.docker.io" | "registry-1.docker.io" => DOCKER_HUB.to_string(),
@@ -47,13 +47,13 @@ pub async fn for_registry(host: &str) -> Option<Credentials> {
             | CredentialRetrievalError::ConfigNotFound
             | CredentialRetrievalError::ConfigReadError,
         )) => None,
-        // A helper's output may hold the secret: only its name is told.
+        // A helper's output may contain the secret: log only the helper's name.
         Ok(Err(CredentialRetrievalError::HelperFailure { helper, .. })) => {
-            tracing::warn!(registry = %key, %helper, "the credential helper failed; going on without a login");
+            tracing::warn!(registry = %key, %helper, "the credential helper failed; continuing without a login");
             None
         }
         Ok(Err(error)) => {
-            tracing::warn!(registry = %key, %error, "cannot read docker's credentials; going on without a login");
+            tracing::warn!(registry = %key, %error, "cannot read docker's credentials; continuing without a login");
             None
         }
         Err(_) => None,

@@ -1,4 +1,4 @@
-//! Ground types: the names and values that every stage uses. This module imports no other.
+//! Basic types shared by every stage: platform, digest, reference, content. This module imports no other.
 
 mod content;
 mod digest;

@@ -1,11 +1,11 @@
-//! Platforms: what `linux/arm64` means to OCI, Debian, ELF and the kernel's emulation.
+//! Platforms, and their names in OCI, Debian, ELF and the kernel.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The processor architectures the image is made for, in OCI's (Go's) names.
+/// The supported processor architectures, with OCI's (Go's) names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Architecture {
     Amd64,
@@ -15,7 +15,7 @@ pub enum Architecture {
 impl Architecture {
     pub const ALL: [Architecture; 2] = [Architecture::Amd64, Architecture::Arm64];
 
-    /// The architecture this program was compiled for, if it is one of ours.
+    /// The architecture of this program, if supported.
     pub fn host() -> Option<Self> {
         match std::env::consts::ARCH {
             "x86_64" => Some(Self::Amd64),
@@ -24,7 +24,7 @@ impl Architecture {
         }
     }
 
-    /// OCI's name, which for these two is also Debian's.
+    /// OCI's name, which is also Debian's for these two.
     pub fn name(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
@@ -32,7 +32,7 @@ impl Architecture {
         }
     }
 
-    /// The kernel's and GNU's name.
+    /// The name in the kernel and GNU tools.
     pub fn gnu_name(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64",
@@ -40,7 +40,7 @@ impl Architecture {
         }
     }
 
-    /// `e_machine` of its ELF files (EM_X86_64, EM_AARCH64).
+    /// `e_machine` in ELF headers (EM_X86_64, EM_AARCH64).
     pub fn elf_machine(self) -> u16 {
         match self {
             Self::Amd64 => 62,
@@ -49,7 +49,7 @@ impl Architecture {
     }
 }
 
-/// An OCI platform. Only Linux on [`Architecture`] exists here, so a value is always one the tool can make.
+/// An OCI platform. The OS is always Linux, so every value can be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Platform(pub Architecture);
@@ -100,7 +100,7 @@ impl TryFrom<String> for Platform {
 impl FromStr for Platform {
     type Err = UnknownPlatform;
 
-    /// Accepts `linux/arm64`, and the spellings people use for it: `arm64`, `linux/arm64/v8`, `linux/x86_64`, `aarch64`.
+    /// Accepts `linux/arm64` and common spellings: `arm64`, `linux/arm64/v8`, `linux/x86_64`, `aarch64`.
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let arch = s.strip_prefix("linux/").unwrap_or(s);
         match arch {
@@ -112,7 +112,7 @@ impl FromStr for Platform {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("unknown platform {0:?}: this image is made for linux/amd64 and linux/arm64")]
+#[error("unknown platform {0:?}: supported are linux/amd64 and linux/arm64")]
 pub struct UnknownPlatform(String);
 
 #[cfg(test)]

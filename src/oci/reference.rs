@@ -1,16 +1,16 @@
-//! What a person writes, `HOST[:PORT]/PATH[:TAG][@DIGEST]`, becomes a repository and what is meant in it.
+//! Parses `HOST[:PORT]/PATH[:TAG][@DIGEST]` into a repository with a tag or digest.
 //!
-//! The grammar is distribution's (<https://pkg.go.dev/github.com/distribution/reference>). oci-spec's parser of it compiles a
-//! regular expression that takes longer than all else of a run with nothing to do; a test holds this one against it.
+//! The grammar is distribution's (<https://pkg.go.dev/github.com/distribution/reference>). oci-spec's parser compiles a
+//! regular expression, which takes longer than the rest of a run without work; a test compares this parser with it.
 
 use std::fmt;
 use std::str::FromStr;
 
 use oci_spec::image::Digest;
 
-/// A text that does not name an image in a registry.
+/// A text that is not a valid image reference.
 #[derive(Debug, thiserror::Error)]
-#[error("{text:?} cannot name an image in a registry: {reason}")]
+#[error("{text:?} is not an image reference: {reason}")]
 pub struct ReferenceError {
     pub text: String,
     pub reason: String,
@@ -19,7 +19,7 @@ pub struct ReferenceError {
 /// A repository: `docker.io/openstackhelm/ovn-bgp-agent`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RepositoryName {
-    /// Host and port, as people write them.
+    /// Host and port, as in references.
     pub registry: String,
     pub path: String,
 }
@@ -30,7 +30,7 @@ impl fmt::Display for RepositoryName {
     }
 }
 
-/// An image in a registry. A digest, where there is one, is what counts.
+/// An image in a registry. If there is a digest, it takes precedence over the tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageReference {
     pub repository: RepositoryName,
@@ -39,7 +39,7 @@ pub struct ImageReference {
 }
 
 impl ImageReference {
-    /// What follows `/manifests/`: the digest, else the tag.
+    /// The last component of the `/manifests/` URL: the digest, else the tag.
     pub fn target(&self) -> Option<String> {
         self.digest.as_ref().map(Digest::to_string).or_else(|| self.tag.clone())
     }
@@ -61,7 +61,7 @@ impl fmt::Display for ImageReference {
 impl FromStr for ImageReference {
     type Err = ReferenceError;
 
-    /// The registry has to be named: what is published must not go to Docker Hub because a host was forgotten.
+    /// The registry is required, so that a forgotten host does not publish to Docker Hub.
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
         let bad = |reason: String| ReferenceError {
             text: text.to_string(),
@@ -69,7 +69,7 @@ impl FromStr for ImageReference {
         };
         if text.split_once('/').is_none_or(|(first, _)| !is_host(first)) {
             return Err(bad(format!(
-                "it names no registry; say HOST/PATH[:TAG], for instance docker.io/library/{text}"
+                "it has no registry\nhelp: write HOST/PATH[:TAG], for example docker.io/library/{text}"
             )));
         }
         Self::familiar(text).map_err(bad)
@@ -77,24 +77,24 @@ impl FromStr for ImageReference {
 }
 
 const DOCKER_HUB: &str = "docker.io";
-/// A repository's path.
+/// Maximum length of a repository's path.
 const LONGEST_PATH: usize = 255;
 const LONGEST_TAG: usize = 128;
 
 impl ImageReference {
-    /// As docker reads names: one without a host is Docker Hub's.
+    /// Parses a reference as Docker does: without a host it is on Docker Hub.
     pub fn familiar(text: &str) -> Result<Self, String> {
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.parse::<Digest>().map_err(|e| e.to_string())?)),
             None => (text, None),
         };
         let (name, tag) = match rest.rsplit_once(':') {
-            // What follows the colon of a port has a path in it.
+            // A colon before a slash belongs to a port.
             Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
             _ => (rest, None),
         };
         if let Some(tag) = tag.filter(|tag| !is_tag(tag)) {
-            return Err(format!("{tag:?} cannot be a tag"));
+            return Err(format!("{tag:?} is not a valid tag"));
         }
         let (registry, path) = match name.split_once('/') {
             Some((host, path)) if is_host(host) => (host, path.to_string()),
@@ -109,16 +109,12 @@ impl ImageReference {
             _ => path,
         };
         if !is_host_and_port(registry) {
-            return Err(format!("{registry:?} cannot be a registry"));
+            return Err(format!("{registry:?} is not a valid registry"));
         }
         if path.len() > LONGEST_PATH || !path.split('/').all(is_path_component) {
             let upper = path.contains(|c: char| c.is_ascii_uppercase());
-            let hint = if upper {
-                ": repositories have no capital letters"
-            } else {
-                ""
-            };
-            return Err(format!("{path:?} cannot be a repository{hint}"));
+            let hint = if upper { ": repositories must be lower case" } else { "" };
+            return Err(format!("{path:?} is not a valid repository{hint}"));
         }
         Ok(Self {
             repository: RepositoryName {
@@ -131,7 +127,7 @@ impl ImageReference {
     }
 }
 
-/// Whether the first component of a name is a registry's host rather than the first part of a path on Docker Hub.
+/// Whether the first component of a name is a registry host rather than a Docker Hub path.
 fn is_host(component: &str) -> bool {
     component.contains(['.', ':']) || component == "localhost"
 }
@@ -149,7 +145,7 @@ fn is_host_and_port(text: &str) -> bool {
     host.split('.').all(is_label) && port.is_none_or(is_port)
 }
 
-/// Runs of small letters and digits, with one dot, one or two underscores, or any number of hyphens between them.
+/// Lower-case letters and digits, separated by one dot, one or two underscores, or any number of hyphens.
 fn is_path_component(component: &str) -> bool {
     let is_run = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let ends = |c: Option<char>| c.is_some_and(is_run);
@@ -179,7 +175,7 @@ mod tests {
         ) {
             let ours = ImageReference::familiar(&text);
             match text.parse::<Reference>() {
-                // Theirs lets capital letters through where they could be a host's.
+                // oci-spec accepts capital letters in the position of a host.
                 Ok(theirs) if theirs.repository().contains(|c: char| c.is_ascii_uppercase()) => {
                     prop_assert!(ours.is_err());
                 }
@@ -189,7 +185,7 @@ mod tests {
                     prop_assert_eq!(ours.repository.path, theirs.repository());
                     let digest = ours.digest.map(|d| d.to_string());
                     prop_assert_eq!(digest.as_deref(), theirs.digest());
-                    // Theirs makes up "latest".
+                    // oci-spec adds the tag "latest".
                     if ours.tag.is_some() {
                         prop_assert_eq!(ours.tag.as_deref(), theirs.tag());
                     }

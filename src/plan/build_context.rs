@@ -1,7 +1,7 @@
-//! The files a Dockerfile of ours mounts and copies -> the build context, the same bytes for the same files.
+//! Packs the files that a Dockerfile mounts and copies into a reproducible build context (tar).
 //!
-//! The paths are those of the repository, so one Dockerfile serves both this context and plain `docker build .`, where
-//! `.dockerignore` keeps everything else out.
+//! The paths are those of the repository, so the same Dockerfile works with plain `docker build .`, where
+//! `.dockerignore` excludes everything else.
 
 use std::fs;
 use std::io;
@@ -14,29 +14,29 @@ use crate::buildkit::context::Context;
 use crate::config::BuildFile;
 use crate::oci::Platform;
 
-/// Where [`build`] puts the Dockerfile.
+/// The path of the Dockerfile in the context.
 pub const DOCKERFILE: &str = "Dockerfile";
 
-/// What of `images/<name>/` the build steps read.
+/// The parts of `images/<name>/` that the build steps read.
 const IMAGE: &[&str] = &["build", "locks", "patches", "sudoers"];
 
-/// What obgp-runtime is compiled from.
+/// The sources of obgp-runtime.
 const SOURCES: &[&str] = &["Cargo.toml", "Cargo.lock", "runtime"];
 
-/// Directories of `runtime/` that are no part of the program.
+/// Directories of `runtime/` that are not part of the program.
 const NOT_SOURCES: &[&str] = &["runtime/benches", "runtime/fuzz", "runtime/target", "runtime/tests"];
 
-/// The obgp-runtime that goes into the context.
+/// The obgp-runtime in the context.
 #[derive(Clone, Debug, Default)]
 pub struct Runtime<'a> {
-    /// Whether any platform has it compiled.
+    /// Whether a platform compiles it.
     pub sources: bool,
-    /// Programs that are there already.
+    /// Compiled programs.
     pub prebuilt: Vec<(Platform, &'a Prebuilt)>,
 }
 
-/// The tar that a solve of `dockerfile` needs. A file is executable in it if its owner may execute it, and nothing
-/// else of its mode counts: neither a umask nor a checkout's owner changes the bytes.
+/// Builds the tar for a solve of `dockerfile`. Of a file's mode, only the owner's execute bit counts: neither a umask
+/// nor a checkout's owner changes the bytes.
 pub fn build(file: &BuildFile, dockerfile: &str, runtime: &Runtime) -> Result<Bytes, ContextError> {
     let mut context = Context::new();
     context.add(DOCKERFILE, 0o644, dockerfile.to_string());
@@ -57,7 +57,7 @@ pub fn build(file: &BuildFile, dockerfile: &str, runtime: &Runtime) -> Result<By
     to_tar(&context, &file.root)
 }
 
-/// What [`build`] adds for obgp-runtime to be compiled, alone.
+/// A context with only the sources of obgp-runtime.
 pub fn sources(root: &Path) -> Result<Bytes, ContextError> {
     let mut context = Context::new();
     add_sources(&mut context, root)?;
@@ -75,7 +75,7 @@ fn to_tar(context: &Context, root: &Path) -> Result<Bytes, ContextError> {
     })
 }
 
-/// A file, or all files below a directory.
+/// Adds a file, or all files below a directory.
 fn add(context: &mut Context, root: &Path, path: &Path) -> Result<(), ContextError> {
     use std::os::unix::fs::PermissionsExt;
 
@@ -107,7 +107,7 @@ fn add(context: &mut Context, root: &Path, path: &Path) -> Result<(), ContextErr
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot put {path} into the build context: {source}", path = path.display())]
+#[error("adding {path} to the build context: {source}", path = path.display())]
 pub struct ContextError {
     path: PathBuf,
     source: io::Error,
@@ -179,7 +179,7 @@ mod tests {
         assert!(!modes.contains_key("Cargo.toml") && !modes.keys().any(|path| path.starts_with("runtime/")));
     }
 
-    /// Plain `docker build .` has to send the same files.
+    /// Plain `docker build .` must send the same files.
     #[test]
     fn dockerignore_lets_through_what_the_context_holds() {
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(".dockerignore")).unwrap();
@@ -193,7 +193,7 @@ mod tests {
             lines.iter().copied().collect::<BTreeSet<_>>(),
             expected.iter().map(String::as_str).collect()
         );
-        // Later lines win.
+        // Later lines take precedence.
         assert_eq!(lines[0], "*");
         let at = |line: &str| lines.iter().position(|l| *l == line);
         assert!(NOT_SOURCES.iter().all(|other| at(other) > at("!runtime")));

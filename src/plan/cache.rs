@@ -1,11 +1,11 @@
-//! Whether the builders can write the caches that they are asked for: said before anything starts.
+//! Checks before a build that the builders can write the requested caches.
 
 use super::{PlanError, Target};
 use crate::builders::Builders;
 use crate::config::cache::CacheType;
 use crate::progress::Progress;
 
-/// Refuses what no builder can do; warns of builders that will leave something out.
+/// Fails if no builder can write a cache type; warns about each builder that will skip it.
 pub(super) fn check<'a>(
     targets: impl Iterator<Item = &'a Target>,
     builders: &Builders,
@@ -25,7 +25,7 @@ pub(super) fn check<'a>(
         }
         for builder in unable {
             progress.note(&format!(
-                "warning: builder {} cannot write a cache of type={}, and leaves it out",
+                "warning: builder {} cannot write a cache of type={}, and skips it",
                 builder.name,
                 kind.name()
             ));
@@ -34,10 +34,10 @@ pub(super) fn check<'a>(
     Ok(())
 }
 
-/// Who could.
+/// The builders that support a cache type.
 pub(super) fn takes(kind: CacheType) -> &'static str {
     match kind {
-        CacheType::Inline => "an engine: a buildkitd has no image store whose image could hold it",
+        CacheType::Inline => "an engine: a buildkitd has no image store",
         CacheType::Registry | CacheType::Local => {
             "a buildkitd, or an engine with the containerd image store (Docker 25 or later, \
              \"features\": {\"containerd-snapshotter\": true} in its daemon.json)"

@@ -1,7 +1,7 @@
-//! `dockerfiles/Dockerfile.template` and `build.toml` into the Dockerfile of one distro.
+//! Renders `dockerfiles/Dockerfile.template` with `build.toml` into the Dockerfile of one distro.
 //!
-//! The template is compiled in. The rendered files are committed too, because they are of use without this tool;
-//! `tests/dockerfile.rs` keeps both equal.
+//! The template is compiled in. The rendered files are also committed, for use without this tool; `tests/dockerfile.rs`
+//! compares both.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, context};
@@ -14,7 +14,7 @@ use crate::config::{BuildFile, Distro, Family};
 
 const TEMPLATE: &str = include_str!("../../dockerfiles/Dockerfile.template");
 
-/// The Dockerfile of `distro`, whose defaults build the image that build.toml describes.
+/// The Dockerfile of `distro`; its defaults build the image that build.toml describes.
 pub fn render(name: &str, distro: &Distro, file: &BuildFile) -> Result<String, DockerfileError> {
     let failed = |source| DockerfileError::Template {
         distro: name.to_string(),
@@ -30,7 +30,8 @@ pub fn render(name: &str, distro: &Distro, file: &BuildFile) -> Result<String, D
     let runtime = find_distro(file, &file.runtime.distro)?;
     let reference = distro.reference.as_ref().unwrap_or(&file.project.reference);
     let patches: Vec<String> = patches::needed(file, reference)?.into_iter().map(|p| p.name).collect();
-    // A Dockerfile's double-quoted words know backslash, quote and dollar; JSON's escapes of the first two are the same.
+    // Double-quoted words in a Dockerfile escape backslash, quote and dollar; JSON escapes the first two in the same
+    // way.
     let labels: Vec<(String, String)> = file
         .image
         .labels
@@ -76,7 +77,7 @@ pub fn render(name: &str, distro: &Distro, file: &BuildFile) -> Result<String, D
         .map_err(failed)
 }
 
-/// `debian` or `ubuntu`, as the build steps take it.
+/// `debian` or `ubuntu`, an argument of the build steps.
 fn family(family: Family) -> &'static str {
     match family {
         Family::Debian => "debian",
@@ -86,7 +87,7 @@ fn family(family: Family) -> &'static str {
 
 #[derive(Debug, thiserror::Error)]
 pub enum DockerfileError {
-    #[error("cannot render the Dockerfile of {distro}: {source}")]
+    #[error("rendering the Dockerfile of {distro}: {source}")]
     Template { distro: String, source: minijinja::Error },
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -1,10 +1,10 @@
-//! What this machine needs to reach the outside: its CA bundle, proxies and package index. All of it reaches a build
-//! as secrets or predefined arguments, which leave no trace in an image.
+//! Network settings of this machine: CA bundle, proxies and package index. A build gets them as secrets or predefined
+//! arguments, which leave no trace in an image.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Where distributions keep the bundle of trusted CAs, most common first.
+/// The paths of the CA bundle on common distributions, most common first.
 const CA_BUNDLES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -12,15 +12,15 @@ const CA_BUNDLES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-/// The arguments BuildKit predefines: it passes them to every step and keeps them out of history and cache keys.
+/// The arguments that BuildKit predefines: every step gets them, and history and cache keys exclude them.
 const PROXY_VARIABLES: &[&str] = &["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
 #[derive(Clone, Debug, Default)]
 pub struct Host {
     pub ca_bundle: Option<PathBuf>,
-    /// By upper-case name. May hold credentials.
+    /// By upper-case name. May contain credentials.
     pub proxies: BTreeMap<String, String>,
-    /// The package index that pip and uv use instead of PyPI. May hold credentials.
+    /// The package index that pip and uv use instead of PyPI. May contain credentials.
     pub pip_index: Option<String>,
 }
 

@@ -1,9 +1,9 @@
-//! A ref of the agent, an interpreter and OpenStack's upper constraints -> a requirements file with the version and the
-//! hashes of every distribution, `images/<name>/locks/<version or series>-py<X.Y>.txt`.
+//! Resolves a ref of the agent, an interpreter and OpenStack's upper constraints into a requirements file with the
+//! version and hashes of every distribution: `images/<name>/locks/<version or series>-py<X.Y>.txt`.
 //!
-//! A release's lock includes the agent; a git ref's has the dependencies of its series only, because the agent itself
-//! comes from a commit. One lock serves every platform: [`lock`] resolves for each and refuses to write when they differ.
-//! The resolver is uv, in the version and with the hashes of `locks/tools.txt`, which the build stage uses as well.
+//! A release's lock includes the agent. A git ref's lock contains only the dependencies of its series, because the
+//! agent comes from a commit. One lock serves every platform: [`lock`] resolves for each and fails if they differ. The
+//! resolver is uv, with the version and hashes of `locks/tools.txt`, as in the build stage.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,31 +24,31 @@ use crate::progress::Progress;
 use crate::util::files::write_atomically;
 use crate::util::process::{self, RunError};
 
-/// Constraints and locks are some hundred kilobytes; what is bigger is something else.
+/// Upper limit of a download; constraints and locks have a few hundred kilobytes.
 const MAX_BYTES: u64 = 4 << 20;
 
 const EXCLUDE_NEWER: &str = "# exclude-newer: ";
 
-/// A lock that is there.
+/// A lock file.
 #[derive(Clone, Debug)]
 pub struct LockFile {
-    /// Its name in `images/<name>/locks/`: the build argument LOCK.
+    /// Its file name in `images/<name>/locks/`: the build argument LOCK.
     pub name: String,
     pub path: PathBuf,
     /// `sha256:…` of the file.
     pub digest: String,
-    /// Versions by distribution, both as written.
+    /// Versions by distribution, both as in the file.
     pub pins: BTreeMap<String, String>,
-    /// Nothing that was uploaded later is in it.
+    /// The lock contains no upload after this time.
     pub exclude_newer: Option<Timestamp>,
 }
 
-/// The name of the lock that `reference` takes on an interpreter `python` (`3.11`).
+/// The name of the lock of `reference` for an interpreter `python` (`3.11`).
 pub fn file_name(file: &BuildFile, reference: &str, python: &str) -> Result<String, ConfigError> {
     Ok(format!("{}{python}.txt", prefix(file, reference)?))
 }
 
-/// What the names of a ref's locks begin with.
+/// The common prefix of a ref's lock names.
 fn prefix(file: &BuildFile, reference: &str) -> Result<String, ConfigError> {
     let of = match source::is_version(reference) {
         true => reference,
@@ -57,10 +57,10 @@ fn prefix(file: &BuildFile, reference: &str) -> Result<String, ConfigError> {
     Ok(format!("{of}-py"))
 }
 
-/// Names and contents of the locks of `reference`, in the names' order. Which of them an image has to keep to is known only
-/// when it has been read; none of it is another when these are the same.
+/// Names and contents of the locks of `reference`, sorted by name. Which lock applies to an image is known only after
+/// reading it; if this list is unchanged, so is that lock.
 pub fn candidates(file: &BuildFile, reference: &str) -> io::Result<Vec<(String, Vec<u8>)>> {
-    // What has no lock finds none either when it is judged.
+    // A ref without a lock has no candidates, and the verification finds none either.
     let Ok(prefix) = prefix(file, reference) else {
         return Ok(Vec::new());
     };
@@ -96,20 +96,20 @@ pub fn find(file: &BuildFile, reference: &str, python: &str) -> Result<LockFile,
     parse(name, path, &content)
 }
 
-/// What [`lock`] resolves.
+/// The input of [`lock`].
 #[derive(Clone, Debug)]
 pub struct LockRequest<'a> {
     pub file: &'a BuildFile,
     pub reference: &'a str,
-    /// Whose dependencies are resolved, see [`source::resolve`]. For a git ref this may be a release of its series.
+    /// The source of the dependencies, see [`source::resolve`]. For a git ref this may be a release of its series.
     pub source: &'a Source,
     /// `MAJOR.MINOR`.
     pub python: &'a str,
-    /// Distributions uploaded later are not considered: with the same moment, the same lock comes out.
+    /// Ignores distributions uploaded later, so that the same time gives the same lock.
     pub exclude_newer: Timestamp,
 }
 
-/// Resolves, writes the lock and returns it.
+/// Resolves the lock, writes it and returns it.
 pub async fn lock(
     request: &LockRequest<'_>,
     host: &Host,
@@ -148,7 +148,7 @@ pub async fn lock(
         if !source::is_version(request.reference) {
             command.args(["--no-emit-package", &file.project.name]);
         }
-        // Relative, because the lock repeats it.
+        // Relative, because uv writes the path into the lock.
         command
             .current_dir(directory(file, ""))
             .args(["--constraints", &constraints, "-"]);
@@ -172,8 +172,8 @@ pub async fn lock(
     Ok(lock)
 }
 
-/// Replaces the upper constraints of `series` by those of a file or an `http(s)://` URL, which may be OpenStack's own
-/// (`https://releases.openstack.org/constraints/upper/2026.1`). Returns where they went.
+/// Replaces the upper constraints of `series` with a file or an `http(s)://` URL, for example OpenStack's own
+/// (`https://releases.openstack.org/constraints/upper/2026.1`). Returns the path of the new file.
 pub async fn replace_constraints(file: &BuildFile, series: &str, from: &str) -> Result<PathBuf, LockError> {
     let content = if from.starts_with("http://") || from.starts_with("https://") {
         download(from).await.map_err(|reason| LockError::Download {
@@ -185,7 +185,7 @@ pub async fn replace_constraints(file: &BuildFile, series: &str, from: &str) -> 
     };
     for (number, line) in content.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
-        // `===` is PEP 440's arbitrary equality, which the list uses throughout.
+        // `===` is the arbitrary equality of PEP 440, used throughout the list.
         if !line.is_empty() && !line.contains("==") {
             return Err(LockError::NotConstraints {
                 from: from.to_string(),
@@ -246,7 +246,7 @@ fn parse(name: String, path: PathBuf, content: &str) -> Result<LockFile, LockErr
     if pins.is_empty() || !content.contains("--hash=sha256:") {
         return Err(LockError::NotALock {
             path,
-            line: "(no pins with hashes)".into(),
+            line: "it has no pins with hashes".into(),
         });
     }
     let digest = format!("sha256:{}", hex::encode(Sha256::digest(content)));
@@ -259,7 +259,7 @@ fn parse(name: String, path: PathBuf, content: &str) -> Result<LockFile, LockErr
     })
 }
 
-/// The uv of `locks/tools.txt`, below the user's cache; installed there with pip the first time.
+/// The uv of `locks/tools.txt` in the user's cache; pip installs it there the first time.
 async fn install_uv(
     file: &BuildFile,
     host: &Host,
@@ -303,7 +303,7 @@ async fn install_uv(
     )
     .await?;
     match fs::rename(scratch.path().join("uv"), &installed) {
-        // Another run was faster.
+        // A concurrent run installed it first.
         Err(_) if uv.is_file() => Ok(uv),
         Err(e) => Err(LockError::io(&installed, e)),
         Ok(()) => Ok(uv),
@@ -364,24 +364,24 @@ fn write(path: &Path, content: &[u8]) -> Result<(), LockError> {
 
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    #[error("there is no lock {path} for {reference}; make it with: obgp-build lock --project-ref {reference}", path = path.display())]
+    #[error("no lock {path} for {reference}\nhelp: obgp-build lock --project-ref {reference}", path = path.display())]
     Missing { path: PathBuf, reference: String },
     #[error("{path} is not a lock with hashes: {line}", path = path.display())]
     NotALock { path: PathBuf, line: String },
     #[error("{from}, line {line}, is not an upper constraint: {text:?}")]
     NotConstraints { from: String, line: usize, text: String },
-    #[error("cannot download {url}: {reason}")]
+    #[error("downloading {url}: {reason}")]
     Download { url: String, reason: String },
     #[error(
-        "the lock {name} would differ between {} and {}: a dependency has a marker for the processor; \
-         pin it in the constraints", one.name(), other.name()
+        "the lock {name} would differ between {} and {}: a dependency has a marker for the processor\n\
+         help: pin it in the constraints", one.name(), other.name()
     )]
     Differs {
         name: String,
         one: Architecture,
         other: Architecture,
     },
-    #[error("cannot run {what}: {source}")]
+    #[error("running {what}: {source}")]
     Start { what: &'static str, source: io::Error },
     #[error("{what} failed:\n{stderr}")]
     Failed { what: &'static str, stderr: String },

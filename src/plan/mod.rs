@@ -1,5 +1,5 @@
-//! Settings → what will be built, and where: one target per distro and platform, every input resolved. Asks the builders'
-//! engines, and git for a ref that is a branch or tag; starts nothing, but makes a lock that is missing.
+//! Resolves the settings into a plan: one target per distro and platform, with every input resolved. Queries the
+//! builders' engines, and git for a branch or tag. Starts nothing, but creates a missing lock.
 
 pub(crate) mod build_context;
 mod cache;
@@ -41,40 +41,40 @@ pub use settings::Settings;
 #[derive(Debug, Serialize)]
 pub struct Plan {
     pub builders: Vec<BuilderPlan>,
-    /// Builders of build.toml that are left out.
+    /// Builders of build.toml that are unavailable.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<Absent>,
     pub images: Vec<ImagePlan>,
 }
 
-/// An engine or a buildkitd that builds.
+/// A builder: an engine or a buildkitd.
 #[derive(Clone, Debug, Serialize)]
 pub struct BuilderPlan {
     pub name: String,
     pub kind: BuilderKind,
     pub endpoint: String,
     pub version: String,
-    /// The engine's image store.
+    /// The engine's image store; `None` for a buildkitd.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
-    /// What it runs without emulation.
+    /// The platform that runs without emulation.
     pub native: Platform,
-    /// What it may be given.
+    /// The platforms that it may build.
     pub platforms: Vec<Platform>,
-    /// Solves at a time.
+    /// Number of concurrent solves.
     pub slots: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BuilderKind {
-    /// Docker's.
+    /// A Docker engine.
     Engine,
     Buildkitd,
 }
 
 impl BuilderKind {
-    /// As JSON has it.
+    /// The name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Engine => "engine",
@@ -84,7 +84,7 @@ impl BuilderKind {
 }
 
 impl BuilderPlan {
-    /// `engine 28.5.2`; whoever does not say its version is called by its kind alone.
+    /// `engine 28.5.2`; without a known version only the kind.
     pub fn title(&self) -> String {
         format!("{} {}", self.kind.name(), self.version).trim_end().to_string()
     }
@@ -112,26 +112,26 @@ impl From<&Builder> for BuilderPlan {
     }
 }
 
-/// One distro's image.
+/// The image of one distro.
 #[derive(Debug, Serialize)]
 pub struct ImagePlan {
     pub distro: String,
     /// `REGISTRY/PREFIX/NAME:TAG`.
     pub name: String,
-    /// The tag, which is the image's in the layout too.
+    /// The tag, also in the layout.
     pub tag: String,
-    /// The project ref as it was asked for.
+    /// The project ref as requested.
     pub reference: String,
     pub source: Source,
     pub python: String,
-    /// Which OpenStack release's upper constraints the lock honours.
+    /// The OpenStack release whose upper constraints the lock uses.
     pub constraints: String,
     pub lock: LockPlan,
-    /// The patches that the project gets, in this order.
+    /// The patches of the project, in order.
     pub patches: Vec<Patch>,
-    /// Nothing in the image is later than this.
+    /// The latest time in the image, in seconds since 1970.
     pub source_date_epoch: i64,
-    /// SHA-256 of the build context: the Dockerfile and all it copies.
+    /// SHA-256 of the build context, Dockerfile included.
     pub context_digest: String,
     #[serde(skip)]
     pub context: bytes::Bytes,
@@ -139,7 +139,7 @@ pub struct ImagePlan {
     pub targets: Vec<Target>,
 }
 
-/// The pins that the image is made from.
+/// The lock of the image.
 #[derive(Clone, Debug, Serialize)]
 pub struct LockPlan {
     /// Its file name in `images/<name>/locks/`.
@@ -149,21 +149,21 @@ pub struct LockPlan {
     pub distributions: usize,
 }
 
-/// One platform of an image: what one solve makes.
+/// One platform of an image, built by one solve.
 #[derive(Debug, Serialize)]
 pub struct Target {
     pub platform: Platform,
-    /// Where it goes, as long as that builder lives and has slots before others. Bases and emulation are as there.
+    /// The preferred builder, if it is available and has free slots. Bases and emulation are resolved for it.
     pub builder: String,
-    /// The name it gets in the engine.
+    /// The image's name in the engine.
     pub engine_tag: String,
     pub base: BasePlan,
-    /// For the build platform: what the build stages run on.
+    /// The base of the build stages, for the build platform.
     pub build_base: BasePlan,
-    /// Whether its last stage runs under emulation.
+    /// Whether the last stage runs under emulation.
     pub emulated: bool,
     pub runtime: RuntimePlan,
-    /// With the target filled in.
+    /// With `{distro}` and `{arch}` filled in.
     #[serde(skip)]
     pub cache: Cache,
 }
@@ -187,15 +187,15 @@ pub enum PlanError {
     #[error(transparent)]
     NoBuilder(#[from] NoBuilder),
     #[error(
-        "no builder can write a cache of type={}: that takes {}", kind.name(), cache::takes(*kind)
+        "no builder can write a cache of type={}: it needs {}", kind.name(), cache::takes(*kind)
     )]
     CacheExport { kind: CacheType },
 }
 
-/// What planning needs of the outside.
+/// External services and settings for planning.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
-    /// To make a lock that is missing.
+    /// For creating a missing lock.
     pub host: &'a Host,
     pub lookup: &'a Lookup,
     pub progress: &'a dyn Progress,
@@ -205,7 +205,7 @@ pub struct Surroundings<'a> {
 pub async fn plan(settings: &Settings, builders: &Builders, around: Surroundings<'_>) -> Result<Plan, PlanError> {
     for absent in builders.absent() {
         around.progress.note(&format!(
-            "warning: builder {} is left out: {}",
+            "warning: builder {} is skipped: {}",
             absent.name,
             absent.reason.replace('\n', " ")
         ));
@@ -213,7 +213,7 @@ pub async fn plan(settings: &Settings, builders: &Builders, around: Surroundings
     for builder in builders.members().iter().filter(|b| !b.lacks.is_empty()) {
         let lacks: Vec<String> = builder.lacks.iter().map(Platform::to_string).collect();
         around.progress.note(&format!(
-            "warning: builder {} is given no {}, which build.toml lists for it: it cannot run that. \
+            "warning: builder {} is not used for {}, which build.toml lists for it: it cannot run that platform. \
              `obgp-build doctor` prints the command that registers emulation",
             builder.name,
             lacks.join(", ")
@@ -238,7 +238,7 @@ pub async fn plan(settings: &Settings, builders: &Builders, around: Surroundings
     })
 }
 
-/// Once per base, not per target: why its registry is not used.
+/// Prints the reason why a registry is not used, once per base.
 fn note_bases(images: &[ImagePlan], progress: &dyn Progress) {
     let mut notes = BTreeSet::new();
     for target in images.iter().flat_map(|image| &image.targets) {
@@ -248,8 +248,8 @@ fn note_bases(images: &[ImagePlan], progress: &dyn Progress) {
                 continue;
             };
             let instead = match base.origin {
-                resolve::Origin::Bootstrap => "it is made from the distro's archive",
-                _ => "the engine's is used",
+                resolve::Origin::Bootstrap => "built from the distro's archive",
+                _ => "using the engine's",
             };
             notes.insert(format!(
                 "warning: base {} is not from a registry, {instead}: {reason}",
@@ -275,7 +275,7 @@ async fn plan_image(
     let lock = match lock::find(file, &reference, &distro.python) {
         Err(LockError::Missing { .. }) if !settings.locked => {
             around.progress.note(&format!(
-                "there is no lock for {reference} on Python {}: making it",
+                "creating the lock for {reference} on Python {}",
                 distro.python
             ));
             let exclude_newer = settings::lock_moment()?;
@@ -316,7 +316,7 @@ async fn plan_image(
         });
     }
     let context = build_context::build(file, &dockerfile::render(name, distro, file)?, &in_context(&targets))?;
-    // What the lock pins was uploaded before this moment, and the image is a function of the lock.
+    // Every pinned distribution was uploaded before this time, and the image depends only on the lock.
     let locked_at = lock.exclude_newer.map_or(0, Timestamp::as_second);
     let source_date_epoch = settings.source_date_epoch.unwrap_or(locked_at);
     let lock = LockPlan {
@@ -345,7 +345,7 @@ async fn plan_image(
     })
 }
 
-/// The program that was given for the platform, or the sources and what they are compiled on.
+/// The given program for the platform, or the sources and the base that compiles them.
 async fn plan_runtime(
     settings: &Settings,
     daemon: &Daemon,
@@ -370,7 +370,7 @@ async fn plan_runtime(
     })
 }
 
-/// Sources only if a target has them compiled: a site that brings all programs needs no `runtime/`.
+/// Includes the sources only if a target compiles them: with programs for all platforms, `runtime/` is not needed.
 fn in_context(targets: &[Target]) -> build_context::Runtime<'_> {
     let mut runtime = build_context::Runtime::default();
     for target in targets {
@@ -382,12 +382,12 @@ fn in_context(targets: &[Target]) -> build_context::Runtime<'_> {
     runtime
 }
 
-/// A tag of the classic store holds one platform, so each has its own.
+/// A tag in the classic image store holds one platform, so each platform has its own tag.
 fn engine_tag(image: &ImageReference, platform: Platform) -> String {
     format!("{image}-{}", platform.architecture().name())
 }
 
-/// What is known of an image before it is built; the base's are added when there is one.
+/// The labels known before the build; the base's labels are added when the base is known.
 /// <https://specs.opencontainers.org/image-spec/annotations/>
 fn labels(
     settings: &Settings,
@@ -410,12 +410,12 @@ fn labels(
     labels
 }
 
-/// What a target's stages stand on, each named by what the engine has it under.
+/// The bases of a target's stages, each by its name in the engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Bases<'a> {
     pub image: &'a str,
     pub build: &'a str,
-    /// `None` where obgp-runtime is not compiled.
+    /// `None` if obgp-runtime is not compiled.
     pub runtime: Option<&'a str>,
 }
 

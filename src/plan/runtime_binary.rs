@@ -1,4 +1,4 @@
-//! `runtime/`, or a program given with `--runtime-binary` -> where the image's obgp-runtime comes from.
+//! Resolves the image's obgp-runtime: a program given with `--runtime-binary`, or the sources in `runtime/`.
 
 use std::fmt;
 use std::io::Read as _;
@@ -14,10 +14,10 @@ use crate::config::file::ConfigError;
 use crate::oci::Platform;
 use crate::util::elf::{Header, Loader, machine_name};
 
-/// No program of ours is nearly as large; what is larger is somebody's mistake, and not read into memory.
+/// Maximum size; larger files are mistakes and are not read into memory.
 const MAX_BYTES: u64 = 32 << 20;
 
-/// A compiled obgp-runtime, looked at and found fit for its platform.
+/// A compiled obgp-runtime, checked for its platform.
 #[derive(Clone, Debug, Serialize)]
 pub struct Prebuilt {
     pub path: PathBuf,
@@ -28,7 +28,7 @@ pub struct Prebuilt {
 }
 
 impl Prebuilt {
-    /// Reads the program, and refuses what could not run in the image of `platform`: better now than after the build.
+    /// Reads the program and rejects it if it cannot run in an image for `platform`, before the build.
     pub fn load(binary: &RuntimeBinary) -> Result<Self, ConfigError> {
         let RuntimeBinary { platform, path } = binary;
         let refused = |what: &dyn fmt::Display| {
@@ -66,34 +66,34 @@ fn judge(content: &[u8], platform: Platform) -> Result<(), String> {
     let header = match Header::parse(content) {
         Some(Ok(header)) => header,
         Some(Err(what)) => return Err(what.into()),
-        None => return Err("it is no ELF file".into()),
+        None => return Err("it is not an ELF file".into()),
     };
     if (header.machine, header.bits, header.little_endian) != (wanted, 64, true) {
         let expected = machine_name(wanted);
         let found = machine_name(header.machine);
         return Err(format!(
-            "it is a {}-bit program for {found}, and not one for {expected}",
+            "it is a {}-bit program for {found}, not for {expected}",
             header.bits
         ));
     }
     match header.loader {
         Loader::None => Ok(()),
-        Loader::Asked => {
-            Err("it is linked dynamically. Link it statically: RUSTFLAGS='-C target-feature=+crt-static'".into())
-        }
+        Loader::Asked => Err(
+            "it is linked dynamically\nhelp: link it statically with RUSTFLAGS='-C target-feature=+crt-static'".into(),
+        ),
         Loader::Unknown => Err("its program headers cannot be read".into()),
     }
 }
 
-/// Where obgp-runtime comes from, for one platform.
+/// The origin of obgp-runtime for one platform.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "from", rename_all = "lowercase")]
 pub enum RuntimePlan {
-    /// Compiled from the sources in the build context.
+    /// The build compiles it from the sources in its context.
     Compiled {
         /// For the build platform.
         base: BasePlan,
-        /// SHA-256 over all that is compiled (`Cargo.toml`, `Cargo.lock`, `runtime/`), as the build context has it.
+        /// SHA-256 over all compiled sources (`Cargo.toml`, `Cargo.lock`, `runtime/`), as in the build context.
         sources_digest: String,
     },
     Prebuilt(Prebuilt),
@@ -112,7 +112,7 @@ impl RuntimePlan {
 mod tests {
     use super::*;
 
-    /// 64-bit, little-endian, for `machine`, with one program header of `kind`.
+    /// A 64-bit little-endian file for `machine`, with one program header of type `kind`.
     fn program(machine: u16, kind: u8) -> Vec<u8> {
         let mut program = b"\x7fELF\x02\x01\x01".to_vec();
         program.resize(64 + 56, 0);

@@ -1,4 +1,5 @@
-//! Flags beat the environment (clap reads both) beats `build.toml`: one typed value per question, asked once.
+//! Merges flags, environment (both read by clap) and `build.toml` into one typed settings value. Flags take precedence,
+//! then the environment.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,34 +14,33 @@ use crate::config::file::{BuildFile, ConfigError, Distro};
 use crate::config::{BootstrapMode, RuntimeBinary};
 use crate::oci::{ImageReference, Platform};
 
-/// What to build, as the command line and its environment name it. A list that is empty, and `None`, leave the choice to
-/// build.toml.
+/// The request, as given by flags and environment. An empty list or `None` leaves the choice to build.toml.
 #[derive(Clone, Debug, Default)]
 pub struct TargetRequest {
-    /// Names of build.toml, or `all`.
+    /// Distro names in build.toml, or `all`.
     pub distros: Vec<String>,
     pub platforms: Vec<Platform>,
     pub project_ref: Option<String>,
     pub registry: Option<String>,
     pub image_prefix: Option<String>,
     pub tag: Option<String>,
-    /// Base image instead of the distro's own.
+    /// The base image instead of the distro's own.
     pub base: Option<String>,
     pub bootstrap: BootstrapMode,
     pub runtime_binaries: Vec<RuntimeBinary>,
     pub locked: bool,
-    /// Names of build.toml.
+    /// Builder names in build.toml.
     pub builders: Vec<String>,
     pub cache: Cache,
 }
 
-/// What is to be built, every choice made. The distros stay in the order they were asked for.
+/// The resolved request. Distros keep the order of the request.
 #[derive(Debug)]
 pub struct Settings {
     pub file: BuildFile,
     pub distros: Vec<String>,
     pub platforms: Vec<Platform>,
-    /// The ref asked for on the command line or in the environment.
+    /// The ref from the command line or the environment.
     pub project_ref: Option<String>,
     pub registry: String,
     pub prefix: String,
@@ -49,9 +49,9 @@ pub struct Settings {
     pub bootstrap: BootstrapMode,
     pub locked: bool,
     pub source_date_epoch: Option<i64>,
-    /// obgp-runtime, for the platforms whose program was given.
+    /// Compiled obgp-runtime programs by platform.
     pub prebuilt: BTreeMap<Platform, Prebuilt>,
-    /// None means the engine of the environment.
+    /// Empty means the engine of the environment.
     pub builders: Vec<BuilderEntry>,
     pub cache: Cache,
 }
@@ -61,12 +61,12 @@ impl Settings {
         let distros = pick_distros(&file, &request.distros)?;
         if request.tag.is_some() && distros.len() > 1 {
             return Err(ConfigError::Invalid(
-                "--tag names one image, but several distros are to be built; build them one by one".into(),
+                "--tag names one image, but several distros are selected\nhelp: build them one by one".into(),
             ));
         }
         if request.base.is_some() && distros.len() > 1 {
             return Err(ConfigError::Invalid(
-                "--base is one distro's base, but several are to be built".into(),
+                "--base is for one distro, but several are selected".into(),
             ));
         }
         if request.base.is_some() && request.bootstrap == BootstrapMode::Always {
@@ -113,7 +113,7 @@ impl Settings {
         find_distro(&self.file, name)
     }
 
-    /// The ref of the agent that this distro gets: asked for, or the distro's own, or the project's.
+    /// The ref of the agent for a distro: from the request, else the distro's, else the project's.
     pub fn reference_for(&self, distro: &Distro) -> String {
         reference(&self.file, distro, self.project_ref.as_deref())
     }
@@ -135,7 +135,7 @@ impl Settings {
             .collect::<Vec<_>>()
             .join("/");
         let name = format!("{repository}:{tag}");
-        ImageReference::familiar(&name).map_err(|e| ConfigError::Invalid(format!("{name:?} cannot name an image: {e}")))
+        ImageReference::familiar(&name).map_err(|e| ConfigError::Invalid(format!("{name:?} is not an image name: {e}")))
     }
 }
 
@@ -185,7 +185,7 @@ pub fn pick_platforms(file: &BuildFile, asked: &[Platform]) -> Vec<Platform> {
 }
 
 fn pick_cache(file: &BuildFile, request: &Cache) -> Cache {
-    // Relative to build.toml what stands in it, and to where the person is what they say.
+    // Paths in build.toml are relative to build.toml, those from the command line to the current directory.
     let here = std::path::absolute(".").unwrap_or_default();
     let asked = |flag: &[CacheEntry], entries: &[CacheEntry]| -> Vec<CacheEntry> {
         match flag {
@@ -199,7 +199,7 @@ fn pick_cache(file: &BuildFile, request: &Cache) -> Cache {
     }
 }
 
-/// Each target is a solve of its own: two that wrote their cache to one place would take it from each other.
+/// Each target is its own solve: two solves that write their cache to one place would overwrite each other's.
 fn check_cache(cache: &Cache, distros: &[String], platforms: &[Platform]) -> Result<(), ConfigError> {
     cache.check().map_err(ConfigError::Invalid)?;
     let mut places = BTreeMap::new();
@@ -209,8 +209,8 @@ fn check_cache(cache: &Cache, distros: &[String], platforms: &[Platform]) -> Res
         for entry in written.iter().filter(|e| e.kind != CacheType::Inline) {
             if let Some(other) = places.insert(entry.to_string(), target.clone()) {
                 return Err(ConfigError::Invalid(format!(
-                    "cache-to {entry}: {other} and {target} would overwrite each other's cache there; \
-                     name a place for each with {{distro}} and {{arch}}"
+                    "cache-to {entry}: {other} and {target} would overwrite each other's cache\n\
+                     help: use {{distro}} and {{arch}} in the name"
                 )));
             }
         }
@@ -231,7 +231,7 @@ fn load_prebuilt(binaries: &[RuntimeBinary]) -> Result<BTreeMap<Platform, Prebui
     Ok(all)
 }
 
-/// The file named, or `build.toml` in this directory or the nearest one above that has it.
+/// Loads the given file, or the nearest `build.toml` in this directory or above.
 pub fn load(config: Option<&Path>) -> Result<BuildFile, ConfigError> {
     if let Some(path) = config {
         return BuildFile::load(path);
@@ -263,9 +263,9 @@ pub fn epoch_from_environment() -> Result<Option<i64>, ConfigError> {
     }
 }
 
-/// The moment up to which a lock considers releases: `SOURCE_DATE_EPOCH`, or now. The same moment gives the same lock.
+/// The upload time limit of a lock: `SOURCE_DATE_EPOCH`, or now. The same time gives the same lock.
 pub fn lock_moment() -> Result<Timestamp, ConfigError> {
-    // Whole seconds: that is all a lock's header says.
+    // Whole seconds, as in the lock's header.
     let seconds = epoch_from_environment()?.unwrap_or_else(|| Timestamp::now().as_second());
     Timestamp::from_second(seconds)
         .map_err(|e| ConfigError::Invalid(format!("SOURCE_DATE_EPOCH={seconds} is out of range: {e}")))

@@ -1,5 +1,5 @@
-//! The agent's source: a ref as people write it becomes a release on PyPI or a commit in git, and the OpenStack
-//! series it belongs to. A ref that a distro's interpreter cannot run is refused here, before anything starts.
+//! Resolves a ref of the agent into a release on PyPI or a commit in git, and the ref's OpenStack series. Rejects a ref
+//! that a distro's interpreter cannot run.
 
 use std::str::FromStr;
 
@@ -13,14 +13,14 @@ use crate::config::file::{BuildFile, ConfigError, Distro, Series};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "from")]
 pub enum Source {
-    /// A release: the lock pins and hashes it.
+    /// A release, pinned and hashed by the lock.
     PyPI { version: String },
-    /// A commit of the project's repository.
+    /// A commit in the project's repository.
     Git { url: String, commit: String },
 }
 
 impl Source {
-    /// What `org.opencontainers.image.revision` says: the commit, or the release's version.
+    /// `org.opencontainers.image.revision`: the commit, or the release's version.
     pub fn revision(&self) -> &str {
         match self {
             Source::PyPI { version } => version,
@@ -29,14 +29,14 @@ impl Source {
     }
 }
 
-/// Whether a ref is a release version (`7.0.0`, `7.0.0rc1`), which PyPI has, or something of git's.
+/// Whether a ref is a release version on PyPI (`7.0.0`, `7.0.0rc1`); other refs are git's.
 pub fn is_version(reference: &str) -> bool {
     reference.starts_with(|c: char| c.is_ascii_digit())
         && reference.contains('.')
         && Version::from_str(reference).is_ok()
 }
 
-/// The series of build.toml that a ref belongs to: the first whose patterns match.
+/// The series of a ref in build.toml: the first whose patterns match.
 pub fn series<'a>(file: &'a BuildFile, reference: &str) -> Result<&'a Series, ConfigError> {
     for series in &file.project.series {
         for pattern in &series.refs {
@@ -56,13 +56,13 @@ pub fn series<'a>(file: &'a BuildFile, reference: &str) -> Result<&'a Series, Co
         .map(String::as_str)
         .collect();
     Err(ConfigError::Invalid(format!(
-        "build.toml does not say which OpenStack series the project ref {reference:?} belongs to; \
-         its project.series know {}",
+        "build.toml has no series for the project ref {reference:?}; \
+         its project.series match {}",
         known.join(", ")
     )))
 }
 
-/// Refuses a ref whose dependencies the distro's interpreter cannot run, and names what can be done instead.
+/// Rejects a ref whose dependencies the distro's interpreter cannot run, and suggests alternatives.
 pub fn check_python(file: &BuildFile, reference: &str, name: &str, distro: &Distro) -> Result<(), ConfigError> {
     let series = series(file, reference)?;
     if runs_on(&series.python, &distro.python)? {
@@ -103,7 +103,7 @@ fn runs_on(specifier: &str, python: &str) -> Result<bool, ConfigError> {
     Ok(specifiers.contains(&version))
 }
 
-/// Resolves a ref. Asks the network only for a git ref that is not a commit already.
+/// Resolves a ref. Uses the network only for a git ref that is not a commit.
 pub async fn resolve(file: &BuildFile, reference: &str) -> Result<Source, ProjectError> {
     if is_version(reference) {
         return Ok(Source::PyPI {
@@ -140,7 +140,7 @@ async fn ls_remote(url: &str, reference: &str) -> Result<String, ProjectError> {
         reference: reference.to_string(),
         reason,
     };
-    // `--` and the leading-dash test keep a ref from being read as an option.
+    // `--` and the leading-dash test prevent option injection.
     if reference.starts_with('-') || url.starts_with('-') {
         return Err(fail("a ref or URL cannot begin with '-'".into()));
     }
@@ -153,14 +153,14 @@ async fn ls_remote(url: &str, reference: &str) -> Result<String, ProjectError> {
         .kill_on_drop(true)
         .output()
         .await
-        .map_err(|e| fail(format!("cannot run git: {e}")))?;
+        .map_err(|e| fail(format!("running git: {e}")))?;
     if !output.status.success() {
         return Err(fail(String::from_utf8_lossy(&output.stderr).trim().to_string()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The commit that git itself would take for `reference`: a full name first, then tags (peeled), then branches.
+/// The commit that git would choose for `reference`: a full name first, then tags (peeled), then branches.
 fn pick(listing: &str, reference: &str) -> Option<String> {
     let refs: Vec<(&str, &str)> = listing.lines().filter_map(|l| l.split_once('\t')).collect();
     let candidates = [
@@ -179,8 +179,8 @@ fn pick(listing: &str, reference: &str) -> Option<String> {
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectError {
     #[error(
-        "cannot resolve the project ref {reference:?} in {url}: {reason}\n\
-         A ref that is a version (such as 7.0.0) comes from PyPI and needs no git; a full commit is taken as it is."
+        "resolving the project ref {reference:?} in {url}: {reason}\n\
+         help: a version (such as 7.0.0) comes from PyPI without git; a full commit needs no lookup"
     )]
     Git {
         url: String,

@@ -1,15 +1,15 @@
-//! Artifacts for an image that a registry has already.
+//! Attaches artifacts to an image in a registry.
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Item, PublishError, Shipment, Site, blobs, in_memory, put_artifacts};
+use super::{Item, Publication, PublishError, Site, blobs, in_memory, put_artifacts};
 use crate::oci::{Artifact, RepositoryName};
 use crate::progress::{Progress, Silent};
 use crate::registry::{Access, Meter, Registries, RemoteImage};
 
-/// Puts `artifacts` beside the image, whose repository gets nothing else. Says how many there are.
+/// Uploads `artifacts` into the image's repository. Returns their number.
 pub async fn attach(
     image: &RemoteImage,
     artifacts: &[Artifact],
@@ -27,7 +27,7 @@ pub async fn attach(
         tags: Vec::new(),
         name,
     };
-    let shipment = Shipment {
+    let publication = Publication {
         root: image.root.clone(),
         manifests: Vec::new(),
         blobs: Vec::new(),
@@ -44,7 +44,7 @@ pub async fn attach(
         progress.step("uploading artifacts");
         let items: Vec<Item> = artifacts.iter().flat_map(|a| &a.blobs).map(in_memory).collect();
         blobs::deliver(&[&site], &items, &[], &meter, &Silent).await?;
-        put_artifacts(&site, &shipment, None, &meter).await
+        put_artifacts(&site, &publication, None, &meter).await
     };
     tokio::select! {
         attached = work => attached,

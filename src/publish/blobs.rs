@@ -1,5 +1,5 @@
-//! Blobs into repositories: only those that are missing, mounted where the registry has them already, and read once for all
-//! registries that need them.
+//! Transfers missing blobs into repositories: mounts a blob that the registry already has, and reads each other blob
+//! once for all registries.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::oci::RepositoryName;
 use crate::progress::Progress;
 use crate::registry::Meter;
 
-/// More than that is no faster, and takes memory.
+/// More concurrent uploads are not faster, and need memory.
 const AT_ONCE: usize = 4;
 
-/// How the blobs of one repository came there.
+/// Counts of one repository's blobs by origin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     pub uploaded: usize,
-    /// Taken over from another repository of the registry.
+    /// Mounted from another repository in the registry.
     pub mounted: usize,
     pub present: usize,
 }
@@ -38,7 +38,7 @@ fn count(counter: &AtomicUsize) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Sees to it that every site has every blob; what was done, per site.
+/// Ensures that every site has every blob; returns the counts per site.
 pub(super) async fn deliver(
     sites: &[&Site],
     items: &[Item],
@@ -47,11 +47,11 @@ pub(super) async fn deliver(
     progress: &dyn Progress,
 ) -> Result<Vec<Counts>, PublishError> {
     let tallies: Vec<Tally> = sites.iter().map(|_| Tally::default()).collect();
-    // Once each: images share layers, and artifacts the empty configuration. A registry that gets one blob twice at a time
-    // may fail at it.
+    // Without duplicates: images share layers, and artifacts the empty config. A registry may fail if it receives the
+    // same blob twice at once.
     let mut met = HashSet::new();
     let mut order: Vec<&Item> = items.iter().filter(|item| met.insert(item.blob.digest())).collect();
-    // The largest first: what ends last should be small.
+    // The largest first, so that the last uploads are small.
     order.sort_by_key(|item| std::cmp::Reverse(item.blob.size()));
     let begun = meter.done();
     let total: u64 = order.iter().map(|item| item.blob.size()).sum::<u64>() * sites.len() as u64;
@@ -101,7 +101,7 @@ async fn one(
             false => missing.entry(&sites[i].name.registry).or_default().push(i),
         }
     }
-    // Within a registry one repository gets the bytes, if none has them yet; the others take them over from there.
+    // If no repository of a registry has the blob, one receives the bytes and the others mount it from there.
     let mut leads = Vec::new();
     let mut followers = Vec::new();
     for (registry, wanting) in missing {
@@ -139,7 +139,7 @@ async fn one(
         let pieces = pieces.pop();
         async move { site.repository.upload(blob, &item.source, pieces, meter).await }
     });
-    // All to their end: the reading is shared, and what the others have got so far need not be sent again.
+    // Wait for all: they share the reading, and completed parts need not be sent again.
     for (&i, done) in leads.iter().zip(join_all(uploads.collect::<Vec<_>>()).await) {
         done?;
         count(&tallies[i].uploaded);

@@ -1,19 +1,19 @@
-//! What can go wrong while an image is published.
+//! Errors of publishing.
 
 use crate::layout::StoreError;
 use crate::registry::RegistryError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    #[error("{reference} cannot be published to: {reason}")]
+    #[error("publishing to {reference}: {reason}")]
     Destination { reference: String, reason: String },
-    #[error("{digest} was not verified, and what was not verified is not published")]
+    #[error("publishing {digest}: it was not verified")]
     Unverified { digest: String },
-    #[error("{digest} is not the JSON document it should be: {source}")]
+    #[error("{digest} is not a valid JSON document: {source}")]
     Document { digest: String, source: serde_json::Error },
     #[error(
-        "{reference} is {has} and the policy in build.toml ([[registries]], immutable) says that it stays; \
-         this image is {new}. Push it under another tag"
+        "pushing {new} to {reference}: the tag points to {has} and is immutable ([[registries]] of build.toml)\n\
+         help: push under another tag"
     )]
     Immutable {
         reference: String,
@@ -21,8 +21,8 @@ pub enum PublishError {
         new: String,
     },
     #[error(
-        "{reference} was set to {new}, and read back it is {found}: someone else sets the same tag at the same time. \
-         The image itself is complete in the repository; decide which one the tag is for, and push or promote that again"
+        "setting {reference} to {new}: a concurrent push set it to {found}\n\
+         help: the image is complete in the repository; push or promote again if the tag should point to it"
     )]
     TagTaken {
         reference: String,

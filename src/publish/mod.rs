@@ -1,8 +1,8 @@
-//! A verified image becomes what a registry's users pull: blobs, platform manifests, index, artifacts, and **then** the tag.
+//! Publishes a verified image to registries: blobs, platform manifests, index, artifacts, and **then** the tag.
 //!
-//! A tag of a destination therefore stands for the old image or for the whole new one, whenever this ends. What a run has
-//! brought there is found by the next one, which sends the rest. With several destinations a blob is read once, and no
-//! tag is set before all of them have everything.
+//! Therefore a tag in a destination always points to the old image or to the complete new one, even if a run is
+//! interrupted. The next run finds the uploaded parts and sends the rest. With several destinations, a blob is read
+//! once, and no tag is set before all destinations are complete.
 
 mod attach;
 mod blobs;
@@ -32,7 +32,7 @@ pub use promote::promote;
 pub use record::RECORD_TYPE;
 pub use tags::TagChange;
 
-/// A tag to be set.
+/// A tag to set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
     pub repository: RepositoryName,
@@ -46,7 +46,7 @@ impl std::fmt::Display for Destination {
 }
 
 impl Destination {
-    /// Destinations as the person wrote them; those without a tag get `default_tag`.
+    /// Parses destinations as given by the user; those without a tag get `default_tag`.
     pub fn parse_all(references: &[String], default_tag: Option<&str>) -> anyhow::Result<Vec<Self>> {
         let parsed = references.iter().map(|text| {
             let reference: ImageReference = text.parse()?;
@@ -55,14 +55,14 @@ impl Destination {
         parsed.collect()
     }
 
-    /// A destination as the person wrote it; without a tag, that of the source.
+    /// Parses a destination as given by the user; without a tag, it has the source's tag.
     pub fn new(reference: &ImageReference, default_tag: Option<&str>) -> Result<Self, PublishError> {
         let bad = |reason: &str| PublishError::Destination {
             reference: reference.to_string(),
             reason: reason.to_string(),
         };
         if reference.digest.is_some() {
-            return Err(bad("a digest cannot be chosen; name a tag"));
+            return Err(bad("use a tag instead of a digest"));
         }
         let tag = reference.tag.as_deref().or(default_tag);
         Ok(Self {
@@ -72,12 +72,12 @@ impl Destination {
     }
 }
 
-/// What was done. Its JSON is user interface.
+/// The result of a publication. Its JSON is part of the user interface.
 #[derive(Clone, Debug, Serialize)]
 pub struct Published {
     pub digest: String,
     pub destinations: Vec<Delivered>,
-    /// Bytes of blobs that were sent, all destinations together.
+    /// Bytes of sent blobs, over all destinations.
     pub bytes_sent: u64,
 }
 
@@ -86,15 +86,15 @@ pub struct Delivered {
     /// `HOST/PATH:TAG`
     pub reference: String,
     pub tag: TagChange,
-    /// Blobs of its repository, by how they came there.
+    /// Blobs in its repository, by origin.
     pub blobs: Counts,
-    /// Signatures, attestations and other artifacts.
+    /// Number of signatures, attestations and other artifacts.
     pub artifacts: usize,
 }
 
-/// Publishes an image of a layout, verified, with `artifacts` made for it, under every destination.
+/// Publishes a verified image in a layout, with its `artifacts`, to every destination.
 ///
-/// `index` is what the layout's tag stands for; the verdicts have to cover each of its platforms.
+/// `index` is the layout's tagged descriptor; the verdicts must cover each of its platforms.
 pub async fn publish(
     layout: &Layout,
     index: &Verified<Descriptor>,
@@ -104,24 +104,24 @@ pub async fn publish(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<Published, PublishError> {
-    let shipment = Shipment::from_layout(layout, index, artifacts)?;
+    let publication = Publication::from_layout(layout, index, artifacts)?;
     tokio::select! {
-        published = ship(&shipment, destinations, registries, progress) => published,
+        published = transfer(&publication, destinations, registries, progress) => published,
         () = cancel.cancelled() => Err(PublishError::Cancelled),
     }
 }
 
-/// Everything that belongs to an image, and where its bytes are.
-struct Shipment {
+/// All content of an image to publish, and the sources of its bytes.
+struct Publication {
     root: Content,
-    /// The manifests that the root names.
+    /// The manifests in the root index.
     manifests: Vec<Content>,
     blobs: Vec<Item>,
     artifacts: Vec<(Content, Place)>,
     artifact_blobs: Vec<Item>,
-    /// Repositories that may have some of the blobs.
+    /// Repositories that may have some blobs.
     mount_from: Vec<RepositoryName>,
-    /// The repository that has all of it already.
+    /// The repository that already has the complete image.
     origin: Option<RepositoryName>,
 }
 
@@ -130,16 +130,16 @@ struct Item {
     source: Source,
 }
 
-/// A repository among the destinations.
+/// A repository in the destinations.
 struct Site {
     name: RepositoryName,
     repository: Repository,
     tags: Vec<String>,
-    /// Has all of the image, being where it comes from.
+    /// Whether it is the image's source, and thus complete.
     complete: bool,
 }
 
-impl Shipment {
+impl Publication {
     fn from_layout(
         layout: &Layout,
         index: &Verified<Descriptor>,
@@ -199,7 +199,7 @@ fn in_memory(content: &Content) -> Item {
     }
 }
 
-/// The repository of the base, which has the base's layers if it is on the same registry.
+/// The base's repository, which has the base's layers if it is in the same registry.
 fn base_repository(config: &ImageConfiguration) -> Option<RepositoryName> {
     let labels = config.config().as_ref()?.labels().as_ref()?;
     let base: ImageReference = labels.get("org.opencontainers.image.base.name")?.parse().ok()?;
@@ -213,7 +213,8 @@ fn parse<T: serde::de::DeserializeOwned>(content: &Content) -> Result<T, Publish
     })
 }
 
-/// Every manifest is one that a verdict is about. BuildKit's attestations, of the platform `unknown/unknown`, cannot be run.
+/// Checks that a verdict covers every manifest. BuildKit's attestations, with the platform `unknown/unknown`, cannot
+/// run.
 fn all_verified(images: &[Content], verdicts: &[Verdict]) -> Result<(), PublishError> {
     let is_attestation = |d: &Descriptor| d.platform().as_ref().is_some_and(|p| p.os().to_string() == "unknown");
     let judged = |digest: &str| verdicts.iter().any(|v| v.digest() == Some(digest) && v.passed());
@@ -229,33 +230,39 @@ fn all_verified(images: &[Content], verdicts: &[Verdict]) -> Result<(), PublishE
     }
 }
 
-/// Brings a shipment to every destination, in the order that makes it safe to stop anywhere.
-async fn ship(
-    shipment: &Shipment,
+/// Transfers the content to every destination, in an order that is safe to interrupt.
+async fn transfer(
+    publication: &Publication,
     destinations: &[Destination],
     registries: &Registries,
     progress: &dyn Progress,
 ) -> Result<Published, PublishError> {
-    let sites = sites(shipment, destinations, registries)?;
-    progress.step("looking at the destinations");
-    let before = tags::look(&sites, shipment, registries).await?;
+    let sites = sites(publication, destinations, registries)?;
+    progress.step("checking the destinations");
+    let before = tags::look(&sites, publication, registries).await?;
     let incomplete: Vec<&Site> = sites.iter().filter(|site| !site.complete).collect();
     let meter = Arc::new(Meter::default());
     progress.step("uploading blobs");
     let (counts, missing) = try_join(
-        blobs::deliver(&incomplete, &shipment.blobs, &shipment.mount_from, &meter, progress),
-        try_join_all(incomplete.iter().map(|site| missing_manifests(site, shipment))),
+        blobs::deliver(
+            &incomplete,
+            &publication.blobs,
+            &publication.mount_from,
+            &meter,
+            progress,
+        ),
+        try_join_all(incomplete.iter().map(|site| missing_manifests(site, publication))),
     )
     .await?;
     progress.step("uploading manifests");
     let puts = incomplete.iter().zip(&missing);
-    try_join_all(puts.map(|(site, missing)| put_manifests(site, shipment, missing))).await?;
+    try_join_all(puts.map(|(site, missing)| put_manifests(site, publication, missing))).await?;
     progress.step("uploading artifacts");
-    let record = |site: &Site| record::of(site, shipment, &before, registries);
+    let record = |site: &Site| record::of(site, publication, &before, registries);
     blobs::deliver(
         &incomplete,
-        &shipment.artifact_blobs,
-        &shipment.mount_from,
+        &publication.artifact_blobs,
+        &publication.mount_from,
         &meter,
         progress,
     )
@@ -263,11 +270,11 @@ async fn ship(
     let artifacts = try_join_all(
         sites
             .iter()
-            .map(|site| put_artifacts(site, shipment, record(site), &meter)),
+            .map(|site| put_artifacts(site, publication, record(site), &meter)),
     )
     .await?;
     progress.step("setting tags");
-    let changes = tags::set(&sites, shipment, &before, registries).await?;
+    let changes = tags::set(&sites, publication, &before, registries).await?;
     let mut delivered = Vec::new();
     for (destination, tag) in destinations.iter().zip(changes) {
         let of = |s: &&Site| s.name == destination.repository;
@@ -281,14 +288,14 @@ async fn ship(
         });
     }
     Ok(Published {
-        digest: shipment.root.descriptor.digest().to_string(),
+        digest: publication.root.descriptor.digest().to_string(),
         destinations: delivered,
         bytes_sent: meter.sent(),
     })
 }
 
 fn sites(
-    shipment: &Shipment,
+    publication: &Publication,
     destinations: &[Destination],
     registries: &Registries,
 ) -> Result<Vec<Site>, PublishError> {
@@ -300,7 +307,7 @@ fn sites(
             Some(site) => site.tags.push(destination.tag.clone()),
             None => sites.push(Site {
                 repository: registries.repository(name, Access::Push)?,
-                complete: shipment.origin.as_ref() == Some(name),
+                complete: publication.origin.as_ref() == Some(name),
                 tags: vec![destination.tag.clone()],
                 name: name.clone(),
             }),
@@ -309,9 +316,9 @@ fn sites(
     Ok(sites)
 }
 
-/// The manifests that the site does not have.
-async fn missing_manifests<'a>(site: &Site, shipment: &'a Shipment) -> Result<Vec<&'a Content>, PublishError> {
-    let all = shipment.manifests.iter().chain([&shipment.root]);
+/// The manifests that the site lacks.
+async fn missing_manifests<'a>(site: &Site, publication: &'a Publication) -> Result<Vec<&'a Content>, PublishError> {
+    let all = publication.manifests.iter().chain([&publication.root]);
     let looked = try_join_all(all.map(async |manifest| {
         let has = site.repository.has_manifest(manifest.descriptor.digest()).await?;
         Ok::<_, PublishError>((!has).then_some(manifest))
@@ -319,23 +326,23 @@ async fn missing_manifests<'a>(site: &Site, shipment: &'a Shipment) -> Result<Ve
     Ok(looked.await?.into_iter().flatten().collect())
 }
 
-/// The manifests by digest: what the index names before the index.
-async fn put_manifests(site: &Site, shipment: &Shipment, manifests: &[&Content]) -> Result<(), PublishError> {
+/// Puts the manifests by digest: the platforms' before the index.
+async fn put_manifests(site: &Site, publication: &Publication, manifests: &[&Content]) -> Result<(), PublishError> {
     let put = async |manifest: &&Content| {
         let digest = manifest.descriptor.digest();
         site.repository.put_manifest(digest.as_ref(), manifest).await
     };
-    let root = shipment.root.descriptor.digest();
+    let root = publication.root.descriptor.digest();
     let (root, others): (Vec<_>, Vec<_>) = manifests.iter().partition(|m| m.descriptor.digest() == root);
     try_join_all(others.into_iter().map(put)).await?;
     try_join_all(root.into_iter().map(put)).await?;
     Ok(())
 }
 
-/// One after the other: several may have the same subject, whose list of referrers is read and written.
+/// Sequential, because several artifacts may have the same subject, whose list of referrers is read and written.
 async fn put_artifacts(
     site: &Site,
-    shipment: &Shipment,
+    publication: &Publication,
     record: Option<Artifact>,
     meter: &Arc<Meter>,
 ) -> Result<usize, PublishError> {
@@ -347,11 +354,11 @@ async fn put_artifacts(
     if site.complete {
         return Ok(0);
     }
-    for (manifest, place) in &shipment.artifacts {
+    for (manifest, place) in &publication.artifacts {
         match place {
             Place::Tag(tag) => signatures::put(site, tag, manifest, meter).await?,
             Place::Referrer => site.repository.attach(manifest).await?,
         }
     }
-    Ok(shipment.artifacts.len())
+    Ok(publication.artifacts.len())
 }

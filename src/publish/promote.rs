@@ -1,4 +1,5 @@
-//! An image of one repository into others, by digest: index, manifests, blobs, signatures, attestations, referrers, the tag.
+//! Copies an image into other repositories by digest: index, manifests, blobs, signatures, attestations, referrers, and
+//! the tag.
 
 use std::collections::HashSet;
 
@@ -6,19 +7,19 @@ use futures_util::future::try_join_all;
 use oci_spec::image::{Digest, ImageManifest, MediaType};
 use tokio_util::sync::CancellationToken;
 
-use super::{Destination, Item, PublishError, Published, RECORD_TYPE, Shipment, all_verified, parse, ship};
+use super::{Destination, Item, Publication, PublishError, Published, RECORD_TYPE, all_verified, parse, transfer};
 use crate::layout;
 use crate::oci::{Content, Place, RepositoryName};
 use crate::progress::Progress;
 use crate::registry::{Registries, RemoteImage, Repository, Source, fallback_tag};
 use crate::verify::Verified;
 
-/// Suffixes of the tags that cosign 2 keeps beside an image.
+/// Suffixes of cosign 2's tags for an image.
 const SUFFIXES: [&str; 3] = ["sig", "att", "sbom"];
-/// Something signs an attestation, which belongs to an image; nothing goes deeper.
+/// A signature of an attestation of an image; deeper nesting does not occur.
 const DEPTH: usize = 3;
 
-/// Copies a verified image to every destination. Within a registry no blob is moved: blobs are mounted.
+/// Copies a verified image to every destination. Within a registry, blobs are mounted instead of transferred.
 pub async fn promote(
     image: &Verified<RemoteImage>,
     destinations: &[Destination],
@@ -27,8 +28,8 @@ pub async fn promote(
     cancel: &CancellationToken,
 ) -> Result<Published, PublishError> {
     let work = async {
-        let shipment = shipment(image, destinations, progress).await?;
-        ship(&shipment, destinations, registries, progress).await
+        let publication = publication(image, destinations, progress).await?;
+        transfer(&publication, destinations, registries, progress).await
     };
     tokio::select! {
         published = work => published,
@@ -36,11 +37,11 @@ pub async fn promote(
     }
 }
 
-async fn shipment(
+async fn publication(
     image: &Verified<RemoteImage>,
     destinations: &[Destination],
     progress: &dyn Progress,
-) -> Result<Shipment, PublishError> {
+) -> Result<Publication, PublishError> {
     let repository = &image.repository;
     let origin = RepositoryName {
         registry: repository.host().to_string(),
@@ -59,9 +60,9 @@ async fn shipment(
         source: Source::Remote(repository.clone()),
     };
     let mut artifacts = Vec::new();
-    // In the repository itself they are where they belong.
+    // In the source repository itself, the artifacts are already in place.
     if destinations.iter().any(|destination| destination.repository != origin) {
-        progress.step("looking for signatures, attestations and referrers");
+        progress.step("finding signatures, attestations and referrers");
         artifacts = beside(image).await?;
     }
     let mut seen = HashSet::new();
@@ -75,7 +76,7 @@ async fn shipment(
         }
     }
     let is_index = layout::is_index(image.root.descriptor.media_type());
-    Ok(Shipment {
+    Ok(Publication {
         root: image.root.clone(),
         manifests: if is_index { manifests } else { Vec::new() },
         blobs: image.blobs()?.into_iter().map(from).collect(),
@@ -86,7 +87,7 @@ async fn shipment(
     })
 }
 
-/// Everything that is found from the image's digests.
+/// All artifacts that can be found from the image's digests.
 async fn beside(image: &RemoteImage) -> Result<Vec<(Content, Place)>, PublishError> {
     let repository = &image.repository;
     let children = image.platforms.iter().map(|(_, content)| content).chain(&image.others);
@@ -121,7 +122,7 @@ async fn beside(image: &RemoteImage) -> Result<Vec<(Content, Place)>, PublishErr
 async fn referrers(repository: &Repository, subject: &Digest) -> Result<Vec<Content>, PublishError> {
     let listed = repository.referrers(subject).await?;
     let wanted = listed.iter().filter(|referrer| {
-        // The record of a push is about this repository.
+        // The record of a push applies only to its repository.
         *referrer.media_type() == MediaType::ImageManifest
             && referrer
                 .artifact_type()

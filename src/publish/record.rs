@@ -1,11 +1,11 @@
-//! The record of a push: when a temporary tag was set. Registries do not tell, and an image's own dates are those of its
-//! sources. It is a referrer with annotations only, which `prune` reads.
+//! Records when a temporary tag was set. Registries do not report this time, and an image's dates are those of its
+//! sources. The record is a referrer with annotations only, which `prune` reads.
 
 use jiff::Timestamp;
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
 
-use super::{Shipment, Site};
+use super::{Publication, Site};
 use crate::oci::{Artifact, Content, Place};
 use crate::registry::Registries;
 use crate::registry::prune::CREATED;
@@ -13,17 +13,17 @@ use crate::registry::prune::CREATED;
 pub const RECORD_TYPE: &str = "application/vnd.obgp-build.push.v1";
 const TAG: &str = "dev.obgp-build.push.tag";
 
-/// The record for a site whose temporary tags will change.
+/// The record for a site with changed temporary tags.
 pub(super) fn of(
     site: &Site,
-    shipment: &Shipment,
+    publication: &Publication,
     before: &[Vec<Option<String>>],
     registries: &Registries,
 ) -> Option<Artifact> {
-    let digest = shipment.root.descriptor.digest().to_string();
+    let digest = publication.root.descriptor.digest().to_string();
     let tag = site.tags.iter().find(|tag| registries.is_temporary(&site.name, tag))?;
     let unchanged = before.iter().flatten().all(|has| has.as_deref() == Some(&digest));
-    (!unchanged).then(|| artifact(&shipment.root.descriptor, tag, Timestamp::now()))
+    (!unchanged).then(|| artifact(&publication.root.descriptor, tag, Timestamp::now()))
 }
 
 fn artifact(subject: &Descriptor, tag: &str, now: Timestamp) -> Artifact {

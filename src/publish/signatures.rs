@@ -1,4 +1,4 @@
-//! Signatures under a tag (`sha256-<hex>.sig`, `.att`): those that others put there stay, as with cosign.
+//! Adds signatures to a tag (`sha256-<hex>.sig`, `.att`), and keeps existing ones, as cosign does.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::oci::Content;
 use crate::progress::Silent;
 use crate::registry::Meter;
 
-/// Puts the manifest under the tag; if one is there, a manifest with the layers of both.
+/// Puts the manifest under the tag; if the tag exists, a manifest with the layers of both.
 pub(super) async fn put(site: &Site, tag: &str, manifest: &Content, meter: &Arc<Meter>) -> Result<(), PublishError> {
     let Some(there) = site.repository.find_manifest(tag).await? else {
         site.repository.put_manifest(tag, manifest).await?;
@@ -25,14 +25,14 @@ pub(super) async fn put(site: &Site, tag: &str, manifest: &Content, meter: &Arc<
     Ok(())
 }
 
-/// Both manifests' layers, with the configuration for them; `None` if the first has all of the second's.
+/// The layers of both manifests and their config; `None` if `there` has all layers of `new`.
 fn merge(there: &Content, new: &Content) -> Result<Option<(Content, Content)>, PublishError> {
     let mut merged: Value = parse(there)?;
     let new: Value = parse(new)?;
     let list = |manifest: &Value| manifest["layers"].as_array().cloned().unwrap_or_default();
     let mut layers = list(&merged);
     let before = layers.len();
-    // The same payload may be signed by several keys: the annotations tell them apart.
+    // Several keys may sign the same payload: the annotations distinguish their signatures.
     let same = |a: &Value, b: &Value| a["digest"] == b["digest"] && a["annotations"] == b["annotations"];
     for layer in list(&new) {
         if !layers.iter().any(|known| same(known, &layer)) {

@@ -1,33 +1,33 @@
-//! Tags: looked at before anything is sent, set last, and read back.
+//! Reads tags before the transfer, sets them at the end, and reads them back.
 
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
-use super::{PublishError, Shipment, Site};
+use super::{Publication, PublishError, Site};
 use crate::registry::Registries;
 
-/// What became of a tag.
+/// The change of a tag.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "change")]
 pub enum TagChange {
     Created,
-    /// It stood for another image before.
+    /// It pointed to another image before.
     Moved {
         from: String,
     },
     Unchanged,
 }
 
-/// What the tags stand for now, site by site; refused when one must stay what it is.
+/// The current digests of the tags, per site; fails if an immutable tag would change.
 pub(super) async fn look(
     sites: &[Site],
-    shipment: &Shipment,
+    publication: &Publication,
     registries: &Registries,
 ) -> Result<Vec<Vec<Option<String>>>, PublishError> {
     try_join_all(
         sites
             .iter()
-            .map(|site| try_join_all(site.tags.iter().map(|tag| look_at(site, tag, shipment, registries)))),
+            .map(|site| try_join_all(site.tags.iter().map(|tag| look_at(site, tag, publication, registries)))),
     )
     .await
 }
@@ -35,34 +35,34 @@ pub(super) async fn look(
 async fn look_at(
     site: &Site,
     tag: &str,
-    shipment: &Shipment,
+    publication: &Publication,
     registries: &Registries,
 ) -> Result<Option<String>, PublishError> {
     let immutable = registries.is_immutable(&site.name, tag);
-    let new = shipment.root.descriptor.digest().to_string();
+    let new = publication.root.descriptor.digest().to_string();
     match site.repository.tag_digest(tag).await {
         Ok(Some(has)) if has != new && immutable => Err(PublishError::Immutable {
             reference: format!("{}:{tag}", site.name),
             has,
             new,
         }),
-        // The registry has lost what it stands for; that it is set mends it.
+        // The registry has lost the tag's manifest; setting the tag repairs it.
         Err(error) if error.is_failure_of_the_server() && !immutable => Ok(None),
         has => Ok(has?),
     }
 }
 
-/// Sets every tag; the changes are in the order of the sites' tags.
+/// Sets every tag; returns the changes in the order of the sites' tags.
 pub(super) async fn set(
     sites: &[Site],
-    shipment: &Shipment,
+    publication: &Publication,
     before: &[Vec<Option<String>>],
     registries: &Registries,
 ) -> Result<Vec<TagChange>, PublishError> {
     let mut settings = Vec::new();
     for (site, before) in sites.iter().zip(before) {
         for (tag, before) in site.tags.iter().zip(before) {
-            settings.push(set_one(site, tag, before.as_deref(), shipment, registries));
+            settings.push(set_one(site, tag, before.as_deref(), publication, registries));
         }
     }
     try_join_all(settings).await
@@ -72,14 +72,14 @@ async fn set_one(
     site: &Site,
     tag: &str,
     before: Option<&str>,
-    shipment: &Shipment,
+    publication: &Publication,
     registries: &Registries,
 ) -> Result<TagChange, PublishError> {
-    let new = shipment.root.descriptor.digest().to_string();
-    // Uploading took its time. The specification has no "only if", so a moment stays in which two pushes can both win;
-    // reading back tells the one that lost.
+    let new = publication.root.descriptor.digest().to_string();
+    // The upload took time. The specification has no conditional put, so two pushes can still race; reading back
+    // detects the loser.
     if registries.is_immutable(&site.name, tag) {
-        look_at(site, tag, shipment, registries).await?;
+        look_at(site, tag, publication, registries).await?;
     }
     let change = match before {
         Some(before) if before == new => TagChange::Unchanged,
@@ -89,7 +89,7 @@ async fn set_one(
         None => TagChange::Created,
     };
     if change != TagChange::Unchanged {
-        site.repository.put_manifest(tag, &shipment.root).await?;
+        site.repository.put_manifest(tag, &publication.root).await?;
     }
     let found = site.repository.find_manifest(tag).await?;
     let found = found.map_or("gone".to_string(), |content| content.descriptor.digest().to_string());

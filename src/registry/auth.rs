@@ -1,5 +1,5 @@
-//! A registry's challenge becomes the `Authorization` of the next requests: basic, or a token of the registry's token
-//! service (<https://distribution.github.io/distribution/spec/auth/token/>), per scope and as long as it is valid.
+//! Answers a registry's challenge with the `Authorization` of later requests: basic, or a token from its token service
+//! (<https://distribution.github.io/distribution/spec/auth/token/>). Tokens are cached per scope until they expire.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,14 +11,14 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use url::Url;
 
-use super::error::{RegistryError, said};
+use super::error::{RegistryError, message_of};
 use crate::oci::docker_config::{self, Credentials};
 
-/// What a token is good for when its service does not say: the specification's minimum.
+/// The lifetime of a token if the service gives none: the specification's minimum.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 
 pub(super) struct Auth {
-    /// As people write it: that is what docker's configuration knows.
+    /// As in references and in Docker's configuration.
     host: String,
     http: reqwest::Client,
     state: Mutex<State>,
@@ -51,7 +51,7 @@ impl Auth {
         }
     }
 
-    /// The header for requests within these scopes; none before the registry's first challenge, nor without a login.
+    /// The header for requests in these scopes; `None` before the registry's first challenge, and without credentials.
     pub async fn header(&self, scopes: &[String]) -> Result<Option<HeaderValue>, RegistryError> {
         let mut state = self.state.lock().await;
         let Some(challenge) = state.challenge.clone() else {
@@ -72,7 +72,7 @@ impl Auth {
                 Some(Credentials::Password { username, password }) => self.basic(username, password).map(Some),
                 _ => Ok(None),
             },
-            // The lock is held meanwhile: whoever needs the same token waits for this one.
+            // Holding the lock makes other tasks wait for the same token.
             Challenge::Bearer { realm, service } => {
                 let token = self.fetch(&realm, service.as_deref(), scopes, credentials).await?;
                 let header = token.header.clone();
@@ -82,7 +82,7 @@ impl Auth {
         }
     }
 
-    /// Takes note of a 401 to a request that carried `used`. Says whether asking again can have another result.
+    /// Records a 401 to a request that sent `used`. Returns whether a retry may succeed.
     pub async fn challenged(
         &self,
         scopes: &[String],
@@ -102,7 +102,7 @@ impl Auth {
             return Err(RegistryError::Setup {
                 host: self.host.clone(),
                 what: format!("its token service {realm}"),
-                reason: "a login would go over plain http".into(),
+                reason: "credentials would be sent over plain HTTP".into(),
             });
         }
         let mut state = self.state.lock().await;
@@ -128,8 +128,8 @@ impl Auth {
     fn secret(&self, text: String) -> Result<HeaderValue, RegistryError> {
         let mut header = HeaderValue::try_from(text).map_err(|_| RegistryError::Setup {
             host: self.host.clone(),
-            what: "the login or token for it".into(),
-            reason: "it has characters that HTTP does not allow".into(),
+            what: "its credentials or token".into(),
+            reason: "invalid characters in an HTTP header".into(),
         })?;
         header.set_sensitive(true);
         Ok(header)
@@ -149,7 +149,7 @@ impl Auth {
             status,
         };
         let request = match credentials {
-            // OAuth 2 refresh token, which only the POST form takes.
+            // An OAuth 2 refresh token works only with the POST form.
             Some(Credentials::IdentityToken(token)) => {
                 let mut form = url::form_urlencoded::Serializer::new(String::new());
                 form.append_pair("grant_type", "refresh_token")
@@ -178,14 +178,14 @@ impl Auth {
             }
         };
         let response = request.timeout(Duration::from_secs(60)).send().await;
-        let response = response.map_err(|e| RegistryError::connection(&self.host, "asking for a token", &e))?;
+        let response = response.map_err(|e| RegistryError::connection(&self.host, "requesting a token", &e))?;
         let status = response.status();
         let body = super::client::bounded_body(response, 1 << 20).await;
         let body = body.map_err(|e| no_token(e, None))?;
         if !status.is_success() {
-            let reason = match said(&body) {
-                told if told.is_empty() => status.to_string(),
-                told => format!("{status} ({told})"),
+            let reason = match message_of(&body) {
+                message if message.is_empty() => status.to_string(),
+                message => format!("{status} ({message})"),
             };
             return Err(no_token(reason, Some(status)));
         }
@@ -195,14 +195,14 @@ impl Auth {
             access_token: Option<String>,
             expires_in: Option<u64>,
         }
-        let answer: Answer =
-            serde_json::from_slice(&body).map_err(|e| no_token(format!("its answer is no JSON: {e}"), Some(status)))?;
+        let answer: Answer = serde_json::from_slice(&body)
+            .map_err(|e| no_token(format!("its response is not valid JSON: {e}"), Some(status)))?;
         let token = answer.token.or(answer.access_token).filter(|t| !t.is_empty());
-        let token = token.ok_or_else(|| no_token("its answer holds none".into(), Some(status)))?;
+        let token = token.ok_or_else(|| no_token("its response has no token".into(), Some(status)))?;
         let life = answer.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs);
         Ok(Token {
             header: self.secret(format!("Bearer {token}"))?,
-            // Renewed a little early: a request takes time to arrive.
+            // Renewed early, because a request takes time to arrive.
             until: Instant::now() + life.mul_f32(0.9),
         })
     }

@@ -1,5 +1,4 @@
-//! One registry's HTTP: a request becomes a response, whatever it takes: the scheme, the login, and another try for what
-//! may pass.
+//! The HTTP client of one registry: selects the scheme, authenticates, and retries transient failures.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
@@ -13,17 +12,17 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use super::auth::Auth;
-use super::error::{RegistryError, said};
+use super::error::{RegistryError, message_of};
 use super::settings::Scheme;
 use crate::progress::SharedProgress;
 
-/// How long the beginning of an answer may take, and each further piece of it.
+/// Timeout for the start of a response, and for each further part.
 pub(super) const ANSWER: Duration = Duration::from_secs(60);
-/// The longest that a registry's `Retry-After` is obeyed.
+/// Upper limit for `Retry-After`.
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
 const ERROR_BODY: usize = 64 << 10;
 
-/// How often, and at which distances, something is tried again that may pass. Distances double, with jitter.
+/// The number of retries of transient failures, and the delay between them. Delays double, with jitter.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     pub tries: usize,
@@ -32,7 +31,7 @@ pub struct Patience {
 }
 
 impl Default for Patience {
-    /// Some 30 seconds: a registry that restarts is back by then.
+    /// Some 30 seconds, enough for a registry to restart.
     fn default() -> Self {
         Self {
             tries: 7,
@@ -51,15 +50,15 @@ impl Patience {
             .with_jitter()
     }
 
-    /// The waits between tries; what ends when patience does.
+    /// The delays between tries; ends after the last retry.
     pub(super) fn waits(self) -> impl Iterator<Item = Duration> {
         self.builder().build()
     }
 }
 
-/// What is asked of a registry. The body can be sent again.
+/// A request whose body can be sent again.
 pub(super) struct Call {
-    /// For errors: `asking for the blob sha256:… of a/b`.
+    /// For errors: `requesting the blob sha256:… of a/b`.
     pub doing: String,
     pub method: Method,
     pub target: Target,
@@ -68,13 +67,13 @@ pub(super) struct Call {
 }
 
 pub(super) enum Target {
-    /// What follows the registry's host: `/v2/a/b/manifests/tag`.
+    /// The path on the registry's host: `/v2/a/b/manifests/tag`.
     Path(String),
-    /// What the registry itself named.
+    /// A URL from the registry.
     Url(Url),
 }
 
-/// A body that can be sent once, of a known length.
+/// A body of known length that can be sent only once.
 pub(super) struct Stream {
     pub body: Body,
     pub length: u64,
@@ -113,19 +112,19 @@ impl Client {
         &self.host
     }
 
-    /// Sends it until there is an answer that is not a passing failure. Other failures are answers: see [`Self::refused`].
+    /// Sends the request and retries transient failures. Returns other failures as responses: see [`Self::refused`].
     pub async fn send(&self, call: &Call, scopes: &[String]) -> Result<Response, RegistryError> {
         (|| self.once(call, scopes))
             .retry(self.patience.builder())
             .when(RegistryError::is_transient)
             .adjust(|error, wait| wait.map(|wait| obey(error, wait)))
-            .notify(|error, wait| self.tell(error, wait))
+            .notify(|error, wait| self.note_retry(error, wait))
             .await
     }
 
-    pub fn tell(&self, error: &RegistryError, wait: Duration) {
+    pub fn note_retry(&self, error: &RegistryError, wait: Duration) {
         let seconds = wait.as_secs_f32();
-        self.note(&format!("{error}; trying again in {seconds:.1} s"));
+        self.note(&format!("{error}; retrying in {seconds:.1} s"));
     }
 
     pub fn note(&self, text: &str) {
@@ -134,7 +133,7 @@ impl Client {
 
     async fn once(&self, call: &Call, scopes: &[String]) -> Result<Response, RegistryError> {
         let url = self.url(&call.target).await?;
-        // The first round may end with a challenge, the second with a token that has expired; a third token would be no better.
+        // The first round may end with a challenge, the second with an expired token; a third token would not help.
         let mut rounds = 3;
         loop {
             rounds -= 1;
@@ -154,7 +153,7 @@ impl Client {
         }
     }
 
-    /// Sends a body that cannot be sent twice. The caller knows how to go on after a failure, a 401 among them.
+    /// Sends a body that cannot be sent twice. The caller handles failures, including 401.
     pub async fn send_stream(
         &self,
         call: &Call,
@@ -195,7 +194,7 @@ impl Client {
         RegistryError::Connection {
             host: self.host.clone(),
             doing: doing.to_string(),
-            reason: format!("nothing moved for {} s", ANSWER.as_secs()),
+            reason: format!("no data was transferred for {} s", ANSWER.as_secs()),
         }
     }
 
@@ -213,7 +212,7 @@ impl Client {
         }
     }
 
-    /// Uploads may go to another host (a storage service), which must not see the login.
+    /// An upload may go to another host (a storage service), which must not see the credentials.
     async fn header_for(&self, url: &Url, scopes: &[String]) -> Result<Option<HeaderValue>, RegistryError> {
         let base = self.base().await?;
         if url.origin() != base.origin() {
@@ -243,12 +242,12 @@ impl Client {
         RegistryError::Denied {
             host: self.host.clone(),
             doing: doing.to_string(),
-            said: describe(response).await,
+            message: describe(response).await,
             logged_in: self.auth.has_login().await,
         }
     }
 
-    /// Passing failures are errors, all else is for the caller.
+    /// Turns transient failures into errors; returns all other responses.
     async fn judged(&self, doing: &str, response: Response) -> Result<Response, RegistryError> {
         if response.status() == StatusCode::FORBIDDEN {
             return Err(self.denied(doing, response).await);
@@ -261,14 +260,14 @@ impl Client {
         Ok(response)
     }
 
-    /// An answer that is not among those hoped for, as an error with what the registry said.
+    /// Turns an unexpected response into an error with the registry's message.
     pub async fn refused(&self, doing: &str, response: Response) -> RegistryError {
         RegistryError::Status {
             host: self.host.clone(),
             doing: doing.to_string(),
             status: response.status(),
             retry_after: retry_after(response.headers()),
-            said: describe(response).await,
+            message: describe(response).await,
         }
     }
 
@@ -290,7 +289,7 @@ impl Client {
         }
     }
 
-    /// `https://HOST`, or `http://HOST` where that is allowed and spoken.
+    /// `https://HOST`, or `http://HOST` if it is allowed and the registry speaks it.
     async fn base(&self) -> Result<&Url, RegistryError> {
         self.base
             .get_or_try_init(|| async {
@@ -301,7 +300,7 @@ impl Client {
                 let url = |scheme: &str| {
                     let text = format!("{scheme}://{host}");
                     text.parse::<Url>()
-                        .map_err(|e| self.protocol("finding it", format!("{text}: {e}")))
+                        .map_err(|e| self.protocol("building its URL", format!("{text}: {e}")))
                 };
                 let (https, http) = (url("https")?, url("http")?);
                 match self.scheme {
@@ -313,9 +312,9 @@ impl Client {
             .await
     }
 
-    /// A TLS port answers plain requests with a complaint, or hangs up, and is not to be talked to in plain.
+    /// A TLS port answers plain requests with an error, or closes the connection; then plain HTTP must not be used.
     async fn try_plain_first(&self, https: Url, http: Url) -> Result<Url, RegistryError> {
-        let doing = "finding out whether it speaks TLS";
+        let doing = "detecting TLS";
         let ask = async |url: &Url| {
             let answered = tokio::time::timeout(ANSWER, self.http.get(format!("{url}v2/")).send()).await;
             self.answer(doing, answered)
@@ -327,14 +326,14 @@ impl Client {
     }
 }
 
-/// The wait that a failure asks for, if it is longer than ours.
+/// The larger of `wait` and the error's `Retry-After`.
 pub(super) fn obey(error: &RegistryError, wait: Duration) -> Duration {
     error
         .retry_after()
         .map_or(wait, |asked| asked.clamp(wait, LONGEST_WAIT))
 }
 
-/// RFC 9110, 10.2.3: seconds, or a date.
+/// RFC 9110, section 10.2.3: seconds, or a date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
@@ -346,16 +345,16 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 async fn describe(response: Response) -> String {
     let body = bounded_body(response, ERROR_BODY).await.unwrap_or_default();
-    said(&body)
+    message_of(&body)
 }
 
-/// A whole body of at most `limit` bytes; the error says what is wrong with it.
+/// Reads a body of at most `limit` bytes; the error describes the failure.
 pub(super) async fn bounded_body(mut response: Response, limit: usize) -> Result<Vec<u8>, String> {
     let mut pieces: VecDeque<Bytes> = VecDeque::new();
     let mut length = 0;
     loop {
         let next = tokio::time::timeout(ANSWER, response.chunk()).await;
-        match next.map_err(|_| "it stopped in the middle".to_string())? {
+        match next.map_err(|_| "the response stalled".to_string())? {
             Ok(Some(piece)) => {
                 length += piece.len();
                 if length > limit {
@@ -364,7 +363,7 @@ pub(super) async fn bounded_body(mut response: Response, limit: usize) -> Result
                 pieces.push_back(piece);
             }
             Ok(None) => return Ok(Vec::from(pieces).concat()),
-            Err(e) => return Err(format!("the connection broke: {e}")),
+            Err(e) => return Err(format!("the connection failed: {e}")),
         }
     }
 }
@@ -379,7 +378,7 @@ mod tests {
             host: "h".into(),
             doing: "d".into(),
             status: StatusCode::TOO_MANY_REQUESTS,
-            said: String::new(),
+            message: String::new(),
             retry_after: Some(Duration::from_secs(seconds)),
         };
         assert_eq!(obey(&error(3), Duration::from_secs(1)), Duration::from_secs(3));

@@ -1,5 +1,5 @@
-//! A blob out of a repository, as a stream that outlives broken connections and ends with an error when what came is not
-//! what the digest says.
+//! Streams a blob from a repository. Resumes after broken connections, and ends with an error if the content does not
+//! match the digest.
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -19,15 +19,15 @@ struct Download {
     blob: Descriptor,
     at: u64,
     response: Option<Response>,
-    /// Bytes to drop from the response: the registry does not do ranges.
+    /// Bytes to drop from the response, if the registry does not support ranges.
     skip: u64,
-    /// Of the whole, where the whole is read.
+    /// The hash of a complete read.
     sha: Option<Sha256>,
     waits: Box<dyn Iterator<Item = std::time::Duration> + Send + Sync>,
 }
 
 impl Repository {
-    /// The blob's bytes from `offset` on. From 0, its digest is checked at the end; its size is always.
+    /// The blob's bytes from `offset`. Always checks the size, and from 0 also the digest.
     pub fn download(
         &self,
         blob: &Descriptor,
@@ -47,14 +47,14 @@ impl Repository {
         })
     }
 
-    /// A small blob, whole.
+    /// Reads a small blob into memory.
     pub async fn blob(&self, blob: &Descriptor) -> Result<Bytes, RegistryError> {
         let limit = crate::layout::Limits::default().json_bytes;
         if blob.size() > limit {
             let doing = format!("fetching the blob {}", blob.digest());
             return Err(self.client.protocol(
                 &doing,
-                format!("its {} bytes are over the limit of {limit}", blob.size()),
+                format!("its size of {} bytes exceeds the limit of {limit}", blob.size()),
             ));
         }
         let mut whole = Vec::new();
@@ -87,7 +87,7 @@ impl Download {
                     }
                     self.at += piece.len() as u64;
                     if self.at > self.blob.size() {
-                        return Err(self.wrong(format!("longer than the {} bytes it should have", self.blob.size())));
+                        return Err(self.wrong(format!("the content is longer than {} bytes", self.blob.size())));
                     }
                     if let Some(sha) = &mut self.sha {
                         sha.update(&piece);
@@ -95,9 +95,9 @@ impl Download {
                     return Ok(Some(piece));
                 }
                 Ok(Ok(None)) if self.at == self.blob.size() => return self.finish(),
-                Ok(Ok(None)) => "it ended early".to_string(),
+                Ok(Ok(None)) => "the content ended early".to_string(),
                 Ok(Err(e)) => RegistryError::connection(self.repository.host(), "", &e).to_string(),
-                Err(_) => "nothing came for a minute".to_string(),
+                Err(_) => "no data arrived for a minute".to_string(),
             };
             let error = RegistryError::Connection {
                 host: self.repository.host().to_string(),
@@ -107,7 +107,7 @@ impl Download {
             let Some(wait) = self.waits.next() else {
                 return Err(error);
             };
-            self.repository.client.tell(&error, wait);
+            self.repository.client.note_retry(&error, wait);
             tokio::time::sleep(wait).await;
         }
     }
@@ -130,7 +130,7 @@ impl Download {
                     return Err(self
                         .repository
                         .client
-                        .protocol(&call.doing, "it sends another range than asked for"));
+                        .protocol(&call.doing, "it returned a range that was not requested"));
                 }
                 self.skip = 0;
             }

@@ -1,4 +1,4 @@
-//! What can go wrong between us and a registry, told to the person with what to try.
+//! Errors of the registry client, with hints.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::util::errors;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    #[error("registry {host}: cannot use {what}: {reason}")]
+    #[error("registry {host}, using {what}: {reason}")]
     Setup { host: String, what: String, reason: String },
     #[error("registry {host}, {doing}: {reason}{}", hint(reason))]
     Connection {
@@ -17,30 +17,30 @@ pub enum RegistryError {
         doing: String,
         reason: String,
     },
-    #[error("registry {host}, {doing}: access is denied{}. {}", told(said), login_hint(host, *.logged_in))]
+    #[error("registry {host}, {doing}: access denied{}\nhelp: {}", in_brackets(message), login_hint(host, *.logged_in))]
     Denied {
         host: String,
         doing: String,
-        said: String,
+        message: String,
         /// Whether credentials were sent.
         logged_in: bool,
     },
-    #[error("registry {host}: its token service {realm} gives no token: {reason}")]
+    #[error("registry {host}, requesting a token from {realm}: {reason}")]
     Token {
         host: String,
         realm: String,
         reason: String,
         status: Option<StatusCode>,
     },
-    #[error("registry {host}, {doing}: it answered {status}{}", told(said))]
+    #[error("registry {host}, {doing}: HTTP status {status}{}", in_brackets(message))]
     Status {
         host: String,
         doing: String,
         status: StatusCode,
-        said: String,
+        message: String,
         retry_after: Option<Duration>,
     },
-    /// The registry does what the distribution specification excludes.
+    /// The registry violates the distribution specification.
     #[error("registry {host}, {doing}: {reason}")]
     Protocol {
         host: String,
@@ -48,7 +48,7 @@ pub enum RegistryError {
         reason: String,
     },
     #[error(
-        "registry {host}: what it serves as {expected} has the digest {found}: it was changed on the way, or in the registry"
+        "registry {host}, checking {expected}: the content has the digest {found}; it was changed in transit or in the registry"
     )]
     WrongDigest {
         host: String,
@@ -57,15 +57,15 @@ pub enum RegistryError {
     },
     #[error("{repository} has no {what}")]
     NotFound { repository: String, what: String },
-    #[error("cannot read the blob {digest}: {reason}")]
+    #[error("reading the blob {digest}: {reason}")]
     Source { digest: String, reason: String },
 }
 
 impl RegistryError {
-    /// Whether the same may work in a moment: broken connections, overload (408, 429) and failures of the server.
+    /// Whether a retry may succeed: broken connections, overload (408, 429) and server errors.
     pub fn is_transient(&self) -> bool {
         match self {
-            // What has a hint is a matter of settings.
+            // Errors with a hint need other settings.
             Self::Connection { reason, .. } => hint(reason).is_empty(),
             Self::Status { status, .. } => transient(*status),
             Self::Token { status, .. } => status.is_none_or(transient),
@@ -73,12 +73,12 @@ impl RegistryError {
         }
     }
 
-    /// Whether the registry itself fails at this, rather than being out of reach or busy: proxies say 502 to 504 for it.
+    /// Whether the registry itself fails, rather than being unreachable or busy, for which proxies return 502 to 504.
     pub fn is_failure_of_the_server(&self) -> bool {
         matches!(self, Self::Status { status, .. } if *status == StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// How long the registry asks to be left alone.
+    /// The registry's `Retry-After`.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
@@ -101,7 +101,7 @@ fn transient(status: StatusCode) -> bool {
         || status == StatusCode::TOO_MANY_REQUESTS
 }
 
-/// The innermost causes, which name the fact: `reqwest` stops at "error sending request".
+/// The innermost cause; `reqwest` alone prints "error sending request".
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut texts: Vec<String> = errors::chain(error).map(ToString::to_string).collect();
     let innermost = texts.pop().unwrap_or_default();
@@ -111,21 +111,21 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-/// What to try about settings that do not fit the registry; empty for what may pass by itself.
+/// What to try if the settings do not match the registry; empty for transient failures.
 fn hint(reason: &str) -> &'static str {
     if reason.contains("UnknownIssuer") {
-        ". Its certificate is of no authority known here: name it with --registry-ca FILE, or as `ca` in build.toml's [[registries]]"
+        "\nhelp: trust its certificate authority with --registry-ca FILE, or `ca` in [[registries]] of build.toml"
     } else if reason.contains("CaUsedAsEndEntity") {
-        ". It shows the certificate of an authority as its own: name exactly that one with --registry-ca FILE, or as `ca` in build.toml's [[registries]]"
+        "\nhelp: it uses a CA certificate as its own; trust that certificate with --registry-ca FILE, or `ca` in [[registries]] of build.toml"
     } else if reason.contains("invalid peer certificate") {
-        ". --registry-ca says whose certificates are trusted; the one that it shows has to be valid today, for this host and as a server's"
+        "\nhelp: its certificate must be valid now, for this host and for servers; --registry-ca FILE adds a trusted authority"
     } else if reason.contains("CertificateRequired")
         || reason.contains("BadCertificate")
         || reason.contains("HandshakeFailure")
     {
-        ". It may want a client certificate: `client-cert` and `client-key` in build.toml's [[registries]]"
+        "\nhelp: it may require a client certificate: set `client-cert` and `client-key` in [[registries]] of build.toml"
     } else if reason.contains("InvalidContentType") || reason.contains("corrupt message") {
-        ". It does not speak TLS; if plain http is meant, say --plain-http, or `plain-http = true` in build.toml's [[registries]]"
+        "\nhelp: it does not speak TLS; for plain HTTP use --plain-http, or `plain-http = true` in [[registries]] of build.toml"
     } else {
         ""
     }
@@ -133,22 +133,22 @@ fn hint(reason: &str) -> &'static str {
 
 fn login_hint(host: &str, logged_in: bool) -> String {
     if logged_in {
-        "The login that docker has for it does not allow this".into()
+        format!("use other credentials; docker's credentials for {host} do not allow this")
     } else {
-        format!("Log in first: docker login {host}")
+        format!("docker login {host}")
     }
 }
 
-fn told(said: &str) -> String {
-    if said.is_empty() {
+fn in_brackets(message: &str) -> String {
+    if message.is_empty() {
         String::new()
     } else {
-        format!(" ({said})")
+        format!(" ({message})")
     }
 }
 
-/// What an error's body says (distribution-spec, "Error Codes"), in one line; other bodies' beginning.
-pub(super) fn said(body: &[u8]) -> String {
+/// The message of an error body (distribution-spec, "Error Codes") on one line; for other bodies their start.
+pub(super) fn message_of(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Envelope {
         errors: Vec<One>,
@@ -183,10 +183,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_registrys_own_words_are_told() {
+    fn the_registrys_message_is_in_the_error() {
         let body = br#"{"errors":[{"code":"DENIED","message":"no","detail":{"x":1}},{"code":"UNKNOWN"}]}"#;
-        assert_eq!(said(body), r#"DENIED no: {"x":1}; UNKNOWN"#);
-        assert_eq!(said(b"<html>\n 502 </html>"), "<html> 502 </html>");
+        assert_eq!(message_of(body), r#"DENIED no: {"x":1}; UNKNOWN"#);
+        assert_eq!(message_of(b"<html>\n 502 </html>"), "<html> 502 </html>");
     }
 
     #[test]

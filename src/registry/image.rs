@@ -1,4 +1,4 @@
-//! An image in a registry: its index and manifests in memory, its layers streamed through, nothing stored.
+//! Reads an image from a registry: index and manifests into memory, layers as streams. Nothing is stored.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -15,26 +15,26 @@ use crate::layout::{self, ImageBlobs, ReadError};
 use crate::oci::{Content, ImageReference, Platform};
 use crate::util::bridge;
 
-/// Manifests that are fetched at a time.
+/// Concurrent manifest requests.
 const AT_ONCE: usize = 8;
 
-/// What a tag or digest stands for, with all its manifests.
+/// The image of a tag or digest, with all manifests.
 #[derive(Clone)]
 pub struct RemoteImage {
     pub repository: Repository,
     /// The index, or the only manifest.
     pub root: Content,
-    /// Manifests of the platforms that this tool knows, in the index's order.
+    /// Manifests of the supported platforms, in the index's order.
     pub platforms: Vec<(Platform, Content)>,
-    /// The index's other manifests, such as BuildKit's attestations.
+    /// Other manifests of the index, such as BuildKit's attestations.
     pub others: Vec<Content>,
 }
 
-/// What a tag or digest stands for, before anything that it names is fetched.
+/// The document of a tag or digest, before its manifests are fetched.
 pub struct RemoteRoot {
     pub repository: Repository,
     content: Content,
-    /// `None` if it is no index.
+    /// The manifests of the index; `None` if it is not an index.
     named: Option<Vec<Descriptor>>,
 }
 
@@ -66,7 +66,7 @@ impl RemoteRoot {
         })
     }
 
-    /// What has to be signed: the index and the platforms that this tool knows, or the only manifest.
+    /// The descriptors to sign: the index and the supported platforms, or the only manifest.
     pub fn subjects(&self) -> Vec<Descriptor> {
         let known = |d: &&Descriptor| known_platform(d).is_some();
         let platforms = self.named.iter().flatten().filter(known);
@@ -121,7 +121,7 @@ impl RemoteImage {
         Ok(image)
     }
 
-    /// Configurations and layers of all its manifests, each once.
+    /// Configs and layers of all manifests, without duplicates.
     pub fn blobs(&self) -> Result<Vec<Descriptor>, RegistryError> {
         let mut blobs: Vec<Descriptor> = Vec::new();
         for content in self.platforms.iter().map(|(_, content)| content).chain(&self.others) {

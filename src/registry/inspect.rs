@@ -1,4 +1,4 @@
-//! An image in a registry -> what the registry has of it: platforms, sizes, labels, signatures, referrers. No layer is read.
+//! Inspects an image in a registry: platforms, sizes, labels, signatures and referrers. Reads no layers.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{RegistryError, RemoteImage, fallback_tag};
 use crate::oci::{Content, ImageReference, Platform};
 
-/// The JSON is user interface.
+/// The JSON is part of the user interface.
 #[derive(Serialize)]
 pub struct Inspected {
     pub reference: String,
@@ -17,7 +17,7 @@ pub struct Inspected {
     pub media_type: String,
     pub annotations: BTreeMap<String, String>,
     pub platforms: Vec<PlatformImage>,
-    /// What belongs to the index and to each platform's manifest.
+    /// Artifacts of the index and of each platform's manifest.
     pub artifacts: Vec<Beside>,
 }
 
@@ -25,7 +25,7 @@ pub struct Inspected {
 pub struct PlatformImage {
     pub platform: Platform,
     pub digest: String,
-    /// Of the layers, as they are pulled.
+    /// Compressed size of the layers, in bytes.
     pub size: u64,
     pub layers: usize,
     pub created: Option<String>,
@@ -34,11 +34,11 @@ pub struct PlatformImage {
 
 #[derive(Serialize)]
 pub struct Beside {
-    /// The manifest that it is about.
+    /// Digest of the manifest that the artifact refers to.
     pub subject: String,
     pub kind: Kind,
     pub digest: String,
-    /// The artifact's type; for a tag, how many signatures or attestations it holds.
+    /// The artifact's type; for a tag, the number of signatures or attestations.
     pub what: String,
     pub annotations: BTreeMap<String, String>,
 }
@@ -117,7 +117,7 @@ async fn beside(image: &RemoteImage, subject: &Digest) -> Result<Vec<Beside>, Re
             what: referrer
                 .artifact_type()
                 .as_ref()
-                .map_or("of no type".into(), ToString::to_string),
+                .map_or("without a type".into(), ToString::to_string),
             annotations: referrer.annotations().clone().unwrap_or_default().into_iter().collect(),
         });
     }

@@ -1,13 +1,13 @@
-//! A client of the OCI distribution specification 1.1: names and settings become repositories, whose blobs and manifests
-//! are read, written and referred to.
+//! A client of the OCI distribution specification 1.1. Names and settings select repositories, whose blobs, manifests
+//! and referrers can be read and written.
 //!
-//! On which library: `oci-client` 0.18 was looked at and not taken. It has the endpoints, tokens, an own CA, and reads referrers
-//! with their fallback tag. It has no retry at all (neither `Retry-After` nor after a broken connection), no way to resume an
-//! upload (the session's URL and the offset that the registry reports are private, and the offset is counted, not read),
-//! gets no new token after a 401, has no client certificates, makes a request of its own of each piece of a stream, and
-//! writes no fallback tag. Its requests are private too, so nothing of that can be put around it. So this is a client of our own, on
-//! what does the rest well: `reqwest` (HTTP, TLS, proxies), `http-auth` (challenges), `backon` (back-off with jitter),
-//! `docker_credential` (config.json and credential helpers), `oci-spec` (names and documents).
+//! Why not `oci-client` 0.18: it has the endpoints, tokens, custom CAs, and reads referrers with their fallback tag.
+//! But it never retries (no `Retry-After`, no retry after a broken connection), cannot resume an upload (the session's
+//! URL and the registry's offset are private; the offset is counted, not read), does not renew a token after a 401, has
+//! no client certificates, sends one request per piece of a stream, and writes no fallback tag. Its requests are
+//! private, so a wrapper cannot add this. This client uses `reqwest` (HTTP, TLS, proxies), `http-auth` (challenges),
+//! `backon` (back-off with jitter), `docker_credential` (config.json and credential helpers) and `oci-spec` (names and
+//! documents).
 
 mod auth;
 mod client;

@@ -1,4 +1,4 @@
-//! A repository -> the temporary tags that nobody needs any more, removed.
+//! Removes temporary tags from a repository.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,24 +10,24 @@ use serde::Serialize;
 use super::{RegistryError, Repository, fallback_tag};
 use crate::progress::Lines;
 
-/// Questions to the registry at a time.
+/// Concurrent requests.
 const AT_ONCE: usize = 8;
 
-/// The annotation that says when a referrer was made.
+/// The annotation with the creation time of a referrer.
 pub const CREATED: &str = "org.opencontainers.image.created";
 
-/// Which tags go.
+/// Selects the tags to remove.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// How their names begin.
+    /// Prefix of the tags.
     pub prefix: &'a str,
-    /// Tags pushed after this moment stay, and those of which nobody knows when they were pushed.
+    /// Tags pushed after this time stay, and tags without a known push time.
     pub before: Option<Timestamp>,
-    /// Say what would be removed, and remove nothing.
+    /// Report the tags without removing them.
     pub dry_run: bool,
 }
 
-/// The JSON is user interface.
+/// The JSON is part of the user interface.
 #[derive(Serialize)]
 pub struct Pruned {
     pub repository: String,
@@ -41,7 +41,7 @@ pub struct Judged {
     pub digest: String,
     pub pushed: Option<String>,
     pub removed: bool,
-    /// Why it stays, where it does.
+    /// Why the tag stays, if it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<&'static str>,
 }
@@ -76,7 +76,7 @@ pub async fn prune(repository: &Repository, request: &Request<'_>, lines: &dyn L
     })
 }
 
-/// `None` if the tag is gone meanwhile.
+/// `None` if the tag no longer exists.
 async fn judge(
     repository: &Repository,
     tag: String,
@@ -106,8 +106,8 @@ async fn judge(
     }))
 }
 
-/// The tags that were made from the digests of removed tags (signatures, attestations, lists of referrers) go too, unless
-/// another tag still stands for the same image: looked at after the removal, so that one set meanwhile counts.
+/// Also removes the tags derived from the digests of removed tags (signatures, attestations, lists of referrers),
+/// unless another tag points to the same image. That is checked after the removal, so that a tag set in between counts.
 async fn remove_companions(repository: &Repository, judged: &[Judged]) -> Result<(), RegistryError> {
     let removed: BTreeSet<&str> = judged.iter().filter(|t| t.removed).map(|t| t.digest.as_str()).collect();
     if removed.is_empty() {
@@ -138,7 +138,8 @@ async fn remove_companions(repository: &Repository, judged: &[Judged]) -> Result
     Ok(())
 }
 
-/// When the tag was pushed last, by its image's referrers: the records, and whatever else was attached and says when.
+/// The last push time of the tag, from the referrers of its image: push records, and other referrers with a creation
+/// time.
 pub fn pushed_at(referrers: &[Descriptor]) -> Option<Timestamp> {
     referrers
         .iter()

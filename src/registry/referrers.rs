@@ -1,5 +1,5 @@
-//! What refers to a manifest by its `subject`: the referrers API of distribution-spec 1.1, or the tag that stands in for it
-//! (`sha256-<hex>`, an index of the referrers) where the registry has none.
+//! Reads and writes the referrers of a manifest (`subject`): with the referrers API of distribution-spec 1.1, or with
+//! its fallback tag (`sha256-<hex>`, an index of the referrers).
 
 use std::collections::HashMap;
 
@@ -15,25 +15,25 @@ use super::repository::Repository;
 use crate::oci::Content;
 
 const INDEX_BYTES: usize = 4 << 20;
-/// How often the stand-in is written again when someone else wrote it at the same time.
+/// Tries to update the fallback tag against concurrent writers.
 const TRIES: usize = 5;
 
-/// The tag that stands in for the referrers API.
+/// The fallback tag of the referrers API.
 pub fn fallback_tag(subject: &Digest) -> String {
     format!("{}-{}", subject.algorithm(), subject.digest())
 }
 
 impl Repository {
-    /// The referrers of a manifest, as their descriptors: with `artifactType` and annotations.
+    /// The descriptors of a manifest's referrers, with `artifactType` and annotations.
     pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, RegistryError> {
-        let doing = format!("asking {} what refers to {subject}", self.path());
+        let doing = format!("listing the referrers in {} of {subject}", self.path());
         let mut call = self.call(doing, Method::GET, &format!("referrers/{subject}"));
         let mut found = Vec::new();
         loop {
             let response = self.send(&call).await?;
             match response.status() {
                 StatusCode::OK => {}
-                // No such API: the specification wants the tag looked at.
+                // Without the API, the specification requires the fallback tag.
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::BAD_REQUEST => {
                     return self.fallback_referrers(subject).await;
                 }
@@ -64,12 +64,12 @@ impl Repository {
         let parsed = parsed.map_err(|e| {
             let doing = format!("reading the referrers in {}", self.path());
             self.client
-                .protocol(&doing, format!("{} is no index: {e}", index.descriptor.digest()))
+                .protocol(&doing, format!("{} is not an index: {e}", index.descriptor.digest()))
         })?;
         Ok(parsed.manifests().clone())
     }
 
-    /// Puts a manifest with a subject, and sees to it that it is found from there.
+    /// Puts a manifest with a subject, and adds it to the fallback tag if the registry has no referrers API.
     pub async fn attach(&self, referrer: &Content) -> Result<(), RegistryError> {
         let digest = referrer.descriptor.digest().to_string();
         if self.put_manifest(&digest, referrer).await? {
@@ -92,10 +92,10 @@ impl Repository {
             self.put_manifest(&tag, &content).await?;
         }
         let doing = format!("adding a referrer to {tag} of {}", self.path());
-        Err(self.client.protocol(&doing, "others keep writing it at the same time"))
+        Err(self.client.protocol(&doing, "concurrent writers keep changing it"))
     }
 
-    /// A referrer's subject, and its entry in a list of referrers.
+    /// A referrer's subject, and the referrer's entry in a list of referrers.
     fn as_referrer(&self, referrer: &Content) -> Result<(Digest, Descriptor), RegistryError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]

@@ -1,4 +1,4 @@
-//! One repository: its blobs and manifests by digest, its tags.
+//! A client for one repository: blobs and manifests by digest, and tags.
 
 use std::sync::Arc;
 
@@ -15,15 +15,15 @@ use super::client::{Call, Client, Target, bounded_body};
 use super::error::RegistryError;
 use crate::oci::Content;
 
-/// distribution-spec: registries have to take manifests of 4 MiB; nobody makes larger ones.
+/// distribution-spec: registries must accept manifests of 4 MiB; larger ones do not occur.
 const MANIFEST_BYTES: usize = 4 << 20;
-/// Tags of one repository; a registry that goes on for ever is broken.
+/// Upper limit of tag pages, against an endless list.
 const TAG_PAGES: usize = 10_000;
 
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
-/// What a token has to allow.
+/// The access that a token needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Pull,
@@ -49,10 +49,10 @@ pub struct Repository {
     pub(super) scopes: Vec<String>,
 }
 
-/// How a mount ended.
+/// The result of a mount.
 pub(super) enum Mounted {
     Done,
-    /// The registry wants the bytes, here.
+    /// The registry needs the bytes, at this URL.
     Upload(Url),
 }
 
@@ -91,37 +91,36 @@ impl Repository {
         self.client.send(call, &self.scopes).await
     }
 
-    /// The document that `bytes`, which came as `what`, should be.
+    /// Parses the document `bytes` of the descriptor `what`.
     pub fn parse<T: DeserializeOwned>(&self, what: &Descriptor, bytes: &[u8]) -> Result<T, RegistryError> {
         serde_json::from_slice(bytes).map_err(|e| {
             let doing = format!("reading {} of {}", what.digest(), self.path);
-            self.client
-                .protocol(&doing, format!("not the JSON document it should be: {e}"))
+            self.client.protocol(&doing, format!("not a valid JSON document: {e}"))
         })
     }
 
     pub async fn has_blob(&self, blob: &Descriptor) -> Result<bool, RegistryError> {
         let digest = blob.digest();
-        let doing = format!("asking {} for the blob {digest}", self.path);
+        let doing = format!("checking {} for the blob {digest}", self.path);
         let call = self.call(doing, Method::HEAD, &format!("blobs/{digest}"));
         self.has(&call).await
     }
 
-    /// Whether the registry has what `call` asks for. One that fails at this very thing again and again is taken not to have
-    /// it: docker-registry does so where it was killed, or its disk was full, while it noted that it has it, and what is
-    /// sent once more is there again.
+    /// Whether the registry has the object of `call`. If exactly this request keeps failing, the registry counts as not
+    /// having it: docker-registry does this if it was killed, or its disk was full, while it recorded the object;
+    /// sending it again repairs it.
     async fn has(&self, call: &Call) -> Result<bool, RegistryError> {
         match self.look_up(call).await {
             Ok(found) => Ok(found.is_some()),
             Err(error) if error.is_failure_of_the_server() => {
-                self.client.note(&format!("{error}; it is sent again"));
+                self.client.note(&format!("{error}; sending it again"));
                 Ok(false)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// The headers of a `HEAD`, if there is something.
+    /// The headers of a `HEAD`; `None` if the object does not exist.
     async fn look_up(&self, call: &Call) -> Result<Option<HeaderMap>, RegistryError> {
         let response = self.send(call).await?;
         match response.status() {
@@ -131,7 +130,7 @@ impl Repository {
         }
     }
 
-    /// Takes the blob over from another repository of the registry, or begins an upload.
+    /// Mounts the blob from another repository of the registry, or begins an upload.
     pub(super) async fn mount_or_begin(&self, digest: &Digest, from: Option<&str>) -> Result<Mounted, RegistryError> {
         let doing = format!("beginning the upload of the blob {digest} to {}", self.path);
         let rest = match from {
@@ -153,37 +152,37 @@ impl Repository {
         }
     }
 
-    /// Takes the blob over from `from`; `false` where the registry does not.
+    /// Mounts the blob from `from`; `false` if the registry does not support it.
     pub async fn mount(&self, digest: &Digest, from: &str) -> Result<bool, RegistryError> {
         match self.mount_or_begin(digest, Some(from)).await {
             Ok(Mounted::Done) => Ok(true),
             Ok(Mounted::Upload(url)) => {
-                // Not needed: the upload has its own way of beginning. Registries also forget these by themselves.
+                // The unneeded upload: registries also expire these by themselves.
                 let mut call = self.call("ending an upload".into(), Method::DELETE, "");
                 call.target = Target::Url(url);
                 let _ = self.send(&call).await;
                 Ok(false)
             }
-            // A login that must not read the other repository is no reason not to upload.
+            // Credentials that cannot read the other repository can still upload.
             Err(RegistryError::Denied { .. } | RegistryError::Token { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// The `Location` of a response, which may be relative.
+    /// The `Location` of a response; it may be relative.
     pub(super) fn location(&self, doing: &str, response: &Response) -> Result<Url, RegistryError> {
         let location = response
             .headers()
             .get(http::header::LOCATION)
             .and_then(|v| v.to_str().ok());
-        let location = location.ok_or_else(|| self.client.protocol(doing, "its answer has no Location"))?;
+        let location = location.ok_or_else(|| self.client.protocol(doing, "its response has no Location"))?;
         response.url().join(location).map_err(|e| {
             self.client
-                .protocol(doing, format!("its Location {location:?} is no URL: {e}"))
+                .protocol(doing, format!("its Location {location:?} is not a URL: {e}"))
         })
     }
 
-    /// The manifest that a tag or digest stands for, its bytes checked against the digest asked for.
+    /// The manifest of a tag or digest; its bytes are checked against a requested digest.
     pub async fn find_manifest(&self, target: &str) -> Result<Option<Content>, RegistryError> {
         let doing = format!("fetching the manifest {target} of {}", self.path);
         let mut call = self.call(doing, Method::GET, &format!("manifests/{target}"));
@@ -236,13 +235,13 @@ impl Repository {
         self.has(&self.asking_for_manifest(digest.as_ref())).await
     }
 
-    /// The digest that a tag stands for, without its content where the registry says it.
+    /// The digest of a tag, without downloading its content if the registry sends the digest.
     pub async fn tag_digest(&self, tag: &str) -> Result<Option<String>, RegistryError> {
         let Some(headers) = self.look_up(&self.asking_for_manifest(tag)).await? else {
             return Ok(None);
         };
-        let said = headers.get("docker-content-digest").and_then(|v| v.to_str().ok());
-        match said {
+        let reported = headers.get("docker-content-digest").and_then(|v| v.to_str().ok());
+        match reported {
             Some(digest) => Ok(Some(digest.to_string())),
             None => Ok(self
                 .find_manifest(tag)
@@ -252,18 +251,22 @@ impl Repository {
     }
 
     fn asking_for_manifest(&self, target: &str) -> Call {
-        let doing = format!("asking {} for the manifest {target}", self.path);
+        let doing = format!("checking {} for the manifest {target}", self.path);
         let mut call = self.call(doing, Method::HEAD, &format!("manifests/{target}"));
         call.headers.insert(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
         call
     }
 
-    /// Puts a manifest under a digest or a tag. Says whether the registry took note of its subject (distribution-spec 1.1).
+    /// Puts a manifest under a digest or a tag. Returns whether the registry processed its subject (distribution-spec
+    /// 1.1).
     pub async fn put_manifest(&self, target: &str, manifest: &Content) -> Result<bool, RegistryError> {
         let doing = format!("putting the manifest {target} into {}", self.path);
         let mut call = self.call(doing, Method::PUT, &format!("manifests/{target}"));
         let media_type = HeaderValue::try_from(manifest.descriptor.media_type().to_string());
-        let media_type = media_type.map_err(|_| self.client.protocol(&call.doing, "its media type is no header"))?;
+        let media_type = media_type.map_err(|_| {
+            self.client
+                .protocol(&call.doing, "its media type is not a valid header")
+        })?;
         call.headers.insert(CONTENT_TYPE, media_type);
         call.body = manifest.bytes.clone();
         let response = self.send(&call).await?;
@@ -275,7 +278,7 @@ impl Repository {
         }
     }
 
-    /// Deletes a manifest by its digest, or a tag; `false` where the registry does not do the latter.
+    /// Deletes a manifest by digest, or a tag; `false` if the registry cannot delete tags.
     pub async fn delete(&self, target: &str) -> Result<bool, RegistryError> {
         let doing = format!("deleting the manifest {target} of {}", self.path);
         let call = self.call(doing, Method::DELETE, &format!("manifests/{target}"));
@@ -287,7 +290,7 @@ impl Repository {
         }
     }
 
-    /// All tags, page by page.
+    /// All tags; follows the pages.
     pub async fn tags(&self) -> Result<Vec<String>, RegistryError> {
         #[derive(serde::Deserialize)]
         struct Page {
@@ -332,7 +335,7 @@ pub(super) fn next_page(response: &Response) -> Option<Url> {
     parameters.contains("next").then(|| response.url().join(url).ok())?
 }
 
-/// What the document says it is, else what the registry says.
+/// The media type in the document, else from the response.
 fn media_type(bytes: &[u8], content_type: String) -> MediaType {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]

@@ -1,4 +1,4 @@
-//! `[[registries]]` of build.toml and the flags become a client per registry.
+//! Creates a client per registry from `[[registries]]` of build.toml and the flags.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,26 +13,26 @@ use crate::config::registries::RegistryPolicy;
 use crate::oci::RepositoryName;
 use crate::progress::SharedProgress;
 
-/// What flags say for every registry of a run.
+/// Flags that apply to every registry of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     pub plain_http: bool,
     pub ca: Option<PathBuf>,
 }
 
-/// Hands out repositories; those of one registry share its connections and tokens.
+/// Creates repositories; those in one registry share its connections and tokens.
 pub struct Registries {
     policies: Vec<RegistryPolicy>,
     root: PathBuf,
     overrides: Overrides,
     patience: Patience,
-    /// Learns of what is tried again.
+    /// Receives the messages about retries.
     progress: SharedProgress,
     clients: Mutex<HashMap<String, Arc<Client>>>,
 }
 
 impl Registries {
-    /// `root` is the directory that relative paths of the policies start from.
+    /// Relative paths of the policies are resolved against `root`.
     pub fn new(policies: &[RegistryPolicy], root: &Path, overrides: Overrides, progress: SharedProgress) -> Self {
         Self {
             policies: policies.to_vec(),
@@ -44,7 +44,7 @@ impl Registries {
         }
     }
 
-    /// How long failures are put up with, instead of the default.
+    /// Replaces the default retries of transient failures.
     pub fn with_patience(mut self, patience: Patience) -> Self {
         self.patience = patience;
         self
@@ -63,7 +63,7 @@ impl Registries {
         Ok(Repository::new(client, &name.path, access))
     }
 
-    /// Whether the tag, once set, must not stand for anything else.
+    /// Whether a tag must not move once it is set.
     pub fn is_immutable(&self, name: &RepositoryName, tag: &str) -> bool {
         self.policy(&name.registry).is_some_and(|p| {
             p.immutable
@@ -72,7 +72,7 @@ impl Registries {
         })
     }
 
-    /// Whether the tag is one that `prune` will remove some day.
+    /// Whether `prune` may remove a tag.
     pub fn is_temporary(&self, name: &RepositoryName, tag: &str) -> bool {
         self.policy(&name.registry).is_some_and(|p| {
             p.temporary
@@ -81,7 +81,7 @@ impl Registries {
         })
     }
 
-    /// The first entry that fits, as with the series of build.toml.
+    /// The first matching entry, as with the series of build.toml.
     fn policy(&self, host: &str) -> Option<&RegistryPolicy> {
         self.policies.iter().find(|policy| policy.host.matches(host))
     }
@@ -99,11 +99,11 @@ impl Registries {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("obgp-build/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(std::time::Duration::from_secs(15))
-            // Digests are of what is sent. Other crates' features turn decompression on.
+            // Digests are of the bytes on the wire. Features of other crates enable decompression.
             .no_gzip()
             .no_deflate();
         if is_loopback(host_only(host)) {
-            // What a proxy calls loopback is itself; other clients of registries skip it too.
+            // A proxy's loopback is the proxy itself; other registry clients skip the proxy too.
             builder = builder.no_proxy();
         }
         let ca = self.overrides.ca.as_ref().or(policy.and_then(|p| p.ca.as_ref()));
@@ -123,12 +123,12 @@ impl Registries {
             }
         };
         let tls = tls::config(named, identity).map_err(|e| setup("these TLS settings".into(), e.to_string()))?;
-        let said = self.overrides.plain_http || policy.is_some_and(|p| p.plain_http);
+        let allowed = self.overrides.plain_http || policy.is_some_and(|p| p.plain_http);
         let http = builder
             .tls_backend_preconfigured(tls)
             .build()
             .map_err(|e| setup("these TLS settings".into(), e.to_string()))?;
-        let scheme = match (said, is_loopback(host_only(host))) {
+        let scheme = match (allowed, is_loopback(host_only(host))) {
             (true, _) => Scheme::PlainHttp,
             (false, true) => Scheme::Either,
             (false, false) => Scheme::Tls,
@@ -147,7 +147,7 @@ impl Registries {
 pub(super) enum Scheme {
     Tls,
     PlainHttp,
-    /// Plain if it speaks that, else TLS: on loopback nobody listens in between.
+    /// Plain HTTP if the registry speaks it, else TLS: loopback traffic cannot be intercepted.
     Either,
 }
 

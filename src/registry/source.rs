@@ -1,4 +1,4 @@
-//! Where a blob's bytes come from when they are to be uploaded: read once, in pieces, for as many uploads as want them.
+//! Reads a blob once, in pieces, for one or more uploads.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -15,26 +15,25 @@ use tokio::sync::mpsc;
 
 use super::repository::Repository;
 
-/// How much is read, and handed on, at a time; and how many pieces wait for a slow upload. Together they bound the memory
-/// that an upload takes.
+/// Size of a piece, and number of pieces that wait for a slow upload. Together they bound the memory of an upload.
 const PIECE: usize = 128 << 10;
 const WAITING: usize = 4;
 
 #[derive(Clone)]
 pub enum Source {
-    /// A blob of a layout.
+    /// A blob in a layout.
     File(PathBuf),
     Memory(Bytes),
-    /// A blob of another registry. Its digest is checked on the way.
+    /// A blob in another registry. Its digest is checked during the transfer.
     Remote(Repository),
 }
 
-/// A blob's bytes, coming in. Dropping it ends its part of the reading.
+/// The pieces of a blob. Dropping it ends this reader's part.
 pub(crate) type Pieces = mpsc::Receiver<Result<Bytes, String>>;
 
 impl Source {
-    /// Reads the blob from `offset` on, once, for `readers` uploads that go on side by side. One that stops is left behind;
-    /// the slowest sets the pace.
+    /// Reads the blob from `offset` once, for `readers` concurrent uploads. An upload that stops is dropped; the
+    /// slowest one sets the pace.
     pub(crate) fn open(&self, blob: &Descriptor, offset: u64, readers: usize) -> Vec<Pieces> {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..readers).map(|_| mpsc::channel(WAITING)).unzip();
         let tee = Tee(senders);
@@ -66,7 +65,7 @@ impl Source {
         receivers
     }
 
-    /// The digest of what is on the disk, where that is the source: to tell a damaged blob from a damaged transfer.
+    /// The digest of the file, if the source is one: distinguishes a damaged blob from a damaged transfer.
     pub(super) async fn digest_on_disk(&self) -> Option<io::Result<String>> {
         let Source::File(path) = self else {
             return None;
@@ -86,7 +85,7 @@ impl Source {
     }
 }
 
-/// A buffer that goes back to its reader when it is sent: memory that is new for every piece costs as much as reading it.
+/// A buffer that returns to its reader after use: fresh memory for every piece costs as much as reading it.
 struct Lent {
     buffer: Vec<u8>,
     home: std::sync::mpsc::Sender<Vec<u8>>,
@@ -100,7 +99,7 @@ impl AsRef<[u8]> for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        // The reader has come to its end, or takes it.
+        // If the reader has ended, the buffer is dropped.
         let _ = self.home.send(std::mem::take(&mut self.buffer));
     }
 }
@@ -108,7 +107,7 @@ impl Drop for Lent {
 struct Tee(Vec<mpsc::Sender<Result<Bytes, String>>>);
 
 impl Tee {
-    /// To all that still listen; `false` when nobody does.
+    /// Sends to all remaining readers; `false` if there are none.
     async fn send(&mut self, piece: Result<Bytes, String>) -> bool {
         let mut listening = Vec::with_capacity(self.0.len());
         for sender in self.0.drain(..) {

@@ -1,9 +1,9 @@
-//! Certificates of the settings become the TLS of one registry's connections: whom they trust, and as whom they come.
+//! Builds the TLS configuration of one registry's connections: trusted authorities and client certificate.
 //!
-//! Self-signed certificates are commonly made with CA:TRUE and then served as they are; zuul-jobs' buildset registry does.
-//! webpki takes no authority's certificate for a server's, so one that the settings name is recognised here, byte for byte,
-//! which is what Go's verifier, and with it docker and podman, makes of such a file. Name, dates, purpose and the
-//! handshake's signature are checked all the same.
+//! Self-signed certificates are commonly made with CA:TRUE and used by a server; zuul-jobs' buildset registry does
+//! this. webpki rejects a CA certificate as a server's certificate. Therefore a certificate named in the settings is
+//! compared byte for byte, as Go's verifier does, and with it docker and podman. Name, dates, purpose and the
+//! handshake's signature are checked as well.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -21,31 +21,31 @@ use x509_cert::der::Decode;
 use x509_cert::der::oid::db::rfc5280::ID_KP_SERVER_AUTH;
 use x509_cert::ext::pkix::ExtendedKeyUsage;
 
-/// Where authorities come from that nobody named.
+/// Loads the system's certificate authorities.
 type Authorities = Box<dyn Fn() -> Vec<CertificateDer<'static>> + Send + Sync>;
 
-/// A client's certificate, with those of its issuers, and its key.
+/// A client certificate with its chain and key.
 pub(super) struct Identity {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivateKeyDer<'static>,
 }
 
-/// All certificates of a PEM file; the error says what is wrong with it.
+/// All certificates of a PEM file; the error describes the defect.
 pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|e| e.to_string())?;
     if found.is_empty() {
-        return Err("it holds no PEM certificate".into());
+        return Err("it contains no PEM certificate".into());
     }
     Ok(found)
 }
 
 pub(super) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_slice(pem).map_err(|e| format!("it holds no private key that can be read: {e}"))
+    PrivateKeyDer::from_pem_slice(pem).map_err(|e| format!("it contains no readable private key: {e}"))
 }
 
-/// Trusts the system's authorities and the certificates `named`.
+/// Trusts the system's authorities and the certificates in `named`.
 pub(super) fn config(
     named: Vec<CertificateDer<'static>>,
     identity: Option<Identity>,
@@ -76,14 +76,14 @@ fn config_with(
         Some(identity) => builder.with_client_auth_cert(identity.chain, identity.key)?,
         None => builder.with_no_client_auth(),
     };
-    // What the HTTP client was built to speak.
+    // The protocol that the HTTP client is built for.
     config.alpn_protocols = vec!["http/1.1".into()];
     Ok(config)
 }
 
-/// webpki's verifier, and for certificates that the settings name the checks that remain to be done.
+/// webpki's verifier, plus the remaining checks for certificates named in the settings.
 struct Verifier {
-    /// Those of the settings; the system's, some hundred files, are read when a server shows a certificate.
+    /// Authorities in the settings. The system's, some hundred files, are read when a server presents a certificate.
     roots: RootCertStore,
     system: Authorities,
     usual: OnceLock<Result<Arc<WebPkiServerVerifier>, rustls::Error>>,
@@ -113,11 +113,11 @@ impl Verifier {
     fn usual(&self) -> Result<&WebPkiServerVerifier, rustls::Error> {
         let usual = self.usual.get_or_init(|| {
             let mut roots = self.roots.clone();
-            // Systems have some that are too old for webpki; nobody asked for those in particular.
+            // Systems ship some certificates that are too old for webpki; skip those.
             roots.add_parsable_certificates((self.system)());
             if roots.is_empty() {
                 let text =
-                    "the system has no certificate authorities (package ca-certificates), and --registry-ca names none";
+                    "the system has no certificate authorities\nhelp: install ca-certificates, or use --registry-ca FILE";
                 return Err(rustls::Error::General(text.into()));
             }
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
@@ -150,7 +150,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         if self.named.iter().any(|named| named == end_entity) {
-            // Refuses critical extensions that it does not know, too.
+            // Parsing also rejects unknown critical extensions.
             verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
             check_dates_and_purpose(end_entity, now)?;
             return Ok(ServerCertVerified::assertion());
@@ -182,7 +182,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// RFC 5280, 4.1.2.5 and 4.2.1.12.
+/// RFC 5280, sections 4.1.2.5 and 4.2.1.12.
 fn check_dates_and_purpose(der: &[u8], now: UnixTime) -> Result<(), CertificateError> {
     let certificate = Certificate::from_der(der).map_err(|_| CertificateError::BadEncoding)?;
     let certificate = certificate.tbs_certificate();
@@ -219,7 +219,7 @@ mod tests {
 
     use super::*;
 
-    /// As `openssl req -x509` makes one: its own authority.
+    /// A self-signed certificate, as from `openssl req -x509`.
     fn self_signed(change: impl Fn(&mut CertificateParams)) -> (CertificateDer<'static>, KeyPair) {
         let mut params = CertificateParams::new(vec!["registry.example".to_string(), "127.0.0.1".into()]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -228,7 +228,7 @@ mod tests {
         (params.self_signed(&key).unwrap().der().clone(), key)
     }
 
-    /// A handshake with a server that shows this certificate and signs with this key.
+    /// A handshake with a server that presents this certificate and signs with this key.
     fn handshake(
         client: &ClientConfig,
         name: &str,

@@ -1,4 +1,4 @@
-//! A tag is removed and its image is not: other tags may stand for it.
+//! Removes a tag but not its image, which may have other tags.
 
 use oci_spec::image::MediaType;
 use serde_json::json;
@@ -9,8 +9,8 @@ use super::source::Source;
 use crate::oci::Content;
 
 impl Repository {
-    /// Removes a tag. Registries before distribution-spec 1.1 delete manifests by digest only, with every tag that stands
-    /// for them; there the tag is moved to a manifest of its own first, and that one is deleted.
+    /// Removes a tag. Registries before distribution-spec 1.1 delete manifests only by digest, with every tag that
+    /// points to them. There the tag is first moved to a dummy manifest, which is then deleted.
     pub async fn remove_tag(&self, tag: &str) -> Result<(), RegistryError> {
         if self.delete(tag).await? {
             return Ok(());
@@ -21,7 +21,7 @@ impl Repository {
             self.upload(&config.descriptor, &source, None, &Default::default())
                 .await?;
         }
-        // The tag and the time make it one that nothing else stands for.
+        // The tag and the time make the dummy unique.
         let dummy = json!({
             "schemaVersion": 2,
             "mediaType": MediaType::ImageManifest.to_string(),

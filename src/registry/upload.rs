@@ -1,5 +1,5 @@
-//! A blob into a repository: in chunks, each streamed, and after a failure on from where the registry says it stands
-//! (distribution-spec, "Pushing a blob in chunks"; the last chunk comes with the closing request).
+//! Uploads a blob in chunks, each streamed. After a failure it resumes at the offset that the registry reports
+//! (distribution-spec, "Pushing a blob in chunks"; the last chunk is in the closing request).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,56 +19,56 @@ use super::error::RegistryError;
 use super::repository::{Mounted, Repository};
 use super::source::{Pieces, Source};
 
-/// Proxies in front of registries keep a request's body until it is whole, so what a broken connection costs is a chunk.
-/// Larger ones are faster: some registries write each to the disk before they answer.
+/// Proxies in front of registries buffer a whole request body, so a broken connection costs one chunk. Larger chunks
+/// are faster: some registries write each to disk before they answer.
 const CHUNK: u64 = 32 << 20;
 
 /// Counts the bytes of all uploads of a push.
 #[derive(Default)]
 pub struct Meter {
     done: AtomicU64,
-    /// Also those that were sent in vain.
+    /// Includes bytes that were sent in vain.
     sent: AtomicU64,
 }
 
 impl Meter {
-    /// Bytes that need not be sent any more.
+    /// Bytes that are complete.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Bytes that went over the wire.
+    /// Bytes sent over the wire.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 }
 
-/// An upload that the registry keeps for us.
+/// An upload session in the registry.
 struct Session {
     url: Url,
-    /// How much of the blob it has.
+    /// Bytes that the registry has.
     offset: u64,
 }
 
-/// The blob's bytes from some offset on, for one chunk after the other.
+/// The blob's bytes from an offset, split into chunks.
 struct Feed {
     pieces: Pieces,
-    /// The rest of a piece that went over a chunk's end.
+    /// The rest of a piece that exceeded a chunk.
     rest: Bytes,
     at: u64,
 }
 
-/// What a chunk's body tells the upload.
+/// Reports from a chunk's body to the upload.
 struct Watch {
-    /// Bytes of this upload that are counted as done in the meter.
+    /// Bytes of this upload that the meter counts as done.
     counted: AtomicU64,
     moved: Mutex<Instant>,
-    /// What went wrong with the source; the connection breaks of it, but is not to blame.
+    /// The error of the source. It breaks the connection, but the connection is not the cause.
     source_failed: Mutex<Option<String>>,
 }
 
 impl Repository {
-    /// Uploads the blob. `pieces` are its bytes, where they are being read already.
+    /// Uploads the blob. `pieces` are its bytes if they are already being read.
     pub(crate) async fn upload(
         &self,
         blob: &Descriptor,
@@ -114,17 +114,17 @@ impl Repository {
                 waits = self.client.patience.waits();
             }
             if expired {
-                // The token ran out under way; the next request gets a new one.
+                // The token expired during the upload; the next request gets a new one.
                 reauthenticated = true;
             } else {
                 let Some(wait) = waits.next() else {
                     return Err(error);
                 };
                 let wait = obey(&error, wait);
-                self.client.tell(&error, wait);
+                self.client.note_retry(&error, wait);
                 tokio::time::sleep(wait).await;
             }
-            // The end may have arrived, and only its answer not.
+            // The last request may have succeeded although its response was lost.
             if !changed && self.has_blob(blob).await? {
                 watch.count_to(blob.size(), meter);
                 return Ok(());
@@ -142,14 +142,14 @@ impl Repository {
             Mounted::Upload(url) => Ok(Session { url, offset: 0 }),
             Mounted::Done => Err(self
                 .client
-                .protocol("beginning an upload", "it mounts what nobody asked it to mount")),
+                .protocol("beginning an upload", "it mounted a blob without a mount request")),
         }
     }
 
-    /// Where the registry stands with an upload; `None` if it has dropped it.
+    /// The registry's state of an upload; `None` if it dropped the upload.
     async fn standing(&self, left: &Session) -> Result<Option<Session>, RegistryError> {
         let mut call = self.call(
-            format!("asking how far an upload to {} is", self.path()),
+            format!("requesting the state of an upload to {}", self.path()),
             Method::GET,
             "",
         );
@@ -164,7 +164,7 @@ impl Repository {
         Ok(received(&response).map(|offset| Session { url, offset }))
     }
 
-    /// Sends the chunks from the session's offset to the blob's end. A failure comes with where it happened.
+    /// Sends the chunks from the session's offset to the blob's end. A failure includes its offset.
     async fn send_from(
         &self,
         mut session: Session,
@@ -257,7 +257,7 @@ impl Repository {
         }
     }
 
-    /// The registry got other bytes than it should. Was it the way, or does the layout hold them so?
+    /// The registry received other bytes: checks whether the file in the layout is damaged, or the transfer.
     async fn blame_disk(&self, blob: &Descriptor, source: &Source) -> Result<(), RegistryError> {
         let damaged = |reason| RegistryError::Source {
             digest: blob.digest().to_string(),
@@ -265,7 +265,7 @@ impl Repository {
         };
         match source.digest_on_disk().await {
             Some(Ok(found)) if found != blob.digest().to_string() => Err(damaged(format!(
-                "its content has the digest {found}: the file is damaged"
+                "the file is damaged: its content has the digest {found}"
             ))),
             Some(Err(e)) => Err(damaged(e.to_string())),
             _ => Ok(()),
@@ -305,7 +305,7 @@ fn body(feed: Arc<AsyncMutex<Feed>>, length: u64, watch: Arc<Watch>, meter: Arc<
             let piece = match feed.lock().await.next(left).await {
                 Some(Ok(piece)) => piece,
                 Some(Err(reason)) => return Err(watch.fail(reason)),
-                None => return Err(watch.fail("it is shorter than its descriptor says".into())),
+                None => return Err(watch.fail("it is shorter than in its descriptor".into())),
             };
             watch.touch();
             let n = piece.len() as u64;
@@ -331,7 +331,7 @@ impl Watch {
         self.source_failed.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Ends when nothing was taken for as long as an answer may take.
+    /// Completes if no data was accepted for the timeout of a response.
     async fn stalled(&self) {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -342,7 +342,7 @@ impl Watch {
         }
     }
 
-    /// Corrects the count of what is done to `bytes` of this blob.
+    /// Corrects this blob's share of the meter to `bytes`.
     fn count_to(&self, bytes: u64, meter: &Meter) {
         let counted = self.counted.swap(bytes, Ordering::Relaxed);
         meter.done.fetch_add(bytes, Ordering::Relaxed);
@@ -350,7 +350,7 @@ impl Watch {
     }
 }
 
-/// `Range: 0-N`, the last byte that is there. An empty upload is told as `0-0` too; the one byte is sent again.
+/// `Range: 0-N`, with the last received byte. An empty upload also reports `0-0`; the one byte is sent again.
 fn received(response: &Response) -> Option<u64> {
     let range = response.headers().get(RANGE)?.to_str().ok()?;
     let (_, end) = range.trim_start_matches("bytes=").split_once('-')?;
@@ -361,13 +361,13 @@ fn received(response: &Response) -> Option<u64> {
 }
 
 fn arrived_changed(error: &RegistryError) -> bool {
-    matches!(error, RegistryError::Status { said, .. } if said.contains("DIGEST_INVALID"))
+    matches!(error, RegistryError::Status { message, .. } if message.contains("DIGEST_INVALID"))
 }
 
-/// The upload is unknown by now, or stands elsewhere: begun anew, it may work.
+/// Whether the upload is unknown or at another offset, so that a new upload may succeed.
 fn upload_is_gone(error: &RegistryError) -> bool {
-    matches!(error, RegistryError::Status { status, said, .. }
+    matches!(error, RegistryError::Status { status, message, .. }
         if *status == StatusCode::NOT_FOUND
             || *status == StatusCode::RANGE_NOT_SATISFIABLE
-            || said.contains("BLOB_UPLOAD"))
+            || message.contains("BLOB_UPLOAD"))
 }

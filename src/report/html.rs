@@ -1,4 +1,4 @@
-//! The result of a build as one HTML page that needs nothing from elsewhere: for a CI job's artifacts.
+//! Renders the result of a build as one self-contained HTML page for a CI job's artifacts.
 
 use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};

@@ -1,4 +1,4 @@
-//! What people and scripts read of a run: progress on the terminal, the result as text, JSON and HTML.
+//! Output for people and scripts: progress on the terminal, results as text, JSON and HTML.
 
 pub mod files;
 pub mod html;

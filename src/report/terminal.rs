@@ -1,4 +1,4 @@
-//! Progress on stderr: a bar per target on a terminal, plain lines elsewhere.
+//! Prints progress on stderr: one bar per target on a terminal, plain lines elsewhere.
 
 use std::collections::HashSet;
 use std::io::IsTerminal;
@@ -13,7 +13,7 @@ use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressS
 use crate::config::ProgressMode;
 use crate::progress::{Lines, Progress, SharedProgress};
 
-/// Hands out a [`Progress`] per target; all of them share the terminal.
+/// Creates a [`Progress`] per target; all share the terminal.
 #[derive(Clone)]
 pub struct Terminal {
     mode: Mode,
@@ -40,14 +40,14 @@ impl Terminal {
         }
     }
 
-    /// A line of progress under `name`, e.g. `debian_bookworm linux/arm64`.
+    /// A progress line under `name`, e.g. `debian_bookworm linux/arm64`.
     pub fn line(&self, name: &str) -> SharedProgress {
         let line = Line {
             name: name.to_string(),
             started: Instant::now(),
             last: Mutex::default(),
             seen: Mutex::default(),
-            told: AtomicU64::new(0),
+            printed: AtomicU64::new(0),
         };
         match self.mode {
             Mode::Quiet => Arc::new(Quiet {
@@ -69,12 +69,12 @@ impl Terminal {
         }
     }
 
-    /// A line for the person, above the bars. With `--progress quiet` too.
+    /// Prints a line above the bars, also with `--progress quiet`.
     pub fn say(&self, text: &str) {
         self.bars.suspend(|| eprintln!("{text}"));
     }
 
-    /// A line for the person that `--progress quiet` leaves out.
+    /// Prints a line above the bars, except with `--progress quiet`.
     pub fn tell(&self, text: &str) {
         if self.mode != Mode::Quiet {
             self.say(text);
@@ -95,21 +95,21 @@ fn steps_style() -> ProgressStyle {
 struct Line {
     name: String,
     started: Instant,
-    /// The step told last.
+    /// The last printed step.
     last: Mutex<String>,
-    /// Steps told: those that run side by side take turns at being the current one, and a log needs each once.
+    /// The printed steps: parallel steps take turns as the current one, and a log needs each step once.
     seen: Mutex<HashSet<String>>,
-    /// Bytes told last, so that a plain log gets a line a quarter and not a line a chunk.
-    told: AtomicU64,
+    /// The last printed byte count: a plain log gets a line per 64 MiB, not per chunk.
+    printed: AtomicU64,
 }
 
 impl Line {
-    /// Notes the current step; returns it shortened, and whether it is told for the first time.
+    /// Sets the current step; returns it shortened, and whether it is new.
     fn enter(&self, step: &str) -> (String, bool) {
         let mut last = self.last.lock().unwrap_or_else(|e| e.into_inner());
         if *last != step {
             *last = step.to_string();
-            self.told.store(0, Ordering::Relaxed);
+            self.printed.store(0, Ordering::Relaxed);
         }
         let first = self
             .seen
@@ -140,11 +140,11 @@ impl Progress for Plain {
     }
 
     fn bytes(&self, done: u64, total: Option<u64>) {
-        // A plain log has no use for every chunk: one line each 64 MiB, and the last.
+        // Print one line per 64 MiB and the last, not one per chunk.
         const EVERY: u64 = 64 << 20;
-        let told = self.line.told.load(Ordering::Relaxed);
-        if done / EVERY > told / EVERY || (total == Some(done) && told != done) {
-            self.line.told.store(done, Ordering::Relaxed);
+        let printed = self.line.printed.load(Ordering::Relaxed);
+        if done / EVERY > printed / EVERY || (total == Some(done) && printed != done) {
+            self.line.printed.store(done, Ordering::Relaxed);
             let of = total.map(|t| format!(" of {}", HumanBytes(t))).unwrap_or_default();
             eprintln!("{} {}: {}{of}", self.line.seconds(), self.line.name, HumanBytes(done));
         }
@@ -207,7 +207,7 @@ impl Progress for Quiet {
     }
 }
 
-/// A step as a line has room for it: a RUN can be a page long.
+/// Shortens a step to one line: a RUN can be a page long.
 fn shorten(step: &str) -> String {
     const MOST: usize = 110;
     let words = step.split_whitespace().filter(|word| !word.starts_with("--mount="));
@@ -215,7 +215,7 @@ fn shorten(step: &str) -> String {
     console::truncate_str(&line, MOST, "…").into_owned()
 }
 
-/// `1 min 4 s` for people.
+/// Formats a duration: `1 min 4 s`.
 pub fn duration(seconds: f64) -> String {
     if seconds < 60.0 {
         format!("{seconds:.1} s")

@@ -1,4 +1,4 @@
-//! Results as a person reads them on the terminal.
+//! Renders results as text for the terminal.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use crate::build::result::{BuildReport, Built, ImageReport, Outcome};
 use crate::publish::{Delivered, Published, TagChange};
 use crate::verify::{Refused, Verdict};
 
-/// One broken thing often breaks a rule in every file: a terminal is for the first few.
+/// Findings printed per rule: one defect often breaks a rule in every file.
 const FINDINGS_SHOWN: usize = 8;
 
 pub fn table(header: &[&str]) -> Table {
@@ -49,7 +49,7 @@ fn summary(report: &BuildReport) -> String {
     parts.join(", ")
 }
 
-/// `builders`: whether there is a choice of them, and so something to say.
+/// `builders`: whether several builders exist, so that the builder is printed.
 fn image_text(image: &ImageReport, builders: bool) -> String {
     let mut text = format!("{}\n", style(&image.name).bold());
     let mut header = vec![
@@ -163,7 +163,7 @@ pub fn refused(refused: &Refused) -> String {
     verdicts(&refused.verdicts) + "\nnot published: it breaks its contract\n"
 }
 
-/// What became of a tag, and what it took.
+/// The change of a tag, and the transferred blobs.
 pub fn delivered(delivered: &Delivered) -> String {
     let mut parts = vec![match &delivered.tag {
         TagChange::Created => "created".to_string(),
@@ -196,9 +196,9 @@ fn contract(built: &Built) -> String {
     let rules = built.verdict.rules().len();
     let broken = built.verdict.broken().count();
     let mut text = if broken == 0 {
-        format!("{rules} rules kept")
+        format!("{rules} rules passed")
     } else {
-        format!("{broken} of {rules} rules broken")
+        format!("{broken} of {rules} rules failed")
     };
     if !built.smoke.is_empty() {
         let passed = built.smoke.iter().filter(|s| s.passed).count();
@@ -207,10 +207,10 @@ fn contract(built: &Built) -> String {
     text
 }
 
-/// One platform's verdict, rule by rule.
+/// The verdict for one platform, rule by rule.
 pub fn verdict(verdict: &Verdict) -> String {
     let mut text = style(verdict.platform()).bold().to_string();
-    // An engine's image has none that a registry would know it by.
+    // An image in an engine has no registry digest.
     if let Some(digest) = verdict.digest() {
         let _ = write!(text, " {digest}");
     }
@@ -231,7 +231,7 @@ pub fn verdict(verdict: &Verdict) -> String {
     text
 }
 
-/// The evidence of every broken rule.
+/// The evidence of every failed rule.
 fn findings(verdict: &Verdict) -> String {
     let mut text = String::new();
     for rule in verdict.broken() {
@@ -259,12 +259,12 @@ fn findings(verdict: &Verdict) -> String {
     text
 }
 
-/// `sha256:0123456789ab`: enough to tell images apart on a line.
+/// `sha256:0123456789ab`: a short digest that still identifies an image.
 pub fn short(digest: &str) -> &str {
     &digest[..digest.len().min("sha256:".len() + 12)]
 }
 
-/// A table without the blanks at its lines' ends.
+/// Removes trailing blanks from every line.
 pub fn trim_lines(text: &str) -> String {
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }

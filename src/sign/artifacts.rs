@@ -1,4 +1,5 @@
-//! Everything that one key says about an image, in the layouts of cosign 2 and cosign 3 both: neither reads all of the other's.
+//! Collects everything that one key signs about an image, in the layouts of both cosign 2 and cosign 3: neither reads
+//! all of the other's.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use tokio::task::spawn_blocking;
 use super::{Key, SignError, attest_bundle, attest_tag, bundle, simple_signing};
 use crate::oci::{Artifact, RepositoryName};
 
-/// A statement about a manifest, not signed yet.
+/// An unsigned statement about a manifest.
 #[derive(Clone, Debug)]
 pub struct Attestation {
     pub subject: Descriptor,
@@ -17,7 +18,7 @@ pub struct Attestation {
     pub statement: Vec<u8>,
 }
 
-/// The signatures of `subjects` (an index and the manifests that it names), as found in `repository` (`host/path`).
+/// Signs `subjects` (an index and its manifests) for `repository` (`host/path`).
 pub fn signatures(key: &Key, repository: &str, subjects: &[Descriptor]) -> Result<Vec<Artifact>, SignError> {
     let mut artifacts = Vec::new();
     for subject in subjects {
@@ -41,7 +42,7 @@ pub fn attestations(key: &Key, attestations: &[Attestation]) -> Result<Vec<Artif
     Ok(artifacts)
 }
 
-/// Signatures of all `subjects`, and the attestations, for a repository; nothing without a key.
+/// Signatures of all `subjects` and the attestations, for a repository; empty without a key.
 pub async fn artifacts(
     key: Option<Arc<Key>>,
     repository: &RepositoryName,
@@ -52,7 +53,7 @@ pub async fn artifacts(
     let repository = repository.to_string();
     let signed = spawn_blocking(move || {
         let mut artifacts = self::attestations(&key, &attestations)?;
-        // Last: what is signed is complete.
+        // Last, so that a signed image is complete.
         artifacts.extend(self::signatures(&key, &repository, &subjects)?);
         Ok::<_, SignError>(artifacts)
     });

@@ -1,4 +1,4 @@
-//! Attestations: an in-toto statement about an image, signed, in the layouts of cosign 2 and cosign 3.
+//! Signs and verifies attestations (in-toto statements about an image), in the layouts of cosign 2 and cosign 3.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ const PREDICATE_TYPE: &str = "predicateType";
 const MANIFEST: &str = "the attestations' manifest";
 const ENVELOPE: &str = "the attestation";
 
-/// Signs `statement`, which must be about `subject` and have this predicate type, as a referrer of it.
+/// Signs `statement`, which must have this subject and predicate type, as a referrer of the subject.
 pub fn attest_bundle(
     key: &Key,
     statement: &[u8],
@@ -28,8 +28,8 @@ pub fn attest_bundle(
     bundle::referrer(key, statement, predicate_type, subject)
 }
 
-/// Signs `statement`, which must be about `subject` and have this predicate type. `existing` is the manifest under
-/// [`attestation_tag`], if there is one: the attestation is added to it, unless just this one is there.
+/// Signs `statement`, which must have this subject and predicate type. `existing` is the manifest under
+/// [`attestation_tag`], if any; the attestation is added unless it is already there.
 pub fn attest_tag(
     key: &Key,
     statement: &[u8],
@@ -59,7 +59,7 @@ pub fn attest_tag(
     append(&tag, existing, blob)
 }
 
-/// The attestation by `key` about what `subject` describes, in one fetched referrer.
+/// Verifies the attestation by `key` about `subject` in a fetched referrer.
 pub fn verify_attestation_bundle(
     artifact: &Artifact,
     key: &PublicKey,
@@ -76,8 +76,8 @@ pub fn verify_attestation_bundle(
     Ok(statement)
 }
 
-/// The attestations by `key` about `subject` in what was fetched from [`attestation_tag`]; at least one, else the reason.
-/// Attestations by other keys are passed over.
+/// Verifies the attestations by `key` about `subject` in the manifest of [`attestation_tag`]: at least one, else the
+/// reason. Skips attestations by other keys.
 pub fn verify_attestation_tag(
     artifact: &Artifact,
     key: &PublicKey,
@@ -91,7 +91,7 @@ pub fn verify_attestation_tag(
         if declared(layer) != Some(&statement.predicate_type) || annotation(layer, SIGNATURE) != Some("") {
             return Err(VerifyError::Malformed {
                 what: MANIFEST,
-                reason: "a layer's annotations do not tell what it attests".into(),
+                reason: "a layer has no predicate type in its annotations".into(),
             });
         }
         Ok(statement)

@@ -1,5 +1,5 @@
-//! A published image and a public key -> which of its manifests are signed by that key, and what is attested of them; or why
-//! the image is not to be trusted.
+//! Verifies a published image with a public key: returns the signed manifests and their attestations, or why the image
+//! is not trusted.
 
 use futures_util::future::try_join_all;
 use oci_spec::image::{Descriptor, ImageManifest};
@@ -9,24 +9,24 @@ use crate::oci::{Artifact, Content, Place};
 use crate::registry::{RegistryError, RemoteRoot, Repository};
 use crate::sign::{self, PublicKey, VerifyError};
 
-/// Manifests with more referrers are not looked through to the end.
+/// Upper limit of referrers that are read per manifest.
 const REFERRERS: usize = 200;
 
-/// What was found of one manifest. Its JSON is user interface.
+/// The verified artifacts of one manifest. Its JSON is part of the user interface.
 #[derive(Clone, Debug, Serialize)]
 pub struct Authentic {
     pub digest: String,
     /// `simple-signing` (cosign 2) and `bundle` (cosign 3).
     pub signatures: Vec<&'static str>,
-    /// Predicate types of good attestations.
+    /// Predicate types of valid attestations.
     pub attestations: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum AuthenticityError {
-    #[error("{digest} in {repository} has no signature at all; `obgp-build sign` or `cosign sign` makes one")]
+    #[error("{digest} in {repository} has no signature\nhelp: obgp-build sign {repository}@{digest} --key KEY")]
     NotSigned { repository: String, digest: String },
-    #[error("{digest} in {repository} has no good signature by this key: {}", reasons.join("; "))]
+    #[error("{digest} in {repository} has no valid signature by this key: {}", reasons.join("; "))]
     NotByThisKey {
         repository: String,
         digest: String,
@@ -36,14 +36,14 @@ pub enum AuthenticityError {
     Registry(#[from] RegistryError),
 }
 
-/// How much is asked for.
+/// The scope of the verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
     Signatures,
     Attestations,
 }
 
-/// The index and each of the platforms' manifests must be signed by `key`; attestations by other keys count as none.
+/// Requires signatures by `key` of the index and each platform's manifest; ignores attestations by other keys.
 pub async fn authenticate(
     image: &RemoteRoot,
     key: &PublicKey,
@@ -69,7 +69,7 @@ async fn look_at(
     if let Ok(tag) = sign::signature_tag(subject.digest())
         && let Some(artifact) = tagged(repository, &tag).await?
     {
-        // Which repository it was signed for is not asked: a promotion takes signatures along.
+        // The repository is not compared: a promotion copies signatures to another one.
         match sign::verify_simple_signing(&artifact, key, subject.digest(), None) {
             Ok(_) => found.signatures.push("simple-signing"),
             Err(reason) => reasons.push(reason),
@@ -141,7 +141,7 @@ async fn tagged(repository: &Repository, tag: &str) -> Result<Option<Artifact>, 
     }
 }
 
-/// The artifact with its layers; sizes over what a signature may have are left for the verification to refuse.
+/// The artifact with its layers. Skips layers over the size limit; the verification then rejects the artifact.
 async fn with_blobs(repository: &Repository, manifest: Content, place: Place) -> Result<Artifact, RegistryError> {
     let parsed: Option<ImageManifest> = serde_json::from_slice(&manifest.bytes).ok();
     let layers: Vec<Descriptor> = parsed.map(|m| m.layers().clone()).unwrap_or_default();

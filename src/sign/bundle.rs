@@ -1,5 +1,5 @@
-//! cosign 3's signature: a Sigstore bundle v0.3 with a DSSE envelope, in a manifest whose `subject` is what was signed
-//! (<https://github.com/sigstore/cosign/blob/main/specs/BUNDLE_SPEC.md>).
+//! Creates and verifies cosign 3's signature: a Sigstore bundle v0.3 with a DSSE envelope, in a manifest whose
+//! `subject` is the signed image (<https://github.com/sigstore/cosign/blob/main/specs/BUNDLE_SPEC.md>).
 
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use serde::de::IgnoredAny;
@@ -31,7 +31,7 @@ struct Bundle {
     message_signature: Option<IgnoredAny>,
 }
 
-/// How the signer is known, and what others witnessed.
+/// The signer's identity, and the transparency log entries.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Material {
@@ -53,13 +53,13 @@ struct Hint {
     hint: String,
 }
 
-/// Signs the manifest or index that `subject` describes.
+/// Signs the manifest or index of `subject`.
 pub fn bundle(key: &Key, subject: &Descriptor) -> Result<Artifact, SignError> {
     let statement = signature_statement(subject.digest())?;
     referrer(key, statement.as_bytes(), SIGNATURE_PREDICATE, subject)
 }
 
-/// Byte for byte the statement that cosign makes.
+/// The same bytes as cosign's statement.
 pub(super) fn signature_statement(digest: &Digest) -> Result<String, SignError> {
     Ok(format!(
         r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{{"digest":{{"sha256":"{}"}},"annotations":{{}}}}],"predicateType":"{SIGNATURE_PREDICATE}","predicate":{{}}}}"#,
@@ -67,7 +67,7 @@ pub(super) fn signature_statement(digest: &Digest) -> Result<String, SignError> 
     ))
 }
 
-/// The signature by `key` of what `subject` describes, in one fetched referrer.
+/// Verifies the signature by `key` of `subject` in a fetched referrer.
 pub fn verify_bundle(artifact: &Artifact, key: &PublicKey, subject: &Descriptor) -> Result<Statement, VerifyError> {
     let statement = verify_referrer(artifact, key, subject)?;
     if statement.predicate_type != SIGNATURE_PREDICATE {
@@ -80,8 +80,8 @@ pub fn verify_bundle(artifact: &Artifact, key: &PublicKey, subject: &Descriptor)
     Ok(statement)
 }
 
-/// Whether an entry of a list of referrers can be a bundle. cosign writes the type of the empty configuration into the
-/// fallback tag's index where the artifact's type belongs.
+/// Whether an entry in a list of referrers may be a bundle. In the fallback tag's index, cosign writes the type of the
+/// empty config in place of the artifact's type.
 pub fn may_be_bundle(referrer: &Descriptor) -> bool {
     let known = [BUNDLE_TYPE, MediaType::EmptyJSON.as_ref()].map(MediaType::from);
     *referrer.media_type() == MediaType::ImageManifest
@@ -112,10 +112,10 @@ pub(super) fn referrer(
     attached(bundle, predicate_type, subject)
 }
 
-/// A bundle in a manifest that refers to `subject`.
+/// A manifest that contains the bundle and refers to `subject`.
 pub(super) fn attached(bundle: Content, predicate_type: &str, subject: &Descriptor) -> Result<Artifact, SignError> {
     let config = Content::new(MediaType::EmptyJSON, b"{}".to_vec());
-    // No time of creation, which cosign adds: signing again gives the same manifest.
+    // Without cosign's creation time, so that signing again gives the same manifest.
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MediaType::ImageManifest.as_ref(),
@@ -179,7 +179,7 @@ pub(super) fn verify_referrer(
         return Err(VerifyError::Keyless { what: BUNDLE });
     }
     let Some(Hint { hint }) = public_key else {
-        return Err(malformed(BUNDLE, "it does not say which key made it"));
+        return Err(malformed(BUNDLE, "it does not name its key"));
     };
     if *hint != key.hint() {
         return Err(VerifyError::WrongKey {
@@ -189,7 +189,7 @@ pub(super) fn verify_referrer(
         });
     }
     let (Some(envelope), None) = (&bundle.dsse_envelope, &bundle.message_signature) else {
-        return Err(malformed(BUNDLE, "it holds no DSSE envelope"));
+        return Err(malformed(BUNDLE, "it contains no DSSE envelope"));
     };
     let statement = envelope.verify(key, subject.digest())?;
     let annotation = |name: &str| {
@@ -200,7 +200,7 @@ pub(super) fn verify_referrer(
             .map(String::as_str)
     };
     if annotation(CONTENT) != Some(CONTENT_DSSE) || annotation(PREDICATE_TYPE) != Some(&statement.predicate_type) {
-        return Err(malformed(MANIFEST, "its annotations do not tell what the bundle holds"));
+        return Err(malformed(MANIFEST, "its annotations do not name the bundle's content"));
     }
     Ok(statement)
 }
@@ -213,7 +213,7 @@ fn other_subject(signed: &Digest, expected: &Descriptor) -> VerifyError {
     }
 }
 
-/// Type, size and digest alone.
+/// A descriptor with only type, size and digest.
 fn bare(descriptor: &Descriptor) -> Descriptor {
     Descriptor::new(
         descriptor.media_type().clone(),

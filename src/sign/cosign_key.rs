@@ -1,5 +1,5 @@
-//! cosign's encrypted private key: JSON in PEM that says how a password becomes a key (scrypt) and what that key opens
-//! (a secretbox) → PKCS#8 DER.
+//! Decrypts cosign's private key: JSON in PEM with scrypt parameters (password to key) and a secretbox, into PKCS#8
+//! DER.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,10 +10,10 @@ use zeroize::Zeroizing;
 use super::error::KeyProblem;
 use super::secretbox::{self, KEY_BYTES};
 
-/// The PEM labels of cosign since 2.0, and before.
+/// The PEM labels since cosign 2.0, and before.
 pub(super) const LABELS: [&str; 2] = ["ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY"];
 
-/// cosign uses 64 MiB (N = 2^16, r = 8, p = 1). A key file that asks for far more is not one.
+/// cosign uses 64 MiB (N = 2^16, r = 8, p = 1). Files that require far more are rejected.
 const MEMORY_LIMIT: u64 = 256 << 20;
 const PARALLELISM_LIMIT: u32 = 4;
 
@@ -45,10 +45,10 @@ struct Cipher {
     nonce: String,
 }
 
-/// `json` is what the PEM document holds.
+/// `json` is the content of the PEM document.
 pub(super) fn decrypt(json: &[u8], password: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyProblem> {
     let encrypted: Encrypted =
-        serde_json::from_slice(json).map_err(|_| damaged("it does not hold the JSON that cosign writes"))?;
+        serde_json::from_slice(json).map_err(|_| damaged("it does not contain cosign's JSON"))?;
     for (name, known) in [
         (&encrypted.kdf.name, "scrypt"),
         (&encrypted.cipher.name, "nacl/secretbox"),
@@ -56,7 +56,7 @@ pub(super) fn decrypt(json: &[u8], password: &[u8]) -> Result<Zeroizing<Vec<u8>>
         if name != known {
             return Err(KeyProblem::Unsupported {
                 what: format!("encryption with {name:?} is"),
-                instead: "cosign's own is scrypt with nacl/secretbox; make the key with `cosign generate-key-pair`",
+                instead: "cosign uses scrypt with nacl/secretbox\nhelp: cosign generate-key-pair",
             });
         }
     }
@@ -70,7 +70,7 @@ pub(super) fn decrypt(json: &[u8], password: &[u8]) -> Result<Zeroizing<Vec<u8>>
     let ciphertext = decode("the ciphertext", &encrypted.ciphertext)?;
     let mut key = Zeroizing::new([0_u8; KEY_BYTES]);
     scrypt::scrypt(password, &salt, &params, key.as_mut_slice())
-        .map_err(|_| damaged("scrypt does not take its parameters"))?;
+        .map_err(|_| damaged("its scrypt parameters are invalid"))?;
     secretbox::open(&key, nonce, &ciphertext).ok_or(KeyProblem::WrongPassword)
 }
 
@@ -78,14 +78,14 @@ impl ScryptParams {
     fn checked(&self) -> Result<Params, KeyProblem> {
         let memory = u64::from(self.r).checked_mul(self.n).and_then(|m| m.checked_mul(128));
         if self.p > PARALLELISM_LIMIT || memory.is_none_or(|memory| memory > MEMORY_LIMIT) {
-            return Err(damaged("it asks for more than 256 MiB to be decrypted"));
+            return Err(damaged("its decryption needs more than 256 MiB"));
         }
         if !self.n.is_power_of_two() || self.n < 2 {
-            return Err(damaged("scrypt's N is no power of two"));
+            return Err(damaged("scrypt's N is not a power of two"));
         }
         // A power of two below 2^28: the logarithm fits.
         let log_n = self.n.trailing_zeros() as u8;
-        Params::new(log_n, self.r, self.p).map_err(|_| damaged("scrypt does not take its parameters"))
+        Params::new(log_n, self.r, self.p).map_err(|_| damaged("its scrypt parameters are invalid"))
     }
 }
 

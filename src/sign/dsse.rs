@@ -1,5 +1,5 @@
-//! DSSE envelopes (<https://github.com/secure-systems-lab/dsse>) around in-toto statements: bytes and a key → envelope,
-//! envelope and a public key → [`Statement`].
+//! Signs in-toto statements in DSSE envelopes (<https://github.com/secure-systems-lab/dsse>), and verifies envelopes
+//! into [`Statement`]s.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use super::key::{Key, PublicKey};
 use super::manifest::{parse, sha256_hex};
 
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
-/// cosign still writes the first one into its attestations.
+/// cosign still uses the first one in its attestations.
 const STATEMENT_TYPES: [&str; 2] = ["https://in-toto.io/Statement/v0.1", "https://in-toto.io/Statement/v1"];
 
 const ENVELOPE: &str = "the DSSE envelope";
@@ -36,16 +36,16 @@ struct Signature {
     sig: String,
 }
 
-/// A statement by the key's holder about the expected subject.
+/// A verified statement by the key's owner about the expected subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
     pub predicate_type: String,
-    /// The whole statement, as it was signed.
+    /// The signed statement.
     pub bytes: Vec<u8>,
 }
 
 impl Statement {
-    /// What is stated, as the type that belongs to `predicate_type`.
+    /// Parses the predicate as the type for `predicate_type`.
     pub fn predicate<T: DeserializeOwned>(&self) -> Result<T, VerifyError> {
         #[derive(Deserialize)]
         struct Whole<T> {
@@ -97,14 +97,14 @@ impl Head {
         });
         match self.subject.len() {
             0 => "nothing".into(),
-            // Enough to know it by.
+            // A few names identify it.
             _ => named.take(4).collect::<Vec<_>>().join(", "),
         }
     }
 }
 
 impl Envelope {
-    /// Signs `statement`, which has to be one about `subject` with that predicate.
+    /// Signs `statement`, which must have this subject and predicate type.
     pub fn sign(key: &Key, statement: &[u8], predicate_type: &str, subject: &Digest) -> Result<Self, SignError> {
         must_be_about(statement, predicate_type, subject)?;
         let signature = key.sign(&signed_bytes(PAYLOAD_TYPE, statement));
@@ -165,7 +165,7 @@ impl Envelope {
     }
 }
 
-/// What is no statement about `subject` with that predicate is not signed.
+/// Rejects a statement with another subject or predicate type.
 pub(super) fn must_be_about(statement: &[u8], predicate_type: &str, subject: &Digest) -> Result<(), SignError> {
     let refused = |reason: String| SignError::Statement {
         subject: subject.clone(),
@@ -184,7 +184,7 @@ pub(super) fn must_be_about(statement: &[u8], predicate_type: &str, subject: &Di
     Ok(())
 }
 
-/// DSSE's pre-authentication encoding: what is signed is type and payload, each with its length.
+/// DSSE's pre-authentication encoding: type and payload, each with its length.
 fn signed_bytes(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
     [head.as_bytes(), payload].concat()

@@ -1,5 +1,4 @@
-//! ECDSA P-256 keys: PEM in the forms that people have them in, or a token's URI → a key that signs with SHA-256, and its
-//! public half.
+//! Loads ECDSA P-256 keys, from PEM or from a token, that sign with SHA-256; and their public keys.
 
 use std::fmt;
 
@@ -25,24 +24,24 @@ const OTHERS: [(ObjectIdentifier, &str); 3] = [
     (ObjectIdentifier::new_unwrap("1.3.101.112"), "Ed25519"),
     (ObjectIdentifier::new_unwrap("1.3.101.113"), "Ed448"),
 ];
-const MAKE_P256: &str = "only ECDSA P-256, which both cosign 2 and 3 verify in all their formats; \
-                         make one with `cosign generate-key-pair`";
+const MAKE_P256: &str = "use ECDSA P-256, which cosign 2 and 3 verify in all their formats\n\
+                         help: cosign generate-key-pair";
 
-/// A private key. Its secret is in no output; Debug shows the public half's digest.
+/// A private key. No output contains the secret; Debug shows the public key's digest.
 pub struct Key {
     secret: Secret,
     public: PublicKey,
 }
 
 enum Secret {
-    /// Wiped when it is dropped.
+    /// Zeroed on drop.
     Software(SigningKey),
     Token(TokenKey),
 }
 
 impl Key {
-    /// Reads a key (cosign's encrypted one, PKCS#8 plain or encrypted, or SEC1, `EC PRIVATE KEY`, as PEM), or finds it in
-    /// its token.
+    /// Reads a key in PEM (cosign's encrypted format, PKCS#8 plain or encrypted, or SEC1 `EC PRIVATE KEY`), or finds it
+    /// in its token.
     pub fn load(source: &KeySource, password: Option<&Password>) -> Result<Self, KeyError> {
         let key = source.read().and_then(|material| match material {
             Material::Pem(text) => Self::from_pem(&text, password),
@@ -91,7 +90,7 @@ impl Key {
         &self.public
     }
 
-    /// The DER signature of `message`. The same message gives the same signature (RFC 6979), unless a token makes it.
+    /// The DER signature of `message`. Deterministic (RFC 6979), except for tokens.
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyProblem> {
         match &self.secret {
             Secret::Software(secret) => {
@@ -117,7 +116,7 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// Reads a SubjectPublicKeyInfo as PEM, as `cosign.pub` is one, or finds the key in its token.
+    /// Reads a SubjectPublicKeyInfo in PEM, such as `cosign.pub`, or finds the key in its token.
     pub fn load(source: &KeySource) -> Result<Self, KeyError> {
         let key = source.read().and_then(|material| match material {
             Material::Pem(text) => Self::from_pem(&text),
@@ -140,7 +139,7 @@ impl PublicKey {
         Self::from_der(&der)
     }
 
-    /// From a SubjectPublicKeyInfo.
+    /// Parses a SubjectPublicKeyInfo.
     pub(super) fn from_der(der: &[u8]) -> Result<Self, KeyProblem> {
         let info = SubjectPublicKeyInfoRef::from_der(der).map_err(damaged)?;
         must_be_p256(&info.algorithm)?;
@@ -155,7 +154,7 @@ impl PublicKey {
         })
     }
 
-    /// What bundles name the key by: its SHA-256 in base64.
+    /// The key's name in bundles: its SHA-256 in base64.
     pub fn hint(&self) -> String {
         STANDARD.encode(self.fingerprint)
     }
@@ -207,7 +206,7 @@ pub(super) fn unsupported(kind: &str) -> KeyProblem {
     }
 }
 
-/// Of the libraries' errors only the text is kept: they say what is wrong with the structure, never what is in it.
+/// Keeps only the text of library errors, which describe the structure and never contain key material.
 pub(super) fn damaged(error: impl fmt::Display) -> KeyProblem {
     KeyProblem::Malformed(error.to_string())
 }
@@ -218,10 +217,10 @@ fn encrypted_pkcs8(error: pkcs8::Error) -> KeyProblem {
         pkcs8::Error::EncryptedPrivateKey(Pkcs5::UnsupportedAlgorithm { .. } | Pkcs5::NoPbes1CryptSupport) => {
             KeyProblem::Unsupported {
                 what: "this encryption is".into(),
-                instead: "encrypt the key anew with `openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256`",
+                instead: "encrypt it again\nhelp: openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256",
             }
         }
-        // A wrong password shows as wrong padding, or by chance as what is no key.
+        // A wrong password gives invalid padding, or by chance data that is not a key.
         _ => KeyProblem::WrongPassword,
     }
 }

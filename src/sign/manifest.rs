@@ -1,4 +1,4 @@
-//! Reading and writing the manifests that signatures lie in: bytes ↔ [`Artifact`], every byte compared with its digest.
+//! Reads and writes the manifests of signatures: bytes to and from [`Artifact`], with every digest checked.
 
 use oci_spec::image::{Descriptor, Digest, ImageManifest, MediaType};
 use serde::Serialize;
@@ -14,7 +14,7 @@ pub(super) fn digest_of(bytes: &[u8]) -> Digest {
     sha256_digest(&Sha256::digest(bytes).into())
 }
 
-/// Keys in order, so that equal documents have equal digests.
+/// Keys are sorted, so that equal documents have equal digests.
 pub(super) fn json_content(
     media_type: MediaType,
     what: &'static str,
@@ -27,7 +27,7 @@ pub(super) fn json_content(
     Ok(Content::new(media_type, bytes))
 }
 
-/// The hexadecimal digits that cosign makes tags of and that in-toto names a subject by.
+/// The hexadecimal digits in cosign's tags and in-toto's subjects.
 pub(super) fn sha256_hex(digest: &Digest) -> Result<&str, SignError> {
     match digest.algorithm() {
         oci_spec::image::DigestAlgorithm::Sha256 => Ok(digest.digest()),
@@ -35,7 +35,7 @@ pub(super) fn sha256_hex(digest: &Digest) -> Result<&str, SignError> {
     }
 }
 
-/// A fetched artifact whose every part has the digest and size that its descriptor says.
+/// A fetched artifact whose parts all have the digests and sizes in their descriptors.
 pub(super) struct Checked<'a> {
     what: &'static str,
     blobs: &'a [Content],
@@ -43,25 +43,27 @@ pub(super) struct Checked<'a> {
 }
 
 impl<'a> Checked<'a> {
-    /// `what` is what errors call the manifest.
+    /// `what` is the manifest's name in errors.
     pub fn new(what: &'static str, artifact: &'a Artifact) -> Result<Self, VerifyError> {
         limit(what, artifact.manifest.bytes.len(), MANIFEST_LIMIT)?;
         same(what, &artifact.manifest)?;
         for blob in &artifact.blobs {
-            same("a blob beside it", blob)?;
+            same("one of its blobs", blob)?;
         }
         let manifest: ImageManifest = parse(what, &artifact.manifest.bytes)?;
         let malformed = |reason: String| Err(VerifyError::Malformed { what, reason });
         if manifest.schema_version() != 2 || *manifest.media_type() != Some(MediaType::ImageManifest) {
-            return malformed("it is no OCI image manifest".into());
+            return malformed("it is not an OCI image manifest".into());
         }
         if *artifact.manifest.descriptor.media_type() != MediaType::ImageManifest {
-            let said = artifact.manifest.descriptor.media_type();
-            return malformed(format!("it is announced as {said} and is an OCI image manifest"));
+            let announced = artifact.manifest.descriptor.media_type();
+            return malformed(format!(
+                "its descriptor has the type {announced}, but it is an OCI image manifest"
+            ));
         }
         if manifest.layers().len() > LAYERS_LIMIT {
             return malformed(format!(
-                "{} layers are over the limit of {LAYERS_LIMIT}",
+                "{} layers exceed the limit of {LAYERS_LIMIT}",
                 manifest.layers().len()
             ));
         }
@@ -74,7 +76,7 @@ impl<'a> Checked<'a> {
 
     /// The content of a layer.
     pub fn blob(&self, what: &'static str, layer: &Descriptor, bytes: u64) -> Result<&'a [u8], VerifyError> {
-        // By the digest that the content was found to have.
+        // Looks up the verified digest.
         let found = self
             .blobs
             .iter()
@@ -94,8 +96,8 @@ impl<'a> Checked<'a> {
         Ok(&blob.bytes)
     }
 
-    /// What `check` makes of each layer of this media type. Layers it refuses (other keys' signatures) do no harm as long
-    /// as it accepts one.
+    /// Applies `check` to each layer of this media type. Rejected layers (signatures by other keys) are skipped if at
+    /// least one layer is accepted.
     pub fn accepted<T>(
         &self,
         media_type: &str,

@@ -1,36 +1,36 @@
-//! Signatures and attestations as cosign makes and checks them: a key and the digest of a manifest become the artifacts
-//! that lie beside the image in a registry, and fetched artifacts become verified claims. Only [`authenticate`] reaches a registry.
+//! Signs and verifies images in cosign's formats. A key and a manifest's digest become artifacts that accompany the
+//! image in a registry; fetched artifacts become verified claims. Only [`authenticate`] contacts a registry.
 //!
-//! | made by | found as | holds | seen by `cosign verify` |
+//! | module | found as | contains | verified by `cosign verify` |
 //! |---|---|---|---|
 //! | [`simple_signing`] | tag `sha256-<hex>.sig` | simple-signing payloads | 2 and 3 |
 //! | [`bundle()`] | referrer | Sigstore bundle v0.3 around a DSSE envelope | 3 |
 //! | [`attest_tag`] | tag `sha256-<hex>.att` | DSSE envelopes around in-toto statements | 2 and 3 (`verify-attestation`) |
 //! | [`attest_bundle`] | referrer | Sigstore bundle v0.3 around a DSSE envelope | 3 (`verify-attestation`) |
 //!
-//! The same key and the same content always give the same bytes (RFC 6979 nonces, no times), so what is pushed again is
-//! already there. A token (PKCS#11) chooses its own nonces: what it signs again is added, as with cosign.
+//! The same key and content always give the same bytes (RFC 6979 nonces, no times), so a second push finds its
+//! artifacts present. A token (PKCS#11) chooses its own nonces, so signing again adds a signature, as with cosign.
 //!
 //! Formats: cosign `specs/SIGNATURE_SPEC.md` and `specs/BUNDLE_SPEC.md`, <https://github.com/secure-systems-lab/dsse>,
 //! <https://github.com/sigstore/protobuf-specs> (`sigstore_bundle.proto`), <https://github.com/in-toto/attestation>.
 //!
-//! # What it is built on, and what it cannot do
+//! # Dependencies and limits
 //!
-//! RustCrypto's `p256`, `pkcs8` and `scrypt`. The crates that know Sigstore are left out of default builds: `sigstore` 0.15
-//! takes its cryptography from aws-lc or OpenSSL (here it is rustls with ring), and the `sigstore-*` family 0.15 brings second
-//! versions of crates that are already here; the feature `keyless` has `sigstore-sign` all the same. NaCl's secretbox is put
-//! together from `salsa20` and `poly1305` (see `secretbox`): its own crate has no release on the current traits. Tokens are
-//! reached with `cryptoki`, which loads their module when one is used.
+//! RustCrypto's `p256`, `pkcs8` and `scrypt`. Default builds exclude the Sigstore crates: `sigstore` 0.15 takes its
+//! cryptography from aws-lc or OpenSSL (this program uses rustls with ring), and the `sigstore-*` family 0.15 adds
+//! second versions of crates; only the feature `keyless` uses `sigstore-sign`. NaCl's secretbox is implemented on
+//! `salsa20` and `poly1305` (see `secretbox`), because its own crate has no release for the current traits. `cryptoki`
+//! loads the modules of tokens.
 //!
-//! - Keys are ECDSA P-256, what `cosign generate-key-pair` makes. cosign 3.1 cannot verify its own bundles when they are
-//!   made with Ed25519 or P-384 keys, so such keys are refused with that reason.
-//! - Keyless signing (Fulcio, Rekor) is behind the feature `keyless`; its verification is cosign's. What was signed that way is
-//!   recognised and refused with that reason. Transparency log entries in a bundle are allowed and not checked.
-//! - A token that wants its PIN for every signature (`CKA_ALWAYS_AUTHENTICATE`) is refused: `cryptoki` signs in one step,
-//!   with no room for it.
-//! - No KMS: such key names are refused with what to do instead.
-//! - What a signature does not cover (a manifest's annotations, a `.sig` manifest's configuration) is held together by
-//!   digests alone: give [`Artifact`]s whose descriptors say what was asked for, every byte is compared with them.
+//! - Keys are ECDSA P-256, as from `cosign generate-key-pair`. cosign 3.1 cannot verify its own bundles with Ed25519 or
+//!   P-384 keys, so such keys are rejected with that reason.
+//! - Keyless signing (Fulcio, Rekor) needs the feature `keyless`; cosign verifies it. Keyless signatures are recognised
+//!   and rejected with that reason. Transparency log entries in a bundle are accepted and not checked.
+//! - A token that requires its PIN for every signature (`CKA_ALWAYS_AUTHENTICATE`) is rejected: `cryptoki` signs in one
+//!   step and has no place for the PIN.
+//! - No KMS: such key names are rejected with an alternative.
+//! - A signature does not cover a manifest's annotations or a `.sig` manifest's config. Only digests protect them: pass
+//!   [`Artifact`]s with the requested descriptors; every byte is compared with them.
 //!
 //! [`Artifact`]: crate::oci::Artifact
 
@@ -68,15 +68,15 @@ pub use simple::{SimpleSignature, simple_signing, verify_simple_signing};
 pub use source::{KeySource, Password};
 pub use tag::{attestation_tag, signature_tag};
 
-/// A manifest that is longer is not read; nor are more layers.
+/// Upper limits. Longer manifests, and further layers, are not read.
 pub const MANIFEST_LIMIT: u64 = 4 << 20;
 pub const LAYERS_LIMIT: usize = 1000;
 /// A simple-signing payload.
 pub const PAYLOAD_LIMIT: u64 = 64 << 10;
-/// An envelope or bundle: the statement in it may hold an SBOM of a whole image.
+/// An envelope or bundle: its statement may contain the SBOM of a whole image.
 pub const ENVELOPE_LIMIT: u64 = 64 << 20;
 
-/// What a Sigstore bundle is called, as layer and as artifact.
+/// The type of a Sigstore bundle, as layer and as artifact.
 pub const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
-/// The predicate of the statement that is a signature and no attestation.
+/// The predicate type of a signature, as opposed to an attestation.
 pub const SIGNATURE_PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";

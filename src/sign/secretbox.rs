@@ -1,5 +1,5 @@
-//! NaCl's `crypto_secretbox_open`: XSalsa20 with a Poly1305 tag in front of the ciphertext, whose key is the first 32
-//! bytes of the key stream (<https://nacl.cr.yp.to/secretbox.html>). The ciphers are RustCrypto's.
+//! NaCl's `crypto_secretbox_open`: XSalsa20 with a Poly1305 tag before the ciphertext, whose key is the first 32 bytes
+//! of the key stream (<https://nacl.cr.yp.to/secretbox.html>). The ciphers are RustCrypto's.
 
 use poly1305::universal_hash::KeyInit as _;
 use poly1305::{Key, Poly1305};
@@ -11,7 +11,7 @@ pub(super) const KEY_BYTES: usize = 32;
 pub(super) const NONCE_BYTES: usize = 24;
 const TAG_BYTES: usize = 16;
 
-/// The message, or nothing where the tag says that key, nonce or box are not the right ones.
+/// The message; `None` if the tag does not match key, nonce and box.
 pub(super) fn open(key: &[u8; KEY_BYTES], nonce: &[u8; NONCE_BYTES], boxed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (tag, ciphertext) = boxed.split_at_checked(TAG_BYTES)?;
     let mut stream = XSalsa20::new(key.into(), nonce.into());
@@ -19,7 +19,7 @@ pub(super) fn open(key: &[u8; KEY_BYTES], nonce: &[u8; NONCE_BYTES], boxed: &[u8
     stream.apply_keystream(authentication.as_mut_slice());
     let key: &Key = (&*authentication).into();
     let computed = Poly1305::new(key).compute_unpadded(ciphertext);
-    // A file of the user's own: nobody measures how long the comparison takes.
+    // The file is local: nobody can measure the time of this comparison.
     if computed.as_slice() != tag {
         return None;
     }

@@ -1,5 +1,5 @@
-//! cosign 2's signature: a small JSON payload that names repository and digest, and the key's signature of its bytes as
-//! an annotation (<https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md>).
+//! Creates and verifies cosign 2's signature: a JSON payload with repository and digest, and the signature of its bytes
+//! in an annotation (<https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md>).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -49,17 +49,17 @@ struct Image {
     digest: String,
 }
 
-/// What a good signature says besides the digest.
+/// The verified content of a signature, besides the digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SimpleSignature {
-    /// The repository that was signed for; after a promotion still the first one.
+    /// The repository at signing time; a promotion does not change it.
     pub repository: String,
     /// `cosign sign --annotations`.
     pub annotations: Map<String, Value>,
 }
 
-/// Signs `digest` as found in `repository` (`host/path`, no tag). `existing` is the manifest under [`signature_tag`], if
-/// there is one: the signature is added to it, unless one by this key that says the same is there.
+/// Signs `digest` in `repository` (`host/path`, no tag). `existing` is the manifest under [`signature_tag`], if any;
+/// the signature is added unless the same claim by this key is already there.
 pub fn simple_signing(
     key: &Key,
     repository: &str,
@@ -79,7 +79,7 @@ pub fn simple_signing(
         },
         optional: None,
     };
-    // Byte for byte what cosign writes, so that its signatures count as the same.
+    // The same bytes as cosign's, so that its signatures count as the same.
     let payload = serde_json::to_vec(&payload).map_err(|e| SignError::Write {
         what: PAYLOAD,
         reason: e.to_string(),
@@ -104,8 +104,8 @@ pub fn simple_signing(
     append(&tag, existing, blob)
 }
 
-/// The signatures by `key` for `digest` (and for `repository`, if given) in what was fetched from [`signature_tag`]; at
-/// least one, else the reason. Signatures by other keys are passed over.
+/// Verifies the signatures by `key` for `digest` (and `repository`, if given) in the manifest of [`signature_tag`]: at
+/// least one, else the reason. Skips signatures by other keys.
 pub fn verify_simple_signing(
     artifact: &Artifact,
     key: &PublicKey,
@@ -121,7 +121,7 @@ pub fn verify_simple_signing(
                 given: key.to_string(),
             });
         }
-        // Read only now that the key's holder is known to have written it.
+        // Parse the payload only after its signature is verified.
         let Payload { critical, optional } = parse(PAYLOAD, payload)?;
         if critical.kind != KIND {
             return Err(VerifyError::OtherType {
@@ -160,13 +160,13 @@ fn signature(layer: &Descriptor) -> Result<Vec<u8>, VerifyError> {
         reason: reason.to_string(),
     };
     let annotation = layer.annotations().as_ref().and_then(|a| a.get(SIGNATURE));
-    let annotation = annotation.ok_or_else(|| malformed("a layer has no signature as annotation"))?;
+    let annotation = annotation.ok_or_else(|| malformed("a layer has no signature annotation"))?;
     STANDARD
         .decode(annotation)
         .map_err(|_| malformed("the signature is not base64"))
 }
 
-/// cosign calls Docker Hub by its API's name.
+/// cosign uses the name of Docker Hub's API.
 fn docker_reference(repository: &str) -> Cow<'_, str> {
     match repository.strip_prefix("docker.io/") {
         Some(path) => Cow::Owned(format!("index.docker.io/{path}")),
@@ -213,7 +213,7 @@ mod tests {
             })
         };
         let refused = add(manifest("application/vnd.docker.container.image.v1+json", 1));
-        assert!(refused.to_string().contains("as cosign makes it"), "{refused}");
+        assert!(refused.to_string().contains("in cosign's format"), "{refused}");
         let refused = add(manifest(MediaType::ImageConfig.as_ref(), crate::sign::LAYERS_LIMIT));
         assert!(refused.to_string().contains("already has 1000 layers"), "{refused}");
         assert!(matches!(add(serde_json::json!({})), SignError::Existing { .. }));

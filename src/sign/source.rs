@@ -1,4 +1,4 @@
-//! Where a key comes from, named as cosign's `--key` has it: `env://VARIABLE`, `pkcs11:…` or a path. PEM text is handed on.
+//! Parses the source of a key, as in cosign's `--key`: `env://VARIABLE`, `pkcs11:…` or a path. Reads PEM text.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -13,10 +13,10 @@ use zeroize::Zeroizing;
 use super::error::KeyProblem;
 use super::pkcs11::TokenUri;
 
-/// Far more than a key and what people write around it.
+/// Far more than a key and the text around it.
 const KEY_LIMIT: u64 = 64 << 10;
 
-/// The password of an encrypted key, gone from memory when dropped.
+/// The passphrase of an encrypted key, zeroed on drop.
 pub struct Password(Zeroizing<Vec<u8>>);
 
 impl Password {
@@ -24,7 +24,7 @@ impl Password {
         Self(Zeroizing::new(bytes))
     }
 
-    /// From `COSIGN_PASSWORD`. Set but empty is a password too.
+    /// Reads `COSIGN_PASSWORD`. An empty value is a passphrase too.
     pub fn from_env() -> Option<Self> {
         std::env::var_os("COSIGN_PASSWORD").map(|value| Self::new(value.into_vec()))
     }
@@ -43,15 +43,15 @@ impl fmt::Debug for Password {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
     File(PathBuf),
-    /// The variable holds the PEM text itself.
+    /// The variable contains the PEM text.
     Environment(String),
-    /// A key that does not leave its token.
+    /// A key inside a token.
     Token(TokenUri),
-    /// A service that cosign knows and this program does not; reading it says so.
+    /// A service that cosign supports and this program does not; reading it is an error.
     Unsupported(String),
 }
 
-/// What is there to make a key of.
+/// Input for loading a key.
 pub(super) enum Material<'a> {
     Pem(Zeroizing<Vec<u8>>),
     Token(&'a TokenUri),
@@ -78,7 +78,7 @@ impl fmt::Display for KeySource {
             Self::File(path) => path.display().fmt(f),
             Self::Environment(variable) => write!(f, "env://{variable}"),
             Self::Token(uri) => uri.fmt(f),
-            // What is behind a question mark may be a secret.
+            // The text after a question mark may be a secret.
             Self::Unsupported(text) => f.write_str(text.split('?').next().unwrap_or_default()),
         }
     }
@@ -95,7 +95,7 @@ impl KeySource {
                 within_limit(bytes)
             }
             Self::Environment(variable) => {
-                // A name with `=` or NUL would make the call below panic.
+                // std::env::var_os panics on a name with `=` or NUL.
                 let value = match variable.contains(['=', '\0']) || variable.is_empty() {
                     true => None,
                     false => std::env::var_os(variable),
@@ -106,7 +106,7 @@ impl KeySource {
             Self::Token(uri) => Ok(Material::Token(uri)),
             Self::Unsupported(_) => Err(KeyProblem::Unsupported {
                 what: "keys in a KMS or a cluster are".into(),
-                instead: "use a key file, env://VARIABLE or a PKCS#11 token (pkcs11:…), or sign the pushed digest with cosign itself",
+                instead: "use a key file, env://VARIABLE or a PKCS#11 token (pkcs11:…), or sign the digest with cosign",
             }),
         }
     }

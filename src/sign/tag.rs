@@ -1,5 +1,5 @@
-//! cosign 2's way to find what belongs to an image: a tag made of its digest, under which one manifest holds a layer per
-//! signature. A layer is added to what is there; nothing that is there is lost.
+//! cosign 2's discovery of artifacts: a tag derived from the image's digest, with one manifest that has a layer per
+//! signature. New layers are added; existing layers are kept.
 
 use oci_spec::image::{Descriptor, Digest, ImageManifest, MediaType};
 use serde_json::{Value, json};
@@ -9,20 +9,20 @@ use super::manifest::{json_content, sha256_hex};
 use super::{LAYERS_LIMIT, MANIFEST_LIMIT};
 use crate::oci::{Artifact, Content, Place};
 
-/// The annotation that holds a payload's signature; on an attestation it is there and empty.
+/// The annotation with a payload's signature; on an attestation it is present and empty.
 pub(super) const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 
-/// Where cosign 2 looks for the signatures of `digest`.
+/// The tag of the signatures of `digest`.
 pub fn signature_tag(digest: &Digest) -> Result<String, SignError> {
     Ok(format!("sha256-{}.sig", sha256_hex(digest)?))
 }
 
-/// Where cosign 2 looks for the attestations of `digest`.
+/// The tag of the attestations of `digest`.
 pub fn attestation_tag(digest: &Digest) -> Result<String, SignError> {
     Ok(format!("sha256-{}.att", sha256_hex(digest)?))
 }
 
-/// What a tag's manifest has, read before something is added to it.
+/// The existing manifest of a tag, before a layer is added.
 pub(super) struct Existing<'a> {
     tag: &'a str,
     bytes: &'a [u8],
@@ -38,14 +38,14 @@ impl<'a> Existing<'a> {
         };
         if bytes.len() as u64 > MANIFEST_LIMIT {
             return Err(refused(format!(
-                "its {} bytes are over the limit of {MANIFEST_LIMIT}",
+                "its {} bytes exceed the limit of {MANIFEST_LIMIT}",
                 bytes.len()
             )));
         }
         let manifest: ImageManifest = serde_json::from_slice(bytes).map_err(|e| refused(e.to_string()))?;
         let is_image = manifest.media_type().as_ref() == Some(&MediaType::ImageManifest);
         if !is_image || *manifest.config().media_type() != MediaType::ImageConfig {
-            return Err(refused("it is not an OCI manifest as cosign makes it".into()));
+            return Err(refused("it is not an OCI manifest in cosign's format".into()));
         }
         Ok(Self {
             tag,
@@ -59,7 +59,7 @@ impl<'a> Existing<'a> {
         &self.layers
     }
 
-    /// The artifact as it is, for when there is nothing to add to it.
+    /// The unchanged artifact, if there is nothing to add.
     pub fn unchanged(&self, blob: Content) -> Artifact {
         Artifact {
             manifest: Content::new(MediaType::ImageManifest, self.bytes.to_vec()),
@@ -69,8 +69,8 @@ impl<'a> Existing<'a> {
     }
 }
 
-/// The manifest with `blob` as one layer more, and a configuration to fit. The blobs of what is there already are not
-/// repeated: they are in the registry.
+/// Adds `blob` as a layer, and a matching config. The blobs of the existing layers are in the registry and not
+/// repeated.
 pub(super) fn append(tag: &str, existing: Option<Existing<'_>>, blob: Content) -> Result<Artifact, SignError> {
     if let Some(full) = existing
         .as_ref()
@@ -97,7 +97,7 @@ pub(super) fn append(tag: &str, existing: Option<Existing<'_>>, blob: Content) -
             "architecture": "",
             "config": {},
             "os": "",
-            // As bare as cosign's own.
+            // Minimal, like cosign's.
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         }),
     )?;
@@ -107,7 +107,7 @@ pub(super) fn append(tag: &str, existing: Option<Existing<'_>>, blob: Content) -
     };
     document["config"] = serde_json::to_value(&config.descriptor).map_err(|e| unwritable(e.to_string()))?;
     let layer = serde_json::to_value(&blob.descriptor).map_err(|e| unwritable(e.to_string()))?;
-    // As JSON: the other layers keep fields that this program does not know.
+    // Edited as JSON, so that the other layers keep unknown fields.
     let list = document["layers"].as_array_mut();
     list.ok_or_else(|| unwritable("it has no list of layers".into()))?
         .push(layer);

@@ -1,7 +1,7 @@
-//! A stream of the network that a thread reads which computes.
+//! Bridges an async byte stream to a blocking reader.
 //!
-//! The thread is not woken for every piece that arrives, which the protocols make small (32 KiB with an engine), but for a
-//! heap of them: of the processor time that an export took, waking it took a tenth.
+//! The reading thread is woken per batch instead of per piece: protocols deliver small pieces (32 KiB from an engine),
+//! and waking for each one took a tenth of an export's processor time.
 
 use std::io::{self, Read};
 use std::pin::pin;
@@ -12,42 +12,42 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-/// How many bytes are a heap, and how many heaps wait for the thread.
-const HEAP: usize = 256 << 10;
+/// Bytes in a batch, and batches that may wait for the thread.
+const BATCH: usize = 256 << 10;
 const WAITING: usize = 2;
 
-/// Begins to read the stream. What is returned is for a thread that may block.
+/// Starts reading the stream. The returned reader is for a thread that may block.
 pub fn reader<S>(handle: &Handle, stream: S) -> impl Read + Send + use<S>
 where
     S: Stream<Item = io::Result<Bytes>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(WAITING);
-    handle.spawn(heap_up(stream, sender));
-    let heaps = stream::unfold(receiver, async |mut receiver| {
-        let heap: Vec<io::Result<Bytes>> = receiver.recv().await?;
-        Some((stream::iter(heap), receiver))
+    handle.spawn(batch(stream, sender));
+    let batches = stream::unfold(receiver, async |mut receiver| {
+        let batch: Vec<io::Result<Bytes>> = receiver.recv().await?;
+        Some((stream::iter(batch), receiver))
     });
-    SyncIoBridge::new_with_handle(StreamReader::new(Box::pin(heaps.flatten())), handle.clone())
+    SyncIoBridge::new_with_handle(StreamReader::new(Box::pin(batches.flatten())), handle.clone())
 }
 
-async fn heap_up<S>(stream: S, heaps: mpsc::Sender<Vec<io::Result<Bytes>>>)
+async fn batch<S>(stream: S, batches: mpsc::Sender<Vec<io::Result<Bytes>>>)
 where
     S: Stream<Item = io::Result<Bytes>>,
 {
     let mut stream = pin!(stream);
-    let (mut heap, mut size) = (Vec::new(), 0);
+    let (mut batch, mut size) = (Vec::new(), 0);
     while let Some(piece) = stream.next().await {
         size += piece.as_ref().map_or(0, Bytes::len);
-        heap.push(piece);
-        if size >= HEAP {
+        batch.push(piece);
+        if size >= BATCH {
             size = 0;
-            if heaps.send(std::mem::take(&mut heap)).await.is_err() {
-                // Nobody reads any more.
+            if batches.send(std::mem::take(&mut batch)).await.is_err() {
+                // The reader was dropped.
                 return;
             }
         }
     }
-    let _ = heaps.send(heap).await;
+    let _ = batches.send(batch).await;
 }
 
 #[cfg(test)]
@@ -61,7 +61,7 @@ mod tests {
 
     const PIECE: usize = 32 << 10;
 
-    /// Pieces of bytes that count up, and how many were asked for.
+    /// Yields pieces of increasing byte values and counts the pieces read.
     fn pieces(count: usize) -> (impl Stream<Item = io::Result<Bytes>> + Send + 'static, Arc<AtomicUsize>) {
         let asked = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&asked);
@@ -87,7 +87,7 @@ mod tests {
         });
         let (first, ahead, rest) = read.await.unwrap();
         assert!(
-            ahead <= (WAITING + 2) * HEAP,
+            ahead <= (WAITING + 2) * BATCH,
             "{ahead} bytes were read when one piece was wanted"
         );
         let all = [first, rest].concat();

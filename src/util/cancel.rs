@@ -1,4 +1,4 @@
-//! Work that the person may stop before it ends.
+//! Cancellation of running work.
 
 use tokio_util::sync::CancellationToken;
 

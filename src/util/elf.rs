@@ -1,11 +1,11 @@
-//! The head of a file -> what its ELF headers say: where it runs, and whether it needs a loader.
+//! Parses the head of a file into the ELF facts: machine, type, and whether the file needs a dynamic loader.
 
 /// `e_machine` of eBPF objects, which are the same on every platform.
 pub const EM_BPF: u16 = 247;
 const PT_INTERP: u32 = 3;
 const HEADER_BYTES: usize = 64;
 
-/// The part of an ELF file's headers that tells where it runs.
+/// The ELF header fields that decide where a file runs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Header {
     pub bits: u8,
@@ -14,19 +14,19 @@ pub struct Header {
     pub loader: Loader,
 }
 
-/// What the program headers say of a dynamic loader. They usually follow the ELF header at once, but may stand anywhere.
+/// Whether the program headers request a dynamic loader. They usually follow the ELF header, but may be anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loader {
-    /// One is asked for: `PT_INTERP`.
+    /// `PT_INTERP` is present.
     Asked,
-    /// None is asked for: a static program, or a library.
+    /// `PT_INTERP` is absent: a static program, or a library.
     None,
-    /// Not all program headers are in the head, or it is none of a 64-bit little-endian file.
+    /// The head does not contain all program headers, or the file is not 64-bit little-endian.
     Unknown,
 }
 
 impl Header {
-    /// `None` for what is no ELF file; an error for what begins as one and ends too early.
+    /// `None` if the file is not ELF; an error if it starts as ELF and the header is truncated or invalid.
     pub fn parse(head: &[u8]) -> Option<Result<Self, &'static str>> {
         if !head.starts_with(b"\x7fELF") {
             return None;
@@ -38,7 +38,7 @@ impl Header {
         let bits = match class {
             1 => 32,
             2 => 64,
-            _ => return Some(Err("an ELF header of no known class")),
+            _ => return Some(Err("an unknown ELF class")),
         };
         let machine = [machine[0], machine[1]];
         Some(Ok(Header {
@@ -70,7 +70,7 @@ fn loader(head: &[u8]) -> Loader {
     let Ok(offset) = usize::try_from(offset) else {
         return Loader::Unknown;
     };
-    // A table inside the ELF header would be read as something else by each reader.
+    // Readers disagree about a table that overlaps the ELF header.
     if count > 0 && offset < HEADER_BYTES {
         return Loader::Unknown;
     }
@@ -87,7 +87,7 @@ fn loader(head: &[u8]) -> Loader {
     Loader::None
 }
 
-/// What readelf(1) calls a machine, as far as one meets them here.
+/// The machine name that readelf(1) prints, for the machines that occur here.
 pub fn machine_name(machine: u16) -> String {
     match machine {
         3 => "i386".into(),

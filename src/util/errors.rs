@@ -1,4 +1,4 @@
-//! An error and its causes, as text.
+//! Renders an error and its causes as text.
 
 use std::error::Error;
 
@@ -7,12 +7,12 @@ pub fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-/// The innermost cause, which names the fact: what wraps it stops at "client error (SendRequest)".
+/// The innermost cause. The outer errors are generic, e.g. "client error (SendRequest)".
 pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     chain(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
-/// `error: what was being done: what went wrong`, each cause once.
+/// `error: what was being done: what went wrong`; repeated causes are printed once.
 pub fn render(error: &anyhow::Error) -> String {
     let mut text = format!("error: {error}");
     let mut said = error.to_string();

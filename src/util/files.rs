@@ -1,4 +1,4 @@
-//! Files: written whole or not at all, and programs found by name.
+//! Atomic file writes, and program lookup by name.
 
 use std::ffi::OsStr;
 use std::fs::Permissions;
@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Writes a file with mode 0644, whole or not at all. Its directory must exist.
+/// Writes a file atomically with mode 0644. Its directory must exist.
 pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
     let name = path.file_name().unwrap_or(OsStr::new("file"));
@@ -20,12 +20,12 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The file of a program, by `PATH`.
+/// Finds a program in `PATH`.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     find_program_in(&std::env::var_os("PATH")?, name)
 }
 
-/// The file of a program in a list of directories such as `PATH` is.
+/// Finds a program in a list of directories in the format of `PATH`.
 pub fn find_program_in(path: &OsStr, name: &str) -> Option<PathBuf> {
     std::env::split_paths(path)
         .map(|directory| directory.join(name))

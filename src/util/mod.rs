@@ -1,4 +1,4 @@
-//! Small tools that know nothing of images: each exists once, here.
+//! Helpers without knowledge of images.
 
 pub mod bridge;
 pub(crate) mod cancel;

@@ -1,4 +1,4 @@
-//! Programs that this one runs: their output, their end, and stopping them.
+//! Runs child processes: collects their output, and interrupts or kills them.
 
 use std::io;
 use std::process::{Output, Stdio};
@@ -7,16 +7,16 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-/// Why there is no output of a program.
+/// Why a program returned no output.
 #[derive(Debug)]
 pub enum RunError {
     Start(io::Error),
-    /// Its input or output broke.
+    /// Reading its output or writing its input failed.
     Wait(io::Error),
     Cancelled,
 }
 
-/// Runs a short command to its end, with `input` on stdin. It is killed when the token is cancelled.
+/// Runs a short command and returns its output; `input` goes to its stdin. Cancelling the token kills it.
 pub async fn run(mut command: Command, input: &[u8], cancel: &CancellationToken) -> Result<Output, RunError> {
     let stdin = match input.is_empty() {
         true => Stdio::null(),
@@ -38,14 +38,14 @@ pub async fn run(mut command: Command, input: &[u8], cancel: &CancellationToken)
     }
 }
 
-/// A child that is told to stop instead of being killed, because it has mounts and a directory to take down.
+/// A child that must clean up mounts and directories: it is interrupted instead of killed.
 pub struct Child {
     pub inner: tokio::process::Child,
 }
 
 impl Child {
     pub fn spawn(mut command: Command) -> io::Result<Self> {
-        // A group of its own, so that a Ctrl-C at the terminal reaches it through interrupt() only, once.
+        // In its own process group, a Ctrl-C at the terminal reaches the child only through interrupt(), once.
         let inner = command.process_group(0).spawn()?;
         Ok(Child { inner })
     }

@@ -1,7 +1,7 @@
-//! `images/<name>.toml` into the terms that the rules compare an image with.
+//! Parses `images/<name>.toml` into the terms that the rules check an image against.
 //!
-//! The file may say `{user}`, `{uid}`, `{gid}`, `{home}`, `{python}`, `{project}`, `{suite}`, `{arch}` and `{gnu}` (the
-//! architecture in Debian's and in GNU's words) wherever it has a string; `build.toml` and the platform fill them in.
+//! Strings may contain `{user}`, `{uid}`, `{gid}`, `{home}`, `{python}`, `{project}`, `{suite}`, `{arch}` and `{gnu}`
+//! (the architecture in Debian's and GNU's names), which `build.toml` and the platform replace.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use super::Expectation;
 use crate::image::ImageError;
 use crate::oci::Platform;
 
-/// The contract as it is written.
+/// The contract's text.
 #[derive(Clone, Debug)]
 pub struct Contract {
     path: PathBuf,
@@ -48,9 +48,9 @@ pub(crate) struct Terms {
 pub(crate) struct AccountTerms {
     /// The agent's shell.
     pub shell: String,
-    /// Shells that let nobody in.
+    /// Shells that allow no login.
     pub no_shells: Vec<String>,
-    /// Users that may have another one.
+    /// Users that may have another shell.
     pub shell_users: Vec<String>,
 }
 
@@ -58,31 +58,31 @@ pub(crate) struct AccountTerms {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct SudoersTerms {
     pub mode: Mode,
-    /// The only grants there are: lines of sudoers, aliases included.
+    /// The only allowed grants: lines of sudoers, including aliases.
     pub grants: String,
-    /// The Defaults that have to be there, and the only ones.
+    /// The required Defaults, and the only allowed ones.
     pub defaults: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct PythonTerms {
-    /// Files of RECORDs that may be missing.
+    /// Files in RECORD that may be missing.
     pub trimmed: Patterns,
-    /// Names of `.pth` files that may run code when the interpreter starts.
+    /// Names of `.pth` files that may run code at interpreter start.
     pub pth_code: Patterns,
-    /// Console scripts that have to be there.
+    /// Required console scripts.
     pub scripts: Vec<String>,
-    /// Modules that have to be importable beside every requirement's own.
+    /// Modules that must be importable, besides those of the requirements.
     pub modules: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct CommandTerms {
-    /// Names looked up on the image's PATH, or absolute paths.
+    /// Names looked up in the image's PATH, or absolute paths.
     pub required: Vec<String>,
-    /// Patterns of names that no directory of PATH may hold.
+    /// Patterns of names that must not be in any directory of PATH.
     pub forbidden: Patterns,
 }
 
@@ -100,7 +100,7 @@ pub(crate) struct FileTerms {
     pub forbidden: Patterns,
     #[serde(default)]
     pub required: Vec<PathTerms>,
-    /// What has to stand where a read-only root is mounted over or written to.
+    /// Paths that must exist because a read-only root mounts over them or writes to them.
     #[serde(default)]
     pub read_only_root: Vec<PathTerms>,
 }
@@ -115,15 +115,15 @@ pub(crate) struct PathTerms {
     pub owner: Option<String>,
     /// A group name.
     pub group: Option<String>,
-    /// Lines that a file has to have, white space at the ends and between words aside.
+    /// Required lines of a file, ignoring white space at the ends and between words.
     #[serde(default)]
     pub lines: Vec<String>,
-    /// The size that a file may have.
+    /// The maximum size of a file.
     pub max_bytes: Option<u64>,
-    /// A program that needs neither a loader nor libraries.
+    /// Whether the program must be static: without loader and libraries.
     #[serde(default)]
     pub r#static: bool,
-    /// Where a symbolic link leads, as it is written in it.
+    /// The target of a symbolic link, as stored in it.
     pub target: Option<String>,
 }
 
@@ -157,7 +157,7 @@ pub(crate) struct ForbiddenPaths {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct SecretTerms {
-    /// Patterns of paths that hold secrets by custom.
+    /// Patterns of paths that usually contain secrets.
     pub names: Patterns,
     pub allowed: Patterns,
 }
@@ -165,14 +165,14 @@ pub(crate) struct SecretTerms {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct HostTerms {
-    /// Archives that apt's sources may name.
+    /// Archives allowed in apt's sources.
     pub archives: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct SymlinkTerms {
-    /// Targets that exist only at run time.
+    /// Link targets that exist only at run time.
     pub runtime: Patterns,
     /// Links that may dangle.
     pub dangling: Patterns,
@@ -186,11 +186,11 @@ pub(crate) struct ConfigTerms {
     pub cmd: Vec<String>,
     pub working_dir: Vec<String>,
     pub stop_signal: Option<String>,
-    /// PATH, exactly.
+    /// The exact PATH.
     pub path: String,
-    /// Variables that may be set beside PATH.
+    /// Variables allowed besides PATH.
     pub env: Patterns,
-    /// Variables that have to have these values.
+    /// Variables with required values.
     #[serde(default)]
     pub env_values: BTreeMap<String, String>,
     pub labels: BTreeMap<String, LabelFormat>,
@@ -205,7 +205,7 @@ pub(crate) enum LabelFormat {
     /// `sha256:` and 64 hexadecimal digits.
     Digest,
     Url,
-    /// A git commit: 40 hexadecimal digits. Or a version, where the source was a release.
+    /// A git commit (40 hexadecimal digits), or a version if the source was a release.
     Revision,
 }
 
@@ -216,7 +216,7 @@ pub(crate) struct Budget {
     pub uncompressed_mib: u64,
 }
 
-/// Permission bits, written in octal.
+/// Permission bits, in octal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mode(pub u32);
 
@@ -239,12 +239,12 @@ impl<'de> Deserialize<'de> for Mode {
             .ok()
             .filter(|m| *m <= 0o7777)
             .map(Self)
-            .ok_or_else(|| de::Error::custom(format!("{text:?} is no mode: write it in octal, as \"0440\"")))
+            .ok_or_else(|| de::Error::custom(format!("{text:?} is not an octal mode, for example \"0440\"")))
     }
 }
 
-/// Glob patterns: `*` stays inside one directory, `**` does not. Absolute paths are matched without their first slash,
-/// as the tree has them.
+/// Glob patterns: `*` does not match slashes, `**` does. Absolute paths are matched without their first slash, as in
+/// the tree.
 #[derive(Clone)]
 pub(crate) struct Patterns {
     set: GlobSet,
@@ -273,9 +273,9 @@ impl Patterns {
         self.set.is_match(path)
     }
 
-    /// The pattern, as it was written, that matches.
+    /// The matching pattern, as written.
     pub fn find(&self, path: &str) -> Option<&str> {
-        // Nearly every path matches nothing, which is the cheaper question.
+        // Almost no path matches any pattern, and this check is cheaper.
         if !self.matches(path) {
             return None;
         }
@@ -296,14 +296,14 @@ impl<'de> Deserialize<'de> for Patterns {
 }
 
 impl Contract {
-    /// Its form is checked.
+    /// Reads the contract and checks its syntax.
     pub fn load(path: &Path) -> Result<Self, ContractError> {
         let contract = Self::read(path)?;
         contract.check_form()?;
         Ok(contract)
     }
 
-    /// Enough to know a verdict by it that was given before.
+    /// Reads the contract without checking it: sufficient for looking up a cached verdict.
     pub fn read(path: &Path) -> Result<Self, ContractError> {
         let text = std::fs::read_to_string(path).map_err(|source| ContractError::Read {
             path: path.to_path_buf(),
@@ -312,7 +312,7 @@ impl Contract {
         Ok(Self::new(path, text))
     }
 
-    /// `path` is for messages.
+    /// `path` is used in messages.
     pub fn new(path: &Path, text: String) -> Self {
         Self {
             path: path.to_path_buf(),
@@ -321,7 +321,7 @@ impl Contract {
         }
     }
 
-    /// An error here still knows its line, which those of [`Self::terms`] do not.
+    /// Checks the syntax. These errors contain a line number, unlike those of [`Self::terms`].
     pub fn check_form(&self) -> Result<(), ContractError> {
         self.parse::<Terms>().map(|_| ())
     }
@@ -374,7 +374,7 @@ fn fill(value: toml::Value, values: &[(&str, String)]) -> toml::Value {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ContractError {
-    #[error("cannot read the contract {path}: {source}", path = path.display())]
+    #[error("reading the contract {path}: {source}", path = path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path}: {source}", path = path.display())]
     Parse { path: PathBuf, source: toml::de::Error },

@@ -1,10 +1,10 @@
-//! passwd(5), group(5), shadow(5) and gshadow(5), read strictly: what libc would skip or guess is an error here.
+//! Parses passwd(5), group(5), shadow(5) and gshadow(5) strictly: input that libc would skip or guess is an error.
 
 use std::str::FromStr;
 
 use crate::layout::tree::Tree;
 
-/// Far more than an image has use for; a longer file is refused.
+/// Maximum number of entries, far more than an image needs.
 const MAX_ENTRIES: usize = 4096;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,19 +25,19 @@ pub struct GroupEntry {
     pub members: Vec<String>,
 }
 
-/// The fields that matter of shadow and gshadow.
+/// The relevant fields of shadow and gshadow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShadowEntry {
     pub name: String,
     pub password: String,
-    /// gshadow: who may administer the group.
+    /// gshadow: the group's administrators.
     pub administrators: Vec<String>,
-    /// gshadow: who is in it.
+    /// gshadow: the group's members.
     pub members: Vec<String>,
 }
 
 impl ShadowEntry {
-    /// No password opens it: crypt(3) makes nothing that begins so.
+    /// Whether no password matches: crypt(3) never produces such a hash.
     pub fn locked(&self) -> bool {
         self.password.starts_with(['!', '*'])
     }
@@ -124,7 +124,7 @@ pub fn parse_shadow(text: &str) -> Result<Vec<ShadowEntry>, EtcError> {
     entries(text, |[name, password, days @ ..]: [&str; 9]| {
         for field in days {
             if !field.is_empty() {
-                i64::from_str(field).map_err(|_| format!("{field:?} is no number of days"))?;
+                i64::from_str(field).map_err(|_| format!("{field:?} is not a number of days"))?;
             }
         }
         Ok(ShadowEntry {
@@ -149,7 +149,7 @@ pub fn parse_gshadow(text: &str) -> Result<Vec<ShadowEntry>, EtcError> {
 
 fn entries<const N: usize, T>(text: &str, entry: impl Fn([&str; N]) -> Result<T, String>) -> Result<Vec<T>, EtcError> {
     let mut all = Vec::new();
-    // Not lines(), which would take a carriage return for part of the line's end; libc takes it for part of the shell.
+    // Not lines(), which removes a carriage return; libc would read it as part of the shell.
     let lines = text
         .strip_suffix('\n')
         .unwrap_or(text)
@@ -165,20 +165,20 @@ fn entries<const N: usize, T>(text: &str, entry: impl Fn([&str; N]) -> Result<T,
         }
         let fields: Vec<&str> = line.split(':').collect();
         let count = fields.len();
-        let fields = <[&str; N]>::try_from(fields).map_err(|_| syntax(format!("{count} fields where {N} belong")))?;
+        let fields = <[&str; N]>::try_from(fields).map_err(|_| syntax(format!("{count} fields instead of {N}")))?;
         all.push(entry(fields).map_err(syntax)?);
     }
     Ok(all)
 }
 
-/// What `useradd` would take, and more than it: no compatibility entries (`+`), nothing that ls or a script misreads.
+/// Stricter than `useradd`: no compatibility entries (`+`), no names that ls or a script misreads.
 fn account_name(name: &str) -> Result<String, String> {
     let first = |c: char| c.is_ascii_alphabetic() || c == '_';
     let rest = |c: char| c.is_ascii_alphanumeric() || "_-.$".contains(c);
     if name.starts_with(first) && name.chars().all(rest) && name.len() <= 64 {
         Ok(name.to_string())
     } else {
-        Err(format!("{name:?} is no account name"))
+        Err(format!("{name:?} is not an account name"))
     }
 }
 
@@ -187,10 +187,10 @@ fn names(list: &str) -> Result<Vec<String>, String> {
 }
 
 fn number(text: &str) -> Result<u32, String> {
-    // from_str would take "+1"; libc's strtoul a lot more.
+    // from_str accepts "+1", and libc's strtoul much more.
     match u32::from_str(text) {
         Ok(n) if n.to_string() == text && n != u32::MAX => Ok(n),
-        _ => Err(format!("{text:?} is no ID")),
+        _ => Err(format!("{text:?} is not an ID")),
     }
 }
 

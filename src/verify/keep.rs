@@ -1,18 +1,20 @@
-//! Which files' contents the rules and the SBOM need; of all others the tree has metadata and the head only.
+//! Selects the files whose contents the rules and the SBOM need; for all others the tree has only metadata and the
+//! head.
 
 use crate::image::applied;
 use crate::image::packages::dpkg::{STATUS, STATUS_DIR};
 use crate::layout::ReadOptions;
 
-/// No text that the rules read is longer; dpkg's status of a full desktop is about 6 MB.
+/// Upper limit of text files for the rules; dpkg's status of a full desktop has about 6 MB.
 const LARGEST: u64 = 16 << 20;
 const LARGEST_SMALL: u64 = 1 << 20;
-/// The runtime's binary has the list of its crates in it; one beyond the contract's limit is still read.
+/// The runtime's binary contains the list of its crates. The limit exceeds the contract's, so that a larger binary is
+/// still read.
 const LARGEST_PROGRAM: u64 = 5_000_000;
-/// Debian's longest statements of copyright have some hundred kilobytes.
+/// Debian's longest copyright files have a few hundred kilobytes.
 const LARGEST_COPYRIGHT: u64 = 256 << 10;
 
-/// What is read of an image: what the rules look at.
+/// The options for reading an image for the rules.
 pub fn read_options(hash_files: bool) -> ReadOptions<'static> {
     ReadOptions {
         keep: &keeps,
@@ -21,7 +23,7 @@ pub fn read_options(hash_files: bool) -> ReadOptions<'static> {
     }
 }
 
-/// Whether the content of the file at `path` (no leading slash) is to be kept for the rules.
+/// Whether the rules need the content of the file at `path` (no leading slash).
 pub fn keeps(path: &str, size: u64) -> bool {
     if path == STATUS {
         return size <= LARGEST;
@@ -98,17 +100,17 @@ fn is_python_metadata(path: &str) -> bool {
     name.ends_with(".pth") || name.ends_with(".egg-info")
 }
 
-/// What patches may change: 0.7 MB of source.
+/// The files that patches may change: 0.7 MB of source.
 fn is_agent_source(path: &str) -> bool {
     path.starts_with("usr/local/lib/python3") && path.contains("/dist-packages/ovn_bgp_agent/") && path.ends_with(".py")
 }
 
-/// The commands in /usr/local are ours: small scripts, and the runtime.
+/// The commands in /usr/local: small scripts, and the runtime.
 fn is_program(path: &str) -> bool {
     path.starts_with("usr/local/bin/") || path.starts_with("usr/local/sbin/")
 }
 
-/// `usr/share/doc/PACKAGE/copyright`: what Debian says of a package's licences.
+/// `usr/share/doc/PACKAGE/copyright`: the licences of a Debian package.
 fn is_copyright(path: &str) -> bool {
     path.strip_prefix("usr/share/doc/")
         .and_then(|rest| rest.split_once('/'))

@@ -1,8 +1,8 @@
-//! A file tree and an image configuration into a verdict: does the image keep its contract?
+//! Checks a file tree and an image configuration against the contract, and returns a verdict.
 //!
-//! Everything is read from the layers; nothing of the image runs, so a foreign platform is judged as fast as the
-//! machine's own. `images/<name>.toml` states the contract ([`Contract`]), `build.toml` says who the agent is and which
-//! distro this is ([`Expectation`]); each rule is a file of `rules/` and reports what it looked at.
+//! All input comes from the layers; the image does not run, so a foreign platform is verified as fast as the native
+//! one. `images/<name>.toml` states the contract ([`Contract`]); `build.toml` names the agent's user and the distro
+//! ([`Expectation`]). Each file in `rules/` reports what it checked.
 
 pub(crate) mod contract;
 mod etc;
@@ -36,26 +36,27 @@ use rules::RULES;
 use sudoers::Policy;
 use verdict::Evidence;
 
-/// What this build meant to make; the contract is instantiated with it.
+/// The intended properties of the image; they instantiate the contract.
 #[derive(Clone, Copy)]
 pub struct Expectation<'a> {
     pub identity: &'a Identity,
     pub distro: &'a Distro,
-    /// The Python distribution that the image is about: `ovn-bgp-agent`.
+    /// The image's main Python distribution: `ovn-bgp-agent`.
     pub project: &'a str,
-    /// The project ref it was built from. One that is a version has to be the installed version.
+    /// The project ref of the source. If it is a version, that version must be installed.
     pub reference: Option<&'a str>,
-    /// Labels whose values are known beforehand (build.toml).
+    /// Labels with known values (build.toml).
     pub labels: &'a BTreeMap<String, String>,
-    /// The lock in use (`name==version --hash=…` lines): installed versions have to be its pins.
+    /// The lock in use (`name==version --hash=…` lines); installed versions must match it.
     pub lock: Option<&'a str>,
-    /// The project's patches for that ref: the image has to have them, and no others. `None` if they are not known.
+    /// The project's patches for that ref: the image must have exactly these. `None` if unknown.
     pub patches: Option<&'a [Patch]>,
 }
 
 impl Contract {
-    /// Applies every rule; reads the image if it is not read yet. An error means that the image cannot be read, or that the contract itself cannot be applied (a statement in it does not
-    /// parse for this identity), not that the image is bad: that is the verdict's to say.
+    /// Applies every rule; reads the image if it is not read yet. An error means that the image cannot be read, or that the
+    /// contract cannot be applied (one of its statements does not parse for this identity); defects of the image are in the
+    /// verdict.
     pub fn check(&self, image: &Image, expected: &Expectation) -> Result<Verdict, ContractError> {
         let platform = image.platform();
         let terms = self.terms(expected, platform)?;
@@ -72,7 +73,7 @@ impl Contract {
     }
 }
 
-/// What every rule looks at, parsed once.
+/// The parsed input of the rules.
 pub(crate) struct Context<'a> {
     pub terms: &'a Terms,
     pub platform: Platform,
@@ -124,7 +125,7 @@ impl<'a> Context<'a> {
         gid == agent.gid || agent.groups.iter().any(|g| g.gid == gid)
     }
 
-    /// Whether the agent's process has all these permission bits (of `0o7`) on a node, by owner, group, or others.
+    /// Whether the agent's process has all of these permission bits (of `0o7`) on a node, as owner, group or other.
     pub fn agent_has(&self, node: &Node, bits: u32) -> bool {
         let shift = if node.uid == self.expected.identity.uid {
             6
@@ -136,7 +137,7 @@ impl<'a> Context<'a> {
         (node.mode >> shift) & bits == bits
     }
 
-    /// Whether the agent can reach `path`, a resolved one: every directory above it must let it through.
+    /// Whether the agent can reach the resolved path `path`, through all parent directories.
     pub fn agent_reaches(&self, path: &str) -> bool {
         path.match_indices('/').all(|(end, _)| {
             self.tree

@@ -1,4 +1,4 @@
-//! What the rules found. The JSON of these types is user interface: scripts read it.
+//! Results of the rules. The JSON of these types is part of the user interface: scripts read it.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -9,11 +9,11 @@ use super::RULES;
 use super::rules::Rule;
 use crate::oci::Platform;
 
-/// A broken image can break a rule in every file; a report is for reading.
+/// Maximum number of listed findings: a defect can break a rule in every file.
 const MAX_FINDINGS: usize = 200;
 
-/// All rules' reports on one platform's image. [`Contract::check`](super::Contract::check) makes one, and
-/// [`Passed::of`] what it remembers of one that passed.
+/// The reports of all rules on one platform's image, created by [`Contract::check`](super::Contract::check), or by
+/// [`Passed::of`] from the cache.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
     platform: Platform,
@@ -30,12 +30,12 @@ pub struct RuleReport {
     pub passed: bool,
     pub checked: Checked,
     pub findings: Vec<Finding>,
-    /// How many more findings there were than are listed.
+    /// The number of findings that are not listed.
     #[serde(skip_serializing_if = "is_zero")]
     pub omitted: usize,
 }
 
-/// The evidence that a rule looked at something: `{"count": 812, "of": "ELF files"}`.
+/// Evidence of what a rule checked: `{"count": 812, "of": "ELF files"}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
     pub count: usize,
@@ -44,9 +44,9 @@ pub struct Checked {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Where: `/usr/bin/x`, `/etc/sudoers:12`, or a part of the image configuration such as `config.Env.PATH`.
+    /// The place: `/usr/bin/x`, `/etc/sudoers:12`, or a part of the image configuration such as `config.Env.PATH`.
     pub path: String,
-    /// The layer that put it there, counted from 0 at the base.
+    /// The layer that added it, counted from 0 at the base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<usize>,
     pub expected: String,
@@ -88,18 +88,18 @@ impl Verdict {
     }
 }
 
-/// What is to be remembered of a verdict that passed: what each rule looked at, for it found nothing.
+/// A passed verdict for the cache: what each rule checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passed(Vec<(String, Checked)>);
 
 impl Passed {
-    /// None of a verdict that did not pass: that is told in full, so it is judged anew.
+    /// `None` if the verdict did not pass: failures are reported in full, so they are never cached.
     pub fn new(verdict: &Verdict) -> Option<Self> {
         let rules = verdict.rules.iter().map(|r| (r.id.to_string(), r.checked.clone()));
         verdict.passed.then(|| Passed(rules.collect()))
     }
 
-    /// The verdict on the manifest with this digest. None if it is not by exactly the rules that there are.
+    /// The verdict for the manifest with this digest. `None` if it was made with another set of rules.
     pub fn of(self, platform: Platform, digest: String) -> Option<Verdict> {
         if !self.0.iter().map(|(id, _)| id.as_str()).eq(super::rule_ids()) {
             return None;
@@ -115,7 +115,7 @@ impl Passed {
     }
 }
 
-/// Something that passed. It cannot be made otherwise than from verdicts that did.
+/// A value that passed verification. It can only be created from passed verdicts.
 #[derive(Clone, Debug)]
 pub struct Verified<T> {
     value: T,
@@ -123,7 +123,7 @@ pub struct Verified<T> {
 }
 
 impl<T> Verified<T> {
-    /// `value` with the verdicts on all of its platforms; refused when one did not pass, or when there is none.
+    /// Returns `value` if the verdicts of all its platforms passed; fails if one did not pass, or if there are none.
     pub fn admit(value: T, verdicts: Vec<Verdict>) -> Result<Self, Refused> {
         if !verdicts.is_empty() && verdicts.iter().all(Verdict::passed) {
             Ok(Self { value, verdicts })
@@ -136,7 +136,7 @@ impl<T> Verified<T> {
         &self.verdicts
     }
 
-    /// What stands for the same image, as an index does for its manifests.
+    /// Converts to another value for the same image, such as an index for its manifests.
     pub fn map<U>(self, to: impl FnOnce(T) -> U) -> Verified<U> {
         Verified {
             value: to(self.value),
@@ -178,7 +178,7 @@ impl Display for Refused {
     }
 }
 
-/// What a rule gathers while it looks.
+/// Collects the evidence of a rule.
 #[derive(Default)]
 pub(crate) struct Evidence {
     checked: Checked,
@@ -204,7 +204,7 @@ impl Evidence {
         });
     }
 
-    /// A finding about a path of the tree, given as the tree has it.
+    /// A finding about a path of the tree, as in the tree.
     pub fn file(&mut self, path: &str, layer: usize, expected: impl Display, found: impl Display) {
         self.finding(format_args!("/{path}"), Some(layer), expected, found);
     }

@@ -184,7 +184,7 @@ async fn a_directory_cache_is_written_and_read() {
                 .replacen("sha256:", "sha256;", 1);
             std::fs::write(&path, damaged).unwrap();
             let (_, notes) = solve(&[at("src")], &[]).await;
-            assert!(notes[0].contains("doing without a cache"), "{notes:?}");
+            assert!(notes[0].contains("skipping a cache"), "{notes:?}");
         }
 
         // A directory with other files is not changed.

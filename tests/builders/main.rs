@@ -137,7 +137,7 @@ async fn targets_of_a_dead_builder_move_to_another_builder() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(
-        stderr.contains(&format!("no builder of build.toml can take {PLATFORM}")),
+        stderr.contains(&format!("no builder of build.toml can build {PLATFORM}")),
         "{stderr}"
     );
     assert!(stderr.contains("doomed: cannot reach the Docker engine at"), "{stderr}");
@@ -163,7 +163,7 @@ async fn unreachable_and_outdated_builders_are_skipped_with_a_warning() {
     let reason = |i: usize| plan["absent"][i]["reason"].as_str().unwrap().to_string();
     assert!(reason(0).contains("No such file"), "{}", reason(0));
     assert!(reason(1).contains("is too old"), "{}", reason(1));
-    assert!(stderr.contains("warning: builder gone is left out"), "{stderr}");
+    assert!(stderr.contains("warning: builder gone is skipped"), "{stderr}");
 
     let output = project.command(&["doctor", "--json"]).output().unwrap();
     let doctor: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -78,7 +78,7 @@ async fn a_self_signed_certificate_is_accepted_when_configured() {
             .failure(1, &["push", &image, &to(registry), "--registry-ca", &ca])
             .await;
         assert!(error.contains("--registry-ca"), "{error}");
-        assert!(!error.contains("trying again"), "{error}");
+        assert!(!error.contains("retrying"), "{error}");
     }
     let error = tool.failure(1, &["push", &image, &to(&registry)]).await;
     assert!(error.contains("--registry-ca"), "{error}");

@@ -25,7 +25,7 @@ async fn keyless_errors_name_the_cause_and_hide_the_token() {
     let (expired, good) = (token(1_700_000_600), token(4_000_000_000));
     for (token, expected) in [
         (None, "set SIGSTORE_ID_TOKEN"),
-        (Some("no.token"), "the identity token is not one"),
+        (Some("no.token"), "it is not a JWT"),
         (Some(&expired), "for builder has expired"),
         (Some(&good), "Fulcio at http://127.0.0.1:1/"),
     ] {

@@ -136,25 +136,29 @@ async fn token_errors_name_the_cause_and_hide_the_pin() {
     let wrong_in_uri = "pkcs11:token=t;object=good?pin-value=close-sesame";
     let wrong = "close-sesame";
     for (pin, uri, expected) in [
-        (Some(wrong), "pkcs11:token=t;object=good", "refuses the PIN"),
-        (Some(PIN), wrong_in_uri, "refuses the PIN"),
+        (Some(wrong), "pkcs11:token=t;object=good", "rejected the PIN"),
+        (Some(PIN), wrong_in_uri, "rejected the PIN"),
         (None, "pkcs11:token=t;object=good", "set COSIGN_PKCS11_PIN"),
         (
             Some(PIN),
             "pkcs11:token=nowhere;object=good",
-            "no token is like that; the module has token=",
+            "no token matches the URI; the module has token=",
         ),
         (Some(PIN), "pkcs11:object=good", "several tokens"),
         (
             Some(PIN),
             "pkcs11:token=t;object=none",
-            "no private key like that; it has object=",
+            "no private key in the token matches the URI; it has object=",
         ),
-        (None, &pin_in_uri, "no private key like that; it has object="),
+        (
+            None,
+            &pin_in_uri,
+            "no private key in the token matches the URI; it has object=",
+        ),
         (
             Some(PIN),
             "pkcs11:token=t;object=good;id=%02",
-            "no private key like that",
+            "no private key in the token matches the URI",
         ),
         (Some(PIN), "pkcs11:token=t", "several private keys"),
         (
@@ -166,14 +170,14 @@ async fn token_errors_name_the_cause_and_hide_the_pin() {
         (
             Some(PIN),
             "pkcs11:token=t;object=good?module-path=/nonexistent.so",
-            "/nonexistent.so cannot be used",
+            "loading the PKCS#11 module /nonexistent.so",
         ),
         (
             Some(PIN),
             "pkcs11:token=t;object=good?module-path=relative.so",
             "absolute",
         ),
-        (Some(PIN), &broken, "broken.so cannot be used"),
+        (Some(PIN), &broken, "broken.so: "),
         (Some(PIN), "pkcs11:token=t;object=good?pin-valu=open-sesame", "pin-valu"),
     ] {
         let (success, output) = run(&softhsm, pin, &["sign", &reference, "--key", uri]);
@@ -196,7 +200,10 @@ async fn public_keys_that_a_token_lacks_or_does_not_support_are_reported() {
         return;
     }
     for (object, expected) in [
-        ("none", "no public key or certificate like that; it has object="),
+        (
+            "none",
+            "no public key or certificate in the token matches the URI; it has object=",
+        ),
         ("rsa", "RSA keys are not supported"),
         ("p384", "other elliptic curves' keys are not supported"),
     ] {
@@ -288,8 +295,8 @@ fn check_objects(module: &Path) {
 
     token.private("mixed", b"\x05", &new_pair(), &[]);
     token.public("mixed", b"\x05", &new_pair(), true);
-    let error = simple_signing(&token.load("mixed").unwrap(), "a/b", some_subject().digest(), None).unwrap_err();
-    assert!(error.to_string().contains("of two pairs"), "{error}");
+    let refused = simple_signing(&token.load("mixed").unwrap(), "a/b", some_subject().digest(), None).unwrap_err();
+    assert!(refused.to_string().contains("are not a pair"), "{refused}");
 
     token.private("idle", b"\x06", &pair, &[Attribute::Sign(false)]);
     token.public("idle", b"\x06", &pair, true);

@@ -14,7 +14,7 @@ use obgp_build::oci::Platform;
 use obgp_build::plan::patches::Patch;
 use obgp_build::verify::{Contract, Expectation, Verdict, keeps};
 use oci_spec::image::{Descriptor, Digest, MediaType};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::elf::elf_header;
 use super::patch::patch;

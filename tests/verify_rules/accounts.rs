@@ -20,12 +20,12 @@ pub const BREAKS: &[Break] = &[
     breaks(
         "users",
         |i| i.replace(PASSWD, "root:x:", "root::"),
-        "no password at all",
+        "an empty password field",
     ),
     breaks(
         "users",
         |i| i.append(PASSWD, "toor:x:0:0::/root:/usr/sbin/nologin"),
-        "UID 0 for root alone",
+        "UID 0 only for root",
     )
     .also(&["passwords"]),
     breaks(
@@ -55,7 +55,7 @@ pub const BREAKS: &[Break] = &[
     breaks(
         "groups",
         |i| i.replace("etc/group", "42424:ovn-bgp-agent", "42424:"),
-        "it is not",
+        "it is not a member",
     ),
     breaks(
         "groups",
@@ -76,7 +76,7 @@ pub const BREAKS: &[Break] = &[
     breaks(
         "passwords",
         |i| i.replace("etc/shadow", "agent:!:", "agent::"),
-        "no password needed",
+        "login without a password",
     ),
     breaks(
         "passwords",

@@ -30,7 +30,7 @@ pub const BREAKS: &[Break] = &[
     breaks(
         "world-writable",
         |i| i.dir("var/crash", 0o1777),
-        "a directory the contract names",
+        "a directory in the contract",
     ),
     breaks("world-writable", |i| i.dir("var/open", 0o777), "mode 0777"),
     breaks(

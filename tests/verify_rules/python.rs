@@ -142,7 +142,7 @@ pub const BREAKS: &[Break] = &[
     breaks(
         "python-lock",
         |i| i.lock = i.lock.as_ref().map(|l| format!("{l}loose>=1\n")),
-        "no pin",
+        "not a pin",
     ),
     breaks(
         "python-modules",
@@ -190,7 +190,7 @@ pub const BREAKS: &[Break] = &[
     breaks(
         "bytecode",
         |i| i.node("usr/lib/python3.12/json/__init__.py", |n| n.mtime += 1),
-        "made for a source of",
+        "; the source has",
     ),
     breaks(
         "bytecode",
@@ -205,7 +205,7 @@ pub const BREAKS: &[Break] = &[
     breaks(
         "bytecode",
         |i| i.file(&format!("{SITE}/x.pyc"), 0o644, ""),
-        "in the place of its source",
+        "in place of a source file",
     ),
     breaks(
         "bytecode",

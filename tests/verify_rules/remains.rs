@@ -28,7 +28,7 @@ pub const BREAKS: &[Break] = &[
     breaks(
         "leftovers",
         |i| i.file("etc/machine-id", 0o444, "0123456789abcdef\n"),
-        "for each machine to fill",
+        "filled at first boot",
     ),
     breaks("secrets", |i| i.file("etc/.netrc", 0o600, ""), ".netrc"),
     breaks("secrets", |i| i.file("usr/share/x/id_ed25519", 0o600, ""), "id_"),
@@ -36,7 +36,7 @@ pub const BREAKS: &[Break] = &[
     breaks(
         "secrets",
         |i| i.file("usr/share/x/notes.txt", 0o644, "-----BEGIN EC PRIVATE KEY-----\nMII\n"),
-        "begins as one",
+        "starts like a private key",
     ),
     breaks(
         "host-traces",
@@ -108,7 +108,7 @@ pub const BREAKS: &[Break] = &[
         "/usr/bin/nowhere does not exist",
     ),
     breaks("symlinks", |i| i.link("usr/bin/x", "../../../host"), "above the root"),
-    breaks("symlinks", |i| i.link("usr/bin/x", "x"), "a circle"),
+    breaks("symlinks", |i| i.link("usr/bin/x", "x"), "a loop"),
     breaks("size", |i| i.compressed = 400 << 20, "400.0 MiB"),
     breaks("size", |i| i.uncompressed = 4 << 30, "4096.0 MiB"),
 ];

@@ -37,7 +37,7 @@ pub const BREAKS: &[Break] = &[
     breaks(
         "sudoers-files",
         |i| i.file("etc/sudoers.d/later", 0o440, "%sudo ALL = ALL\n"),
-        "only files that are included",
+        "only included files",
     ),
     breaks(
         "sudoers-files",

@@ -1,4 +1,4 @@
-//! A recipe and the archive's state -> the base's archive: runs mmdebstrap and writes what it prints.
+//! Runs mmdebstrap for a recipe, and writes its output as a base archive.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter};
@@ -20,7 +20,7 @@ use crate::config::{Distro, Family};
 use crate::progress::Progress;
 use crate::util::process::Child;
 
-/// How many lines of mmdebstrap's output an error shows.
+/// Lines of mmdebstrap's output in an error.
 const LOG_LINES: usize = 25;
 
 impl Recipe<'_> {
@@ -41,15 +41,15 @@ impl Recipe<'_> {
             "--mode=unshare"
         });
         command.arg(format!("--architectures={}", self.platform.architecture().name()));
-        // mmdebstrap's own test of the emulation needs one more package (arch-test); `tools::check` has asked the kernel.
+        // mmdebstrap's test for emulation needs another package (arch-test); `tools::check` has checked the kernel.
         command.arg("--skip=check/qemu");
-        // The host's apt may say otherwise, and mmdebstrap asks it.
+        // mmdebstrap reads the host's apt configuration, which may differ.
         command.arg("--aptopt=APT::Install-Recommends \"false\"");
         command.arg("--aptopt=Acquire::Retries \"3\"");
         for option in DPKG_OPTIONS {
             command.arg(format!("--dpkgopt={option}"));
         }
-        // What "required" leaves out in one suite or another: the installer, its keys, useradd.
+        // Packages that "required" lacks in some suite: the installer, its keys, useradd.
         command.arg(match self.distro.family {
             Family::Debian => "--include=apt,debian-archive-keyring,passwd",
             Family::Ubuntu => "--include=apt,ubuntu-keyring,passwd",
@@ -134,7 +134,7 @@ impl Recipe<'_> {
         if status.success() {
             return copied.map_err(|e| BaseError::io("writing", rootfs, e));
         }
-        // Where copying ended first, mmdebstrap's failure is its consequence.
+        // If copying stopped first, mmdebstrap's failure is a consequence.
         if let Err(error) = copied
             && log.iter().any(|line| line.contains("Broken pipe"))
         {
@@ -176,8 +176,8 @@ impl Recipe<'_> {
     }
 }
 
-/// Whether the links `/bin -> usr/bin` that the distro's own images have are left to us: nothing among the required
-/// packages makes them, or (bookworm) the package that does brings the whole of Perl with it.
+/// Whether the links `/bin -> usr/bin` of the distro's own images must be created here: no required package creates
+/// them, or (bookworm) the package that does depends on all of Perl.
 fn lacks_merged_usr(distro: &Distro) -> bool {
     matches!(distro.suite.as_str(), "bullseye" | "bookworm" | "focal" | "jammy")
 }

@@ -1,8 +1,9 @@
-//! A distro, a platform and its signed archive -> a base image as an archive for `docker load`, made by mmdebstrap.
+//! Builds a base image for a distro and platform from its signed archive with mmdebstrap, as an archive for `docker
+//! load`.
 //!
-//! The result has what the distro's own minimal images have: the packages of priority "required" and apt, documentation
-//! left out except for licences. Every timestamp in it is that of the archive's newest release file, so one state of the archive makes one
-//! archive, byte for byte. It is kept in the cache under a key of everything that goes in.
+//! The content is that of the distro's own minimal images: packages of priority "required" and apt, without
+//! documentation except licences. Every timestamp is that of the archive's newest release file, so one state of the
+//! archive gives one result, byte for byte. It is cached under a key of all inputs.
 
 mod mmdebstrap;
 
@@ -24,8 +25,8 @@ use crate::config::{Distro, Family};
 use crate::oci::{Architecture, Platform};
 use crate::progress::Progress;
 
-/// Documentation stays out, now and in every later installation on this base, as in the distros' own minimal images.
-/// Licences stay in: they have to go where the programs go.
+/// Documentation is excluded, also from later installations on this base, as in the distros' own minimal images.
+/// Licences are kept: they must accompany the programs.
 const DPKG_OPTIONS: &[&str] = &[
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
@@ -36,7 +37,7 @@ const DPKG_OPTIONS: &[&str] = &[
     "path-exclude=/usr/share/man/*",
 ];
 
-/// Counts the ways this module has made bases: a cached one of another way is not taken.
+/// Version of the recipe: bases in the cache from another recipe are not reused.
 const RECIPE: &str = "4";
 
 #[derive(Clone, Copy, Debug)]
@@ -46,16 +47,16 @@ pub struct BootstrapRequest<'a> {
     pub platform: Platform,
     /// See [`super::cache_directory`].
     pub cache: &'a Path,
-    /// Make it again though the cache has it.
+    /// Build again even if the base is in the cache.
     pub refresh: bool,
 }
 
-/// What `org.opencontainers.image.base.name` says of a bootstrapped base.
+/// The `org.opencontainers.image.base.name` of a bootstrapped base.
 pub fn name(distro: &Distro) -> String {
     format!("obgp-build/{}:{}-bootstrap", family_name(distro.family), distro.suite)
 }
 
-/// The name in the engine; one per architecture, because a tag of the classic store holds one platform.
+/// The name in the engine. One per architecture, because a tag in the classic store holds one platform.
 pub fn engine_tag(distro_name: &str, platform: Platform) -> String {
     format!(
         "obgp-build/base:{distro_name}-{}-bootstrap",
@@ -63,8 +64,8 @@ pub fn engine_tag(distro_name: &str, platform: Platform) -> String {
     )
 }
 
-/// Makes the base, or finds it in the cache. Two runs that want the same one make it once. Where the archive cannot be
-/// reached, the newest one that the cache has is taken, and `progress` is told.
+/// Builds the base, or finds it in the cache. Concurrent runs build the same base only once. If the archive is
+/// unreachable, uses the newest base in the cache and notes it in `progress`.
 pub async fn bootstrap(
     request: &BootstrapRequest<'_>,
     progress: &dyn Progress,
@@ -82,7 +83,7 @@ pub async fn bootstrap(
         Err(error @ BaseError::Unreachable { .. }) if !request.refresh => {
             return match cache::newest(&directory) {
                 Some(base) => {
-                    progress.note(&format!("{error}; taking the base of {} from the cache", base.snapshot));
+                    progress.note(&format!("{error}; using the base of {} from the cache", base.snapshot));
                     Ok(base)
                 }
                 None => Err(error),
@@ -106,7 +107,7 @@ pub async fn bootstrap(
     Ok(base)
 }
 
-/// Root's apt reads keys as another user, who may not look into root's cache: it would find the archive unsigned.
+/// Root's apt reads keys as another user, which cannot read root's cache: it would find the archive unsigned.
 fn readable_copy(keyring: &Path) -> io::Result<tempfile::NamedTempFile> {
     let copy = tempfile::Builder::new()
         .prefix("obgp-keyring-")
@@ -117,7 +118,7 @@ fn readable_copy(keyring: &Path) -> io::Result<tempfile::NamedTempFile> {
     Ok(copy)
 }
 
-/// The release files of an archive, which sign everything else in it.
+/// The release files of an archive, which sign its content.
 struct Releases {
     content: Vec<u8>,
     newest: Timestamp,
@@ -129,7 +130,7 @@ struct Recipe<'a> {
     mirror: &'a str,
     security: String,
     tag: String,
-    /// What the digest follows in the tag that engines keep it under.
+    /// The prefix of the digest in the tag that engines keep.
     kept: String,
 }
 
@@ -162,7 +163,7 @@ impl<'a> Recipe<'a> {
         )
     }
 
-    /// What apt inside the image uses: the distro's own archive, whatever mirror made the image.
+    /// The apt sources in the image: the distro's own archive, whichever mirror was used.
     fn image_sources(&self) -> String {
         let architecture = self.platform.architecture();
         let mirror = own_archive(self.distro.family, architecture);
@@ -174,8 +175,8 @@ impl<'a> Recipe<'a> {
         self.sources(mirror, &security, Path::new(keyring::in_image(self.distro.family)))
     }
 
-    /// Downloads the release files. They are not checked here: mmdebstrap's apt does that; they tell whether the archive
-    /// answers, what state it is in, and of when.
+    /// Downloads the release files. mmdebstrap's apt verifies them later; here they show whether the archive is
+    /// reachable, its state, and its date.
     async fn releases(
         &self,
         scratch: &Path,
@@ -222,7 +223,7 @@ impl<'a> Recipe<'a> {
             let content = fs::read(&file).map_err(|e| BaseError::io("reading", &file, e))?;
             let date = release_date(&content).ok_or_else(|| BaseError::Unreachable {
                 url,
-                reason: "what it answers with is no release file".into(),
+                reason: "its response is not a release file".into(),
             })?;
             releases.newest = releases.newest.max(date);
             releases.content.extend(content);
@@ -230,7 +231,7 @@ impl<'a> Recipe<'a> {
         Ok(releases)
     }
 
-    /// Everything that goes into the archive, in 32 hexadecimal digits.
+    /// A key of all inputs, in 32 hexadecimal digits.
     fn key(&self, releases: &Releases) -> String {
         let mut hash = Sha256::new();
         for part in [
@@ -257,7 +258,7 @@ fn family_name(family: Family) -> &'static str {
     }
 }
 
-/// Debian has its security updates beside its archive, and so have its mirrors; Ubuntu's mirrors have them inside.
+/// Debian and its mirrors have a separate archive for security updates; Ubuntu's mirrors include them.
 fn security_archive(distro: &Distro, architecture: Architecture, mirror: &str) -> String {
     match (distro.family, architecture, &distro.mirror) {
         (Family::Debian, _, _) => format!("{mirror}-security"),
@@ -266,7 +267,7 @@ fn security_archive(distro: &Distro, architecture: Architecture, mirror: &str) -
     }
 }
 
-/// The field `Date` of a release file: `Sat, 06 Sep 2025 10:12:47 UTC`.
+/// Parses the field `Date` of a release file: `Sat, 06 Sep 2025 10:12:47 UTC`.
 fn release_date(content: &[u8]) -> Option<Timestamp> {
     let text = String::from_utf8_lossy(&content[..content.len().min(8192)]);
     let date = text.lines().find_map(|line| line.strip_prefix("Date: "))?;
@@ -275,7 +276,7 @@ fn release_date(content: &[u8]) -> Option<Timestamp> {
     Some(moment.in_tz("UTC").ok()?.timestamp())
 }
 
-/// apt's own words for why, without what it says of its progress.
+/// The reason in apt's output, without its progress messages.
 fn apt_reason(log: &str) -> String {
     let error = log.lines().find_map(|line| line.trim().strip_prefix("E: "));
     error.unwrap_or(log).split_whitespace().collect::<Vec<_>>().join(" ")

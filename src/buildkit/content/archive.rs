@@ -1,4 +1,4 @@
-//! An OCI layout in a tar file -> its blobs, read where they lie.
+//! Reads the blobs of an OCI layout in a tar file, without unpacking it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use oci_spec::image::Digest;
 
-/// An image in an archive such as [`crate::base::bootstrap`] makes: a base that BuildKit is given in the session.
+/// An image in an archive such as those of [`crate::base::bootstrap`]: a base that BuildKit reads in the session.
 #[derive(Debug)]
 pub struct ImageArchive {
     file: File,
@@ -18,7 +18,7 @@ pub struct ImageArchive {
 }
 
 impl ImageArchive {
-    /// `manifest` is the image's. Reads the archive's headers only: whoever reads a blob checks its digest.
+    /// `manifest` is the image's. Reads only the archive's headers: readers of blobs check digests.
     pub fn open(path: &Path, manifest: &Digest) -> io::Result<Self> {
         let file = File::open(path)?;
         let mut blobs = HashMap::new();
@@ -53,7 +53,7 @@ impl ImageArchive {
         self.blobs.get(digest).map(|(_, size)| *size)
     }
 
-    /// Fills `buffer` from `offset` on; both lie within the blob.
+    /// Fills `buffer` from `offset`; the range must be within the blob.
     pub(super) fn read_at(&self, digest: &str, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let (start, _) = self.blobs.get(digest).ok_or(io::ErrorKind::NotFound)?;
         self.file.read_exact_at(buffer, start + offset)

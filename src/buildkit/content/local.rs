@@ -1,5 +1,5 @@
-//! `type=local` cache entries -> stores of the session, as buildx keeps them: an OCI image layout per directory, whose index
-//! has the cache under a tag.
+//! Opens `type=local` cache entries as stores of the session, in buildx's format: an OCI image layout per directory,
+//! with the cache under a tag in the index.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,16 +14,16 @@ use crate::layout::{Layout, StoreError, is_index};
 
 const DEFAULT_TAG: &str = "latest";
 
-/// BuildKit makes the store's ID of this and the entry's `src` or `dest`.
+/// BuildKit builds the store's ID from this prefix and the entry's `src` or `dest`.
 const STORE_PREFIX: &str = "local:";
 
-/// The caches of a solve, open. Their directories are locked as long as this lives.
+/// The open caches of a solve. Their directories are locked until this is dropped.
 #[derive(Default)]
 pub struct LocalCaches {
-    /// As BuildKit is given it: without the local entries that cannot be read, the others by the name of their store
-    /// instead of their path.
+    /// The entries for BuildKit: without unreadable local entries; the others have their store's name instead of a
+    /// path.
     pub cache: Cache,
-    /// Of what is done without.
+    /// Warnings about skipped caches.
     pub warnings: Vec<String>,
     stores: Stores,
     written: Vec<Written>,
@@ -36,15 +36,15 @@ struct Written {
 
 #[derive(Debug, thiserror::Error)]
 pub enum LocalCacheError {
-    #[error("the local cache cannot be written: {0}")]
+    #[error("writing the local cache: {0}")]
     Store(#[from] StoreError),
-    #[error("the cache in {directory} was not written, though the build went well", directory = directory.display())]
+    #[error("the build succeeded, but the cache in {directory} was not written", directory = directory.display())]
     NotWritten { directory: PathBuf },
 }
 
 impl LocalCaches {
-    /// What cannot be written is an error. What cannot be read is done without, with a warning, unless there is nothing yet.
-    /// Blocks.
+    /// Fails if a cache cannot be written. Skips unreadable caches with a warning; a cache that does not exist yet is
+    /// skipped silently. Blocks.
     pub fn open(cache: &Cache) -> Result<Self, LocalCacheError> {
         let mut opened = Self::default();
         let mut layouts = BTreeMap::new();
@@ -76,7 +76,7 @@ impl LocalCaches {
                     Ok((None, _)) => continue,
                     Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
                     Err(error) => {
-                        opened.warnings.push(format!("doing without a cache: {error}"));
+                        opened.warnings.push(format!("skipping a cache: {error}"));
                         continue;
                     }
                 };
@@ -88,7 +88,7 @@ impl LocalCaches {
         Ok(opened)
     }
 
-    /// Under a name that says nothing of this machine.
+    /// Uses a name that reveals nothing about this machine.
     fn offer(&mut self, entry: &mut CacheEntry, attribute: &str, layout: &Arc<Layout>) {
         let name = format!("cache-{}", self.stores.len());
         self.stores
@@ -100,8 +100,8 @@ impl LocalCaches {
         self.stores.clone()
     }
 
-    /// Gives what was written its tags; blobs that only an earlier cache needed go. `manifest` is what BuildKit says of it:
-    /// a descriptor in JSON. Blocks.
+    /// Tags the written caches, and removes blobs that only an earlier cache needed. `manifest` is BuildKit's
+    /// descriptor in JSON. Blocks.
     pub fn finish(&self, manifest: Option<&str>) -> Result<(), LocalCacheError> {
         let manifest: Option<Descriptor> = manifest.and_then(|json| serde_json::from_str(json).ok());
         for Written { layout, tag } in &self.written {
@@ -115,14 +115,14 @@ impl LocalCaches {
     }
 }
 
-/// Directory and tag, which are for us, taken out of an entry.
+/// Removes directory and tag, which are for this program, from an entry.
 fn place(entry: &mut CacheEntry, attribute: &str) -> (PathBuf, String) {
     let directory = entry.attrs.remove(attribute).unwrap_or_default();
     let tag = entry.attrs.remove("tag").unwrap_or_else(|| DEFAULT_TAG.into());
     (Path::new(&directory).to_path_buf(), tag)
 }
 
-/// What the tag stands for, if there is one. Documents are checked here: BuildKit checks layers only.
+/// The descriptor of the tag, if it exists. Checks documents: BuildKit checks only layers.
 fn root(layout: &Layout, tag: &str) -> Result<Option<Descriptor>, StoreError> {
     let root = match layout.resolve(Some(tag)) {
         Ok(root) => root,

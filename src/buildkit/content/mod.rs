@@ -1,8 +1,8 @@
-//! containerd's content service, which BuildKit calls in a session: bases that it reads, local caches that it reads and
-//! writes.
+//! Serves containerd's content service, which BuildKit calls in a session: it reads bases, and reads and writes local
+//! caches.
 //!
-//! A session has several stores; which one is meant stands in the metadata of each call. The generated code of the kept
-//! crates has no such server, so its few methods are dispatched here.
+//! A session has several stores; the metadata of each call names one. The generated code of the vendored crates has no
+//! server for it, so its few methods are dispatched here.
 
 mod archive;
 mod local;
@@ -35,29 +35,29 @@ use proto::{
 
 use crate::layout::Layout;
 
-/// What the session announces.
+/// The methods that the session announces.
 pub(super) const METHODS: [&str; 3] = [INFO, READ, WRITE];
 const INFO: &str = "/containerd.services.content.v1.Content/Info";
 const READ: &str = "/containerd.services.content.v1.Content/Read";
 const WRITE: &str = "/containerd.services.content.v1.Content/Write";
 
-/// The metadata that says which store is meant.
+/// The metadata key that names the store.
 const STORE: &str = "buildkit-attachable-store-id";
 
-/// One message of a blob. gRPC's default limit on the receiving side is 4 MiB.
+/// Bytes of a blob per message. gRPC's default receive limit is 4 MiB.
 const CHUNK: u64 = 1 << 20;
 
-/// The longest message that is taken; BuildKit's own limit.
+/// Maximum length of an accepted message; BuildKit's own limit.
 const MESSAGE_LIMIT: usize = 16 << 20;
 
-/// The stores of a session by their IDs.
+/// The stores of a session, by ID.
 pub(super) type Stores = BTreeMap<String, Store>;
 
 #[derive(Clone)]
 pub(super) enum Store {
     /// A base.
     Image(Arc<ImageArchive>),
-    /// A local cache. Whether it may be written is for the layout to say.
+    /// A local cache. The layout decides whether it is writable.
     Cache(Arc<Layout>),
 }
 
@@ -84,7 +84,7 @@ impl Store {
     }
 }
 
-/// Work on the disk, on a thread that may wait for it.
+/// Runs disk work on a thread that may block.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
@@ -92,7 +92,7 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     }
 }
 
-/// The service itself.
+/// The content service.
 #[derive(Clone)]
 pub(super) struct ContentServer(Arc<Stores>);
 
@@ -133,18 +133,18 @@ impl tower::Service<http::Request<Body>> for ContentServer {
                     grpc = grpc.max_decoding_message_size(MESSAGE_LIMIT);
                     grpc.streaming(method, request).await
                 }
-                _ => Status::unimplemented("blobs are read and written here, no more").into_http(),
+                _ => Status::unimplemented("only reading and writing of blobs is supported").into_http(),
             })
         })
     }
 }
 
-/// What a base's store is called in `oci-layout://NAME@DIGEST`: a name as references have them.
+/// The name of a base's store in `oci-layout://NAME@DIGEST`, in the form of a reference.
 pub(super) fn base_store(manifest: &Digest) -> String {
     format!("base-{}", manifest.digest())
 }
 
-/// The ID that BuildKit makes of it, and the store.
+/// The store of a base, with the ID that BuildKit derives.
 pub(super) fn offer_base(base: &Arc<ImageArchive>) -> (String, Store) {
     let id = format!("oci:{}", base_store(base.manifest()));
     (id, Store::Image(Arc::clone(base)))
@@ -174,7 +174,7 @@ fn info(stores: &Stores, request: &Request<InfoRequest>) -> Result<Response<Info
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// From the offset on, as much as is asked for, or there is.
+/// Reads from the offset, up to the requested length or the end.
 fn read(
     stores: &Stores,
     request: &Request<ReadContentRequest>,
@@ -211,13 +211,13 @@ fn read(
     Ok(Response::new(Box::pin(chunks)))
 }
 
-/// A thread of its own for each blob: disks block.
+/// Each blob has its own thread, because disks block.
 fn write(
     stores: &Stores,
     request: Request<Streaming<WriteContentRequest>>,
 ) -> Result<Response<Answers<WriteContentResponse>>, Status> {
     let Store::Cache(layout) = store(stores, &request)? else {
-        return Err(Status::permission_denied("a base is not written to"));
+        return Err(Status::permission_denied("bases are read-only"));
     };
     let mut messages = request.into_inner();
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
@@ -225,7 +225,7 @@ fn write(
     tokio::task::spawn_blocking(move || {
         let next = || runtime.block_on(messages.message());
         let answer = |answer| {
-            let gone = |_| Status::cancelled("nobody listens any more");
+            let gone = |_| Status::cancelled("the receiver is gone");
             sender.blocking_send(Ok(answer)).map_err(gone)
         };
         if let Err(status) = write::receive(&layout, next, answer) {

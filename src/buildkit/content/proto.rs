@@ -1,7 +1,7 @@
-//! The messages of containerd's content service that BuildKit sends in a session.
+//! Messages of containerd's content service that BuildKit uses in a session.
 //!
-//! <https://github.com/containerd/containerd/blob/main/api/services/content/v1/content.proto>. Times, which nobody reads
-//! here, and labels, which nobody keeps, are left out.
+//! <https://github.com/containerd/containerd/blob/main/api/services/content/v1/content.proto>. Without times and
+//! labels, which are not used.
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Info {
@@ -29,7 +29,7 @@ pub struct ReadContentRequest {
     pub digest: String,
     #[prost(int64, tag = "2")]
     pub offset: i64,
-    /// All that follows, if it is 0.
+    /// 0: everything after the offset.
     #[prost(int64, tag = "3")]
     pub size: i64,
 }
@@ -54,13 +54,13 @@ pub enum WriteAction {
 pub struct WriteContentRequest {
     #[prost(enumeration = "WriteAction", tag = "1")]
     pub action: i32,
-    /// What the writer calls it until it is committed; in the first message.
+    /// The writer's name until the commit; in the first message.
     #[prost(string, tag = "2")]
     pub r#ref: String,
-    /// Of the whole blob, if it is known.
+    /// Size of the whole blob, if known.
     #[prost(int64, tag = "3")]
     pub total: i64,
-    /// Its digest, if it is known.
+    /// Digest of the whole blob, if known.
     #[prost(string, tag = "4")]
     pub expected: String,
     #[prost(int64, tag = "5")]
@@ -73,12 +73,12 @@ pub struct WriteContentRequest {
 pub struct WriteContentResponse {
     #[prost(enumeration = "WriteAction", tag = "1")]
     pub action: i32,
-    /// How much has been written.
+    /// Bytes written so far.
     #[prost(int64, tag = "4")]
     pub offset: i64,
     #[prost(int64, tag = "5")]
     pub total: i64,
-    /// Of what was committed.
+    /// Digest of the committed blob.
     #[prost(string, tag = "6")]
     pub digest: String,
 }

@@ -1,4 +1,4 @@
-//! `Content.Write`: the blob of a local cache, message by message, into the layout.
+//! Implements `Content.Write`: writes a blob of a local cache, message by message, into the layout.
 
 use std::io::Write as _;
 
@@ -8,8 +8,8 @@ use tonic::Status;
 use super::proto::{WriteAction, WriteContentRequest, WriteContentResponse};
 use crate::layout::{BlobWriter, Layout, Limits};
 
-/// Receives one blob: `next` gives the messages until there is none, each of which is answered. What is not committed
-/// leaves nothing, and an interrupted write begins anew.
+/// Receives one blob: `next` returns the messages until there are none, and each is answered. Uncommitted data is
+/// discarded, and an interrupted write starts again from 0.
 pub(super) fn receive(
     layout: &Layout,
     mut next: impl FnMut() -> Result<Option<WriteContentRequest>, Status>,
@@ -71,13 +71,13 @@ fn signed(bytes: u64) -> i64 {
 struct Incoming<'a> {
     writer: BlobWriter<'a>,
     offset: u64,
-    /// 0 if it is not known.
+    /// 0 if unknown.
     total: u64,
     expected: Option<Digest>,
 }
 
 impl<'a> Incoming<'a> {
-    /// At the end of what was written, or all over again.
+    /// Writes at the end of the data, or starts again from 0.
     fn write(&mut self, layout: &'a Layout, message: &WriteContentRequest) -> Result<(), Status> {
         let at = u64::try_from(message.offset).unwrap_or(0);
         if at == 0 && self.offset > 0 {
@@ -102,13 +102,15 @@ impl<'a> Incoming<'a> {
     fn commit(self) -> Result<String, Status> {
         if self.total > 0 && self.total != self.offset {
             let (total, came) = (self.total, self.offset);
-            return Err(Status::failed_precondition(format!("{came} bytes came of {total}")));
+            return Err(Status::failed_precondition(format!("received {came} of {total} bytes")));
         }
         let found = self.writer.digest();
         if let Some(expected) = self.expected.filter(|expected| *expected != found) {
-            return Err(Status::failed_precondition(format!("{found} came as {expected}")));
+            return Err(Status::failed_precondition(format!(
+                "received {found} instead of {expected}"
+            )));
         }
-        // Which type it has is known to what refers to it.
+        // Only the blob's referrer knows its type.
         let blob = self.writer.finish(MediaType::Other("application/octet-stream".into()));
         Ok(blob.map_err(failed)?.digest().to_string())
     }
@@ -195,7 +197,7 @@ mod tests {
         }
         let left = std::fs::read_dir(dir.path().join("blobs/sha256")).unwrap().count();
         assert_eq!(left, 0);
-        // From the start again, as a writer may that does not trust what it wrote.
+        // Starts again from 0, as a writer may that does not trust its earlier data.
         let again = vec![
             message(WriteAction::Write, 0, "jel"),
             message(WriteAction::Write, 0, "hel"),

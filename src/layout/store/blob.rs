@@ -1,4 +1,4 @@
-//! Bytes -> a blob of a layout, under its digest once it is whole and on the disk.
+//! Writes blobs into a layout. A blob gets its name, the digest, once it is complete and on disk.
 
 use std::io::{self, Write};
 use std::sync::PoisonError;
@@ -24,19 +24,18 @@ impl Layout {
     /// Stores bytes as a blob.
     pub fn write_blob(&self, media_type: MediaType, bytes: &[u8]) -> Result<Descriptor, StoreError> {
         let mut blob = self.blob_writer()?;
-        blob.write_all(bytes)
-            .map_err(failed("write a blob into it", &self.root))?;
+        blob.write_all(bytes).map_err(failed("writing a blob to", &self.root))?;
         blob.finish(media_type)
     }
 
-    /// Stores a JSON document with its keys in order, so that equal documents have equal digests.
+    /// Stores a JSON document with sorted keys, so that equal documents have equal digests.
     pub fn write_json(&self, media_type: MediaType, document: &impl Serialize) -> Result<Descriptor, StoreError> {
-        let bytes = canonical_json(document).map_err(failed("write a document into it", &self.root))?;
+        let bytes = canonical_json(document).map_err(failed("writing a document to", &self.root))?;
         self.write_blob(media_type, &bytes)
     }
 }
 
-/// A blob being written. Dropped before [`BlobWriter::finish`], it leaves nothing.
+/// A blob being written. If it is dropped before [`BlobWriter::finish`], nothing remains.
 pub struct BlobWriter<'a> {
     layout: &'a Layout,
     file: NamedTempFile,
@@ -58,12 +57,12 @@ impl Write for BlobWriter<'_> {
 }
 
 impl BlobWriter<'_> {
-    /// Of what was written until now.
+    /// The digest of the bytes written so far.
     pub fn digest(&self) -> Digest {
         sha256_digest(&self.sha.clone().finalize().into())
     }
 
-    /// Puts the blob on the disk and gives it its name. One that is there already, with the same size, stays.
+    /// Syncs the blob to disk and names it. An existing blob with the same size is kept.
     pub fn finish(self, media_type: MediaType) -> Result<Descriptor, StoreError> {
         let digest = sha256_digest(&self.sha.finalize().into());
         let descriptor = Descriptor::new(media_type, self.size, digest);
@@ -75,10 +74,10 @@ impl BlobWriter<'_> {
             self.file
                 .as_file()
                 .sync_data()
-                .map_err(failed("write the blob", &path))?;
+                .map_err(failed("writing the blob", &path))?;
             self.file
                 .persist(&path)
-                .map_err(|e| failed("write the blob", &path)(e.error))?;
+                .map_err(|e| failed("writing the blob", &path)(e.error))?;
         }
         Ok(descriptor)
     }

@@ -1,7 +1,7 @@
 //! An OCI image layout on disk (image-spec, image-layout.md): blobs by digest, and `index.json` with one entry per tag.
 //!
-//! A layout is valid at every moment. Blobs get their name only when they are whole and on the disk; `index.json` is
-//! replaced last, in one step. Whoever writes holds an exclusive advisory lock on the directory, readers a shared one.
+//! A layout is always valid. Blobs are named only when they are complete and on disk; `index.json` is replaced last,
+//! atomically. A writer holds an exclusive advisory lock on the directory, readers a shared lock.
 
 mod blob;
 mod tags;
@@ -26,29 +26,29 @@ use super::limits::Limits;
 
 pub use blob::BlobWriter;
 
-/// Files of ours that are not part of the layout; what an interrupted run leaves is removed by the next one.
+/// Prefix of temporary files; the next run removes those of an interrupted one.
 const TEMPORARY: &str = ".obgp-";
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("{path}: cannot {doing}: {source}", path = path.display())]
+    #[error("{doing} {path}: {source}", path = path.display())]
     Io {
         doing: &'static str,
         path: PathBuf,
         source: io::Error,
     },
-    #[error("{} is in use by another process; wait for it, or choose another directory", .0.display())]
+    #[error("{} is in use by another process\nhelp: wait for it, or choose another directory", .0.display())]
     Locked(PathBuf),
     #[error("{} is not an OCI image layout: {reason}", path.display())]
     NotALayout { path: PathBuf, reason: String },
-    #[error("{} is not empty and not an OCI image layout; choose another directory", .0.display())]
+    #[error("{} is not empty and not an OCI image layout\nhelp: choose another directory", .0.display())]
     Occupied(PathBuf),
     #[error("{path}: {reason}", path = path.display())]
     BadBlob { path: PathBuf, reason: String },
     #[error("{path} has no tag {tag:?}; it has: {known}", path = path.display())]
     NoSuchTag { path: PathBuf, tag: String, known: String },
-    #[error("{path} holds {known}: say which, as oci:{path}:TAG", path = path.display())]
+    #[error("{path} contains {known}\nhelp: name one as oci:{path}:TAG", path = path.display())]
     WhichTag { path: PathBuf, known: String },
     #[error("{0} is not a SHA-256 digest")]
     NotSha256(String),
@@ -56,39 +56,40 @@ pub enum StoreError {
     ReadOnly,
 }
 
-/// An open layout. Threads may share it; its lock lasts as long as the value.
+/// An open layout. Threads may share it; the lock is held until the value is dropped.
 #[derive(Debug)]
 pub struct Layout {
     root: PathBuf,
-    /// The directory, which carries the lock.
+    /// The locked directory.
     lock: File,
     writable: bool,
-    /// Blobs this value wrote or met: what refers to them may not be in the index yet, so they are never collected.
+    /// Blobs that this value wrote or found: they are never collected, because their referrer may not be in the index
+    /// yet.
     used: Mutex<HashSet<String>>,
     index: Mutex<()>,
 }
 
 impl Layout {
-    /// Opens `dir` for writing; makes it a layout if it is missing or empty.
+    /// Opens `dir` for writing; creates the layout if the directory is missing or empty.
     pub fn open_or_create(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
         let root = dir.as_ref().to_path_buf();
-        fs::create_dir_all(&root).map_err(failed("create it", &root))?;
+        fs::create_dir_all(&root).map_err(failed("creating", &root))?;
         let layout = Self::lock(root, true)?;
         let root = &layout.root;
         layout.remove_leftovers()?;
         if !root.join("oci-layout").exists() {
-            let mut entries = fs::read_dir(root).map_err(failed("list it", root))?;
+            let mut entries = fs::read_dir(root).map_err(failed("listing", root))?;
             if entries.any(|entry| entry.is_ok_and(|e| e.file_name() != "blobs" && e.file_name() != "index.json")) {
                 return Err(StoreError::Occupied(root.clone()));
             }
         }
         let blobs = root.join("blobs/sha256");
-        fs::create_dir_all(&blobs).map_err(failed("create it", &blobs))?;
+        fs::create_dir_all(&blobs).map_err(failed("creating", &blobs))?;
         if !root.join("index.json").exists() {
             let empty = json!({"schemaVersion": 2, "mediaType": MediaType::ImageIndex.to_string(), "manifests": []});
             layout.replace("index.json", &empty)?;
         }
-        // Last: what has this file has all the rest.
+        // Written last: a directory with this file is complete.
         if !root.join("oci-layout").exists() {
             layout.replace("oci-layout", &json!({"imageLayoutVersion": "1.0.0"}))?;
         }
@@ -108,7 +109,7 @@ impl Layout {
     }
 
     fn lock(root: PathBuf, writable: bool) -> Result<Self, StoreError> {
-        let lock = File::open(&root).map_err(failed("open it", &root))?;
+        let lock = File::open(&root).map_err(failed("opening", &root))?;
         let operation = if writable {
             FlockOperation::NonBlockingLockExclusive
         } else {
@@ -117,7 +118,7 @@ impl Layout {
         let started = Instant::now();
         while let Err(e) = flock(&lock, operation) {
             if e != rustix::io::Errno::WOULDBLOCK {
-                return Err(failed("lock it", &root)(e.into()));
+                return Err(failed("locking", &root)(e.into()));
             }
             if started.elapsed() > LOCK_PATIENCE {
                 return Err(StoreError::Locked(root));
@@ -141,28 +142,28 @@ impl Layout {
         let marker: Value = read_small_json(&self.root.join("oci-layout")).map_err(|e| not(e.to_string()))?;
         match marker["imageLayoutVersion"].as_str() {
             Some("1.0.0") => Ok(()),
-            Some(other) => Err(not(format!("its version is {other}, known is 1.0.0"))),
-            None => Err(not("oci-layout says no version".into())),
+            Some(other) => Err(not(format!("its version is {other}, supported is 1.0.0"))),
+            None => Err(not("oci-layout has no version".into())),
         }
     }
 
     fn remove_leftovers(&self) -> Result<(), StoreError> {
         for entry in fs::read_dir(&self.root)
-            .map_err(failed("list it", &self.root))?
+            .map_err(failed("listing", &self.root))?
             .flatten()
         {
             if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
                 let path = entry.path();
-                fs::remove_file(&path).map_err(failed("remove an interrupted run's file", &path))?;
+                fs::remove_file(&path).map_err(failed("removing the temporary file", &path))?;
             }
         }
         Ok(())
     }
 
-    /// A file without a name, in the layout's file system, gone when closed.
+    /// An unnamed file on the layout's file system, deleted when closed.
     pub(super) fn scratch(&self) -> Result<File, StoreError> {
         self.must_be_writable()?;
-        tempfile::tempfile_in(&self.root).map_err(failed("create a temporary file in it", &self.root))
+        tempfile::tempfile_in(&self.root).map_err(failed("creating a temporary file in", &self.root))
     }
 
     fn must_be_writable(&self) -> Result<(), StoreError> {
@@ -179,25 +180,25 @@ impl Layout {
             .prefix(TEMPORARY)
             .permissions(Permissions::from_mode(0o644))
             .tempfile_in(&self.root)
-            .map_err(failed("create a temporary file in it", &self.root))
+            .map_err(failed("creating a temporary file in", &self.root))
     }
 
     pub fn blob_path(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
-        // The algorithm says that the value is 64 hexadecimal digits; others could hold anything.
+        // Only for SHA-256 is the value known to be 64 hexadecimal digits.
         if *digest.algorithm() != DigestAlgorithm::Sha256 {
             return Err(StoreError::NotSha256(digest.to_string()));
         }
         Ok(self.root.join("blobs/sha256").join(digest.digest()))
     }
 
-    /// Whether the blob is there with the size its descriptor says.
+    /// Whether the blob exists with its descriptor's size.
     pub fn has(&self, descriptor: &Descriptor) -> bool {
         let path = self.blob_path(descriptor.digest());
         path.is_ok_and(|path| fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() == descriptor.size()))
     }
 
-    /// Whether a manifest is there with its configuration and all its layers. If so, they are kept from now on, as if
-    /// they had just been written: whoever asks is about to refer to them.
+    /// Whether a manifest exists with its configuration and all layers. If so, they are kept from now on like new
+    /// blobs, because the caller is about to refer to them.
     pub fn holds(&self, manifest: &Descriptor) -> bool {
         let Ok(image) = self.read_json::<ImageManifest>(manifest) else {
             return false;
@@ -211,13 +212,13 @@ impl Layout {
         all
     }
 
-    /// Opens a blob after comparing its size with the descriptor's. Who reads it checks the digest.
+    /// Opens a blob after comparing its size with the descriptor's. The reader checks the digest.
     pub fn open_blob(&self, descriptor: &Descriptor) -> Result<File, StoreError> {
         let path = self.blob_path(descriptor.digest())?;
-        let file = File::open(&path).map_err(failed("open the blob", &path))?;
-        let size = file.metadata().map_err(failed("open the blob", &path))?.len();
+        let file = File::open(&path).map_err(failed("opening the blob", &path))?;
+        let size = file.metadata().map_err(failed("opening the blob", &path))?.len();
         if size != descriptor.size() {
-            let reason = format!("it has {size} bytes, its descriptor says {}", descriptor.size());
+            let reason = format!("it has {size} bytes, but its descriptor has {}", descriptor.size());
             return Err(StoreError::BadBlob { path, reason });
         }
         Ok(file)
@@ -233,7 +234,7 @@ impl Layout {
         let limit = Limits::default().json_bytes;
         if descriptor.size() > limit {
             return Err(bad(format!(
-                "a document of {} bytes is over the limit of {limit}",
+                "a document of {} bytes exceeds the limit of {limit}",
                 descriptor.size()
             )));
         }
@@ -241,11 +242,11 @@ impl Layout {
         let file = self.open_blob(descriptor)?;
         file.take(limit)
             .read_to_end(&mut bytes)
-            .map_err(failed("read the blob", &path))?;
+            .map_err(failed("reading the blob", &path))?;
         let found = hex::encode(Sha256::digest(&bytes));
         if found != descriptor.digest().digest() {
             return Err(bad(format!(
-                "its content has the digest sha256:{found}: the blob is damaged"
+                "the blob is damaged: its content has the digest sha256:{found}"
             )));
         }
         Ok(bytes)
@@ -255,23 +256,23 @@ impl Layout {
         let bytes = self.read_blob(descriptor)?;
         serde_json::from_slice(&bytes).map_err(|e| StoreError::BadBlob {
             path: self.blob_path(descriptor.digest()).unwrap_or_default(),
-            reason: format!("not the JSON document it should be: {e}"),
+            reason: format!("not a valid JSON document: {e}"),
         })
     }
 
-    /// Replaces a file of the layout in one step.
+    /// Replaces a file of the layout atomically.
     fn replace(&self, name: &str, document: &Value) -> Result<(), StoreError> {
         let path = self.root.join(name);
         let mut file = self.temporary()?;
-        let bytes = canonical_json(document).map_err(failed("write it", &path))?;
-        file.write_all(&bytes).map_err(failed("write it", &path))?;
-        file.as_file().sync_all().map_err(failed("write it", &path))?;
-        file.persist(&path).map_err(|e| failed("write it", &path)(e.error))?;
-        self.lock.sync_all().map_err(failed("write it", &path))
+        let bytes = canonical_json(document).map_err(failed("writing", &path))?;
+        file.write_all(&bytes).map_err(failed("writing", &path))?;
+        file.as_file().sync_all().map_err(failed("writing", &path))?;
+        file.persist(&path).map_err(|e| failed("writing", &path)(e.error))?;
+        self.lock.sync_all().map_err(failed("writing", &path))
     }
 }
 
-/// JSON without spaces, objects' keys in order at every depth.
+/// JSON without spaces, with sorted keys at every depth.
 pub fn canonical_json(document: &impl Serialize) -> io::Result<Vec<u8>> {
     fn sorted(value: Value) -> Value {
         match value {
@@ -289,12 +290,12 @@ pub fn canonical_json(document: &impl Serialize) -> io::Result<Vec<u8>> {
 
 fn read_small_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
     let limit = Limits::default().json_bytes;
-    let file = File::open(path).map_err(failed("open it", path))?;
+    let file = File::open(path).map_err(failed("opening", path))?;
     let mut bytes = Vec::new();
     BufReader::new(file)
         .take(limit + 1)
         .read_to_end(&mut bytes)
-        .map_err(failed("read it", path))?;
+        .map_err(failed("reading", path))?;
     let bad = |reason: String| StoreError::BadBlob {
         path: path.to_path_buf(),
         reason,
@@ -302,7 +303,7 @@ fn read_small_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
     if bytes.len() as u64 > limit {
         return Err(bad(format!("it is longer than {limit} bytes")));
     }
-    serde_json::from_slice(&bytes).map_err(|e| bad(format!("not the JSON document it should be: {e}")))
+    serde_json::from_slice(&bytes).map_err(|e| bad(format!("not a valid JSON document: {e}")))
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {

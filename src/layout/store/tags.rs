@@ -1,4 +1,4 @@
-//! `index.json` of a layout: which image a tag stands for, and which blobs no tag needs any more.
+//! Reads and sets tags in a layout's `index.json`, and removes unreferenced blobs.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ impl Layout {
         read_small_json(&self.root.join("index.json"))
     }
 
-    /// The descriptor that `tag` stands for; without a tag, that of the only entry.
+    /// The descriptor of `tag`; without a tag, of the only entry.
     pub fn resolve(&self, tag: Option<&str>) -> Result<Descriptor, StoreError> {
         let index = self.index()?;
         let mut entries = index.manifests().iter();
@@ -42,17 +42,17 @@ impl Layout {
         }
     }
 
-    /// Makes `tag` stand for `descriptor`, whose blobs must be there, then removes the blobs that only the tag's old
-    /// descriptor needed. Entries of other tags, and of other programs, stay as they are.
+    /// Points `tag` to `descriptor`, whose blobs must exist, then removes the blobs that only the tag's old descriptor
+    /// needed. Entries of other tags and of other programs are unchanged.
     pub fn set_tag(&self, tag: &str, descriptor: &Descriptor) -> Result<(), StoreError> {
         self.must_be_writable()?;
         let _one_at_a_time = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        // The renames of the blobs have to be on the disk before a name for them is.
+        // The blobs' names must be on disk before a tag refers to them.
         sync_dir(&self.root.join("blobs/sha256"))?;
         let path = self.root.join("index.json");
-        // As plain JSON: fields that this program does not know survive.
+        // Edited as JSON, so that unknown fields are kept.
         let mut index: Value = read_small_json(&path)?;
-        let new = descriptor_json(descriptor, tag).map_err(failed("write it", &path))?;
+        let new = descriptor_json(descriptor, tag).map_err(failed("writing", &path))?;
         let not_an_index = || StoreError::NotALayout {
             path: self.root.clone(),
             reason: "index.json has no list of manifests".into(),
@@ -69,11 +69,11 @@ impl Layout {
         manifests.push(new);
         self.replace("index.json", &index)?;
         for old in replaced {
-            // Not being able to tidy up is no failure: the tag is set.
+            // Failed cleanup is not an error: the tag is set.
             if let Ok(old) = serde_json::from_value::<Descriptor>(old)
                 && let Err(e) = self.collect(&old)
             {
-                tracing::warn!(layout = %self.root.display(), error = %e, "old blobs were left in place");
+                tracing::warn!(layout = %self.root.display(), error = %e, "old blobs were not removed");
             }
         }
         Ok(())
@@ -82,7 +82,7 @@ impl Layout {
     /// Removes the blobs reachable from `old` that neither the index nor work in progress needs.
     fn collect(&self, old: &Descriptor) -> Result<(), StoreError> {
         let mut gone = BTreeSet::new();
-        // A damaged old image: what it reached is unknown and stays.
+        // The old image is damaged: its blobs are unknown and kept.
         if self.reachable(old, &mut gone, 0).is_err() {
             return Ok(());
         }
@@ -94,7 +94,7 @@ impl Layout {
         for digest in gone.iter().filter(|d| !kept.contains(*d) && !used.contains(*d)) {
             let path = self.root.join("blobs/sha256").join(digest);
             match fs::remove_file(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove the old blob", &path)(e)),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("removing the old blob", &path)(e)),
                 _ => {}
             }
         }
@@ -150,6 +150,6 @@ fn descriptor_json(descriptor: &Descriptor, tag: &str) -> io::Result<Value> {
 }
 
 fn sync_dir(path: &Path) -> Result<(), StoreError> {
-    let dir = File::open(path).map_err(failed("open it", path))?;
-    dir.sync_all().map_err(failed("write it to the disk", path))
+    let dir = File::open(path).map_err(failed("opening", path))?;
+    dir.sync_all().map_err(failed("syncing", path))
 }

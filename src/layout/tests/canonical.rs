@@ -1,4 +1,4 @@
-//! The same change, told by engines in their different ways, has one digest.
+//! The same change, written in the ways of different engines, has one digest.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::support::*;
 use crate::layout::LayoutImage;
 use crate::layout::tree::NodeKind;
 
-/// What a path is: its inode's number, for hard links, is part of it.
+/// The content of a path, including its inode's number for hard links.
 #[derive(Clone, Debug, PartialEq)]
 struct Spec {
     what: Kind,
@@ -102,7 +102,7 @@ fn change(state: &mut State, r: &mut Random) {
     }
 }
 
-/// Whether an engine that compares the two would tell of a change; directories' times are left to chance.
+/// Whether an engine that compares the two would report a change; directory times are left to chance.
 fn differs(old: Option<&Spec>, new: &Spec) -> bool {
     let Some(old) = old else { return true };
     let same_what = match (&old.what, &new.what) {
@@ -116,7 +116,7 @@ fn parents(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').map(|(i, _)| &path[..i])
 }
 
-/// One engine's way to write the layer between two states.
+/// One engine's way of writing the layer between two states.
 fn render(lower: &State, upper: &State, r: &mut Random) -> Vec<u8> {
     let mut paths: BTreeSet<&str> = BTreeSet::new();
     let mut hidden: BTreeSet<String> = BTreeSet::new();
@@ -134,7 +134,7 @@ fn render(lower: &State, upper: &State, r: &mut Random) -> Vec<u8> {
             hidden.insert(format!("{dir}/.wh.{name}").trim_start_matches('/').to_string());
         }
     }
-    // An opaque directory with all that is in it is another way to say the same.
+    // An opaque directory with its whole content is another way to write the same change.
     for (path, spec) in upper {
         if spec.what == Kind::Dir && r.chance(15) {
             let below = format!("{path}/");
@@ -152,7 +152,7 @@ fn render(lower: &State, upper: &State, r: &mut Random) -> Vec<u8> {
     let mut order: Vec<&str> = paths.into_iter().collect();
     if r.chance(70) {
         r.shuffle(&mut order);
-        // But a directory in the place of a file or link comes before what is in it, or nothing could be put there.
+        // A directory that replaces a file or link must precede its content.
         order.sort_by_key(|p| match (&upper[*p].what, lower.get(*p)) {
             (Kind::Dir, Some(old)) if old.what != Kind::Dir => p.len(),
             _ => usize::MAX,
@@ -186,7 +186,7 @@ fn noisy(mut item: Item, spec: &Spec, r: &mut Random) -> Item {
     item.mode = spec.mode | if r.chance(30) { 0o100_000 } else { 0 };
     item.uid = spec.uid;
     item.mtime = spec.mtime;
-    // What is made during a build gets that hour's time; directories get that, or their source's.
+    // Files made during a build get that hour's time; directories get that, or their source's.
     if spec.mtime == EPOCH || (item.kind == EntryType::Directory && r.chance(50)) {
         item.mtime = EPOCH + r.below(1000) as i64;
     }
@@ -245,13 +245,13 @@ proptest! {
             prop_assert_eq!(list(&_a, a), list(&_b, b), "layer {}", i);
         }
         prop_assert_eq!(one.manifest.digest(), other.manifest.digest());
-        // A reader of the layout sees the tree that ingest handed on.
+        // A reader of the layout sees the tree that ingest returned.
         let opened = LayoutImage::open(&_a.path().display().to_string().parse().unwrap()).unwrap();
         let read = opened.read_tree(&opened.platforms[0].1, &base.read).unwrap();
         for ((a, x), (b, y)) in read.tree.iter().zip(one.tree.iter()) {
             prop_assert_eq!((a, x), (b, y));
         }
-        // And the content is what it should be.
+        // The content matches.
         let wanted = states.last().unwrap();
         prop_assert_eq!(one.tree.len(), wanted.len() + 1);
         for (path, spec) in wanted {

@@ -1,4 +1,4 @@
-//! A run that ends in the middle leaves a valid layout, and the next one completes.
+//! An interrupted run leaves a valid layout, and the next run completes.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::support::*;
 use crate::layout::*;
 use crate::progress::Silent;
 
-/// Breaks off after so many bytes, as an engine's connection does.
+/// Breaks off after some bytes, like an engine's broken connection.
 struct Breaking<R>(R, u64);
 
 impl<R: Read> Read for Breaking<R> {
@@ -45,7 +45,7 @@ fn ingest_tagged(dir: &Path, export: impl Read + Send) -> Result<oci_spec::image
     Ok(index)
 }
 
-/// Whether the layout is what the specification says, its blobs are what their names say, and nothing else is there.
+/// Whether the layout is valid, blobs match their names, and no other files exist.
 fn check(dir: &Path, leftovers_allowed: bool) {
     let layout = Layout::open(dir).unwrap();
     layout.index().unwrap();
@@ -86,7 +86,7 @@ fn a_connection_that_breaks_at_any_point() {
     check(dir.path(), false);
 }
 
-/// Hands out little at a time, so that a kill hits in the middle.
+/// Returns few bytes at a time, so that a kill hits in the middle.
 struct Slow<R>(R);
 
 impl<R: Read> Read for Slow<R> {
@@ -99,7 +99,8 @@ impl<R: Read> Read for Slow<R> {
 
 const VICTIM: &str = "OBGP_TEST_VICTIM_DIRECTORY";
 
-/// Not a test by itself: what `a_process_killed_at_any_point` kills. One layout after the other, each begun from nothing.
+/// A helper: the process that `a_process_killed_at_any_point` kills. Writes one layout after the other, each from
+/// scratch.
 #[test]
 fn victim() {
     let Some(dir) = std::env::var_os(VICTIM) else { return };

@@ -1,4 +1,4 @@
-//! Both shapes of an export give the same image, and the reader gives back what ingest saw.
+//! Both export formats give the same image, and the reader returns the tree that ingest saw.
 
 use super::support::*;
 use crate::layout::tree::NodeKind;
@@ -168,6 +168,6 @@ fn the_wrong_platform_is_named() {
     let error = ingest_new(&legacy_export(&layers, &config(&layers, true)), &options).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the engine's export holds no image for linux/arm64, only linux/amd64"
+        "the engine's export has no image for linux/arm64, only linux/amd64"
     );
 }

@@ -1,4 +1,4 @@
-//! What no engine should send: each gives a clear error, early, and nothing but the layout is written to.
+//! Malicious archives: each gives a clear and early error, and nothing outside the layout is written.
 
 use std::io::{self, Read};
 
@@ -47,7 +47,7 @@ fn paths_that_lead_elsewhere() {
         ),
         (
             file("a/.wh.b/c", "x"),
-            r#""a/.wh.b/c": refused: it lies below a whiteout"#,
+            r#""a/.wh.b/c": refused: it is below a whiteout"#,
         ),
         (
             hard_link("a", "../../etc/shadow"),
@@ -72,7 +72,7 @@ fn paths_that_lead_elsewhere() {
         (symlink("./", "x"), r#""./": refused: the root is not a directory"#),
         (
             file("d/loop/x", ""),
-            r#"layer 2 of the image: "d/loop/x" cannot be placed: "d/loop" above it is not a directory"#,
+            r#"layer 2 of the image: "d/loop/x" cannot be created: its parent "d/loop" is not a directory"#,
         ),
     ] {
         assert_eq!(refusal(&[item]), reason);
@@ -84,7 +84,7 @@ fn paths_that_lead_elsewhere() {
         pax: vec![nul],
         ..file("a", "")
     }]);
-    assert!(reason.ends_with(r#""a\0b" holds a NUL byte"#), "{reason}");
+    assert!(reason.ends_with(r#""a\0b" contains a NUL byte"#), "{reason}");
     let binary = ("path".to_string(), b"a\xff".to_vec());
     assert!(
         refusal(&[Item {
@@ -138,7 +138,7 @@ fn with_size(kind: EntryType, size: u64) -> Vec<u8> {
     header.as_bytes().to_vec()
 }
 
-/// Endless zeros behind some bytes; says how many were taken.
+/// Endless zeros after some bytes; counts the bytes read.
 struct Endless {
     start: io::Cursor<Vec<u8>>,
     taken: u64,
@@ -156,7 +156,7 @@ impl Read for Endless {
     }
 }
 
-/// Reads an export that begins like this and never ends; the error, and how much was read before it.
+/// Reads an endless export with this start; returns the error and the number of bytes read.
 fn endless(start: Vec<u8>) -> (String, u64) {
     let mut export = Endless {
         start: io::Cursor::new(start),
@@ -177,12 +177,12 @@ fn sizes_that_lie_are_found_out_before_anything_is_read() {
         EntryType::GNULongLink,
     ] {
         let (error, taken) = endless(with_size(kind, MUCH));
-        assert!(error.contains("is over the limit of 1048576"), "{error}");
+        assert!(error.contains("exceeds the limit of 1048576"), "{error}");
         assert!(taken <= 1 << 20);
     }
     let (error, taken) = endless(with_size(EntryType::Regular, MUCH));
     assert!(
-        error.contains("\"liar\" of 1099511627776 bytes is over the limit"),
+        error.contains("\"liar\" of 1099511627776 bytes exceeds the limit"),
         "{error}"
     );
     assert!(taken <= 1 << 20);
@@ -234,9 +234,9 @@ fn what_ends_early_is_told() {
         seen.iter().any(|e| e.contains("the stream ends in the middle of")),
         "{seen:?}"
     );
-    // Cut between two members, Go and we see an archive that lacks what comes last.
+    // Cut between two members, an archive is valid but lacks its last documents, as in Go.
     let ended = |e: &String| {
-        e.contains("ends in the middle") || e.contains("holds no manifest.json") || e.contains("missing or too large")
+        e.contains("ends in the middle") || e.contains("has no manifest.json") || e.contains("missing or too large")
     };
     assert!(seen.iter().all(ended), "{seen:?}");
 }
@@ -254,7 +254,7 @@ fn a_decompression_bomb_ends_at_the_limit() {
             &options,
         ));
         assert!(
-            error.ends_with(r#""zeros" of 67108864 bytes is over the limit of 1048576"#),
+            error.ends_with(r#""zeros" of 67108864 bytes exceeds the limit of 1048576"#),
             "{error}"
         );
     }
@@ -268,7 +268,7 @@ fn a_decompression_bomb_ends_at_the_limit() {
         &oci_export(&layers, &config(&layers, false), &gzip),
         &options,
     ));
-    assert!(error.contains("is over the limit of"), "{error}");
+    assert!(error.contains("exceeds the limit of"), "{error}");
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn a_bomb_of_trailing_bytes_ends_at_the_limit() {
         &options,
     ));
     assert!(
-        error.ends_with("the layer is longer than the limit of 1048576 bytes"),
+        error.ends_with("the layer exceeds the limit of 1048576 bytes"),
         "{error}"
     );
 }
@@ -333,7 +333,7 @@ fn wrong_digests() {
     };
     assert!(read(dir.path()).contains("its content has the digest sha256:"));
     std::fs::write(&path, &bytes[..last]).unwrap();
-    assert!(read(dir.path()).contains("its descriptor says"));
+    assert!(read(dir.path()).contains("its descriptor has"));
 }
 
 #[test]
@@ -342,7 +342,8 @@ fn json_bombs() {
     let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let export = tar(&[file("manifest.json", nested)]);
     assert!(
-        message(ingest_new(&export, &options(&[]))).contains("manifest.json in the engine's export is not the JSON")
+        message(ingest_new(&export, &options(&[])))
+            .contains("manifest.json in the engine's export is not a valid JSON")
     );
     let mut large = config(&layers, true);
     large["author"] = json!("x".repeat(5 << 20));
@@ -356,7 +357,7 @@ fn index_loops_and_empty_exports() {
     assert!(message(ingest_new(&tar(&[file("index.json", index)]), &options(&[]))).contains("only no image at all"));
     assert_eq!(
         message(ingest_new(&tar(&[]), &options(&[]))),
-        "the engine's export holds no manifest.json or index.json; is it an image export?"
+        "the engine's export has no manifest.json or index.json\nhelp: check that it is an image export"
     );
     assert!(message(ingest_new(b"{\"message\":\"No such image\"}", &options(&[]))).contains("ends in the middle of"));
 }
@@ -386,7 +387,7 @@ fn a_hostile_layer_leaves_the_layout_valid_and_the_rest_alone() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// What `fuzz/fuzz_targets/tar_ingest.rs` looks at, for archives that are nearly right.
+    /// The check of `fuzz/fuzz_targets/tar_ingest.rs`, for almost valid archives.
     #[test]
     fn a_damaged_layer_is_refused_or_has_a_stable_form(seed: u64) {
         let mut r = Random(seed);
@@ -404,7 +405,7 @@ proptest! {
         ]);
         for _ in 0..=r.below(6) {
             let block = r.below(layer.len() / 512) * 512;
-            // Names, numbers, types and links are where it hurts.
+            // Mutates names, numbers, types and links.
             let at = block + [r.below(100), 100 + r.below(57), 156, 157 + r.below(100), r.below(512)][r.below(5)];
             let bytes = [0, b'/', b'.', b'0', b'5', b'1', b'7', b'L', b'x', b'a', 0x80, 0xff];
             layer[at] = bytes[r.below(bytes.len())];
@@ -426,7 +427,7 @@ proptest! {
     }
 }
 
-/// Gives every header on the way a right check sum.
+/// Sets a valid checksum in every header.
 fn set_check_sums(archive: &mut [u8]) {
     let mut at = 0;
     while let Some(block) = archive.get_mut(at..at + 512) {

@@ -1,4 +1,4 @@
-//! Tests of the whole stage, on archives made on the spot.
+//! Tests of the whole stage, on generated archives.
 
 mod canonical;
 mod crash;

@@ -1,4 +1,4 @@
-//! The layout on disk: tags, locks, what is kept and what goes.
+//! The layout on disk: tags, locks, kept and removed blobs.
 
 use std::path::Path;
 
@@ -51,7 +51,7 @@ fn blobs_of_work_in_progress_are_not_collected() {
     first.set_tag("t", &one).unwrap();
     drop(first);
     let layout = Layout::open_or_create(dir.path()).unwrap();
-    // Another target makes the same image, and has not tagged it yet.
+    // Another target builds the same image, not tagged yet.
     let again = image(&layout, "1");
     let new = image(&layout, "2");
     layout.set_tag("t", &new).unwrap();
@@ -109,7 +109,7 @@ fn entries_of_other_programs_stay_as_they_are() {
     let error = layout.resolve(Some("nope")).unwrap_err().to_string();
     assert!(error.ends_with("has no tag \"nope\"; it has: theirs, t"), "{error}");
     let error = layout.resolve(None).unwrap_err().to_string();
-    assert!(error.contains("holds theirs, t: say which, as oci:"), "{error}");
+    assert!(error.contains("contains theirs, t\nhelp: name one as oci:"), "{error}");
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_wrong_version_or_a_strange_digest_is_refused() {
     drop(Layout::open_or_create(dir.path()).unwrap());
     std::fs::write(dir.path().join("oci-layout"), r#"{"imageLayoutVersion":"9.0.0"}"#).unwrap();
     let error = Layout::open(dir.path()).unwrap_err().to_string();
-    assert!(error.ends_with("its version is 9.0.0, known is 1.0.0"), "{error}");
+    assert!(error.ends_with("its version is 9.0.0, supported is 1.0.0"), "{error}");
     std::fs::write(dir.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
     let layout = Layout::open(dir.path()).unwrap();
     let digest = "other:..-..-etc-passwd".parse::<oci_spec::image::Digest>();

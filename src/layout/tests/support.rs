@@ -1,4 +1,4 @@
-//! Archives as engines make them, and worse.
+//! Archives as engines write them, and malicious ones.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -126,7 +126,7 @@ fn append(archive: &mut Builder<Vec<u8>>, item: &Item) {
             .append_pax_extensions(pax.iter().map(|(k, v)| (k.as_str(), v.as_slice())))
             .unwrap();
     }
-    // Written as it is: hostile names too.
+    // Unmodified, to allow hostile names.
     let name = &item.path.as_bytes()[..item.path.len().min(100)];
     header.as_old_mut().name[..name.len()].copy_from_slice(name);
     let link = &item.link.as_bytes()[..item.link.len().min(100)];
@@ -139,7 +139,7 @@ pub fn sha(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// What an engine says of an image, with what differs between engines.
+/// An engine's configuration of an image, with the differences between engines.
 pub fn config(layers: &[Vec<u8>], old_engine: bool) -> Value {
     let history = |i: usize| match old_engine {
         _ if i == 0 => json!({"created": "2026-01-01T01:01:01Z", "comment": "Imported from -"}),
@@ -170,7 +170,7 @@ pub fn config(layers: &[Vec<u8>], old_engine: bool) -> Value {
     config
 }
 
-/// As engines before 25 export it: layers in the order of meaningless IDs, the configuration somewhere, the manifest last.
+/// The export of engines before 25: layers in the order of meaningless IDs, the manifest last.
 pub fn legacy_export(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
     let config = serde_json::to_vec(config).unwrap();
     let mut files: BTreeMap<String, Item> = BTreeMap::new();
@@ -203,7 +203,7 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     gz.finish().unwrap()
 }
 
-/// As later engines export it, with an attestation and a platform that is not in the store.
+/// The export of later engines, with an attestation and a platform that is not in the store.
 pub fn oci_export(layers: &[Vec<u8>], config: &Value, pack: &dyn Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
     let mut blobs: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let mut blob = |bytes: Vec<u8>| {
@@ -270,7 +270,7 @@ pub fn options<'a>(base: &[&Vec<u8>]) -> IngestOptions<'a> {
     }
 }
 
-/// Ingests into a layout of its own.
+/// Ingests into a new layout.
 pub fn ingest_new(export: &[u8], options: &IngestOptions<'_>) -> Result<(tempfile::TempDir, Ingested), IngestError> {
     let dir = tempfile::tempdir().unwrap();
     let layout = Layout::open_or_create(dir.path()).unwrap();
@@ -336,7 +336,7 @@ pub fn long_listing(bytes: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// A small generator: tests that fail say their seed.
+/// A small random generator; failing tests print its seed.
 pub struct Random(pub u64);
 
 impl Random {

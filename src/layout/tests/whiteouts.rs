@@ -1,4 +1,4 @@
-//! Layers are applied, and canonical layers written, as the OCI image specification and runtimes have it.
+//! Applies layers, and writes canonical layers, as the OCI image specification and runtimes do.
 
 use tar::EntryType;
 
@@ -112,7 +112,7 @@ fn a_hard_link_to_a_file_below_is_a_file_of_its_own() {
     let large = vec![7; 100_000];
     let mut base = base();
     base.push(file("large", &large));
-    // As overlayfs has it: the file below was copied up, and did not change.
+    // On overlayfs, the lower file was copied up without changes.
     let layer = [file("large", &large), hard_link("also", "large")];
     assert_eq!(canonical(&base, &layer), ["also"]);
     assert_eq!(canonical(&base, &[hard_link("also", "large")]), ["also"]);
@@ -168,7 +168,7 @@ fn a_change_of_mode_owner_time_or_capability_is_a_change() {
             usize::from(changed.pax.iter().any(|(k, _)| k.contains("xattr")))
         );
         assert_eq!(listing(&layer_bytes(dir.path(), &image.layers[1])), ["d/", "d/a"]);
-        // What was written reads back the same.
+        // The written image reads back the same.
         let opened = LayoutImage::open(&dir.path().display().to_string().parse().unwrap()).unwrap();
         let read = opened
             .read_tree(&opened.platforms[0].1, &ReadOptions::default())

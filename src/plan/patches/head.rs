@@ -1,6 +1,6 @@
-//! The text of a patch → its DEP-3 head and the files it changes. <https://dep-team.pages.debian.net/deps/dep3/>
+//! Parses a patch into its DEP-3 header and the files it changes. <https://dep-team.pages.debian.net/deps/dep3/>
 //!
-//! Everything that is not understood is an error: a mistyped field would otherwise decide nothing, silently.
+//! Unknown input is an error: a mistyped field would otherwise be ignored silently.
 
 use std::str::FromStr;
 
@@ -9,19 +9,19 @@ use pep440_rs::VersionSpecifiers;
 
 use super::MAX_BYTES;
 
-/// What a patch says about itself.
+/// The header of a patch.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// The summary, and on further lines what is wrong upstream and how it shows.
+    /// The summary; further lines describe the upstream defect and its symptoms.
     pub description: String,
-    /// Where the change comes from, of one that is not ours.
+    /// The origin of a third-party change.
     pub origin: Option<String>,
     pub author: Option<String>,
-    /// Upstream's report.
+    /// The upstream bug report.
     pub bug: Option<String>,
-    /// Upstream's review, `no`, or `not-needed`.
+    /// The upstream review, `no`, or `not-needed`.
     pub forwarded: String,
-    /// The releases that need it.
+    /// The releases that need the patch.
     pub applies_to: VersionSpecifiers,
     pub drop_when: String,
     pub last_update: Date,
@@ -31,19 +31,19 @@ pub struct Head {
 pub enum HeadError {
     #[error("it is larger than {MAX_BYTES} bytes")]
     TooLarge,
-    #[error("it is not UTF-8 text with newlines only, the last line included")]
+    #[error("it is not UTF-8 text with LF line ends, including the last line")]
     Text,
-    #[error("line {line}: expected a field of the head (`Name: value`), or an empty line at its end")]
+    #[error("line {line}: expected a header field (`Name: value`), or an empty line after the header")]
     Line { line: usize },
-    #[error("the head has an unknown field {0}")]
+    #[error("unknown header field {0}")]
     Unknown(String),
-    #[error("the head has the field {0} twice")]
+    #[error("duplicate header field {0}")]
     Twice(String),
-    #[error("the head has no {0}")]
+    #[error("missing header field {0}")]
     Missing(&'static str),
     #[error("{field}: {what}")]
     Value { field: &'static str, what: String },
-    #[error("the diff: {0}")]
+    #[error("diff: {0}")]
     Diff(String),
 }
 
@@ -59,7 +59,7 @@ const FIELDS: [&str; 8] = [
 ];
 
 impl Head {
-    /// The head, and the diff behind it as text.
+    /// Returns the header, and the diff after it as text.
     pub fn parse(bytes: &[u8]) -> Result<(Self, &str), HeadError> {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(HeadError::TooLarge);
@@ -86,7 +86,7 @@ impl Head {
         let required = |name: &'static str| value(name).ok_or(HeadError::Missing(name));
         let (origin, author) = (value("Origin"), value("Author"));
         if origin.is_none() && author.is_none() {
-            return Err(HeadError::Missing("Author, or Origin of a change that is not ours"));
+            return Err(HeadError::Missing("Author, or Origin for a third-party change"));
         }
         Ok(Head {
             description: required("Description")?,
@@ -115,12 +115,12 @@ impl Head {
 
 type Fields = Vec<(String, String)>;
 
-/// The fields by name, lines of a value joined by newlines; and the text behind the line that ends the head.
+/// The fields by name, with the lines of a value joined by newlines, and the text after the header.
 fn fields(text: &str) -> Result<(Fields, &str), HeadError> {
     let mut fields = Fields::new();
     let mut rest = text;
     for line in 1.. {
-        let (current, behind) = rest.split_once('\n').ok_or(HeadError::Diff("there is none".into()))?;
+        let (current, behind) = rest.split_once('\n').ok_or(HeadError::Diff("it is missing".into()))?;
         rest = behind;
         if current.is_empty() || current == "---" {
             break;
@@ -156,24 +156,24 @@ pub fn split<'a>(diff: &'a str, package: &str) -> Result<Vec<(&'a str, &'a str)>
         if files.iter().any(|(known, _)| *known == path) {
             return Err(HeadError::Diff(format!("{path} appears twice")));
         }
-        // Lines are counted, and checked against the head of their hunk.
+        // The parser counts lines and compares them with the hunk headers.
         let parsed = diffy::Patch::from_str(one).map_err(|error| HeadError::Diff(format!("{path}: {error}")))?;
         if parsed.hunks().is_empty() {
             return Err(HeadError::Diff(format!("{path} has no hunk")));
         }
         let hunks = parsed.hunks().iter().map(|hunk| 1 + hunk.lines().len());
         if one.lines().count() != 2 + hunks.sum::<usize>() {
-            return Err(HeadError::Diff(format!("{path}: a line belongs to no hunk")));
+            return Err(HeadError::Diff(format!("{path}: a line is outside of every hunk")));
         }
         files.push((path, one));
     }
     match files.is_empty() {
-        true => Err(HeadError::Diff("there is none".into())),
+        true => Err(HeadError::Diff("it is missing".into())),
         false => Ok(files),
     }
 }
 
-/// Where the diff of the first file ends: before the next `---`, `+++` and `@@`. A removed line may begin with `---` too.
+/// The end of the first file's diff: before the next `---`, `+++` and `@@`. A removed line may begin with `---` too.
 fn end_of_file(diff: &str) -> usize {
     let starts = diff.match_indices("\n--- ").map(|(at, _)| at + 1);
     let mut real = starts.filter(|at| {
@@ -184,14 +184,14 @@ fn end_of_file(diff: &str) -> usize {
     real.next().unwrap_or(diff.len())
 }
 
-/// The one path of `--- a/PATH` and `+++ b/PATH`, or of an added file's `--- /dev/null`.
+/// The path in `--- a/PATH` and `+++ b/PATH`, or in an added file's `+++ b/PATH`.
 fn path_of<'a>(old: &str, new: &'a str, package: &str) -> Result<&'a str, HeadError> {
     let failed = |what: &str| Err(HeadError::Diff(format!("{what}, in: {old} | {new}")));
     let Some(path) = new.strip_prefix("+++ b/") else {
-        return failed("expected `--- a/PATH` and `+++ b/PATH`; files are changed or added, not deleted");
+        return failed("expected `--- a/PATH` and `+++ b/PATH`; a patch cannot delete files");
     };
     if old != "--- /dev/null" && old.strip_prefix("--- a/") != Some(path) {
-        return failed("both lines have to name the same file; files are not renamed");
+        return failed("the paths differ; a patch cannot rename files");
     }
     let mut parts = path.split('/');
     let plain = |part: &str| {
@@ -203,7 +203,7 @@ fn path_of<'a>(old: &str, new: &'a str, package: &str) -> Result<&'a str, HeadEr
         return failed(&format!("a patch may change files below {package}/ only"));
     }
     if path.split('/').any(|part| part == "tests") {
-        return failed("the image has no tests: leave them out of the patch");
+        return failed("the image has no tests; remove them from the patch");
     }
     Ok(path)
 }
@@ -238,19 +238,23 @@ mod tests {
     #[test]
     fn heads_that_say_too_little_or_something_else_are_refused() {
         for (from, to, problem) in [
-            ("Author: a\n", "", "no Author, or Origin"),
-            ("Description: Do this\n Because of\n that.\n", "", "no Description"),
-            ("Forwarded: no\n", "", "no Forwarded"),
-            ("Applies-To: >=5.0.0,<7\n", "", "no Applies-To"),
+            ("Author: a\n", "", "field Author, or Origin"),
+            ("Description: Do this\n Because of\n that.\n", "", "field Description"),
+            ("Forwarded: no\n", "", "field Forwarded"),
+            ("Applies-To: >=5.0.0,<7\n", "", "field Applies-To"),
             (
                 "Applies-To: >=5.0.0,<7\n",
                 "Applies-To: 7.x\n",
                 "not a version specifier",
             ),
-            ("Drop-When: it is in\n", "Drop-When:\n", "no Drop-When"),
+            ("Drop-When: it is in\n", "Drop-When:\n", "field Drop-When"),
             ("Last-Update: 2026-01-02", "Last-Update: 2026-02-30", "not a date"),
-            ("Author: a\n", "Author: a\nAuthor: b\n", "Author twice"),
-            ("Author: a\n", "Author: a\nAplies-To: >=1\n", "unknown field Aplies-To"),
+            ("Author: a\n", "Author: a\nAuthor: b\n", "duplicate header field Author"),
+            (
+                "Author: a\n",
+                "Author: a\nAplies-To: >=1\n",
+                "unknown header field Aplies-To",
+            ),
             ("Author: a\n", "Author: a\nsome text\n", "line 5"),
             ("Description: Do", " Description: Do", "line 1"),
         ] {
@@ -266,8 +270,8 @@ mod tests {
             ("pkg/x.py", "other/x.py", "below pkg/ only"),
             ("pkg/x.py", "pkg/../x.py", "below pkg/ only"),
             ("pkg/x.py", "pkg/tests/x.py", "no tests"),
-            ("+++ b/pkg/x.py", "+++ b/pkg/y.py", "the same file"),
-            ("+++ b/pkg/x.py", "+++ /dev/null", "not deleted"),
+            ("+++ b/pkg/x.py", "+++ b/pkg/y.py", "the paths differ"),
+            ("+++ b/pkg/x.py", "+++ /dev/null", "cannot delete files"),
             ("-1,2 +1,2", "-1,3 +1,2", "pkg/x.py: "),
             ("+++ b/pkg/new.py", "+++ b/pkg/x.py", "appears twice"),
             ("@@ -0,0 +1 @@\n+x\n", "GIT binary patch\n", "pkg/x.py: "),
@@ -281,7 +285,7 @@ mod tests {
             let error = parse(HEAD, &DIFF.replace(from, to)).unwrap_err().to_string();
             assert!(error.contains(problem), "{error} / {problem}");
         }
-        assert!(parse(HEAD, "").unwrap_err().to_string().contains("there is none"));
+        assert!(parse(HEAD, "").unwrap_err().to_string().contains("it is missing"));
     }
 
     #[test]

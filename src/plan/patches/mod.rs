@@ -1,7 +1,7 @@
-//! `images/<name>/patches/` → the patches that a project ref needs, and the names by which they are recorded.
+//! Selects the patches in `images/<name>/patches/` that a project ref needs, and names them for labels and records.
 //!
-//! The build applies them (`build/apply-patches`) before bytecode is compiled. The head of a patch says which releases need it
-//! (`docs/patches.md`); [`applied`](crate::image::applied) is what an image says about the patches that its agent has.
+//! The build applies them (`build/apply-patches`) before it compiles bytecode. A patch's header lists the releases that
+//! need it (`docs/patches.md`). [`applied`](crate::image::applied) reads the record of applied patches in an image.
 
 mod head;
 
@@ -20,10 +20,10 @@ use crate::config::file::ConfigError;
 
 pub use head::{Head, HeadError, split};
 
-/// The label that lists an image's patches.
+/// The label with an image's patches.
 pub const LABEL: &str = "org.openstack.obgp-build.patches";
 
-/// A patch is read by people before it is applied.
+/// Maximum size: people review each patch.
 pub const MAX_BYTES: u64 = 256 << 10;
 pub const MAX_PATCHES: usize = 100;
 
@@ -50,7 +50,7 @@ pub enum PatchError {
     #[error("reading patches in {path}: {source}", path = path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error(
-        "reading patches in {path}: {what}\nhelp: a patch is named NNNN-name.patch, with a number of its own and \
+        "reading patches in {path}: {what}\nhelp: a patch is named NNNN-name.patch, with a unique number and \
          a name of lower-case letters, digits and hyphens",
         path = path.display()
     )]
@@ -61,12 +61,12 @@ pub enum PatchError {
     Config(#[from] ConfigError),
 }
 
-/// The one directory of a project's source whose files patches may change: its package.
+/// The project's package: the only directory whose files patches may change.
 pub fn package(project: &str) -> String {
     project.replace('-', "_")
 }
 
-/// The patches that `reference` needs, in the order in which they are applied.
+/// The patches of `reference`, in the order of application.
 pub fn needed(file: &BuildFile, reference: &str) -> Result<Vec<Patch>, PatchError> {
     let directory = file.root.join("images").join(&file.image.name).join("patches");
     let mut patches = load(&directory, &package(&file.project.name))?;
@@ -75,7 +75,7 @@ pub fn needed(file: &BuildFile, reference: &str) -> Result<Vec<Patch>, PatchErro
     Ok(patches)
 }
 
-/// The patches that an image of `reference` has to have. `None` if build.toml does not know the ref.
+/// The patches that an image of `reference` must have. `None` if build.toml does not know the ref.
 pub fn expected(file: &BuildFile, reference: &str) -> Result<Option<Vec<Patch>>, PatchError> {
     match needed(file, reference) {
         Err(PatchError::Config(_)) => Ok(None),
@@ -83,7 +83,7 @@ pub fn expected(file: &BuildFile, reference: &str) -> Result<Option<Vec<Patch>>,
     }
 }
 
-/// All patches of a directory, by name. `package` is the only directory whose files they may change.
+/// All patches of a directory, by name. Only files of `package` may be changed.
 pub fn load(directory: &Path, package: &str) -> Result<Vec<Patch>, PatchError> {
     let failed = |source| PatchError::Read {
         path: directory.to_path_buf(),
@@ -101,12 +101,12 @@ pub fn load(directory: &Path, package: &str) -> Result<Vec<Patch>, PatchError> {
     for entry in entries {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        // git keeps no empty directory, and the build mounts this one.
+        // git does not track empty directories, and the build mounts this one.
         if name == ".gitkeep" {
             continue;
         }
         if !entry.file_type().map_err(failed)?.is_file() || !well_named(&name) {
-            return Err(misnamed(format!("{name:?} is not the name of a patch, or not a file")));
+            return Err(misnamed(format!("{name:?} is not a patch name, or not a regular file")));
         }
         names.push(name);
     }
@@ -120,7 +120,7 @@ pub fn load(directory: &Path, package: &str) -> Result<Vec<Patch>, PatchError> {
     names.iter().map(|name| Patch::read(directory, name, package)).collect()
 }
 
-/// `0001-keep-tables.patch`. Names go into a label, a Dockerfile and a shell's words unquoted.
+/// `0001-keep-tables.patch`. Names appear unquoted in a label, a Dockerfile and shell words.
 fn well_named(name: &str) -> bool {
     let Some((number, rest)) = name.strip_suffix(".patch").and_then(|stem| stem.split_once('-')) else {
         return false;
@@ -146,7 +146,7 @@ impl Patch {
         Self::parse(stem, &bytes, package).map_err(|source| PatchError::Head { path, source })
     }
 
-    /// The patch `name` (without `.patch`). `package` is the only directory whose files it may change.
+    /// Parses the patch `name` (without `.patch`). Only files of `package` may be changed.
     pub fn parse(name: &str, bytes: &[u8], package: &str) -> Result<Self, HeadError> {
         let (head, diff) = Head::parse(bytes)?;
         let files = split(diff, package)?;
@@ -160,12 +160,13 @@ impl Patch {
     }
 }
 
-/// The version that the `Applies-To` field of a patch is compared with.
+/// The version that a patch's `Applies-To` is compared with.
 ///
-/// A git ref has none. It counts as later than all releases of its series, whose pattern in build.toml (`7.*`) names the
-/// series' number; without such a pattern (`master`, a change, a commit) it counts as later than every release.
+/// A git ref has no version. It counts as later than all releases of its series, whose pattern in build.toml (`7.*`)
+/// contains the series' number. Without such a pattern (`master`, a change, a commit) it counts as later than every
+/// release.
 fn version_of(file: &BuildFile, reference: &str) -> Result<Version, ConfigError> {
-    /// Above the last part of any version.
+    /// Higher than the last component of any version.
     const LATEST: u64 = 99_999;
     if source::is_version(reference)
         && let Ok(version) = Version::from_str(reference)
@@ -183,7 +184,7 @@ fn version_of(file: &BuildFile, reference: &str) -> Result<Version, ConfigError>
     Ok(Version::new(release))
 }
 
-/// The value of [`LABEL`]: names with the beginning of each patch's SHA-256. `None` without patches.
+/// The value of [`LABEL`]: names, each with the start of the patch's SHA-256. `None` without patches.
 pub fn label<'a>(patches: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<String> {
     let named: Vec<String> = patches
         .into_iter()
@@ -192,7 +193,7 @@ pub fn label<'a>(patches: impl IntoIterator<Item = (&'a str, &'a str)>) -> Optio
     (!named.is_empty()).then(|| named.join(","))
 }
 
-/// [`label`] of patches that are to be applied.
+/// [`label`] for patches to apply.
 pub fn label_of(patches: &[Patch]) -> Option<String> {
     label(patches.iter().map(|p| (p.name.as_str(), p.sha256.as_str())))
 }
@@ -238,7 +239,7 @@ mod tests {
     fn the_project_s_own_patches_are_sound_and_chosen_by_version() {
         let file = file();
         for (reference, needed) in [("4.0.0", false), ("6.0.0", true), ("7.0.0", true), ("master", true)] {
-            // No series of build.toml has 4.0.0; its version says it all.
+            // No series of build.toml matches 4.0.0; its version alone decides.
             let found = super::needed(&file, reference).unwrap();
             let first = found.iter().any(|p| p.name == "0001-keep-empty-routing-tables");
             assert_eq!(first, needed, "{reference}");
@@ -262,11 +263,11 @@ mod tests {
     #[test]
     fn names_that_cannot_be_ordered_or_quoted_are_refused() {
         for (names, problem) in [
-            (&["a.patch"][..], "not the name of a patch"),
-            (&["0001-a b.patch"], "not the name of a patch"),
-            (&["0001-$a.patch"], "not the name of a patch"),
-            (&["0001-a.diff"], "not the name of a patch"),
-            (&["README.md"], "not the name of a patch"),
+            (&["a.patch"][..], "not a patch name"),
+            (&["0001-a b.patch"], "not a patch name"),
+            (&["0001-$a.patch"], "not a patch name"),
+            (&["0001-a.diff"], "not a patch name"),
+            (&["README.md"], "not a patch name"),
             (&["0001-a.patch", "0001-b.patch"], "the same number"),
         ] {
             let directory = directory(names);

@@ -1,8 +1,8 @@
-//! Signatures without a key of one's own (the feature `keyless`): an identity token and the digest of a manifest → a Sigstore
-//! bundle of cosign 3's layout, attached as those of keys are. Fulcio certifies a key that lives for this one signature, Rekor
-//! records it; both are asked for each of them. Bundles are all there is: cosign 2's `.sig` layout is not made without a key.
+//! Signs a manifest without a long-lived key (feature `keyless`): an identity token and a digest become a Sigstore
+//! bundle in cosign 3's layout, attached like the bundles of keys. Fulcio certifies a key for this one signature and
+//! Rekor records it, with requests for each signature. cosign 2's `.sig` layout is not supported without a key.
 //!
-//! The requests are `sigstore-sign`'s, API v2 of Fulcio and v1 of Rekor.
+//! `sigstore-sign` sends the requests, to API v2 of Fulcio and v1 of Rekor.
 
 mod provider;
 
@@ -20,18 +20,18 @@ use super::dsse::must_be_about;
 use super::{Attestation, BUNDLE_TYPE, SIGNATURE_PREDICATE, SignError};
 use crate::oci::{Artifact, Content};
 
-/// For one request, of which Rekor's wait until the entry is in the log.
+/// Timeout of a request; Rekor's includes the wait for the log entry.
 const ANSWER: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeylessError {
-    #[error("the identity token is not one (a JWT is wanted): {0}")]
+    #[error("parsing the identity token: it is not a JWT: {0}")]
     Token(String),
-    #[error("the identity token for {identity} has expired: it lives for minutes, fetch another one")]
+    #[error("the identity token for {identity} has expired\nhelp: fetch a new token; tokens are valid for minutes")]
     Expired { identity: String },
-    #[error("cannot make an HTTP client: {0}")]
+    #[error("creating an HTTP client: {0}")]
     Client(String),
-    #[error("cannot sign {digest} without a key: {service}: {reason}")]
+    #[error("signing {digest} without a key: {service}: {reason}")]
     Service {
         digest: Digest,
         service: String,
@@ -41,7 +41,7 @@ pub enum KeylessError {
     Sign(#[from] SignError),
 }
 
-/// Somebody whom Fulcio knows.
+/// An identity that Fulcio can certify.
 pub struct Keyless {
     signer: Signer,
     fulcio: Url,
@@ -67,9 +67,10 @@ impl Keyless {
 
     pub fn new(token: &str, fulcio: &Url, rekor: &Url) -> Result<Self, KeylessError> {
         provider::install();
-        // The library's error may hold a part of the token.
-        let token = IdentityToken::from_jwt(token.trim())
-            .map_err(|_| KeylessError::Token("three parts between dots, with claims in the second".into()))?;
+        // The library's error may contain a part of the token.
+        let token = IdentityToken::from_jwt(token.trim()).map_err(|_| {
+            KeylessError::Token("expected three parts separated by dots, with claims in the second".into())
+        })?;
         if token.is_expired() {
             return Err(KeylessError::Expired {
                 identity: token.identity().to_string(),
@@ -88,7 +89,7 @@ impl Keyless {
         })
     }
 
-    /// Signs the manifest or index that `subject` describes.
+    /// Signs the manifest or index of `subject`.
     pub async fn sign(&self, subject: &Descriptor) -> Result<Artifact, KeylessError> {
         let statement = signature_statement(subject.digest())?;
         self.bundle(statement.as_bytes(), SIGNATURE_PREDICATE, subject).await
@@ -110,15 +111,15 @@ impl Keyless {
         predicate_type: &str,
         subject: &Descriptor,
     ) -> Result<Artifact, KeylessError> {
-        let failed = |error: Error| self.told(subject.digest(), &error);
+        let failed = |error: Error| self.service_error(subject.digest(), &error);
         let bundle = self.signer.sign_raw_statement(statement).await.map_err(failed)?;
         let json = bundle.to_json().map_err(|e| failed(e.into()))?;
         let bundle = Content::new(MediaType::from(BUNDLE_TYPE), json);
         Ok(attached(bundle, predicate_type, subject)?)
     }
 
-    /// With the address of whoever failed.
-    fn told(&self, digest: &Digest, error: &Error) -> KeylessError {
+    /// Adds the address of the service that failed.
+    fn service_error(&self, digest: &Digest, error: &Error) -> KeylessError {
         let (service, reason) = match error {
             Error::Fulcio(error) => (format!("Fulcio at {}", self.fulcio), error.to_string()),
             Error::Rekor(error) => (format!("Rekor at {}", self.rekor), error.to_string()),

@@ -1,5 +1,5 @@
-//! What the `sigstore-*` crates need of cryptography to sign: SHA-2 and ECDSA P-256, by the crates that everything else here
-//! signs with. Their own default is aws-lc, which would be a second cryptographic library.
+//! Implements the cryptography of the `sigstore-*` crates for signing: SHA-2 and ECDSA P-256, with the crates used
+//! elsewhere in this program. Their default is aws-lc, which would be a second cryptographic library.
 
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::signature::hazmat::PrehashSigner as _;
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 static PROVIDER: RustCrypto = RustCrypto;
 
-/// For the whole process; once is enough.
+/// Installs the provider for the whole process. Repeated calls have no effect.
 pub(super) fn install() {
     let _ = sigstore_sign::crypto::install_default_provider(&PROVIDER);
 }
@@ -29,10 +29,10 @@ impl CryptoProvider for RustCrypto {
         }
     }
 
-    // What is signed without a key is verified with cosign.
+    // cosign verifies keyless signatures.
     fn verify_raw(&self, scheme: SigningScheme, _: &[u8], _: &[u8], _: &[u8]) -> Result<()> {
         Err(Error::UnsupportedAlgorithm(format!(
-            "{} is not verified here",
+            "{} cannot be verified by obgp-build",
             scheme.name()
         )))
     }
@@ -48,7 +48,7 @@ impl CryptoProvider for RustCrypto {
         let mut secret = Zeroizing::new([0_u8; 32]);
         loop {
             getrandom::fill(secret.as_mut_slice()).map_err(|e| Error::KeyGeneration(e.to_string()))?;
-            // All but one number in 2^32 are below the curve's order.
+            // All but one in 2^32 numbers are below the curve's order.
             if let Ok(key) = SigningKey::from_slice(secret.as_slice()) {
                 return Ok(Box::new(Pair::new(key)));
             }
@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// As the library calls it: both ways of signing fit the public key that it sends to Fulcio.
+    /// Used as by the library: both ways of signing match the public key that it sends to Fulcio.
     #[test]
     fn what_the_library_signs_fits_the_public_key_it_shows() {
         install();

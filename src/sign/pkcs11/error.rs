@@ -1,4 +1,4 @@
-//! Why a token's key is not usable. No message holds a PIN.
+//! Errors of keys in tokens. No message contains a PIN.
 
 use std::path::PathBuf;
 
@@ -7,47 +7,47 @@ pub enum TokenProblem {
     #[error("it is not a PKCS#11 URI (RFC 7512): {0}")]
     Uri(String),
     #[error(
-        "it does not say which PKCS#11 module reaches the token: add ?module-path=/PATH/TO/MODULE.so, \
+        "it does not name the token's PKCS#11 module\nhelp: add ?module-path=/PATH/TO/MODULE.so, \
          or set COSIGN_PKCS11_MODULE_PATH"
     )]
     NoModule,
-    #[error("the PKCS#11 module {} cannot be used: {reason}", .path.display())]
+    #[error("loading the PKCS#11 module {}: {reason}", .path.display())]
     Module { path: PathBuf, reason: String },
-    #[error("no token is like that; the module has {}", list(.0))]
+    #[error("no token matches the URI; the module has {}", list(.0))]
     NoToken(Vec<String>),
-    #[error("several tokens are like that ({}): say which by token=, serial= or slot-id=", list(.0))]
+    #[error("several tokens match the URI: {}\nhelp: add token=, serial= or slot-id=", list(.0))]
     SeveralTokens(Vec<String>),
-    #[error("the PIN cannot be read from {}: {reason}", .path.display())]
+    #[error("reading the PIN from {}: {reason}", .path.display())]
     PinSource { path: PathBuf, reason: String },
-    #[error("the token wants a PIN: set COSIGN_PKCS11_PIN, or name a file that holds it (pin-source=file:/PATH)")]
+    #[error("the token needs a PIN\nhelp: set COSIGN_PKCS11_PIN, or put the PIN into a file (pin-source=file:/PATH)")]
     NoPin,
-    #[error("the token refuses the PIN; after some more wrong ones it will lock itself")]
+    #[error("the token rejected the PIN; further wrong PINs will lock the token")]
     WrongPin,
-    #[error("the token is locked after too many wrong PINs: unlock it with its own tool")]
+    #[error("the token is locked after too many wrong PINs\nhelp: unlock it with the vendor's tool")]
     Locked,
-    #[error("the token has no {what} like that; it has {}", list(.found))]
+    #[error("no {what} in the token matches the URI; it has {}", list(.found))]
     NoObject { what: &'static str, found: Vec<String> },
-    #[error("the token has several {what}s like that ({}): say which by id= or object=", list(.found))]
+    #[error("several {what}s match the URI ({})\nhelp: add id= or object=", list(.found))]
     SeveralObjects { what: &'static str, found: Vec<String> },
     #[error(
-        "the token has no public key and no certificate with the private key's id: \
-         put one there, what is signed is checked with it"
+        "the token has no public key or certificate with the private key's id\n\
+         help: add one to the token; every signature is checked with it"
     )]
     NoPublicKey,
     #[error(
-        "the token wants the PIN again for every signature (CKA_ALWAYS_AUTHENTICATE), which is not supported: \
-         use a key without that"
+        "the token requires its PIN for every signature (CKA_ALWAYS_AUTHENTICATE), which is not supported\n\
+         help: use a key without this attribute"
     )]
     EveryTime,
-    #[error("the token returned {0} bytes where a signature has 64")]
+    #[error("the token returned a signature of {0} bytes instead of 64")]
     NoSignature(usize),
-    #[error("what the token signs does not fit the public key it has beside the private key: they are of two pairs")]
+    #[error("the token's signature does not match its public key: the private and public key are not a pair")]
     OtherPublicKey,
-    #[error("the token fails while {doing}: {reason}")]
+    #[error("{doing}: the token failed: {reason}")]
     Failed { doing: &'static str, reason: String },
 }
 
-/// As many as a person reads.
+/// The first few names.
 fn list(names: &[String]) -> String {
     const SHOWN: usize = 8;
     match names {
@@ -59,19 +59,19 @@ fn list(names: &[String]) -> String {
     }
 }
 
-/// The function and the code it returned, by their names in the standard; the library's own texts are paragraphs of it.
-pub(super) fn told(error: &cryptoki::error::Error) -> String {
+/// The function and its error code, by their names in the standard; the library's texts are paragraphs of the standard.
+pub(super) fn describe(error: &cryptoki::error::Error) -> String {
     match error {
         cryptoki::error::Error::Pkcs11(code, function) => format!("C_{function:?} returned {code:?}"),
         other => other.to_string(),
     }
 }
 
-/// For `map_err`: what was being done when a function of the module failed.
+/// For `map_err`: adds the operation during which a function of the module failed.
 pub(super) fn failed(doing: &'static str) -> impl Fn(cryptoki::error::Error) -> TokenProblem {
     move |error| TokenProblem::Failed {
         doing,
-        reason: told(&error),
+        reason: describe(&error),
     }
 }
 

@@ -1,8 +1,8 @@
-//! Keys in PKCS#11 tokens (HSMs, smart cards): a URI → a key that the token signs with, and its public half.
+//! Signs with keys in PKCS#11 tokens (HSMs, smart cards), found by a URI; and finds their public keys.
 //!
-//! The token's module is a shared library that is loaded when such a key is used, and only then. The token gets the SHA-256
-//! digest (`CKM_ECDSA`, PKCS#11 v2.40 mechanisms, section 2.3.6) and gives r and s side by side, with a nonce of its own
-//! choice: what it signs twice is signed in two ways.
+//! The token's module is a shared library, loaded only when such a key is used. The token gets the SHA-256 digest
+//! (`CKM_ECDSA`, PKCS#11 v2.40 mechanisms, section 2.3.6) and returns r and s concatenated. It chooses the nonce, so
+//! two signatures of the same digest differ.
 
 mod error;
 mod session;
@@ -31,13 +31,13 @@ const PRIVATE_KEY: &str = "private key";
 const PUBLIC_KEY: &str = "public key or certificate";
 
 pub(super) struct TokenKey {
-    /// A session is one thread's at a time.
+    /// Only one thread may use a session at a time.
     token: Mutex<Token>,
     object: ObjectHandle,
 }
 
 impl TokenKey {
-    /// Logs in, and finds the private key that the URI names and its public half.
+    /// Logs in, and finds the private key of the URI and its public key.
     pub fn load(uri: &TokenUri) -> Result<(Self, PublicKey), KeyProblem> {
         let wanted = uri.read()?;
         let token = Token::open(&wanted)?;
@@ -58,7 +58,7 @@ impl TokenKey {
         Ok((key, public))
     }
 
-    /// The DER signature of `message`, which `public` accepts.
+    /// The DER signature of `message`, checked with `public`.
     pub fn sign(&self, message: &[u8], public: &PublicKey) -> Result<Vec<u8>, TokenProblem> {
         let digest = Sha256::digest(message);
         let raw = {
@@ -68,7 +68,7 @@ impl TokenKey {
         let raw = raw.map_err(failed("signing"))?;
         let signature = Signature::from_slice(&raw).map_err(|_| TokenProblem::NoSignature(raw.len()))?;
         let signature = signature.to_der().as_bytes().to_vec();
-        // Found out here, and not by whoever verifies the image.
+        // Detects a mismatch at signing instead of at verification.
         match public.accepts(message, &signature) {
             true => Ok(signature),
             false => Err(TokenProblem::OtherPublicKey),
@@ -76,7 +76,7 @@ impl TokenKey {
     }
 }
 
-/// The public key that the URI names. No PIN is needed where the token shows it to everyone.
+/// The public key of the URI. Needs no PIN if the token shows the key to everyone.
 pub(super) fn public_key(uri: &TokenUri) -> Result<PublicKey, KeyProblem> {
     let wanted = uri.read()?;
     let token = Token::open(&wanted)?;
@@ -99,7 +99,7 @@ fn public_half(token: &Token, private: ObjectHandle) -> Result<PublicKey, KeyPro
         AttributeType::Id,
         AttributeType::Label,
     ];
-    // What a pair has in common is its id; where there is none, its label.
+    // A key pair shares its id, or without an id its label.
     let mut common = None;
     for attribute in token.attributes(private, &asked)? {
         match attribute {
@@ -118,7 +118,7 @@ fn public_half(token: &Token, private: ObjectHandle) -> Result<PublicKey, KeyPro
     public.ok_or(TokenProblem::NoPublicKey.into())
 }
 
-/// From a public key, else from a certificate.
+/// From a public key object, else from a certificate.
 fn find_public(token: &Token, named: &[Attribute]) -> Result<Option<PublicKey>, KeyProblem> {
     if let Some(object) = only(token, PUBLIC_KEY, &token.find(ObjectClass::PUBLIC_KEY, named)?)? {
         return from_public_key(token, object).map(Some);
@@ -142,7 +142,7 @@ fn from_public_key(token: &Token, object: ObjectHandle) -> Result<PublicKey, Key
         return Err(unsupported("other elliptic curves'"));
     }
     let point = point.ok_or_else(|| damaged("the public key has no point"))?;
-    // An OCTET STRING, as the standard wants it; some modules leave that wrapping away.
+    // The standard requires an OCTET STRING; some modules omit the wrapping.
     let point = <&OctetStringRef>::from_der(&point).map_or(point.as_slice(), OctetStringRef::as_bytes);
     PublicKey::new(VerifyingKey::from_sec1_bytes(point).map_err(damaged)?)
 }
@@ -165,7 +165,7 @@ fn must_be_ec(kind: KeyType) -> Result<(), KeyProblem> {
     }
 }
 
-/// The one that was found, if one was.
+/// The only object found; an error if there are several.
 fn only(token: &Token, what: &'static str, found: &[ObjectHandle]) -> Result<Option<ObjectHandle>, TokenProblem> {
     match found {
         [] => Ok(None),
@@ -177,7 +177,7 @@ fn only(token: &Token, what: &'static str, found: &[ObjectHandle]) -> Result<Opt
     }
 }
 
-/// The error that lists what there is instead.
+/// An error with the objects that the token does have.
 fn none(token: &Token, what: &'static str, classes: &[ObjectClass]) -> Result<TokenProblem, TokenProblem> {
     let mut found = Vec::new();
     for class in classes {

@@ -1,4 +1,4 @@
-//! A session with one token: the module is loaded, the token found, the user logged in, objects are found and read.
+//! Opens a session with one token: loads the module, finds the token, logs in, and finds and reads objects.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::{Slot, TokenInfo};
 
-use super::error::{TokenProblem, failed, told};
+use super::error::{TokenProblem, describe, failed};
 use super::uri::Wanted;
 
-/// By their paths, as long as the process lives. A module is initialised once in a process, and some do not survive being
+/// Loaded modules by path, for the life of the process. A module is initialised once per process, and some cannot be
 /// unloaded.
 static MODULES: Mutex<BTreeMap<PathBuf, Pkcs11>> = Mutex::new(BTreeMap::new());
 
@@ -31,7 +31,7 @@ impl Token {
     }
 
     pub fn log_in(&self, wanted: &Wanted) -> Result<(), TokenProblem> {
-        // Without a PIN: at the token's own keypad.
+        // Without a PIN the token's own keypad is used.
         if wanted.pin.is_none() && !self.info.protected_authentication_path() {
             return match self.info.login_required() {
                 true => Err(TokenProblem::NoPin),
@@ -39,7 +39,7 @@ impl Token {
             };
         }
         match self.session.login(UserType::User, wanted.pin.as_ref()) {
-            // The whole process is logged in, or is not.
+            // The login applies to the whole process.
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
             Err(Error::Pkcs11(RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange, _)) => {
                 Err(TokenProblem::WrongPin)
@@ -52,12 +52,10 @@ impl Token {
     /// The objects of a class with all these attributes.
     pub fn find(&self, class: ObjectClass, named: &[Attribute]) -> Result<Vec<ObjectHandle>, TokenProblem> {
         let template = [&[Attribute::Class(class)], named].concat();
-        self.session
-            .find_objects(&template)
-            .map_err(failed("looking for the key"))
+        self.session.find_objects(&template).map_err(failed("finding the key"))
     }
 
-    /// What the objects are called, as parts of URIs.
+    /// The names of objects, as parts of URIs.
     pub fn names(&self, objects: &[ObjectHandle]) -> Result<Vec<String>, TokenProblem> {
         let names = objects.iter().map(|object| {
             let mut parts = Vec::new();
@@ -83,7 +81,7 @@ impl Token {
         names.collect()
     }
 
-    /// Those of the attributes that the object has.
+    /// The attributes that the object has.
     pub fn attributes(
         &self,
         object: ObjectHandle,
@@ -100,9 +98,9 @@ fn module(path: &Path) -> Result<Pkcs11, TokenProblem> {
         path: path.to_path_buf(),
         reason,
     };
-    // A bare name would be looked for in the linker's directories.
+    // The dynamic linker would search its directories for a bare name.
     if !path.is_absolute() {
-        return Err(refused("its path has to be absolute".into()));
+        return Err(refused("the path must be absolute".into()));
     }
     let mut modules = MODULES.lock().unwrap_or_else(|e| e.into_inner());
     if let Some(module) = modules.get(path) {
@@ -111,20 +109,20 @@ fn module(path: &Path) -> Result<Pkcs11, TokenProblem> {
     let module = Pkcs11::new(path).map_err(|error| {
         refused(match error {
             Error::LibraryLoading(reason) => reason.to_string(),
-            other => told(&other),
+            other => describe(&other),
         })
     })?;
     match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
-        // Two paths may lead to one file.
+        // Two paths may lead to the same file.
         Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
-        Err(error) => return Err(refused(told(&error))),
+        Err(error) => return Err(refused(describe(&error))),
     }
     modules.insert(path.to_path_buf(), module.clone());
     Ok(module)
 }
 
 fn find_token(module: &Pkcs11, wanted: &Wanted) -> Result<(Slot, TokenInfo), TokenProblem> {
-    let failed = failed("looking for the token");
+    let failed = failed("finding the token");
     let (mut found, mut others) = (Vec::new(), Vec::new());
     for slot in module.get_slots_with_initialized_token().map_err(&failed)? {
         let info = module.get_token_info(slot).map_err(&failed)?;

@@ -1,5 +1,5 @@
-//! `pkcs11:token=…;object=…?module-path=…` (RFC 7512, as cosign's `--key` takes it) → what is looked for and where, with the
-//! PIN. What the URI leaves out comes from cosign's variables.
+//! Parses `pkcs11:token=…;object=…?module-path=…` (RFC 7512, as in cosign's `--key`) into the object to find, its
+//! module and the PIN. Missing parts come from cosign's environment variables.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -16,10 +16,10 @@ use super::error::TokenProblem;
 const SCHEME: &str = "pkcs11:";
 const PIN: &str = "COSIGN_PKCS11_PIN";
 const MODULE: &str = "COSIGN_PKCS11_MODULE_PATH";
-/// More than any token takes.
+/// Longer than any token's PIN.
 const PIN_LIMIT: usize = 4096;
 
-/// What names an object or its token; nothing else of a URI is ever shown.
+/// The attributes that name an object or its token. Output shows no others.
 const NAMING: [&str; 8] = [
     "token",
     "manufacturer",
@@ -31,12 +31,12 @@ const NAMING: [&str; 8] = [
     "type",
 ];
 
-/// A PKCS#11 URI as it was given, a PIN included, which neither Display nor Debug show. It is read when it is used: an error
-/// of the command line would repeat it as it is.
+/// The text of a PKCS#11 URI, which may include a PIN; Display and Debug hide it. It is parsed at use, because an error
+/// from the command line parser would print it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenUri(Zeroizing<String>);
 
-/// What a URI and the environment say.
+/// The values of a URI and the environment.
 #[derive(Default)]
 pub(super) struct Wanted {
     pub token: Option<String>,
@@ -51,7 +51,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// What the object has to have.
+    /// The attributes that the object must have.
     pub fn naming(&self) -> Vec<Attribute> {
         let object = self.object.clone().map(Attribute::Label);
         object.into_iter().chain(self.id.clone().map(Attribute::Id)).collect()
@@ -59,7 +59,7 @@ impl Wanted {
 }
 
 impl TokenUri {
-    /// Nothing if `text` has another scheme.
+    /// `None` if `text` has another scheme.
     pub(in crate::sign) fn new(text: &str) -> Option<Self> {
         text.starts_with(SCHEME).then(|| Self(Zeroizing::new(text.to_string())))
     }
@@ -85,12 +85,10 @@ impl TokenUri {
         let pairs = path.split(';').map(|pair| (pair, true));
         let pairs = pairs.chain(query.split('&').map(|pair| (pair, false)));
         for (pair, in_path) in pairs.filter(|(pair, _)| !pair.is_empty()) {
-            // Without `=` it may be half a PIN: not repeated.
-            let (name, value) = pair
-                .split_once('=')
-                .ok_or_else(|| invalid("a part of it has no \"=\""))?;
+            // Without `=`, the text may be part of a PIN: do not print it.
+            let (name, value) = pair.split_once('=').ok_or_else(|| invalid("a part has no \"=\""))?;
             if seen.contains(&name) {
-                return Err(invalid(format!("it has {name} twice")));
+                return Err(invalid(format!("duplicate attribute {name}")));
             }
             seen.push(name);
             let value = decode(name, value)?;
@@ -101,22 +99,24 @@ impl TokenUri {
                 (true, "serial") => wanted.serial = Some(text(name, value)?),
                 (true, "slot-id") => {
                     let number = text(name, value)?.parse();
-                    wanted.slot = Some(number.map_err(|_| invalid("its slot-id is not a number"))?);
+                    wanted.slot = Some(number.map_err(|_| invalid("slot-id is not a number"))?);
                 }
                 (true, "object") => wanted.object = Some(value),
                 (true, "id") => wanted.id = Some(value),
-                // What kind of object is needed follows from what is done with it.
+                // The operation determines the object class.
                 (true, "type") => {}
                 (false, "module-path") => wanted.module = OsString::from_vec(value).into(),
                 (false, "pin-value") if wanted.pin.is_none() => wanted.pin = Some(pin(name, value)?),
                 (false, "pin-source") if wanted.pin.is_none() => wanted.pin = Some(pin_from(&value)?),
-                (false, "pin-value" | "pin-source") => return Err(invalid("it has both pin-value and pin-source")),
+                (false, "pin-value" | "pin-source") => {
+                    return Err(invalid("pin-value and pin-source exclude each other"));
+                }
                 (_, "module-path" | "pin-value" | "pin-source") => {
-                    return Err(invalid(format!("{name} belongs behind the \"?\"")));
+                    return Err(invalid(format!("{name} must be after the \"?\"")));
                 }
                 _ => {
                     return Err(invalid(format!(
-                        "it has {name:?}, where {} are known, and behind the \"?\" module-path, pin-value, pin-source",
+                        "unknown attribute {name:?}; known are {}, and after the \"?\" module-path, pin-value, pin-source",
                         NAMING.join(", ")
                     )));
                 }
@@ -135,7 +135,7 @@ impl fmt::Display for TokenUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pairs = self.parts().0.split(';');
         let shown = pairs.filter(|pair| pair.split_once('=').is_some_and(|(name, _)| NAMING.contains(&name)));
-        // Up to an `&`, behind which somebody may have forgotten that a PIN's place is behind a `?`.
+        // Up to an `&`: the text after it may be a PIN in the wrong place (before the `?`).
         let shown = shown.map(|pair| pair.split('&').next().unwrap_or_default());
         write!(f, "{SCHEME}{}", shown.collect::<Vec<_>>().join(";"))
     }
@@ -147,19 +147,17 @@ impl fmt::Debug for TokenUri {
     }
 }
 
-/// With every `%XX` replaced. What is no such thing after a `%` is refused: half an `id` would find another key.
+/// Decodes every `%XX`. Rejects other uses of `%`: a truncated `id` would find another key.
 fn decode(name: &str, value: &str) -> Result<Vec<u8>, TokenProblem> {
     let hex = |part: &str| part.len() >= 2 && part.bytes().take(2).all(|b| b.is_ascii_hexdigit());
     match value.split('%').skip(1).all(hex) {
         true => Ok(percent_decode_str(value).collect()),
-        false => Err(invalid(format!(
-            "its {name} has a \"%\" without two hexadecimal digits"
-        ))),
+        false => Err(invalid(format!("{name} has a \"%\" without two hexadecimal digits"))),
     }
 }
 
 fn text(name: &str, value: Vec<u8>) -> Result<String, TokenProblem> {
-    String::from_utf8(value).map_err(|_| invalid(format!("its {name} is not UTF-8")))
+    String::from_utf8(value).map_err(|_| invalid(format!("{name} is not UTF-8")))
 }
 
 fn pin(from: &str, value: Vec<u8>) -> Result<AuthPin, TokenProblem> {
@@ -168,7 +166,7 @@ fn pin(from: &str, value: Vec<u8>) -> Result<AuthPin, TokenProblem> {
     Ok(AuthPin::from(value))
 }
 
-/// The first line of a file, named by its path or as a `file:` URI.
+/// The first line of a file, given as a path or `file:` URI.
 fn pin_from(source: &[u8]) -> Result<AuthPin, TokenProblem> {
     let source = String::from_utf8_lossy(source);
     let path = source
@@ -177,7 +175,7 @@ fn pin_from(source: &[u8]) -> Result<AuthPin, TokenProblem> {
         .unwrap_or(&source);
     let path = Path::new(path);
     if !path.is_absolute() {
-        return Err(invalid("its pin-source is not file:/ABSOLUTE/PATH"));
+        return Err(invalid("pin-source is not file:/ABSOLUTE/PATH"));
     }
     let unreadable = |reason: String| TokenProblem::PinSource {
         path: path.to_path_buf(),
@@ -213,7 +211,7 @@ mod tests {
             .to_string()
     }
 
-    /// One as `cosign pkcs11-tool list-keys-uris` prints it, and one of `p11tool --list-privkeys`.
+    /// URIs as printed by `cosign pkcs11-tool list-keys-uris` and by `p11tool --list-privkeys`.
     #[test]
     fn uris_of_cosign_and_of_gnutls() {
         let uri =
@@ -237,15 +235,15 @@ mod tests {
     fn other_uris_are_refused() {
         for (uri, told) in [
             ("pkcs11:token", "no \"=\""),
-            ("pkcs11:token=a;token=b", "token twice"),
+            ("pkcs11:token=a;token=b", "duplicate attribute token"),
             ("pkcs11:id=%4", "hexadecimal"),
             ("pkcs11:id=%zz", "hexadecimal"),
             ("pkcs11:token=%ff", "UTF-8"),
             ("pkcs11:slot-id=one", "number"),
             ("pkcs11:library-manufacturer=x", "library-manufacturer"),
             ("pkcs11:token=a?module-name=x", "module-name"),
-            ("pkcs11:token=a;pin-value=1234", "behind the \"?\""),
-            ("pkcs11:?pin-value=1234&pin-source=file:/x", "both"),
+            ("pkcs11:token=a;pin-value=1234", "after the \"?\""),
+            ("pkcs11:?pin-value=1234&pin-source=file:/x", "exclude each other"),
             ("pkcs11:?pin-source=%7c/bin/ask-for-1234", "file:/ABSOLUTE"),
             ("pkcs11:?pin-source=file:/nonexistent", "No such file"),
             ("pkcs11:?1234", "no \"=\""),

@@ -1,4 +1,4 @@
-//! The account files: who exists, who the agent is, and that no password opens anything.
+//! Rules about the account files: users, groups, and that every password is locked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -9,23 +9,23 @@ use crate::verify::verdict::Evidence;
 
 pub const USERS: Rule = Rule {
     id: "users",
-    title: "The agent's user is as promised; nobody else is root or has a shell",
+    title: "The agent's user matches the contract; no other user is root or has a login shell",
     check: users,
 };
 
 pub const GROUPS: Rule = Rule {
     id: "groups",
-    title: "The agent's groups are as promised, and group and gshadow agree",
+    title: "The agent's groups match the contract, and group and gshadow agree",
     check: groups,
 };
 
 pub const PASSWORDS: Rule = Rule {
     id: "passwords",
-    title: "Every password is locked, and only root reads the shadow files",
+    title: "Every password is locked, and only root can read the shadow files",
     check: passwords,
 };
 
-/// Tells of a difference inside one of the account files.
+/// Reports differences inside one account file.
 struct Comparison<'a, 'e> {
     evidence: &'e mut Evidence,
     context: &'a Context<'a>,
@@ -81,15 +81,15 @@ fn users(context: &Context, evidence: &mut Evidence) {
     }
     for user in users {
         if user.uid == 0 && user.name != "root" {
-            at.finding("UID 0 for root alone", format_args!("{} has it", user.name));
+            at.finding("UID 0 only for root", format_args!("UID 0 for {}", user.name));
         }
         if user.password != "x" {
             at.finding(
-                format_args!("{}: the password in /etc/shadow (x)", user.name),
+                format_args!("{}: password field x (password in /etc/shadow)", user.name),
                 if user.password.is_empty() {
-                    "no password at all"
+                    "an empty password field"
                 } else {
-                    "a password field of its own"
+                    "another password field"
                 },
             );
         }
@@ -137,14 +137,20 @@ fn groups(context: &Context, evidence: &mut Evidence) {
     for group in groups {
         let member = group.members.contains(&agent.name);
         if member && !has(&group.name) && group.name != agent.name {
-            at.finding(format_args!("{} not in group {}", agent.name, group.name), "it is");
+            at.finding(
+                format_args!("{} not in group {}", agent.name, group.name),
+                "it is a member",
+            );
         }
         if !member && has(&group.name) {
-            at.finding(format_args!("{} in group {}", agent.name, group.name), "it is not");
+            at.finding(
+                format_args!("{} in group {}", agent.name, group.name),
+                "it is not a member",
+            );
         }
         for name in &group.members {
             if !users.contains_key(name.as_str()) {
-                at.finding(format_args!("group {}: members that exist", group.name), name);
+                at.finding(format_args!("group {}: only members that exist", group.name), name);
             }
         }
         if group.password != "x" {
@@ -202,7 +208,7 @@ fn passwords(context: &Context, evidence: &mut Evidence) {
         let entries = match entries {
             Ok(entries) => entries,
             Err(e) => {
-                at.finding("a file of locked passwords", e);
+                at.finding("a readable shadow file", e);
                 continue;
             }
         };
@@ -210,9 +216,9 @@ fn passwords(context: &Context, evidence: &mut Evidence) {
         at.unique("name", entries.iter().map(|s| s.name.as_str()));
         for entry in entries {
             if !entry.locked() {
-                // The hash itself is nothing to print.
+                // Do not print the hash.
                 let found = if entry.password.is_empty() {
-                    "no password needed"
+                    "login without a password"
                 } else {
                     "a password"
                 };
@@ -232,7 +238,7 @@ fn passwords(context: &Context, evidence: &mut Evidence) {
     let shadow_gid = context.accounts.gid("shadow");
     for path in ["etc/shadow", "etc/gshadow", "etc/shadow-", "etc/gshadow-"] {
         let Some(node) = context.tree.get(path) else { continue };
-        // 0640 root:shadow as Debian has it, or tighter.
+        // At most Debian's 0640 root:shadow.
         if node.mode & !0o640 != 0 || node.uid != 0 || (node.gid != 0 && Some(node.gid) != shadow_gid) {
             evidence.file(
                 path,

@@ -1,7 +1,7 @@
-//! Compiled Python (`.pyc`, PEP 552): absent, or valid against its source.
+//! Rule about compiled Python (`.pyc`, PEP 552): absent, or valid for its source.
 //!
-//! A timestamp-based file is stale once timestamps are normalised, and is compiled anew at every start of a container
-//! whose root is read-only. A hash-based one stays valid.
+//! A timestamp-based file is stale once timestamps are normalised; a container with a read-only root then compiles it
+//! at every start. A hash-based file stays valid.
 
 use super::Rule;
 use crate::layout::tree::{Node, NodeKind};
@@ -10,7 +10,7 @@ use crate::verify::verdict::Evidence;
 
 pub const BYTECODE: Rule = Rule {
     id: "bytecode",
-    title: "Bytecode is for this interpreter, and not stale",
+    title: "Bytecode is for this interpreter and not stale",
     check: bytecode,
 };
 
@@ -50,10 +50,10 @@ fn judge(
     magic: Option<u16>,
 ) -> Result<(), (&'static str, String)> {
     let NodeKind::File(file) = &node.kind else {
-        return Err(("a file", "something else".to_string()));
+        return Err(("a regular file", "another type".to_string()));
     };
-    let source = source(path, tag).map_err(|found| ("a name this interpreter looks for", found))?;
-    // Debian links sitecustomize.py to /etc, and the interpreter follows.
+    let source = source(path, tag).map_err(|found| ("a file name that this interpreter loads", found))?;
+    // Debian links sitecustomize.py to /etc, and the interpreter follows the link.
     let (source, source_mtime) = match context.tree.resolve(&source) {
         Ok((
             _,
@@ -63,7 +63,7 @@ fn judge(
                 ..
             },
         )) => (source, *mtime),
-        _ => return Err(("its source beside it", format!("/{source} is missing"))),
+        _ => return Err(("its source file", format!("/{source} is missing"))),
     };
     let word = |at: usize| {
         file.head
@@ -86,10 +86,10 @@ fn judge(
     if flags & HASH_BASED != 0 {
         return Ok(());
     }
-    // The header has the low 32 bits of both.
+    // The header contains the low 32 bits of both.
     if mtime != source_mtime as u32 || size != source.size as u32 {
         let found = format!(
-            "made for a source of {size} bytes of time {mtime}; it has {} of {source_mtime}",
+            "compiled from {size} bytes with mtime {mtime}; the source has {} bytes with mtime {source_mtime}",
             source.size
         );
         return Err(("hash-based, or with the source's time and size", found));
@@ -102,7 +102,7 @@ fn source(path: &str, tag: &str) -> Result<String, String> {
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
     let stem = name.trim_end_matches(".pyc");
     let Some(dir) = dir.strip_suffix("__pycache__") else {
-        return Err("bytecode in the place of its source".to_string());
+        return Err("bytecode in place of a source file".to_string());
     };
     let mut parts = stem.rsplitn(3, '.');
     let (last, middle, rest) = (parts.next(), parts.next(), parts.next());

@@ -1,4 +1,4 @@
-//! Commands as the agent would find them: by PATH, through symbolic links, with its permissions.
+//! Rules about commands, resolved as for the agent: by PATH, through symbolic links, with its permissions.
 
 use super::Rule;
 use crate::layout::tree::{NodeKind, Unresolved};
@@ -7,7 +7,7 @@ use crate::verify::verdict::Evidence;
 
 pub const REQUIRED: Rule = Rule {
     id: "commands",
-    title: "Every command that the agent and its operators need is on PATH and can be run by the agent's user",
+    title: "Every command in the contract is on PATH, and the agent's user can run it",
     check: required,
 };
 
@@ -17,7 +17,7 @@ pub const FORBIDDEN: Rule = Rule {
     check: forbidden,
 };
 
-/// Looks a command up as execvp(3) would for the agent's user.
+/// Resolves a command as execvp(3) does for the agent's user.
 pub fn find(context: &Context, name: &str) -> Result<String, String> {
     if name.contains('/') {
         return runnable(context, name);
@@ -72,7 +72,7 @@ fn required(context: &Context, evidence: &mut Evidence) {
 }
 
 fn forbidden(context: &Context, evidence: &mut Evidence) {
-    // The places where people look, whatever PATH says.
+    // The usual directories of commands, checked whatever PATH is.
     const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/frr:/usr/games";
     let path = context.env("PATH").unwrap_or_default();
     let mut dirs: Vec<String> = path

@@ -1,4 +1,4 @@
-//! The image configuration: what runs, as whom, with which environment, and what the image says of itself.
+//! Rules about the image configuration: process, user, environment, labels and history.
 
 use oci_spec::image::{Arch, Os};
 
@@ -10,19 +10,19 @@ use crate::verify::verdict::Evidence;
 
 pub const PROCESS: Rule = Rule {
     id: "config-process",
-    title: "User, entrypoint, command and directory are the contract's; no ports, no volumes",
+    title: "User, entrypoint, command and directory match the contract; no ports, no volumes",
     check: process,
 };
 
 pub const ENVIRONMENT: Rule = Rule {
     id: "config-environment",
-    title: "The environment has the contract's variables, and nothing secret or of the host",
+    title: "The environment has exactly the contract's variables, and no secrets",
     check: environment,
 };
 
 pub const LABELS: Rule = Rule {
     id: "config-labels",
-    title: "Every label the contract names is there, and well formed",
+    title: "Every label in the contract is present and well formed",
     check: labels,
 };
 
@@ -34,7 +34,7 @@ pub const PLATFORM: Rule = Rule {
 
 pub const HISTORY: Rule = Rule {
     id: "config-history",
-    title: "The history has an entry for every layer and holds no secret",
+    title: "The history has an entry for every layer and contains no secret",
     check: history,
 };
 
@@ -95,7 +95,7 @@ fn environment(context: &Context, evidence: &mut Evidence) {
             evidence.finding(&at, None, "one value", "set again");
         }
         seen.push(name);
-        // Values are not repeated in findings: the one that is a secret is the one that is found.
+        // Findings do not print values: one may be a secret.
         if name == "PATH" {
             if value != terms.path {
                 evidence.finding(&at, None, &terms.path, value);
@@ -105,7 +105,7 @@ fn environment(context: &Context, evidence: &mut Evidence) {
                 evidence.finding(&at, None, wanted, "another value");
             }
         } else if !terms.env.matches(name) {
-            evidence.finding(&at, None, "a variable that the contract names", "it is set");
+            evidence.finding(&at, None, "only variables in the contract", "it is set");
         }
         if looks_secret(variable) {
             evidence.finding(&at, None, "no secret", "it looks like one");
@@ -118,7 +118,7 @@ fn environment(context: &Context, evidence: &mut Evidence) {
     }
 }
 
-/// A name that says secret with a value to it, a URL with a password, or the well-known form of a token.
+/// A value of a variable whose name suggests a secret, a URL with a password, or a token in a well-known format.
 fn looks_secret(text: &str) -> bool {
     const NAMES: [&str; 7] = [
         "password",
@@ -244,7 +244,7 @@ fn history(context: &Context, evidence: &mut Evidence) {
     evidence.checked(entries.len(), "history entries");
     let layers = entries.iter().filter(|h| !h.empty_layer().unwrap_or(false)).count();
     let diffs = config.rootfs().diff_ids().len();
-    // An image without any history is allowed by the specification.
+    // The specification allows an image without a history.
     if !entries.is_empty() && layers != diffs {
         evidence.finding("history", None, format_args!("{diffs} entries with a layer"), layers);
     }

@@ -1,4 +1,4 @@
-//! ELF headers: every executable, shared object and relocatable file is for the platform.
+//! Rule about ELF headers: every executable, shared object and relocatable file is for the platform.
 
 use super::Rule;
 use crate::layout::tree::NodeKind;
@@ -34,7 +34,7 @@ fn elf(context: &Context, evidence: &mut Evidence) {
         let expected = format_args!("64-bit little-endian {}", machine_name(wanted)).to_string();
         match header {
             Err(what) => evidence.file(path, node.layer, expected, what),
-            // iproute2 brings some.
+            // iproute2 ships BPF objects.
             Ok(h) if h.machine == EM_BPF => {}
             Ok(h) if h.machine != wanted || h.bits != 64 || !h.little_endian => {
                 let endian = if h.little_endian { "little" } else { "big" };
@@ -43,7 +43,7 @@ fn elf(context: &Context, evidence: &mut Evidence) {
             }
             Ok(h) if h.loader == Loader::Asked && !has_loader => {
                 let expected = format!("a loader at {}", loader(architecture));
-                evidence.file(path, node.layer, expected, "the image has none");
+                evidence.file(path, node.layer, expected, "missing");
             }
             Ok(_) => {}
         }

@@ -1,4 +1,4 @@
-//! Paths that have to be there, paths that must not, and what a read-only root needs to stand on.
+//! Rules about paths: required paths, forbidden paths, and the mount points of a read-only root.
 
 use super::Rule;
 use crate::layout::tree::{File, Node, NodeKind, Unresolved};
@@ -9,19 +9,19 @@ use crate::verify::verdict::Evidence;
 
 pub const REQUIRED: Rule = Rule {
     id: "files",
-    title: "The files the contract names are there, with their owners and modes",
+    title: "Every file in the contract is present, with its owner and mode",
     check: |context, evidence| all(context, evidence, &context.terms.files.required),
 };
 
 pub const READ_ONLY_ROOT: Rule = Rule {
     id: "read-only-root",
-    title: "The mount points and defaults that a read-only root needs are there",
+    title: "The mount points and defaults for a read-only root are present",
     check: |context, evidence| all(context, evidence, &context.terms.files.read_only_root),
 };
 
 pub const FORBIDDEN: Rule = Rule {
     id: "forbidden-files",
-    title: "No path that the contract forbids",
+    title: "No path in the image is forbidden by the contract",
     check: forbidden,
 };
 
@@ -49,7 +49,7 @@ fn one(context: &Context, evidence: &mut Evidence, terms: &PathTerms) {
             {
                 wrong(evidence, format!("a link to {target}"), format!("a link to {found}"));
             }
-            // Mode and owner of a link mean nothing.
+            // Mode and owner of a link have no effect.
             return;
         }
         (found, wanted) => return wrong(evidence, format!("a {}", name(wanted)), kind_name(found).to_string()),
@@ -108,7 +108,7 @@ fn one(context: &Context, evidence: &mut Evidence, terms: &PathTerms) {
     }
 }
 
-/// What stands at the path: what its links lead to, unless a link is what has to stand there.
+/// The node at the path, with links followed, unless the contract requires a link there.
 fn look_up<'a>(context: &Context<'a>, terms: &PathTerms) -> Result<(String, &'a Node), Unresolved> {
     if terms.kind != Kind::Symlink {
         return context.tree.resolve(&terms.path);

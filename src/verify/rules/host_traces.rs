@@ -1,4 +1,4 @@
-//! What the build borrows from its host - CA bundle, proxies, package index, apt mirror - must stay there.
+//! Rule against traces of the build host: CA bundle, proxies, package index, apt mirror.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +9,13 @@ use crate::verify::verdict::Evidence;
 
 pub const HOST_TRACES: Rule = Rule {
     id: "host-traces",
-    title: "No certificate authority, proxy, package index, mirror or path of the machine that built it",
+    title: "No certificate authority, proxy, package index, mirror or path of the build machine",
     check: host_traces,
 };
 
-/// Of environments, in small letters.
+/// Environment variables, in lower case.
 const PROXY_VARIABLES: &[&str] = &["http_proxy", "https_proxy", "ftp_proxy", "all_proxy"];
-/// Of apt, however its names are nested: Acquire::http::Proxy, Proxy-Auto-Detect, Acquire::https { CaInfo … }.
+/// apt options, at any nesting: Acquire::http::Proxy, Proxy-Auto-Detect, Acquire::https { CaInfo … }.
 const APT_OPTIONS: &[&str] = &["proxy", "cainfo", "capath"];
 
 fn host_traces(context: &Context, evidence: &mut Evidence) {
@@ -34,12 +34,7 @@ fn host_traces(context: &Context, evidence: &mut Evidence) {
         } else if path.ends_with(".dist-info/direct_url.json") {
             count += 1;
             if text(context, path).is_some_and(|t| t.contains("\"file:")) {
-                evidence.file(
-                    path,
-                    node.layer,
-                    "a source that others can reach",
-                    "a path of the build machine",
-                );
+                evidence.file(path, node.layer, "a public source", "a path of the build machine");
             }
         } else if path.starts_with("usr/local/share/ca-certificates/") {
             count += 1;
@@ -52,7 +47,7 @@ fn host_traces(context: &Context, evidence: &mut Evidence) {
         }
     }
     count += certificates(context, evidence);
-    evidence.checked(count, "files that could tell of the host");
+    evidence.checked(count, "files that may contain host traces");
 }
 
 fn text<'a>(context: &Context<'a>, path: &str) -> Option<&'a str> {
@@ -82,7 +77,7 @@ fn is_environment(path: &str) -> bool {
         || path.starts_with("etc/profile.d/")
 }
 
-/// Every archive that `deb` lines and `URIs:` name has to be among the contract's.
+/// Every archive in `deb` lines and `URIs:` must be in the contract.
 fn apt_source(context: &Context, evidence: &mut Evidence, path: &str, node: &Node) {
     let Some(text) = text(context, path) else {
         return evidence.file(path, node.layer, "apt sources", "nothing that can be read");
@@ -97,7 +92,7 @@ fn apt_source(context: &Context, evidence: &mut Evidence, path: &str, node: &Nod
         };
         let authority = rest.split('/').next().unwrap_or_default();
         if !context.terms.host.archives.iter().any(|a| a == authority) {
-            // An authority may hold a password: what stands before the @ is not repeated.
+            // The userinfo before the @ may be a password: do not print it.
             let host = authority.rsplit('@').next().unwrap_or_default();
             evidence.file(path, node.layer, context.terms.host.archives.join(" or "), host);
         }
@@ -122,7 +117,8 @@ fn no_line_with(words: &[&str], context: &Context, evidence: &mut Evidence, path
     }
 }
 
-/// The bundle holds as many certificates as the distro's package brings, and every link in /etc/ssl/certs leads to one.
+/// The bundle has at most as many certificates as the distro's package, and every link in /etc/ssl/certs leads to one
+/// of them.
 fn certificates(context: &Context, evidence: &mut Evidence) -> usize {
     const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
     const OURS: &str = "usr/share/ca-certificates/";

@@ -1,4 +1,4 @@
-//! What a build leaves behind, and what nobody may find in an image: caches, lists, logs, keys.
+//! Rules about leftovers of a build and secrets: caches, lists, logs, keys.
 
 use super::Rule;
 use crate::layout::tree::NodeKind;
@@ -7,7 +7,7 @@ use crate::verify::verdict::Evidence;
 
 pub const LEFTOVERS: Rule = Rule {
     id: "leftovers",
-    title: "No caches, package lists, logs or temporary files, and no machine's identity",
+    title: "No caches, package lists, logs, temporary files or machine ID",
     check: leftovers,
 };
 
@@ -17,14 +17,14 @@ pub const SECRETS: Rule = Rule {
     check: secrets,
 };
 
-/// Made unique at first boot; one that is in the image would be shared by all containers.
+/// Generated at first boot; an ID in the image would be shared by all containers.
 const MACHINE_IDS: [&str; 2] = ["etc/machine-id", "var/lib/dbus/machine-id"];
 
 fn leftovers(context: &Context, evidence: &mut Evidence) {
     let terms = &context.terms.leftovers;
     evidence.checked(context.tree.len(), "paths");
     for (path, node) in context.tree.iter() {
-        // Empty directories are the packages' own; what counts is what is in them.
+        // Packages own empty directories; only their contents are leftovers.
         if matches!(node.kind, NodeKind::Directory) {
             continue;
         }
@@ -47,7 +47,7 @@ fn leftovers(context: &Context, evidence: &mut Evidence) {
             evidence.file(
                 path,
                 node.layer,
-                "empty, for each machine to fill",
+                "an empty file, filled at first boot",
                 format_args!("{} bytes", file.size),
             );
         }
@@ -71,13 +71,13 @@ fn secrets(context: &Context, evidence: &mut Evidence) {
                 "it is there",
             );
         } else if is_private_key(&file.head) {
-            evidence.file(path, node.layer, "no private key", "it begins as one");
+            evidence.file(path, node.layer, "no private key", "it starts like a private key");
         }
     }
     evidence.checked(count, "files");
 }
 
-/// RFC 7468 and its relatives: `-----BEGIN … PRIVATE KEY-----` on a line of its own.
+/// RFC 7468 and variants: `-----BEGIN … PRIVATE KEY-----` on its own line.
 fn is_private_key(head: &[u8]) -> bool {
     head.split(|b| *b == b'\n').any(|line| {
         let line = line.trim_ascii();

@@ -1,4 +1,4 @@
-//! The rules, one file each, and the order of their reports.
+//! The rules, one file per subject, and the order of their reports.
 
 mod accounts;
 mod bytecode;
@@ -20,7 +20,7 @@ mod symlinks;
 use super::Context;
 use super::verdict::Evidence;
 
-/// A rule: what its reports are called, and how it looks.
+/// A rule: its ID and title in reports, and its check.
 pub(super) struct Rule {
     pub id: &'static str,
     pub title: &'static str,
@@ -67,7 +67,7 @@ pub(super) const RULES: &[Rule] = &[
     size::SIZE,
 ];
 
-/// Every rule's id, in the order of the reports.
+/// Every rule ID, in report order.
 pub fn rule_ids() -> impl Iterator<Item = &'static str> {
     RULES.iter().map(|r| r.id)
 }

@@ -1,4 +1,4 @@
-//! The dpkg database: what has to be installed, what must not be, and that nothing is half installed.
+//! Rules about the dpkg database: required, forbidden and partly installed packages.
 
 use super::Rule;
 use crate::image::packages::dpkg::{Package, STATUS};
@@ -7,7 +7,7 @@ use crate::verify::verdict::Evidence;
 
 pub const REQUIRED: Rule = Rule {
     id: "packages",
-    title: "The packages the contract names are installed, all wholly, all for this architecture",
+    title: "Every package in the contract is installed; all packages are complete and for this architecture",
     check: required,
 };
 

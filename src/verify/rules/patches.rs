@@ -1,4 +1,4 @@
-//! The patches of the agent's source: the record in the image, the files, the label and the project agree.
+//! Rule about the patches of the agent's source: the image's record, the files, the label and the project agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ pub const PATCHES: Rule = Rule {
 };
 
 fn check(context: &Context, evidence: &mut Evidence) {
-    // Without the agent, other rules have findings.
+    // Other rules report a missing agent.
     let Some(agent) = context.python.distribution(context.expected.project) else {
         return evidence.checked(0, "patches");
     };
@@ -39,23 +39,23 @@ fn check(context: &Context, evidence: &mut Evidence) {
     changes(context, agent, &texts, contents, evidence);
 }
 
-/// The label lists what the record lists.
+/// The label lists the patches in the record.
 fn label(context: &Context, record: &Applied, evidence: &mut Evidence) {
     let labels = context.image.config.config().as_ref().and_then(|c| c.labels().as_ref());
     let found = labels.and_then(|l| l.get(patches::LABEL));
     let wanted = patches::label(record.patches.iter().map(|p| (p.name.as_str(), p.sha256.as_str())));
     if found != wanted.as_ref() {
-        let said = |value: Option<&String>| value.map_or("no such label".to_string(), |v| format!("{v:?}"));
+        let quoted = |value: Option<&String>| value.map_or("no such label".to_string(), |v| format!("{v:?}"));
         evidence.finding(
             format_args!("config.Labels.{}", patches::LABEL),
             None,
-            format_args!("{}, as in the image's record", said(wanted.as_ref())),
-            said(found),
+            format_args!("{}, as in the image's record", quoted(wanted.as_ref())),
+            quoted(found),
         );
     }
 }
 
-/// The record lists what the project has for this release, in its order.
+/// The record lists the project's patches for this release, in order.
 fn selection(at: &str, needed: &[Patch], record: &Applied, evidence: &mut Evidence) {
     for patch in needed {
         match record.patches.iter().find(|p| p.name == patch.name) {
@@ -168,7 +168,7 @@ fn contents(
     contents
 }
 
-/// Each patch is in the files: it can be taken out again, the last one first.
+/// Each patch is in the files: it can be reverted, the last one first.
 fn changes(
     context: &Context,
     agent: &Distribution,
@@ -188,7 +188,7 @@ fn changes(
             }
         };
         for (file, diff) in files {
-            // What is missing or not as recorded has its finding.
+            // Missing and modified files are already reported.
             let Some(content) = contents.get_mut(file) else {
                 continue;
             };
@@ -201,7 +201,7 @@ fn changes(
                     format_args!("/{}/{file}", agent.site),
                     None,
                     format_args!("the change of {name}"),
-                    "it is not there",
+                    "missing",
                 ),
             }
         }

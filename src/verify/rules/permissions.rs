@@ -1,4 +1,4 @@
-//! Modes, owners and capabilities: who could become root, and what can be changed by whom.
+//! Rules about modes, owners and capabilities: who can become root, and who can change which files.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,19 @@ use crate::verify::verdict::Evidence;
 
 pub const PRIVILEGED: Rule = Rule {
     id: "privileged-files",
-    title: "Only the files the contract names have setuid, setgid or capabilities",
+    title: "Only files in the contract have setuid, setgid or capabilities",
     check: privileged,
 };
 
 pub const WORLD_WRITABLE: Rule = Rule {
     id: "world-writable",
-    title: "Nothing is writable for everybody, but directories with the sticky bit that the contract names",
+    title: "Nothing is world-writable except the contract's directories with the sticky bit",
     check: world_writable,
 };
 
 pub const AGENT_WRITABLE: Rule = Rule {
     id: "agent-writable",
-    title: "The agent's user can change only what the contract names",
+    title: "The agent's user can change only paths in the contract",
     check: agent_writable,
 };
 
@@ -33,7 +33,7 @@ pub const OWNERSHIP: Rule = Rule {
 
 pub const DEVICES: Rule = Rule {
     id: "devices",
-    title: "No device nodes or pipes",
+    title: "No device nodes or named pipes",
     check: devices,
 };
 
@@ -170,7 +170,7 @@ fn capabilities(value: &[u8]) -> Option<String> {
     })
 }
 
-/// A symbolic link's mode means nothing; devices are judged by their own rule, and hidden by the runtime's /dev.
+/// A symbolic link's mode has no effect; devices have their own rule, and the runtime's /dev hides them.
 fn modes_matter(node: &Node) -> bool {
     matches!(node.kind, NodeKind::File(_) | NodeKind::Directory)
 }
@@ -184,7 +184,7 @@ fn world_writable(context: &Context, evidence: &mut Evidence) {
         let sticky = matches!(node.kind, NodeKind::Directory) && node.mode & 0o1000 != 0;
         if !sticky || !context.terms.permissions.world_writable.matches(path) {
             let expected = if sticky {
-                "a directory the contract names"
+                "a directory in the contract"
             } else {
                 "not writable for everybody"
             };
@@ -200,13 +200,13 @@ fn agent_writable(context: &Context, evidence: &mut Evidence) {
         if !modes_matter(node) {
             continue;
         }
-        // An owner can give itself the right to write, so owning is enough. Writable for everybody is another rule's.
+        // An owner can grant itself write permission, so owning is enough. World-writable files have their own rule.
         let found = if node.uid == agent.uid {
             "owned by it"
         } else if context.is_agents_group(node.gid) && node.mode & 0o020 != 0 {
             "writable for its group"
         } else if node.xattrs.keys().any(|x| x.starts_with("system.posix_acl")) {
-            "an access control list, which is not judged here"
+            "an access control list, which this rule cannot evaluate"
         } else {
             continue;
         };
@@ -273,7 +273,7 @@ fn devices(context: &Context, evidence: &mut Evidence) {
 mod tests {
     use super::*;
 
-    /// Made by `setcap cap_net_raw+ep` and read back with `getfattr -e hex`.
+    /// Created with `setcap cap_net_raw+ep` and read with `getfattr -e hex`.
     const PING: [u8; 20] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
     #[test]

@@ -1,4 +1,4 @@
-//! The interpreter, what is installed for it, and the commands that start with it.
+//! Rules about the interpreter, its distributions and its scripts.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -21,25 +21,25 @@ pub const INTERPRETER: Rule = Rule {
 
 pub const DISTRIBUTIONS: Rule = Rule {
     id: "python-distributions",
-    title: "Python distributions are installed once, and wholly",
+    title: "Python distributions are installed once and completely",
     check: distributions,
 };
 
 pub const LOCK: Rule = Rule {
     id: "python-lock",
-    title: "The installed versions are the lock's",
+    title: "The installed versions match the lock",
     check: lock,
 };
 
 pub const MODULES: Rule = Rule {
     id: "python-modules",
-    title: "The modules the contract names are there, and extension modules are for this interpreter",
+    title: "Every module in the contract is present, and extension modules are for this interpreter",
     check: modules,
 };
 
 pub const SCRIPTS: Rule = Rule {
     id: "console-scripts",
-    title: "Console scripts are there and executable, and every script's interpreter exists",
+    title: "Console scripts are present and executable, and every script's interpreter exists",
     check: scripts,
 };
 
@@ -67,7 +67,7 @@ fn interpreter(context: &Context, evidence: &mut Evidence) {
         Ok((path, node)) => {
             let is_elf = matches!(&node.kind, NodeKind::File(f) if f.head.starts_with(b"\x7fELF"));
             if !is_elf {
-                evidence.file(&path, node.layer, "an ELF executable", "something else");
+                evidence.file(&path, node.layer, "an ELF executable", "another type");
             }
         }
     }
@@ -138,7 +138,7 @@ fn distributions(context: &Context, evidence: &mut Evidence) {
         }
         for entry in distribution.record.iter().flatten() {
             count += 1;
-            // An installer lists bytecode that it compiled; whether it is there and valid is another rule's.
+            // An installer lists the bytecode that it compiled; the rule about bytecode checks those files.
             if entry.path.ends_with(".pyc") || context.terms.python.trimmed.matches(&entry.path) {
                 continue;
             }
@@ -154,7 +154,7 @@ fn distributions(context: &Context, evidence: &mut Evidence) {
                         evidence.file(&entry.path, layer, format_args!("as in RECORD of {at}"), found);
                     }
                 }
-                Some((_, layer)) => evidence.file(&entry.path, layer, "a file", "something else"),
+                Some((_, layer)) => evidence.file(&entry.path, layer, "a regular file", "another type"),
             }
         }
     }
@@ -169,7 +169,7 @@ fn differs(file: &File, size: Option<u64>, sha256: Option<[u8; 32]>) -> Option<S
     (recorded != found).then(|| format!("sha256 {}", hex::encode(found)))
 }
 
-/// Pins of a requirements file: `name==version ; marker \` and lines of `--hash`.
+/// Parses the pins of a requirements file: `name==version ; marker \` and `--hash` lines.
 fn lock(context: &Context, evidence: &mut Evidence) {
     let Some(text) = context.expected.lock else {
         return evidence.checked(0, "pins (no lock was given)");
@@ -203,7 +203,7 @@ fn lock(context: &Context, evidence: &mut Evidence) {
                 Some(VersionOrUrl::VersionSpecifier(s)) if s.len() == 1 && *s[0].operator() == Operator::Equal => {
                     Ok(Some((r.name.to_string(), s[0].version().clone())))
                 }
-                _ => Err("no pin".to_string()),
+                _ => Err("not a pin".to_string()),
             }
         });
         match pin {
@@ -225,7 +225,7 @@ fn lock(context: &Context, evidence: &mut Evidence) {
                 format_args!("{}=={pin}", distribution.name),
                 &distribution.version,
             ),
-            // Built from git, the project itself is at a commit and not in the lock.
+            // Built from git, the project has a commit and is not in the lock.
             None if distribution.name == context.expected.project => {}
             None => evidence.finding(
                 at,
@@ -342,7 +342,7 @@ fn scripts(context: &Context, evidence: &mut Evidence) {
 
 type Shebang<'a> = (&'a str, Option<&'a str>);
 
-/// The interpreter of a `#!` line, and its first argument that is no option.
+/// The interpreter of a `#!` line, and its first argument that is not an option.
 fn shebang(head: &[u8]) -> Option<Result<Shebang<'_>, &'static str>> {
     let rest = head.strip_prefix(b"#!")?;
     let Some(end) = rest.iter().position(|b| *b == b'\n') else {

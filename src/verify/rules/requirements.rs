@@ -1,4 +1,4 @@
-//! The agent and everything it requires, followed through the metadata as an installer would for this platform.
+//! Rule about the agent's requirements, resolved from the metadata as an installer does for this platform.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use crate::verify::verdict::Evidence;
 
 pub const REQUIREMENTS: Rule = Rule {
     id: "python-requirements",
-    title: "The agent and all its requirements are importable from where the interpreter searches",
+    title: "The agent and all its requirements are on the interpreter's search path",
     check: requirements,
 };
 
@@ -46,7 +46,7 @@ fn requirements(context: &Context, evidence: &mut Evidence) {
     let interpreter = environment.python_full_version().version.clone();
     let suffixes = context.extension_suffixes();
 
-    // Extras ask for more of a distribution that may have been looked at without them.
+    // An extra adds requirements to a distribution that may already have been visited without the extra.
     let mut seen: BTreeMap<String, BTreeSet<ExtraName>> = BTreeMap::new();
     let mut pending: VecDeque<(String, Vec<ExtraName>, String)> = VecDeque::new();
     pending.push_back((
@@ -115,7 +115,7 @@ fn satisfies(specifiers: &VersionSpecifiers, version: &str) -> bool {
     Version::from_str(version).is_ok_and(|v| specifiers.contains(&v))
 }
 
-/// The distribution runs on this interpreter, and importing its modules finds its own.
+/// The distribution supports this interpreter, and its modules are on the search path.
 fn usable(
     context: &Context,
     evidence: &mut Evidence,
@@ -141,7 +141,7 @@ fn usable(
         evidence.finding(
             &at,
             layer,
-            "a RECORD or top_level.txt that says what it installs",
+            "a RECORD or top_level.txt that lists its modules",
             "neither",
         );
     }

@@ -1,4 +1,4 @@
-//! What pulling and storing the image costs, against the budget of its platform.
+//! Rule about the image's size, compressed and unpacked, against the platform's budget.
 
 use super::Rule;
 use crate::verify::Context;
@@ -6,7 +6,7 @@ use crate::verify::verdict::Evidence;
 
 pub const SIZE: Rule = Rule {
     id: "size",
-    title: "The image stays within its platform's budget",
+    title: "The image is within its platform's size budget",
     check: size,
 };
 
@@ -22,7 +22,7 @@ fn size(context: &Context, evidence: &mut Evidence) {
             "none",
         );
     };
-    // An image that only an engine has is not compressed yet.
+    // An image that is only in an engine is not compressed yet.
     evidence.checked(if context.image.compressed > 0 { 2 } else { 1 }, "sizes");
     for (what, found, budget) in [
         ("compressed", context.image.compressed, budget.compressed_mib),

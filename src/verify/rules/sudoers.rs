@@ -1,4 +1,4 @@
-//! What sudo allows in the image, compared with the contract's statement grant by grant.
+//! Rules about sudo: compares the image's grants and Defaults with the contract's statement.
 
 use super::Rule;
 use crate::layout::tree::NodeKind;
@@ -8,19 +8,19 @@ use crate::verify::verdict::Evidence;
 
 pub const FILES: Rule = Rule {
     id: "sudoers-files",
-    title: "sudo reads nothing but well-formed sudoers files that only root can change",
+    title: "sudo reads only well-formed sudoers files that only root can change",
     check: files,
 };
 
 pub const GRANTS: Rule = Rule {
     id: "sudoers-grants",
-    title: "sudo allows what the contract states, and nothing else to anybody",
+    title: "sudo grants exactly the rights in the contract",
     check: grants,
 };
 
 pub const DEFAULTS: Rule = Rule {
     id: "sudoers-defaults",
-    title: "sudo's Defaults are the contract's",
+    title: "sudo's Defaults match the contract",
     check: defaults,
 };
 
@@ -28,7 +28,7 @@ fn files(context: &Context, evidence: &mut Evidence) {
     let policy = &context.sudoers;
     evidence.checked(policy.files.len(), "sudoers files");
     for problem in &policy.problems {
-        evidence.finding(&problem.at, None, "a statement that can be followed", &problem.what);
+        evidence.finding(&problem.at, None, "a supported statement", &problem.what);
     }
     let mode = context.terms.sudoers.mode;
     for path in &policy.files {
@@ -42,17 +42,17 @@ fn files(context: &Context, evidence: &mut Evidence) {
             );
         }
     }
-    // Files in the directory that nothing includes grant nothing now, and whatever the next edit includes.
+    // Files in the directory that are not included grant nothing now, but the next edit may include them.
     for (path, node) in context.tree.below("etc/sudoers.d") {
         let documentation = path == "etc/sudoers.d/README";
         if matches!(node.kind, NodeKind::File(_)) && !policy.files.iter().any(|f| f == path) && !documentation {
-            evidence.file(path, node.layer, "only files that are included", "one that is not");
+            evidence.file(path, node.layer, "only included files", "not included");
         }
     }
     other_sources(context, evidence);
 }
 
-/// sudo.conf can load another policy, nsswitch.conf can take grants from LDAP or SSSD.
+/// sudo.conf can load another policy; nsswitch.conf can read grants from LDAP or SSSD.
 fn other_sources(context: &Context, evidence: &mut Evidence) {
     let lines = |path: &str| -> Vec<(usize, String)> {
         let text = context
@@ -89,10 +89,10 @@ fn other_sources(context: &Context, evidence: &mut Evidence) {
     }
 }
 
-/// The contract's statement. That it parses was found out when the contract's terms were made.
+/// The contract's statement. Its syntax was checked when the contract was loaded.
 fn allowed(context: &Context, evidence: &mut Evidence) -> Option<Allowed> {
     parse_contract(&context.terms.sudoers)
-        .map_err(|what| evidence.finding("contract", None, "a statement that can be read", what))
+        .map_err(|what| evidence.finding("contract", None, "a valid statement", what))
         .ok()
 }
 

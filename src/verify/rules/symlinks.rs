@@ -1,4 +1,4 @@
-//! Symbolic links lead somewhere, and that is inside the image.
+//! Rule about symbolic links: every target exists, inside the image.
 
 use super::Rule;
 use crate::layout::tree::{NodeKind, Unresolved};
@@ -7,7 +7,7 @@ use crate::verify::verdict::Evidence;
 
 pub const SYMLINKS: Rule = Rule {
     id: "symlinks",
-    title: "Every symbolic link leads to something inside the image",
+    title: "Every symbolic link has a target inside the image",
     check: symlinks,
 };
 
@@ -30,8 +30,8 @@ fn symlinks(context: &Context, evidence: &mut Evidence) {
         }
         let lead = match context.tree.resolve(path) {
             Ok(_) => continue,
-            Err(Unresolved::Loop(at)) => format!("{target}: a circle at /{at}"),
-            // The last of a chain of links is what has to exist at run time.
+            Err(Unresolved::Loop(at)) => format!("{target}: a loop at /{at}"),
+            // The last target of a chain must exist at run time.
             Err(Unresolved::Missing(at)) if terms.runtime.matches(&at) => continue,
             Err(Unresolved::Missing(at)) => format!("{target}: /{at} does not exist"),
         };
@@ -42,7 +42,8 @@ fn symlinks(context: &Context, evidence: &mut Evidence) {
     evidence.checked(count, "symbolic links");
 }
 
-/// Whether `..` in a relative target climbs above the root. The kernel stops there; whoever unpacks the layer may not.
+/// Whether `..` in a relative target climbs above the root. The kernel stops at the root; a program that unpacks the
+/// layer may not.
 fn escapes(path: &str, target: &str) -> bool {
     let mut depth = if target.starts_with('/') {
         0

@@ -1,11 +1,11 @@
-//! Statements into grants: aliases expanded, lists multiplied out.
+//! Evaluates statements into grants: expands aliases and multiplies lists.
 
 use std::collections::BTreeMap;
 
 use super::parse::{AliasKind, Statement, is_alias};
 use super::{Command, Grant, Location, MAX_PROBLEMS, Member, Policy, Problem, Setting};
 
-/// Aliases of aliases multiply; a policy beyond this many single grants is not one to reason about.
+/// Maximum number of single grants, because aliases of aliases multiply.
 const MAX_GRANTS: usize = 4096;
 const MAX_DEPTH: usize = 32;
 
@@ -60,7 +60,7 @@ pub fn evaluate(statements: &[(Location, Statement)]) -> Policy {
         };
         if let Err(what) = result {
             policy.problems.push(Problem { at: at.clone(), what });
-            // With that much wrong the policy is refused anyway; a hostile one is not worked through to its end.
+            // With this many problems the policy is rejected anyway; do not evaluate a hostile policy to its end.
             if policy.problems.len() >= MAX_PROBLEMS || policy.grants.len() == MAX_GRANTS {
                 break;
             }
@@ -69,7 +69,7 @@ pub fn evaluate(statements: &[(Location, Statement)]) -> Policy {
     policy
 }
 
-/// sudo's `runas_default`, unless Defaults set it to something else, which is theirs to be found.
+/// sudo's default for `runas_default`; a change in Defaults is reported by the rule about Defaults.
 fn root() -> Member {
     Member {
         negated: false,
@@ -176,7 +176,7 @@ impl<'a> Aliases<'a> {
 
 fn limits(depth: usize, count: usize) -> Result<(), String> {
     if depth > MAX_DEPTH {
-        return Err("aliases that lead in a circle".to_string());
+        return Err("aliases form a circle".to_string());
     }
     if count > MAX_GRANTS {
         return Err(format!("aliases of more than {MAX_GRANTS} members"));

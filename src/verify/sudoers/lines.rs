@@ -1,6 +1,6 @@
-//! Physical lines into logical ones: continued lines joined, comments gone.
+//! Joins physical lines into logical lines, and removes comments.
 
-/// `(number of its first line, text)`. `#include` and `#includedir` look like comments and are none; `#1000` is a UID.
+/// Returns `(number of the first line, text)`. `#include` and `#includedir` are not comments; `#1000` is a UID.
 pub fn logical(text: &str) -> Vec<(usize, Result<String, &'static str>)> {
     let mut all = Vec::new();
     let mut physical = text.split('\n').enumerate();
@@ -17,7 +17,7 @@ pub fn logical(text: &str) -> Vec<(usize, Result<String, &'static str>)> {
             let (content, continued) = scan(line, &mut quoted);
             joined.push_str(content);
             if continued {
-                // sudo takes the break as white space, except in a string, where nobody has use for one.
+                // sudo treats the break as white space, except in a string, where it is not useful.
                 joined.push(' ');
                 next = physical.next().map(|(_, line)| line);
             }
@@ -41,7 +41,7 @@ fn is_directive(line: &str) -> bool {
         .any(|d| line.strip_prefix(d).is_some_and(|rest| rest.starts_with([' ', '\t'])))
 }
 
-/// The part of a line before its comment, and whether a backslash at its end continues it.
+/// The part of a line before its comment, and whether a final backslash continues the line.
 fn scan<'a>(line: &'a str, quoted: &mut bool) -> (&'a str, bool) {
     let mut chars = line.char_indices().peekable();
     while let Some((at, c)) = chars.next() {

@@ -1,7 +1,7 @@
-//! sudoers(5) into grants: who may run what as whom, on which host, with which tags.
+//! Parses sudoers(5) into grants: who may run what, as whom, on which host, with which tags.
 //!
-//! The whole policy is read as sudo reads it: included files and directories followed, aliases expanded, Defaults taken apart.
-//! Whatever is not understood is a [`Problem`], never skipped: a line that this reader does not know might be a grant.
+//! The policy is read like sudo reads it: includes are followed, aliases are expanded, Defaults are split. Unsupported
+//! input is a [`Problem`] and never skipped, because an unknown line might be a grant.
 
 mod evaluate;
 mod lines;
@@ -17,21 +17,21 @@ pub const SUDOERS: &str = "etc/sudoers";
 
 /// sudo's own limit on nested includes.
 const MAX_INCLUDES: usize = 128;
-/// An include can be named many times; what is read in all is bounded.
+/// Limits the bytes read in total, because a file can be included many times.
 const MAX_BYTES: usize = 4 << 20;
 const MAX_PROBLEMS: usize = 100;
 
-/// Everything that a set of sudoers files says.
+/// The content of a set of sudoers files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     pub grants: Vec<Grant>,
     pub settings: Vec<Setting>,
     pub problems: Vec<Problem>,
-    /// Resolved paths of the files that were read, in order.
+    /// Resolved paths of the files read, in order.
     pub files: Vec<String>,
 }
 
-/// A place in a sudoers file: `/etc/sudoers:12`.
+/// A position in a sudoers file: `/etc/sudoers:12`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Location {
     pub file: String,
@@ -44,14 +44,14 @@ pub struct Problem {
     pub what: String,
 }
 
-/// One user, one host, one command; aliases are gone.
+/// One user, one host, one command; without aliases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     pub user: Member,
     pub host: Member,
-    /// As whom. sudo's default, root, is written out.
+    /// The target users; sudo's default, root, is explicit.
     pub users: Vec<Member>,
-    /// With which groups.
+    /// The target groups.
     pub groups: Vec<Member>,
     /// `NOPASSWD`, `SETENV`…
     pub tags: BTreeSet<String>,
@@ -62,7 +62,7 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Whether both say the same, wherever they say it.
+    /// Whether both grant the same, at any position.
     pub fn same(&self, other: &Grant) -> bool {
         let at = other.at.clone();
         Grant { at, ..self.clone() } == *other
@@ -79,7 +79,7 @@ pub struct Member {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     pub negated: bool,
-    /// `sha256:…`: the command must have one of these digests.
+    /// `sha256:…`: the command must match one of these digests.
     pub digests: Vec<String>,
     /// `ALL`, `list`, `sudoedit`, an absolute path (a pattern, or a directory ending in `/`), or a regular expression.
     pub path: String,
@@ -88,9 +88,9 @@ pub struct Command {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arguments {
-    /// None are written, so all are allowed.
+    /// No arguments are written, so all are allowed.
     Any,
-    /// `""`: none are allowed.
+    /// `""`: no arguments are allowed.
     None,
     /// Compared as one string by fnmatch(3), where `*` matches spaces and slashes too.
     Pattern(String),
@@ -101,7 +101,7 @@ pub enum Arguments {
 /// A `Defaults` parameter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Setting {
-    /// What it is bound to: empty, or `@host`, `:user`, `!command`, `>runas`.
+    /// The scope: empty, or `@host`, `:user`, `!command`, `>runas`.
     pub scope: String,
     pub name: String,
     pub value: Value,
@@ -118,7 +118,7 @@ pub enum Value {
 }
 
 impl Policy {
-    /// The policy of an image: `/etc/sudoers` and all it includes.
+    /// The policy of an image: `/etc/sudoers` and its includes.
     pub fn read(tree: &Tree) -> Self {
         let mut reader = Reader {
             tree: Some(tree),
@@ -132,7 +132,7 @@ impl Policy {
         reader.finish()
     }
 
-    /// The policy of one text that includes nothing.
+    /// The policy of one text without includes.
     pub fn parse(name: &str, text: &str) -> Self {
         let mut reader = Reader::default();
         reader.text(name, text, 0);
@@ -140,13 +140,13 @@ impl Policy {
     }
 }
 
-/// The contract's statement: what the grants and Defaults have to be.
+/// The contract's statement: the required grants and Defaults.
 pub(crate) struct Allowed {
     pub grants: Vec<Grant>,
     pub settings: Vec<Setting>,
 }
 
-/// The contract's statement of Defaults and grants.
+/// Parses the contract's grants and Defaults.
 pub(crate) fn parse_contract(terms: &SudoersTerms) -> Result<Allowed, String> {
     let settings: String = terms.defaults.iter().map(|d| format!("Defaults {d}\n")).collect();
     let policy = Policy::parse("contract", &format!("{settings}{}\n", terms.grants));
@@ -180,7 +180,7 @@ impl Reader<'_> {
 
     fn include(&mut self, path: &str, at: &Location, depth: usize) {
         let Some(tree) = self.tree else {
-            return self.problem(at, "an include, which cannot be followed here");
+            return self.problem(at, "an include, which is not supported here");
         };
         if depth == MAX_INCLUDES {
             return self.problem(at, "too many levels of includes");
@@ -205,14 +205,14 @@ impl Reader<'_> {
 
     fn include_directory(&mut self, path: &str, at: &Location, depth: usize) {
         let Some(tree) = self.tree else {
-            return self.problem(at, "an include, which cannot be followed here");
+            return self.problem(at, "an include, which is not supported here");
         };
         let directory = match tree.resolve(path) {
             Ok((resolved, node)) if matches!(node.kind, NodeKind::Directory) => resolved,
             Ok(_) => return self.problem(at, format!("{path} is not a directory")),
             Err(e) => return self.problem(at, format!("{path}: {e}")),
         };
-        // sudo leaves out what editors and package managers leave behind.
+        // sudo skips files left by editors and package managers.
         let names: Vec<&str> = tree
             .children(&directory)
             .map(|(name, _)| name)
@@ -236,7 +236,7 @@ impl Reader<'_> {
                 line,
             };
             if self.bytes > MAX_BYTES {
-                return self.problem(&at, "more than sudoers can reasonably hold");
+                return self.problem(&at, "too many statements");
             }
             match content.map_err(str::to_string).and_then(|c| parse::statement(&c)) {
                 Err(what) => self.problem(&at, what),
@@ -298,7 +298,7 @@ impl fmt::Display for Command {
     }
 }
 
-/// As a line of sudoers.
+/// Formats the grant as a line of sudoers.
 impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |members: &[Member]| members.iter().map(Member::to_string).collect::<Vec<_>>().join(", ");

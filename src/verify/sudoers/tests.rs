@@ -177,7 +177,7 @@ proptest! {
         Policy::parse("t", &words.join(" "));
     }
 
-    /// Only specifications grant, each at most its lists multiplied; nobody is granted anything that the text does not name.
+    /// Only specifications grant, each at most its multiplied lists; nobody gets a right that the text does not name.
     #[test]
     fn grants_no_more_than_is_written(
         users in proptest::collection::vec("[a-z]{1,6}", 1..4),
@@ -192,7 +192,7 @@ proptest! {
         }
     }
 
-    /// A grant written out as sudoers reads back as the same grant.
+    /// A grant formatted as sudoers parses as the same grant.
     #[test]
     fn a_written_grant_is_read_back(
         user in "[%+]?[a-z][a-z0-9-]{0,8}",

@@ -1,12 +1,12 @@
-//! The words of a line of sudoers(5): names, strings, lists, patterns and regular expressions.
+//! Lexes a line of sudoers(5): names, strings, lists, patterns and regular expressions.
 
 use super::Result;
 use crate::verify::sudoers::Member;
 
-/// What ends a word, unless it is escaped.
+/// Characters that end a word, unless escaped.
 pub const SPECIAL: [char; 11] = ['!', '=', ':', ',', '(', ')', ' ', '\t', '"', '>', '#'];
 
-/// What is left of a line.
+/// The rest of a line.
 pub struct Parser<'a> {
     pub rest: &'a str,
 }
@@ -51,7 +51,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Characters up to one of `ends`; a backslash takes the next one literally.
+    /// Reads characters up to one of `ends`; a backslash escapes the next character.
     pub fn word(&mut self, ends: &[char]) -> Result<String> {
         self.blank();
         let mut word = String::new();
@@ -87,7 +87,7 @@ impl Parser<'_> {
                     self.rest = &self.rest[at + 1..];
                     return Ok(Some(text));
                 }
-                // Only the quote needs escaping; any other backslash stands for itself.
+                // Only the quote needs escaping; any other backslash is literal.
                 Some((_, '\\')) => match chars.next() {
                     Some((_, '"')) => text.push('"'),
                     Some((_, c)) => text.extend(['\\', c]),
@@ -153,8 +153,8 @@ impl Parser<'_> {
         Ok(all)
     }
 
-    /// A path, or arguments with the white space between them made one space. An escaped character that is special to
-    /// sudoers stands for itself; one that is special to fnmatch(3) keeps its backslash.
+    /// Reads a path, or arguments with runs of white space replaced by one space. An escaped character that is special
+    /// in sudoers is literal; one that is special in fnmatch(3) keeps its backslash.
     pub fn pattern(&mut self, path: bool) -> Result<String> {
         self.blank();
         let mut text = String::new();
@@ -187,7 +187,7 @@ impl Parser<'_> {
         }
     }
 
-    /// `^…$`; nothing but what may follow a command stands after the dollar.
+    /// Reads `^…$`; after the dollar only the text after a command may follow.
     pub fn regex(&mut self) -> Result<String> {
         let mut escaped = false;
         for (at, c) in self.rest.char_indices() {

@@ -1,4 +1,4 @@
-//! A logical line into a statement, by the grammar of sudoers(5).
+//! Parses a logical line into a statement, with the grammar of sudoers(5).
 
 mod lexer;
 
@@ -15,7 +15,7 @@ pub enum Statement {
         scope: String,
         settings: Vec<(String, Value)>,
     },
-    /// `User_Alias` and its kin, with the definitions of one line.
+    /// `User_Alias` and the other alias types, with the definitions on one line.
     Aliases {
         kind: AliasKind,
         definitions: Vec<(String, Vec<Member>)>,
@@ -43,7 +43,7 @@ pub struct HostGrant {
 
 #[derive(Clone, Debug)]
 pub struct CommandGrant {
-    /// `None`: no runas specification stands before it or before an earlier command of the list.
+    /// `None` if no runas specification precedes this command in the list.
     pub runas: Option<(Vec<Member>, Vec<Member>)>,
     pub tags: Vec<String>,
     pub options: Vec<(String, String)>,
@@ -123,7 +123,7 @@ pub fn statement(line: &str) -> Result<Statement> {
     Ok(Statement::Aliases { kind, definitions })
 }
 
-/// Names that the grammar takes for aliases.
+/// Whether the grammar treats a name as an alias.
 pub fn is_alias(name: &str) -> bool {
     name != "ALL"
         && name.starts_with(|c: char| c.is_ascii_uppercase())
@@ -139,7 +139,7 @@ impl Parser<'_> {
         loop {
             let name = self.word(&SPECIAL)?;
             if !is_alias(&name) {
-                return Err(format!("{name:?} is no alias name"));
+                return Err(format!("{name:?} is not an alias name"));
             }
             self.expect("=")?;
             all.push((name, list(self)?));
@@ -155,7 +155,7 @@ impl Parser<'_> {
         let mut scope = String::new();
         if let Some(mark) = ['@', ':', '!', '>'].into_iter().find(|m| self.rest.starts_with(*m)) {
             self.rest = &self.rest[1..];
-            // Commands stand without arguments here; those need an alias.
+            // Commands have no arguments here; those require an alias.
             let bound = match mark {
                 '!' => self.separated(|p| p.pattern(true))?,
                 _ => self.members()?.iter().map(Member::to_string).collect(),
@@ -214,7 +214,7 @@ impl Parser<'_> {
         Ok(Statement::Specification { users, grants })
     }
 
-    /// Runas specifications, options and tags hold for the commands after them too, until one says otherwise.
+    /// Runas specifications, options and tags also apply to the following commands, until replaced.
     fn command_grants(&mut self) -> Result<Vec<CommandGrant>> {
         let mut all: Vec<CommandGrant> = Vec::new();
         loop {
@@ -251,7 +251,7 @@ impl Parser<'_> {
         }
     }
 
-    /// `users : groups)`, either of them possibly empty.
+    /// `users : groups)`; either may be empty.
     fn runas(&mut self) -> Result<(Vec<Member>, Vec<Member>)> {
         let (mut users, mut groups) = (Vec::new(), Vec::new());
         self.blank();

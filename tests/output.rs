@@ -1,0 +1,97 @@
+//! What a person sees: the whole output of commands that read images, compared with snapshots. Needs no engine.
+//!
+//! `cargo insta review`, or `INSTA_UPDATE=always cargo test --test output`, accepts a change.
+
+mod support;
+
+use std::process::Command;
+
+use support::image::TestImage;
+use support::tool::Tool;
+
+const KIB: usize = 1024;
+
+/// Exit code, stdout and stderr in one text. Paths, digests and times differ from run to run and are replaced.
+fn output_of(command: &mut Command, tool: &Tool) -> String {
+    let output = command.env("COLUMNS", "120").output().unwrap();
+    let text = format!(
+        "exit code: {}\n--- stdout ---\n{}--- stderr ---\n{}",
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text.replace(&tool.project.path().display().to_string(), "PROJECT")
+}
+
+macro_rules! assert_output {
+    ($tool:expr, $arguments:expr) => {
+        insta::with_settings!({filters => vec![
+            (r"sha256:[0-9a-f]{64}", "sha256:DIGEST"),
+            (r"sha256:[0-9a-f]{12}\b", "sha256:SHORT"),
+            (r"\d+(\.\d+)? m?s\b", "TIME"),
+            (r"\d+(\.\d+)? GiB free at \S+", "FREE at DISK"),
+        ]}, {
+            insta::assert_snapshot!(output_of(&mut $tool.command($arguments), &$tool));
+        })
+    };
+}
+
+fn every_user_is_root(image: &mut TestImage) {
+    image.file("etc/sudoers.d/all", 0o440, "ALL ALL=(ALL) NOPASSWD: ALL\n");
+}
+
+#[test]
+fn verify_of_an_image_that_keeps_its_contract() {
+    let tool = Tool::new("");
+    tool.project.make("good", 1, KIB);
+    assert_output!(tool, &["verify", "oci:dist/oci:good"]);
+}
+
+#[test]
+fn verify_of_an_image_that_breaks_its_contract_names_file_expected_and_found() {
+    let tool = Tool::new("");
+    tool.project.make_with("bad", 2, KIB, every_user_is_root);
+    assert_output!(tool, &["verify", "oci:dist/oci:bad"]);
+}
+
+#[test]
+fn diff_of_two_images_lists_what_was_added_removed_and_changed() {
+    let tool = Tool::new("");
+    tool.project.make("old", 3, KIB);
+    tool.project.make_with("new", 3, KIB, |image| {
+        every_user_is_root(image);
+        image.remove("usr/bin/vtysh");
+        image.append("etc/passwd", "guest:x:1000:1000::/:/bin/sh");
+    });
+    assert_output!(tool, &["diff", "oci:dist/oci:old", "oci:dist/oci:new"]);
+}
+
+#[test]
+fn diff_of_an_image_with_itself_is_empty() {
+    let tool = Tool::new("");
+    tool.project.make("same", 4, KIB);
+    assert_output!(tool, &["diff", "oci:dist/oci:same", "oci:dist/oci:same"]);
+}
+
+/// Nothing is installed, no engine answers, and the network is a proxy that nobody listens at.
+#[test]
+fn doctor_on_a_machine_without_anything_prints_the_commands_that_fix_it() {
+    let mut tool = Tool::new("");
+    for (name, value) in [
+        ("PATH", "/nonexistent"),
+        ("DOCKER_HOST", "unix:///nonexistent/docker.sock"),
+        ("HTTP_PROXY", "http://127.0.0.1:1"),
+        ("HTTPS_PROXY", "http://127.0.0.1:1"),
+    ] {
+        tool.environment.push((name.to_string(), value.to_string()));
+    }
+    assert_output!(tool, &["doctor"]);
+}
+
+#[test]
+fn plan_without_an_engine_is_an_error_that_says_where_it_looked() {
+    let mut tool = Tool::new("");
+    let host = ("DOCKER_HOST".to_string(), "unix:///nonexistent/docker.sock".to_string());
+    tool.environment.push(host);
+    assert_output!(tool, &["plan", "--distro", "debian_bookworm"]);
+}
