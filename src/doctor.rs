@@ -42,15 +42,15 @@ pub struct Finding {
     pub found: String,
     /// The command or change that fixes it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mend: Option<String>,
+    pub fix: Option<String>,
 }
 
-fn finding(check: &'static str, status: Status, found: impl Into<String>, mend: Option<&str>) -> Finding {
+fn finding(check: &'static str, status: Status, found: impl Into<String>, fix: Option<&str>) -> Finding {
     Finding {
         check,
         status,
         found: found.into(),
-        mend: mend.map(str::to_string),
+        fix: fix.map(str::to_string),
     }
 }
 
@@ -317,14 +317,14 @@ async fn network(file: &BuildFile, host: &Host) -> Vec<Finding> {
     };
     let answers = questions.iter().map(|(_, url, _)| ask(&client, url));
     let answers = futures_util::future::join_all(answers).await;
-    let mend =
+    let fix =
         "set HTTPS_PROXY, SSL_CERT_FILE or PIP_INDEX_URL, or a mirror in build.toml, if there is another way out";
     questions
         .into_iter()
         .zip(answers)
         .map(|((check, url, otherwise), answer)| match answer {
             Ok(()) => finding(check, Status::Ok, format!("{} answers", origin(&url)), None),
-            Err(reason) => finding(check, otherwise, format!("{}: {reason}", origin(&url)), Some(mend)),
+            Err(reason) => finding(check, otherwise, format!("{}: {reason}", origin(&url)), Some(fix)),
         })
         .collect()
 }
@@ -362,12 +362,12 @@ fn disk(check: &'static str, path: &Path) -> Finding {
             if free >= DISK_NEEDED {
                 finding(check, Status::Ok, found, None)
             } else {
-                let mend = "docker builder prune; docker image prune; or --output on another disk";
+                let fix = "docker builder prune; docker image prune; or --output on another disk";
                 finding(
                     check,
                     Status::Warn,
                     format!("{found}, a build needs about 4 GiB"),
-                    Some(mend),
+                    Some(fix),
                 )
             }
         }

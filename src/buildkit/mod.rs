@@ -110,7 +110,7 @@ pub struct Solved {
 }
 
 /// Builds `request` on `daemon`. Retries transient failures with growing delays, and notes each in `progress`. On
-/// `cancel`, BuildKit is told to stop and has stopped when this returns.
+/// `cancel`, the solve is stopped before this returns.
 pub async fn solve(
     daemon: &Daemon,
     request: &SolveRequest,

@@ -32,7 +32,7 @@ pub async fn run(context: &Context, args: &BootstrapArgs) -> Result<(), Failure>
             Ok(engine) => {
                 resolve::load(engine, distro, &base, progress.as_ref()).await?;
             }
-            // Whoever bootstraps for another machine may have no engine here.
+            // A bootstrap for another machine needs no engine here.
             Err(error) => progress.note(&format!("not loaded into an engine: {error}")),
         }
         bases.push(base);

@@ -72,7 +72,7 @@ impl Context {
             out.write_all(text().as_bytes())
         };
         match written.and_then(|()| out.flush()) {
-            // Whoever reads has seen enough (`obgp-build plan | head`).
+            // The reader closed the pipe (`obgp-build plan | head`).
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             other => other.map_err(|e| Failure::Failed(anyhow::Error::new(e).context("cannot write to stdout"))),
         }

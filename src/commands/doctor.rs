@@ -39,10 +39,10 @@ fn text(findings: &[Finding]) -> String {
             finding.check,
             finding.found.replace('\n', "; ")
         );
-        if let Some(mend) = &finding.mend
+        if let Some(fix) = &finding.fix
             && finding.status != Status::Ok
         {
-            let _ = writeln!(text, "         {:<width$}  -> {mend}", "");
+            let _ = writeln!(text, "         {:<width$}  -> {fix}", "");
         }
     }
     text

@@ -118,7 +118,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     }
 }
 
-/// Cancels on the first signal; ends the process on the second, for whoever cannot wait.
+/// Cancels on the first signal; ends the process on the second.
 fn watch_signals(cancel: CancellationToken) -> tokio::task::JoinHandle<u8> {
     use tokio::signal::unix::{SignalKind, signal};
     tokio::spawn(async move {

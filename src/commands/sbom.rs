@@ -68,7 +68,7 @@ fn file_name(platform: Platform, sbom: &Sbom, format: SbomFormat) -> PathBuf {
 fn print(document: &[u8]) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(document).and_then(|()| out.flush()) {
-        // Whoever reads has seen enough.
+        // The reader closed the pipe.
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("cannot write to stdout"),
     }

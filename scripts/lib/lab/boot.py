@@ -50,7 +50,7 @@ class Machine:
 
     def _command(self, disks, memory):
         machine, console, *_ = MACHINES[self.architecture]
-        # Its packages are unpacked, not installed: it is told where they are.
+        # Its packages are unpacked, not installed, so it needs their place.
         shared = pathlib.Path(os.environ["LAB_QEMU"]).parent / "root/usr/share"
         firmware = [word for directory in ("qemu", "seabios", "qemu-efi-aarch64") for word in ("-L", str(shared / directory))]
         lines = [f"file,path={self.console}", f"file,path={self.reports}", f"socket,path={self.directory}/shell.sock,server=on,wait=off"]
