@@ -317,8 +317,7 @@ async fn network(file: &BuildFile, host: &Host) -> Vec<Finding> {
     };
     let answers = questions.iter().map(|(_, url, _)| ask(&client, url));
     let answers = futures_util::future::join_all(answers).await;
-    let fix =
-        "set HTTPS_PROXY, SSL_CERT_FILE or PIP_INDEX_URL, or a mirror in build.toml, if there is another way out";
+    let fix = "set HTTPS_PROXY, SSL_CERT_FILE or PIP_INDEX_URL, or a mirror in build.toml, if there is another way out";
     questions
         .into_iter()
         .zip(answers)

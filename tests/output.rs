@@ -30,6 +30,8 @@ macro_rules! assert_output {
             (r"sha256:[0-9a-f]{12}\b", "sha256:SHORT"),
             (r"\d+(\.\d+)? m?s\b", "TIME"),
             (r"\d+(\.\d+)? GiB free at \S+", "FREE at DISK"),
+            // doctor: what the tests' machine has.
+            (r"\w+ +(keyring: \w+|uidmap|CA bundle) .*\n( +-> .*\n)?", "…        $1\n"),
         ]}, {
             insta::assert_snapshot!(output_of(&mut $tool.command($arguments), &$tool));
         })

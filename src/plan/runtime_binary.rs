@@ -139,11 +139,11 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_run_is_refused_with_the_reason() {
+    fn a_program_that_cannot_run_on_the_platform_is_rejected_with_the_reason() {
         for (content, reason) in [
-            (program(183, 1), "for aarch64, and not one for x86-64"),
+            (program(183, 1), "for aarch64, not for x86-64"),
             (program(62, 3), "linked dynamically"),
-            (b"#!/bin/sh\n".to_vec(), "no ELF file"),
+            (b"#!/bin/sh\n".to_vec(), "not an ELF file"),
             (b"\x7fELF\x02".to_vec(), "truncated"),
             (program(62, 1)[..66].to_vec(), "cannot be read"),
             (vec![0; MAX_BYTES as usize + 1], "larger than 32 MiB"),

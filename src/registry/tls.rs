@@ -353,13 +353,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_what_it_should_hold_is_told() {
+    fn a_file_without_a_certificate_or_key_is_an_error() {
         assert!(certificates(b"").unwrap_err().contains("no PEM certificate"));
-        assert!(private_key(b"").unwrap_err().contains("no private key"));
+        assert!(private_key(b"").unwrap_err().contains("no readable private key"));
     }
 
     #[test]
-    fn without_any_authority_it_is_told_where_they_come_from() {
+    fn a_handshake_without_authorities_names_the_option() {
         let (certificate, key) = self_signed(|_| {});
         let client = config_with(system(Vec::new()), Vec::new(), None).unwrap();
         let error = handshake(&client, "127.0.0.1", &certificate, &key, TLS13).unwrap_err();

@@ -189,3 +189,29 @@ async fn unreachable_and_outdated_builders_are_skipped_with_a_warning() {
     );
     project.clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plan_prints_every_resolved_input() {
+    let Some(machine) = Which::Machine.endpoint() else {
+        return;
+    };
+    let project = Project::new(&[&machine]);
+    project.builder("here", &machine.address.to_string(), "");
+    let output = project.command(&["plan"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout)
+        .replace(&machine.address.to_string(), "ADDRESS")
+        .replace(env!("CARGO_TARGET_TMPDIR"), "TMPDIR")
+        .replace(PLATFORM, "PLATFORM");
+    // The engine's release, and whether it has the base, depend on the machine.
+    insta::with_settings!({filters => vec![
+        ("sha256:[0-9a-f]{12,64}", "DIGEST"),
+        ("^engine .*", "ENGINE"),
+        (r"(test_[ab])_\d+_\d+", "$1"),
+        (r"-bootstrap(@DIGEST)? \(.*\)", "-bootstrap (ORIGIN)"),
+        ("no later than [0-9TZ:-]+", "no later than DATE"),
+    ]}, {
+        insta::assert_snapshot!(text);
+    });
+    project.clean().await;
+}

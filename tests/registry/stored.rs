@@ -129,6 +129,21 @@ async fn promote_copies_artifacts_and_mounts_blobs_within_a_registry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn inspect_lists_platforms_and_artifacts() {
+    let tool = Tool::new("");
+    tool.project.make("t", 11, MIB);
+    let registry = Distribution::start();
+    let reference = format!("{}/gate/agent:7.0.0", registry.host());
+    publish_with_artifacts(&tool, "t", &[&reference], "alice").await;
+    let output = tool.output(&["inspect", &reference]).await;
+    assert!(output.status.success());
+    let text = String::from_utf8_lossy(&output.stdout).replace(&registry.host(), "REGISTRY");
+    insta::with_settings!({filters => vec![("sha256[:-][0-9a-f]{12,64}", "DIGEST")]}, {
+        insta::assert_snapshot!(text);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn verify_detects_a_changed_byte_in_a_registry() {
     let tool = Tool::new("");
     tool.project.make("t", 8, MIB);
