@@ -9,10 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import image
-from harness import Bench, progress, run
-
 import publish
 import runtime
+from harness import Bench, progress, run
 
 
 def everything(bench):

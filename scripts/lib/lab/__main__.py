@@ -12,8 +12,9 @@ import sys
 
 import boot
 import cache
-import image
 import table
+
+import image
 
 # The machine emulates its processor, so a limit is long; a hang is what it is for.
 LIMIT_S = {"core": 900, "all": 4 * 3600}
