@@ -281,12 +281,21 @@ async fn the_image_on_a_pulled_base_keeps_its_contract() {
     );
 
     let output = bases.dir.path().join("dist");
-    let of = ["--distro", distro, "--platform", PLATFORM, "--base", &reference];
+    // A name of its own: other tests read the quickstart's image from the engine.
+    let prefix = format!("obgp-test-{}", std::process::id());
+    let name = ["--image-prefix", &prefix];
+    let of = [
+        name.as_slice(),
+        &["--distro", distro, "--platform", PLATFORM, "--base", &reference],
+    ]
+    .concat();
     let built = obgp_build(&[&["build", "--output", output.to_str().unwrap()], of.as_slice()].concat());
     let plan = report(&obgp_build(&[&["plan"], of.as_slice()].concat()));
     let engine = Engine::connect(machine.clone()).await.unwrap();
     let kept = text(&plan["images"][0]["targets"][0]["base"]["engine_tag"]);
     assert!(engine.remove_image(&kept).await.unwrap(), "{plan:#}");
+    let image = format!("{prefix}/ovn-bgp-agent:7.0.0-{distro}-amd64");
+    engine.remove_image(&image).await.unwrap();
     let stdout = String::from_utf8_lossy(&built.stdout);
     assert_eq!(
         built.status.code(),
