@@ -3,9 +3,14 @@
 //! `src/lib.rs` draws the same table as a map. A module that is missing here, or that imports what its row does not name,
 //! fails the test with the file and the line.
 
+#[path = "../runtime/tests/support/imports.rs"]
+mod imports;
+
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use imports::{imports, sources};
 
 /// A top-level module, and the modules that it may import. Each row may name modules of the rows above it only, so there
 /// is no circle.
@@ -71,73 +76,8 @@ const SRC: &[Room] = &[
     ("commands", ALL),
 ];
 
-/// The files of a directory tree that end in `.rs`, in order.
-fn sources(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let entries = fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
-    for path in entries.map(|entry| entry.unwrap().path()) {
-        if path.is_dir() {
-            found.extend(sources(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
-
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The text without comments. Line breaks stay where they are.
-fn code(text: &str) -> String {
-    let strip = |line: &str| match line.trim_start().starts_with("//") {
-        true => String::new(),
-        false => line.split(" // ").next().unwrap_or_default().to_string(),
-    };
-    text.lines().map(|line| strip(line) + "\n").collect()
-}
-
-/// The top-level modules that a text names, in `use crate::…` and in paths, each with its line.
-fn imports(text: &str) -> Vec<(usize, String)> {
-    let code = code(text);
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    let mut found = Vec::new();
-    let mut add = |at: usize| {
-        let name: String = code[at..].chars().take_while(|c| is_word(*c)).collect();
-        if !name.is_empty() {
-            found.push((code[..at].matches('\n').count() + 1, name));
-        }
-    };
-    for (start, path) in code.match_indices("crate::") {
-        if code[..start].ends_with(|c: char| is_word(c) || c == '$') {
-            continue;
-        }
-        let mut at = start + path.len();
-        if !code[at..].starts_with('{') {
-            add(at);
-            continue;
-        }
-        // `crate::{a, b::{c, d}}`: the first word of each part of the outer list.
-        let mut depth = 0;
-        while let Some(c) = code[at..].chars().next() {
-            at += c.len_utf8();
-            match c {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                _ => {}
-            }
-            if depth == 0 {
-                break;
-            }
-            if depth == 1 && (c == '{' || c == ',') {
-                at += code[at..].len() - code[at..].trim_start().len();
-                add(at);
-            }
-        }
-    }
-    found
 }
 
 /// The module that a file below `src/` belongs to; `None` for the files of the crate itself.

@@ -1,7 +1,12 @@
 //! The modules of src/ have one order: a module imports only modules that come before it. So there are no import circles.
 
+#[path = "support/imports.rs"]
+mod imports;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use imports::{imports, sources};
 
 /// The modules from the bottom up. The map in src/lib.rs has the same order.
 const ORDER: &[&str] = &[
@@ -111,48 +116,6 @@ fn check(file: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The modules that follow `crate::`, with their line numbers; of `crate::{…}` each item of the outer braces.
-fn imports(text: &str) -> Vec<(usize, String)> {
-    let without_comments: Vec<&str> = text
-        .lines()
-        .map(|line| line.split_once("//").map_or(line, |(code, _)| code))
-        .collect();
-    let code = without_comments.join("\n");
-    let line_of = |at: usize| code[..at].matches('\n').count() + 1;
-    let mut found = Vec::new();
-    for (at, prefix) in code.match_indices("crate::") {
-        let start = at + prefix.len();
-        if !code[start..].starts_with('{') {
-            found.push((line_of(at), identifier(&code[start..])));
-            continue;
-        }
-        let mut depth = 0;
-        for (offset, c) in code[start..].char_indices() {
-            let at = start + offset + 1;
-            match c {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                _ => {}
-            }
-            if depth == 0 {
-                break;
-            }
-            if depth == 1 && matches!(c, '{' | ',') {
-                let item = code[at..].trim_start();
-                let name = identifier(item);
-                if !name.is_empty() {
-                    found.push((line_of(code.len() - item.len()), name));
-                }
-            }
-        }
-    }
-    found
-}
-
-fn identifier(text: &str) -> String {
-    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
-}
-
 fn declaration(line: &str) -> Option<&str> {
     let rest = line.strip_prefix("pub ").unwrap_or(line);
     rest.strip_prefix("mod ")?.strip_suffix(';')
@@ -160,18 +123,4 @@ fn declaration(line: &str) -> Option<&str> {
 
 fn src() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
-}
-
-fn sources(directory: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => files.extend(sources(&path)),
-            false if path.extension().is_some_and(|extension| extension == "rs") => files.push(path),
-            false => {}
-        }
-    }
-    files.sort();
-    files
 }
