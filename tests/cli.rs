@@ -1,5 +1,8 @@
 //! Tests help, usage errors and exit codes of the command line. Needs no engine.
 
+#[path = "support/outcome.rs"]
+mod support;
+
 use assert_cmd::Command;
 
 fn obgp_build() -> Command {
@@ -15,15 +18,8 @@ fn obgp_build() -> Command {
     command
 }
 
-/// Returns exit code, stdout and stderr as one text for a snapshot.
 fn outcome(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    format!(
-        "exit code: {}\n--- stdout ---\n{}--- stderr ---\n{}",
-        output.status.code().unwrap_or(-1),
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
+    support::outcome(&command.output().unwrap())
 }
 
 #[test]

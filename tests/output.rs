@@ -7,20 +7,15 @@ mod support;
 use std::process::Command;
 
 use support::image::TestImage;
+use support::outcome::outcome;
 use support::tool::Tool;
 
 const KIB: usize = 1024;
 
-/// Exit code, stdout and stderr in one text. Paths, digests and times differ from run to run and are replaced.
+/// The [`outcome`] without the project's path, which differs from run to run.
 fn output_of(command: &mut Command, tool: &Tool) -> String {
     let output = command.env("COLUMNS", "120").output().unwrap();
-    let text = format!(
-        "exit code: {}\n--- stdout ---\n{}--- stderr ---\n{}",
-        output.status.code().unwrap_or(-1),
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text.replace(&tool.project.path().display().to_string(), "PROJECT")
+    outcome(&output).replace(&tool.project.path().display().to_string(), "PROJECT")
 }
 
 macro_rules! assert_output {

@@ -7,6 +7,7 @@ pub mod debian;
 pub mod distribution;
 pub mod faults;
 pub mod image;
+pub mod outcome;
 pub mod patch;
 pub mod project;
 pub mod proxy;
