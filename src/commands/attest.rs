@@ -19,8 +19,7 @@ pub async fn run(context: &Context, args: &AttestArgs) -> Result<(), Failure> {
     let signer = signer(&args.signing)?;
     let reference: ImageReference = args.reference.parse()?;
     let registries = context.registries(&context.build_file()?);
-    let root = context.find(&registries, &reference).await?;
-    let image = context.unless_cancelled(RemoteImage::open(root)).await??;
+    let image = context.open(&registries, &reference).await?;
     let repository = reference.repository.to_string();
     let attestations = match (&args.predicate, &args.predicate_type) {
         (Some(path), Some(predicate_type)) => {

@@ -1,9 +1,10 @@
 //! What all commands share: flags, terminal, cancellation, and the ways to images.
 
-use std::io::Write as _;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -63,20 +64,16 @@ impl Context {
 
     /// The result: JSON where a script asked for it, else the text.
     pub fn print<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
-        let mut out = std::io::stdout().lock();
-        let written = if self.global.json {
-            serde_json::to_writer_pretty(&mut out, value)
-                .map_err(std::io::Error::from)
-                .and_then(|()| writeln!(out))
-        } else {
-            out.write_all(text().as_bytes())
-        };
-        match written.and_then(|()| out.flush()) {
-            // The reader closed the pipe (`obgp-build plan | head`).
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(|e| Failure::Failed(anyhow::Error::new(e).context("cannot write to stdout"))),
-        }
+        let written = write_stdout(|out| match self.global.json {
+            true => {
+                serde_json::to_writer_pretty(&mut *out, value)?;
+                writeln!(out)
+            }
+            false => out.write_all(text().as_bytes()),
+        });
+        written.map_err(Failure::Failed)
     }
+
     /// What images are judged by, from build.toml and the flags.
     pub fn judge(&self, distro: Option<&str>, contract: Option<&Path>) -> anyhow::Result<Judge> {
         Judge::new(self.build_file()?, distro, contract)
@@ -92,8 +89,7 @@ impl Context {
                 open::in_engine(name, platforms, options, lines).await?
             }
             ImageName::Registry(reference) => {
-                let root = self.find(&self.registries(&self.build_file()?), reference).await?;
-                let image = self.unless_cancelled(RemoteImage::open(root)).await??;
+                let image = self.open(&self.registries(&self.build_file()?), reference).await?;
                 return self.read_remote(&image, platforms, hash_files).await;
             }
         };
@@ -118,6 +114,12 @@ impl Context {
         self.unless_cancelled(RemoteRoot::find(registries, reference)).await?
     }
 
+    /// The image of a reference, with all its manifests.
+    pub async fn open(&self, registries: &Registries, reference: &ImageReference) -> anyhow::Result<RemoteImage> {
+        let root = self.find(registries, reference).await?;
+        Ok(self.unless_cancelled(RemoteImage::open(root)).await??)
+    }
+
     /// The value with the verdicts on its platforms; without a verdict that passed, prints all of them and fails.
     pub fn admit<T>(&self, name: &str, value: T, verdicts: Vec<Verdict>) -> Result<Verified<T>, Failure> {
         Verified::admit(value, verdicts).map_err(|refused| {
@@ -125,5 +127,14 @@ impl Context {
             let printed = self.print(&result, || text::refused(&refused));
             printed.err().unwrap_or(Failure::Contract)
         })
+    }
+}
+
+/// Writes to stdout. A reader that closed the pipe (`obgp-build plan | head`) is not an error.
+pub fn write_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to stdout"),
     }
 }

@@ -3,15 +3,13 @@
 use super::{Context, Failure};
 use crate::cli::InspectArgs;
 use crate::oci::ImageReference;
-use crate::registry::RemoteImage;
 use crate::registry::inspect::inspect;
 use crate::report;
 
 pub async fn run(context: &Context, args: &InspectArgs) -> Result<(), Failure> {
     let reference: ImageReference = args.reference.parse()?;
     let registries = context.registries(&context.build_file()?);
-    let root = context.find(&registries, &reference).await?;
-    let image = context.unless_cancelled(RemoteImage::open(root)).await??;
+    let image = context.open(&registries, &reference).await?;
     let inspected = context.unless_cancelled(inspect(&reference, &image)).await??;
     context.print(&inspected, || report::inspect::text(&inspected))
 }

@@ -1,10 +1,10 @@
 //! `obgp-build sbom IMAGE`.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 
+use super::context::write_stdout;
 use super::{Context, Failure};
 use crate::attest::{Sbom, cyclonedx, spdx};
 use crate::cli::{SbomArgs, SbomFormat};
@@ -35,7 +35,7 @@ pub async fn run(context: &Context, args: &SbomArgs) -> Result<(), Failure> {
         match (&args.output, directory) {
             (_, Some(directory)) => files::write(&directory.join(file_name(platform, &sbom, args.format)), &document)?,
             (Some(path), None) if path != Path::new("-") => files::write(path, &document)?,
-            _ => print(&document)?,
+            _ => write_stdout(|out| out.write_all(&document))?,
         }
     }
     Ok(())
@@ -63,13 +63,4 @@ fn file_name(platform: Platform, sbom: &Sbom, format: SbomFormat) -> PathBuf {
         name => name,
     };
     format!("{name}.{ending}.json").into()
-}
-
-fn print(document: &[u8]) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(document).and_then(|()| out.flush()) {
-        // The reader closed the pipe.
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot write to stdout"),
-    }
 }

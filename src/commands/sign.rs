@@ -6,15 +6,13 @@ use super::{Context, Failure};
 use crate::cli::{SignArgs, SigningArgs};
 use crate::oci::ImageReference;
 use crate::publish;
-use crate::registry::RemoteImage;
 use crate::sign::Signer;
 
 pub async fn run(context: &Context, args: &SignArgs) -> Result<(), Failure> {
     let signer = signer(&args.signing)?;
     let reference: ImageReference = args.reference.parse()?;
     let registries = context.registries(&context.build_file()?);
-    let root = context.find(&registries, &reference).await?;
-    let image = context.unless_cancelled(RemoteImage::open(root)).await??;
+    let image = context.open(&registries, &reference).await?;
     let subjects = image.manifests();
     let digests: Vec<String> = subjects.iter().map(|s| s.digest().to_string()).collect();
     let artifacts = signer.artifacts(&reference.repository, subjects, Vec::new()).await?;
