@@ -47,13 +47,14 @@ fn is_configuration(path: &str) -> bool {
             "usr/lib/os-release" | "root/.bashrc" | "root/.profile" | "usr/share/iproute2/rt_tables"
         );
     };
-    const FILES: [&str; 13] = [
+    const FILES: [&str; 14] = [
         "passwd",
         "group",
         "shadow",
         "gshadow",
         "os-release",
         "environment",
+        "host.conf",
         "profile",
         "bash.bashrc",
         "nsswitch.conf",
@@ -62,8 +63,9 @@ fn is_configuration(path: &str) -> bool {
         "apt/sources.list",
         "ssl/certs/ca-certificates.crt",
     ];
-    const DIRECTORIES: [&str; 8] = [
+    const DIRECTORIES: [&str; 9] = [
         "sudoers",
+        "security/",
         "iproute2/",
         "apt/apt.conf.d/",
         "apt/sources.list.d/",

@@ -75,7 +75,8 @@ pub const BREAKS: &[Break] = &[
         "host-traces",
         |i| i.file("etc/environment", 0o644, "https_proxy=http://p:3128\n"),
         "https_proxy",
-    ),
+    )
+    .also(&["configuration-files"]),
     breaks(
         "host-traces",
         |i| i.append("etc/ssl/certs/ca-certificates.crt", "-----BEGIN CERTIFICATE-----"),

@@ -4,6 +4,7 @@ mod accounts;
 mod bytecode;
 mod commands;
 mod config;
+mod configuration_files;
 mod elf;
 mod files;
 mod host_traces;
@@ -34,6 +35,7 @@ pub(super) const RULES: &[Rule] = &[
     sudoers::FILES,
     sudoers::GRANTS,
     sudoers::DEFAULTS,
+    configuration_files::CONFIGURATION_FILES,
     python::INTERPRETER,
     requirements::REQUIREMENTS,
     python::DISTRIBUTIONS,

@@ -54,6 +54,7 @@ impl TestImage {
             "# reserved\n255\tlocal\n254\tmain\n253\tdefault\n0\tunspec\n",
         );
         self.file("etc/nsswitch.conf", 0o644, "passwd: files\nsudoers: files\n");
+        self.file("etc/security/pam_env.conf", 0o644, "# nothing\n");
         self.file("etc/machine-id", 0o444, "");
         self.file(
             "etc/apt/sources.list.d/ubuntu.sources",
