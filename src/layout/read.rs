@@ -235,7 +235,7 @@ pub fn read_image(
     }
     Ok(Contents {
         config,
-        tree: Arc::unwrap_or_clone(merged.tree),
+        tree: merged.into_tree(),
         compressed: compressed_size(&image_manifest),
         uncompressed,
     })

@@ -1,7 +1,9 @@
 //! Changes that break the rules of build leftovers, symbolic links and size.
 
-use crate::support::image::SITE;
+use crate::support::image::{SITE, TestImage};
 use crate::{Break, breaks};
+
+const KEY: &str = "-----BEGIN EC PRIVATE KEY-----\nMII\n";
 
 pub const BREAKS: &[Break] = &[
     breaks(
@@ -36,7 +38,24 @@ pub const BREAKS: &[Break] = &[
     breaks(
         "secrets",
         |i| i.file("usr/share/x/notes.txt", 0o644, "-----BEGIN EC PRIVATE KEY-----\nMII\n"),
-        "starts like a private key",
+        "a private key",
+    ),
+    breaks(
+        "secrets",
+        |i| {
+            i.file(
+                "usr/share/x/run.sh",
+                0o755,
+                "curl -H 'PRIVATE-TOKEN: glpat-aB3dE6gH9jK2mN5pQ8sT1v' x\n",
+            )
+        },
+        "an access token",
+    ),
+    breaks("secrets", |i| i.hidden("srv/app/.netrc", b""), "in a layer below"),
+    breaks(
+        "secrets",
+        |i| i.hidden("srv/app/notes", KEY.as_bytes()),
+        "a private key, in a layer below",
     ),
     breaks(
         "host-traces",
@@ -113,3 +132,91 @@ pub const BREAKS: &[Break] = &[
     breaks("size", |i| i.compressed = 400 << 20, "400.0 MiB"),
     breaks("size", |i| i.uncompressed = 4 << 30, "4096.0 MiB"),
 ];
+
+/// The rules that an image with this file breaks.
+fn broken_by(path: &str, content: &[u8]) -> Vec<String> {
+    let mut image = TestImage::good("linux/amd64");
+    image.bytes(path, 0o600, content);
+    image.check().broken().map(|rule| rule.id.to_string()).collect()
+}
+
+#[test]
+fn files_in_which_programs_keep_logins_are_findings_in_every_directory() {
+    let names = [
+        ".netrc",
+        "_netrc",
+        ".git-credentials",
+        ".pypirc",
+        ".pip/pip.conf",
+        ".config/pip/pip.conf",
+        ".config/uv/uv.toml",
+        ".local/share/uv/credentials/credentials.toml",
+        ".npmrc",
+        ".yarnrc.yml",
+        ".docker/config.json",
+        ".dockercfg",
+        ".config/containers/auth.json",
+        "containers/0/auth.json",
+        ".aws/credentials",
+        ".aws/config",
+        ".azure/msal_token_cache.json",
+        ".config/gcloud/credentials.db",
+        ".config/gcloud/application_default_credentials.json",
+        ".kube/config",
+        ".oci/config",
+        ".config/openstack/clouds.yaml",
+        ".config/gh/hosts.yml",
+        ".cargo/credentials.toml",
+        ".config/pypoetry/auth.toml",
+        ".config/helm/registry/config.json",
+        ".ssh/config",
+        ".ssh/id_ed25519",
+        "id_ed25519_sk",
+        "x.ppk",
+        "x.pfx",
+        "x.p8",
+        "x.jks",
+        ".gnupg/secring.gpg",
+        ".pgpass",
+        ".my.cnf",
+        ".vault-token",
+        ".env",
+        ".env.production",
+        ".bash_history",
+        ".m2/settings.xml",
+        ".config/git/credentials",
+        ".boto",
+        ".s3cfg",
+        ".config/rclone/rclone.conf",
+        ".composer/auth.json",
+    ];
+    for name in names {
+        let broken = broken_by(&format!("usr/share/app/{name}"), b"x");
+        assert!(broken.iter().any(|id| id == "secrets"), "{name}: {broken:?}");
+    }
+    for path in [
+        "etc/pip.conf",
+        "etc/uv/uv.toml",
+        "etc/apt/auth.conf.d/x.conf",
+        "run/containers/0/auth.json",
+        "etc/krb5.keytab",
+    ] {
+        let broken = broken_by(path, b"x");
+        assert!(broken.iter().any(|id| id == "secrets"), "{path}: {broken:?}");
+    }
+}
+
+#[test]
+fn a_key_is_a_finding_wherever_it_stands_in_its_file() {
+    let certificate =
+        "-----BEGIN CERTIFICATE-----\nMIIDdzCCAl+gAwIBAgIEAgAAuTANBgkqhkiG9w0BAQUFADBa\n-----END CERTIFICATE-----\n";
+    for before in [
+        certificate.repeat(10),
+        "x".repeat(5_000_000),
+        "\0".repeat((1 << 20) - 7),
+    ] {
+        let content = format!("{before}\n{KEY}");
+        assert_eq!(broken_by("usr/share/app/server.pem", content.as_bytes()), ["secrets"]);
+    }
+    assert_eq!(broken_by("usr/share/app/server.pem", certificate.as_bytes()), [""; 0]);
+}

@@ -14,6 +14,7 @@ mod patches;
 mod permissions;
 mod python;
 mod requirements;
+mod secrets;
 mod size;
 mod sudoers;
 mod symlinks;
@@ -58,7 +59,7 @@ pub(super) const RULES: &[Rule] = &[
     permissions::OWNERSHIP,
     permissions::DEVICES,
     leftovers::LEFTOVERS,
-    leftovers::SECRETS,
+    secrets::SECRETS,
     host_traces::HOST_TRACES,
     symlinks::SYMLINKS,
     config::PROCESS,
