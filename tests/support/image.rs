@@ -1,7 +1,7 @@
 //! A small in-memory image that keeps the contract. The tests of the rules break one part of it at a time.
 
 mod config;
-mod contents;
+pub mod contents;
 pub mod elf;
 
 use std::collections::BTreeMap;

@@ -1,8 +1,11 @@
 //! Changes that break the rules of build leftovers, symbolic links and size.
 
+use crate::support::image::contents::certificate;
 use crate::support::image::{SITE, TestImage};
 use crate::{Break, breaks};
 
+const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
+const SHIPPED: &str = "usr/share/ca-certificates/mozilla";
 const KEY: &str = "-----BEGIN EC PRIVATE KEY-----\nMII\n";
 
 pub const BREAKS: &[Break] = &[
@@ -99,7 +102,117 @@ pub const BREAKS: &[Break] = &[
     breaks(
         "host-traces",
         |i| i.append("etc/ssl/certs/ca-certificates.crt", "-----BEGIN CERTIFICATE-----"),
-        "at most the 1 certificates",
+        "another text in line 8",
+    ),
+    // One certificate more, with its file.
+    breaks(
+        "host-traces",
+        |i| {
+            i.file(&format!("{SHIPPED}/C.crt"), 0o644, &certificate("MIIC"));
+            i.link("etc/ssl/certs/C.pem", &format!("/{SHIPPED}/C.crt"));
+            i.append(BUNDLE, &certificate("MIIC"));
+        },
+        "not in the package",
+    ),
+    // One in another's place, in the bundle, in the file, and in both.
+    breaks(
+        "host-traces",
+        |i| i.replace(BUNDLE, "MIIA", "MIIC"),
+        "one with the fingerprint",
+    ),
+    breaks("host-traces", |i| i.replace(BUNDLE, "MIIA", "MIIC"), "it is missing"),
+    breaks(
+        "host-traces",
+        |i| i.file(&format!("{SHIPPED}/A.crt"), 0o644, &certificate("MIIC")),
+        "another content",
+    ),
+    breaks(
+        "host-traces",
+        |i| {
+            i.file(&format!("{SHIPPED}/A.crt"), 0o644, &certificate("MIIC"));
+            i.replace(BUNDLE, "MIIA", "MIIC");
+        },
+        "another content",
+    ),
+    breaks(
+        "host-traces",
+        |i| {
+            i.replace(
+                BUNDLE,
+                "-----BEGIN CERTIFICATE-----\nMIIA",
+                "-----BEGIN TRUSTED CERTIFICATE-----\nMIIA",
+            )
+        },
+        "another text in line 1",
+    ),
+    breaks(
+        "host-traces",
+        |i| i.link("etc/ssl/certs/0a1b2c3d.0", "/etc/apt/sources.list.d/ubuntu.sources"),
+        "/etc/apt/sources.list.d/ubuntu.sources",
+    ),
+    breaks(
+        "host-traces",
+        |i| i.link("etc/ssl/certs/0a1b2c3d.0", "/run/ca.pem"),
+        "a link to",
+    ),
+    breaks(
+        "host-traces",
+        |i| i.file("usr/lib/ssl/cert.pem", 0o644, &certificate("MIIC")),
+        "a local one",
+    ),
+    breaks(
+        "host-traces",
+        |i| i.file("etc/pki/tls/certs/ca-bundle.crt", 0o644, ""),
+        "a local one",
+    ),
+    breaks(
+        "host-traces",
+        |i| {
+            i.file("usr/share/other/C.pem", 0o644, &certificate("MIIC"));
+            i.link("usr/lib/ssl/certs", "/usr/share/other");
+        },
+        "/usr/share/other",
+    ),
+    breaks(
+        "host-traces",
+        |i| {
+            i.replace(
+                "etc/apt/sources.list.d/ubuntu.sources",
+                "http://archive.ubuntu.com/ubuntu/",
+                "file:/srv/mirror",
+            )
+        },
+        "file:/srv/mirror",
+    ),
+    breaks(
+        "host-traces",
+        |i| {
+            i.file(
+                "etc/apt/sources.list",
+                0o644,
+                "deb [arch=amd64] mirror+file:/etc/apt/mirrors.txt noble main\n",
+            )
+        },
+        "mirror+file:/etc/apt/mirrors.txt",
+    ),
+    breaks(
+        "host-traces",
+        |i| {
+            i.file("usr/share/x.list", 0o644, "deb file:/srv/mirror noble main\n");
+            i.link("etc/apt/sources.list.d/x.list", "/usr/share/x.list");
+        },
+        "nothing that can be read",
+    ),
+    breaks(
+        "host-traces",
+        |i| {
+            i.file(
+                "etc/apt/apt.conf.d/99sources",
+                0o644,
+                "Dir::Etc::SourceList \"/usr/share/x.list\";\n",
+            )
+        },
+        "sets sourcelist",
     ),
     breaks(
         "host-traces",

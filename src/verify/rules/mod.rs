@@ -1,7 +1,9 @@
 //! The rules, one file per subject, and the order of their reports.
 
 mod accounts;
+mod apt_sources;
 mod bytecode;
+mod certificates;
 mod commands;
 mod config;
 mod configuration_files;
