@@ -214,51 +214,69 @@ fn frr_init_that_fails_leaves_no_environment() {
     }
 }
 
+/// The agent's container as the documentation has it.
+struct AgentContainer {
+    volumes: Vec<String>,
+    /// A volume with a sudoers file that grants nothing.
+    no_grant: String,
+    _directory: tempfile::TempDir,
+}
+
+impl AgentContainer {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let volume = |name: &str, inside: &str| {
+            let path = directory.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+            format!("{}:{inside}", path.display())
+        };
+        let volumes = vec![
+            volume("shared", "/run/ovn-bgp-agent"),
+            volume("frr", "/run/frr"),
+            volume("ovs", "/run/openvswitch"),
+            volume("iproute2", "/etc/iproute2"),
+            volume("config", "/etc/ovn-bgp-agent"),
+        ];
+        let conf = directory.path().join("config/ovn-bgp-agent.conf");
+        std::fs::write(conf, "[DEFAULT]\novsdb_connection = unix:/run/openvswitch/db.sock\n").unwrap();
+        let sudoers = directory.path().join("sudoers");
+        std::fs::write(&sudoers, "Defaults env_reset\n").unwrap();
+        std::fs::set_permissions(&sudoers, std::fs::Permissions::from_mode(0o440)).unwrap();
+        Self {
+            volumes,
+            no_grant: format!("{}:/etc/sudoers:ro", sudoers.display()),
+            _directory: directory,
+        }
+    }
+
+    /// Starts `obgp-runtime agent` without the capability or mount `without` and with the options `change` of docker.
+    /// Returns what it printed to stderr.
+    fn start(&self, image: &str, platform: &str, without: &str, change: &[&str]) -> String {
+        let mut command = Command::new("docker");
+        command.args(["run", "--rm", "--platform", platform]);
+        command.args(["--network", "none", "--read-only"]);
+        for name in ["NET_ADMIN", "SYS_ADMIN", "NET_RAW", "DAC_READ_SEARCH"] {
+            command.args((name != without).then_some(["--cap-add", name]).iter().flatten());
+        }
+        if without != "mount" {
+            command.args(["--volume", "/proc/sys/net:/run/obgp/sysctl"]);
+        }
+        for volume in &self.volumes {
+            command.args(["--volume", volume]);
+        }
+        command.args(["--tmpfs", "/tmp:mode=1777"]).args(change);
+        command.args(["--entrypoint", RUNTIME, image, "agent", "--timeout", "1"]);
+        String::from_utf8_lossy(&command.output().unwrap().stderr).into_owned()
+    }
+}
+
 /// The image in the agent's container, one thing wrong at a time: with the engine's mounts, and the real sudo.
 #[test]
 fn agent_names_what_keeps_it_from_working() {
-    let directory = tempfile::tempdir().unwrap();
-    let volume = |name: &str, inside: &str| {
-        let path = directory.path().join(name);
-        std::fs::create_dir(&path).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
-        format!("{}:{inside}", path.display())
-    };
-    let shared = volume("shared", "/run/ovn-bgp-agent");
-    let (frr, ovs) = (volume("frr", "/run/frr"), volume("ovs", "/run/openvswitch"));
-    let tables = volume("iproute2", "/etc/iproute2");
-    let config = volume("config", "/etc/ovn-bgp-agent");
-    let conf = directory.path().join("config/ovn-bgp-agent.conf");
-    std::fs::write(conf, "[DEFAULT]\novsdb_connection = unix:/run/openvswitch/db.sock\n").unwrap();
-    let sudoers = directory.path().join("sudoers");
-    std::fs::write(&sudoers, "Defaults env_reset\n").unwrap();
-    std::fs::set_permissions(&sudoers, std::fs::Permissions::from_mode(0o440)).unwrap();
-    let no_grant = format!("{}:/etc/sudoers:ro", sudoers.display());
+    let container = AgentContainer::new();
     for (image, platform) in images() {
-        let agent = |without: &str, change: &[&str]| {
-            let mut command = Command::new("docker");
-            command.args([
-                "run",
-                "--rm",
-                "--platform",
-                &platform,
-                "--network",
-                "none",
-                "--read-only",
-            ]);
-            for name in ["NET_ADMIN", "SYS_ADMIN", "NET_RAW", "DAC_READ_SEARCH"] {
-                command.args((name != without).then_some(["--cap-add", name]).iter().flatten());
-            }
-            if without != "mount" {
-                command.args(["--volume", "/proc/sys/net:/run/obgp/sysctl"]);
-            }
-            for volume in [&shared, &frr, &ovs, &tables, &config] {
-                command.args(["--volume", volume]);
-            }
-            command.args(["--tmpfs", "/tmp:mode=1777"]).args(change);
-            let command = command.args(["--entrypoint", RUNTIME, &image, "agent", "--timeout", "1"]);
-            String::from_utf8_lossy(&command.output().unwrap().stderr).into_owned()
-        };
+        let agent = |without: &str, change: &[&str]| container.start(&image, &platform, without, change);
         let sound = agent("", &[]);
         if !sound.contains("effective uid is not 0") {
             assert!(
@@ -274,11 +292,15 @@ fn agent_names_what_keeps_it_from_working() {
             ),
             ("NET_ADMIN", &[], "does not have the capability NET_ADMIN"),
             ("", &["--security-opt", "no-new-privileges"], "no_new_privs is set"),
-            ("", &["--volume", &no_grant], "sudoers has no grant for it (uid 42494)"),
+            (
+                "",
+                &["--volume", &container.no_grant],
+                "sudoers has no grant for it (uid 42494)",
+            ),
             // Without NET_RAW, which the agent does not use, sudo is asked all the same.
             (
                 "NET_RAW",
-                &["--volume", &no_grant, "--cap-drop", "NET_RAW"],
+                &["--volume", &container.no_grant, "--cap-drop", "NET_RAW"],
                 "sudoers has no grant for it (uid 42494)",
             ),
             (
@@ -292,12 +314,12 @@ fn agent_names_what_keeps_it_from_working() {
                 "/usr/local/sbin/sysctl, which is to be obgp-runtime",
             ),
         ] {
-            let told = agent(without, change);
+            let printed = agent(without, change);
             // This machine's emulation may not honour setuid.
-            if !told.contains("effective uid is not 0") {
+            if !printed.contains("effective uid is not 0") {
                 assert!(
-                    told.contains("the agent cannot work here: ") && told.contains(cause),
-                    "{platform}: {change:?}: {told}"
+                    printed.contains("the agent cannot work here: ") && printed.contains(cause),
+                    "{platform}: {change:?}: {printed}"
                 );
             }
         }
