@@ -124,14 +124,9 @@ fn solve_message(request: &SolveRequest, cache: &Cache, session: &Session, refer
         ("context".to_string(), session.context_url.clone()),
         ("filename".to_string(), request.dockerfile.clone()),
         ("platform".to_string(), request.platform.to_string()),
-        (
-            "image-resolve-mode".to_string(),
-            if request.pull { "pull" } else { "local" }.to_string(),
-        ),
+        // A base in the engine is used as it is, with both types of image store; BuildKit's default differs between them.
+        ("image-resolve-mode".to_string(), "local".to_string()),
     ]);
-    if let Some(target) = &request.target {
-        attrs.insert("target".to_string(), target.clone());
-    }
     if request.no_cache {
         attrs.insert("no-cache".to_string(), String::new());
     }
