@@ -10,6 +10,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use crate::oci::docker_config;
+
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 const DEFAULT_CONTEXT: &str = "default";
 
@@ -78,9 +80,7 @@ impl Settings {
             docker_context: var("DOCKER_CONTEXT"),
             docker_cert_path: var("DOCKER_CERT_PATH").map(PathBuf::from),
             tls_verify: var("DOCKER_TLS_VERIFY").is_some(),
-            config_dir: var("DOCKER_CONFIG")
-                .map(PathBuf::from)
-                .or_else(|| etcetera::home_dir().ok().map(|home| home.join(".docker"))),
+            config_dir: docker_config::directory(),
         }
     }
 }

@@ -147,9 +147,9 @@ impl Client {
                 if rounds > 0 && self.challenged(&response, &url, scopes, header.as_ref()).await? {
                     continue;
                 }
-                return Err(self.denied(&call.doing, response).await);
+                return Err(self.denied(&call.doing, response, scopes).await);
             }
-            return self.judged(&call.doing, response).await;
+            return self.judged(&call.doing, response, scopes).await;
         }
     }
 
@@ -174,9 +174,9 @@ impl Client {
         };
         if response.status() == StatusCode::UNAUTHORIZED {
             self.challenged(&response, &url, scopes, header.as_ref()).await?;
-            return Err(self.denied(&call.doing, response).await);
+            return Err(self.denied(&call.doing, response, scopes).await);
         }
-        self.judged(&call.doing, response).await
+        self.judged(&call.doing, response, scopes).await
     }
 
     fn answer(
@@ -238,19 +238,29 @@ impl Client {
             .await
     }
 
-    async fn denied(&self, doing: &str, response: Response) -> RegistryError {
+    async fn denied(&self, doing: &str, response: Response, scopes: &[String]) -> RegistryError {
+        let status = response.status();
+        let message = describe(response).await;
+        // A storage service, a proxy or a firewall may refuse a request too.
+        let is_about_logins = status == StatusCode::UNAUTHORIZED
+            || message.is_empty()
+            || ["DENIED", "UNAUTHORIZED"].iter().any(|code| message.contains(code));
         RegistryError::Denied {
             host: self.host.clone(),
             doing: doing.to_string(),
-            message: describe(response).await,
-            logged_in: self.auth.has_login().await,
+            status,
+            message,
+            help: match is_about_logins {
+                true => self.auth.hint(scopes).await,
+                false => "see the message of the registry, or of the proxy or storage service in front of it".into(),
+            },
         }
     }
 
     /// Turns transient failures into errors; returns all other responses.
-    async fn judged(&self, doing: &str, response: Response) -> Result<Response, RegistryError> {
+    async fn judged(&self, doing: &str, response: Response, scopes: &[String]) -> Result<Response, RegistryError> {
         if response.status() == StatusCode::FORBIDDEN {
-            return Err(self.denied(doing, response).await);
+            return Err(self.denied(doing, response, scopes).await);
         }
         let status = response.status();
         if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT || status == StatusCode::TOO_MANY_REQUESTS
