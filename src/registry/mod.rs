@@ -15,6 +15,7 @@ mod error;
 mod image;
 pub(crate) mod inspect;
 pub(crate) mod prune;
+mod read_back;
 mod referrers;
 mod repository;
 mod settings;
