@@ -1,6 +1,7 @@
 //! The HTTP client of one registry: selects the scheme, authenticates, and retries transient failures.
 
 use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
@@ -14,6 +15,7 @@ use url::Url;
 use super::auth::Auth;
 use super::error::{RegistryError, message_of};
 use super::settings::Scheme;
+use super::upload_way::Way;
 use crate::progress::SharedProgress;
 
 /// Timeout for the start of a response, and for each further part.
@@ -66,6 +68,7 @@ pub(super) struct Call {
     pub body: Bytes,
 }
 
+#[derive(Clone)]
 pub(super) enum Target {
     /// The path on the registry's host: `/v2/a/b/manifests/tag`.
     Path(String),
@@ -86,6 +89,7 @@ pub(super) struct Client {
     base: OnceCell<Url>,
     auth: Auth,
     pub(super) patience: Patience,
+    way: Mutex<Way>,
     progress: SharedProgress,
 }
 
@@ -104,8 +108,18 @@ impl Client {
             scheme,
             base: OnceCell::new(),
             patience,
+            way: Mutex::default(),
             progress,
         }
+    }
+
+    /// The way in which the registry takes blobs, as far as it is known.
+    pub fn way(&self) -> Way {
+        *self.way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn use_way(&self, way: Way) {
+        *self.way.lock().unwrap_or_else(PoisonError::into_inner) = way;
     }
 
     pub fn host(&self) -> &str {
@@ -131,7 +145,8 @@ impl Client {
         self.progress.note(text);
     }
 
-    async fn once(&self, call: &Call, scopes: &[String]) -> Result<Response, RegistryError> {
+    /// Sends the request without a retry of transient failures.
+    pub async fn once(&self, call: &Call, scopes: &[String]) -> Result<Response, RegistryError> {
         let url = self.url(&call.target).await?;
         // The first round may end with a challenge, the second with an expired token; a third token would not help.
         let mut rounds = 3;

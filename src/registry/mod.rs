@@ -23,6 +23,7 @@ mod source;
 mod tls;
 mod untag;
 mod upload;
+mod upload_way;
 
 pub use client::Patience;
 pub use error::RegistryError;

@@ -11,6 +11,7 @@ mod stored;
 #[path = "../support/mod.rs"]
 mod support;
 mod transport;
+mod upload_habits;
 mod verdicts;
 
 const MIB: usize = 1 << 20;

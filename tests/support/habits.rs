@@ -70,6 +70,9 @@ pub enum Habit {
     /// Refuses a request with more bytes with 416. A PUT without `Content-Range` is unlimited.
     /// 4 MiB: ghcr.io (<https://github.com/ocx-sh/ocx/pull/237>).
     ChunkLimit(usize),
+    /// Refuses a request with more bytes with 413.
+    /// 1 MiB: nginx unless `client_max_body_size` is set (<https://distribution.github.io/distribution/recipes/nginx/>).
+    BodyLimit(usize),
     /// Responds so to an accepted PATCH.
     /// 201: ECR (<https://github.com/jdx/mise/pull/11376>); 204: Pulp
     /// (<https://github.com/pulp/pulp_container/issues/2199>).
@@ -168,7 +171,11 @@ pub struct HabitRegistry {
 
 impl HabitRegistry {
     pub async fn start(habits: impl IntoIterator<Item = Habit>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on("127.0.0.1", habits).await
+    }
+
+    pub async fn start_on(ip: &str, habits: impl IntoIterator<Item = Habit>) -> Self {
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State {
             address,
@@ -188,9 +195,13 @@ impl HabitRegistry {
         Self { address, state }
     }
 
-    /// `127.0.0.1:PORT`
+    /// `127.0.0.1:PORT` or `[::1]:PORT`
     pub fn host(&self) -> String {
         self.address.to_string()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     pub fn switch_on(&self, habit: Habit) {
@@ -279,6 +290,7 @@ impl State {
                 let is_chunk = call.method == Method::PATCH || call.headers.contains_key(CONTENT_RANGE);
                 (is_chunk && size > most).then_some(416)
             }
+            Habit::BodyLimit(most) => (size > most).then_some(413),
             Habit::Referrers(Referrers::Status(status)) => call.path.contains("/referrers/").then_some(status),
             _ => None,
         };
