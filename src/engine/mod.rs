@@ -3,6 +3,7 @@
 //! bollard provides the typed API. It shares one HTTP client over [`Dialer`] with the BuildKit client, so unix sockets,
 //! TCP with TLS and ssh behave alike for both.
 
+mod address;
 mod container;
 mod dialer;
 pub mod endpoint;
@@ -29,9 +30,10 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub use address::Address;
 pub use container::{ContainerOutput, ContainerSpec};
 pub use dialer::{Dialer, Duplex};
-pub use endpoint::{Address, Endpoint, Origin};
+pub use endpoint::{Endpoint, Origin};
 pub use error::EngineError;
 pub use images::EngineImage;
 

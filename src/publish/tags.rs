@@ -91,14 +91,12 @@ async fn set_one(
     if change != TagChange::Unchanged {
         site.repository.put_manifest(tag, &publication.root).await?;
     }
-    let found = site.repository.find_manifest(tag).await?;
-    let found = found.map_or("gone".to_string(), |content| content.descriptor.digest().to_string());
-    if found != new {
-        return Err(PublishError::TagTaken {
+    match site.repository.read_back(tag, &new).await? {
+        Some(found) if found == new => Ok(change),
+        found => Err(PublishError::TagTaken {
             reference: format!("{}:{tag}", site.name),
             new,
-            found,
-        });
+            found: found.unwrap_or_else(|| "gone".to_string()),
+        }),
     }
-    Ok(change)
 }

@@ -17,20 +17,23 @@ pub enum RegistryError {
         doing: String,
         reason: String,
     },
-    #[error("registry {host}, {doing}: access denied{}\nhelp: {}", in_brackets(message), login_hint(host, *.logged_in))]
+    #[error("registry {host}, {doing}: access denied{}\nhelp: {help}", in_brackets(message))]
     Denied {
         host: String,
         doing: String,
+        /// 401 or 403.
+        status: StatusCode,
         message: String,
-        /// Whether credentials were sent.
-        logged_in: bool,
+        help: String,
     },
-    #[error("registry {host}, requesting a token from {realm}: {reason}")]
+    #[error("registry {host}, requesting a token from {realm}: {reason}{help}")]
     Token {
         host: String,
         realm: String,
         reason: String,
         status: Option<StatusCode>,
+        /// Empty, or a line of its own.
+        help: String,
     },
     #[error("registry {host}, {doing}: HTTP status {status}{}", in_brackets(message))]
     Status {
@@ -70,6 +73,14 @@ impl RegistryError {
             Self::Status { status, .. } => transient(*status),
             Self::Token { status, .. } => status.is_none_or(transient),
             _ => false,
+        }
+    }
+
+    /// The status of a response that refused a request.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Status { status, .. } | Self::Denied { status, .. } => Some(*status),
+            _ => None,
         }
     }
 
@@ -128,14 +139,6 @@ fn hint(reason: &str) -> &'static str {
         "\nhelp: it does not speak TLS; for plain HTTP use --plain-http, or `plain-http = true` in [[registries]] of build.toml"
     } else {
         ""
-    }
-}
-
-fn login_hint(host: &str, logged_in: bool) -> String {
-    if logged_in {
-        format!("use other credentials; docker's credentials for {host} do not allow this")
-    } else {
-        format!("docker login {host}")
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, LINK};
+use http::header::{ACCEPT, CONTENT_TYPE, LINK, RANGE};
 use http::{HeaderMap, HeaderValue, Method};
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use reqwest::{Response, StatusCode};
@@ -52,8 +52,11 @@ pub struct Repository {
 /// The result of a mount.
 pub(super) enum Mounted {
     Done,
-    /// The registry needs the bytes, at this URL.
-    Upload(Url),
+    /// The registry needs the bytes, at this URL. `shortest_chunk` is its `OCI-Chunk-Min-Length`, or 0.
+    Upload {
+        url: Url,
+        shortest_chunk: u64,
+    },
 }
 
 impl Repository {
@@ -112,12 +115,29 @@ impl Repository {
     async fn has(&self, call: &Call) -> Result<bool, RegistryError> {
         match self.look_up(call).await {
             Ok(found) => Ok(found.is_some()),
+            Err(error) if !error.is_transient() && error.status().is_some_and(|s| s != StatusCode::UNAUTHORIZED) => {
+                Ok(self.has_by_get(call).await)
+            }
             Err(error) if error.is_failure_of_the_server() => {
                 self.client.note(&format!("{error}; sending it again"));
                 Ok(false)
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Some registries, or the storage services behind them, accept only GET. If that fails too, the object is sent.
+    async fn has_by_get(&self, head: &Call) -> bool {
+        let mut call = Call {
+            doing: head.doing.clone(),
+            method: Method::GET,
+            target: head.target.clone(),
+            headers: head.headers.clone(),
+            body: Bytes::new(),
+        };
+        call.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        let response = self.client.once(&call, &self.scopes).await;
+        response.is_ok_and(|response| response.status().is_success())
     }
 
     /// The headers of a `HEAD`; `None` if the object does not exist.
@@ -144,28 +164,41 @@ impl Repository {
         let call = self.call(doing, Method::POST, &rest);
         let mut scopes = self.scopes.clone();
         scopes.extend(from.map(|from| Access::Pull.scope(from)));
-        let response = self.client.send(&call, &scopes).await?;
+        let response = match from {
+            // A mount only saves an upload, which has retries of its own.
+            Some(_) => self.client.once(&call, &scopes).await?,
+            None => self.client.send(&call, &scopes).await?,
+        };
         match response.status() {
-            StatusCode::CREATED => Ok(Mounted::Done),
-            StatusCode::ACCEPTED => Ok(Mounted::Upload(self.location(&call.doing, &response)?)),
+            StatusCode::CREATED if from.is_some() => Ok(Mounted::Done),
+            status if status.is_success() => {
+                let shortest = response.headers().get("oci-chunk-min-length");
+                let shortest = shortest.and_then(|length| length.to_str().ok()?.trim().parse().ok());
+                Ok(Mounted::Upload {
+                    url: self.location(&call.doing, &response)?,
+                    shortest_chunk: shortest.unwrap_or(0),
+                })
+            }
             _ => Err(self.client.refused(&call.doing, response).await),
         }
     }
 
-    /// Mounts the blob from `from`; `false` if the registry does not support it.
-    pub async fn mount(&self, digest: &Digest, from: &str) -> Result<bool, RegistryError> {
+    /// Mounts the blob from `from`. `false` if the registry does not, whatever its reason: the upload that follows reports
+    /// what is wrong.
+    pub async fn mount(&self, digest: &Digest, from: &str) -> bool {
         match self.mount_or_begin(digest, Some(from)).await {
-            Ok(Mounted::Done) => Ok(true),
-            Ok(Mounted::Upload(url)) => {
+            Ok(Mounted::Done) => true,
+            Ok(Mounted::Upload { url, .. }) => {
                 // The unneeded upload: registries also expire these by themselves.
                 let mut call = self.call("ending an upload".into(), Method::DELETE, "");
                 call.target = Target::Url(url);
-                let _ = self.send(&call).await;
-                Ok(false)
+                let _ = self.client.once(&call, &self.scopes).await;
+                false
             }
-            // Credentials that cannot read the other repository can still upload.
-            Err(RegistryError::Denied { .. } | RegistryError::Token { .. }) => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "a blob was not mounted");
+                false
+            }
         }
     }
 

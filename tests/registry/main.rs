@@ -3,6 +3,7 @@
 mod disk_full;
 mod faults;
 mod login;
+mod login_habits;
 mod push;
 mod referrers_api;
 mod signed;
@@ -10,6 +11,7 @@ mod stored;
 #[path = "../support/mod.rs"]
 mod support;
 mod transport;
+mod upload_habits;
 mod verdicts;
 
 const MIB: usize = 1 << 20;

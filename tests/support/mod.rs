@@ -6,6 +6,7 @@ pub mod cosign;
 pub mod debian;
 pub mod distribution;
 pub mod faults;
+pub mod habits;
 pub mod image;
 pub mod outcome;
 pub mod patch;
