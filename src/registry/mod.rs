@@ -15,6 +15,8 @@ mod download;
 mod error;
 mod image;
 pub(crate) mod inspect;
+mod link;
+mod list;
 pub(crate) mod prune;
 mod referrers;
 mod repository;

@@ -3,6 +3,7 @@
 mod disk_full;
 mod faults;
 mod login;
+mod prune;
 mod push;
 mod referrers_api;
 mod signed;
