@@ -3,6 +3,7 @@
 mod disk_full;
 mod faults;
 mod login;
+mod other_registries;
 mod prune;
 mod push;
 mod referrers_api;
