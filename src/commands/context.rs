@@ -13,7 +13,7 @@ use super::Failure;
 use crate::cli::GlobalArgs;
 use crate::config::file::{BuildFile, ConfigError};
 use crate::image::{Image, ImageName, open};
-use crate::layout::LayoutImage;
+use crate::layout::{LayoutImage, OtherManifest};
 use crate::oci::{ImageReference, Platform};
 use crate::plan::settings;
 use crate::registry::{Overrides, Registries, RemoteImage, RemoteRoot};
@@ -79,21 +79,31 @@ impl Context {
         Judge::new(self.build_file()?, distro, contract)
     }
 
-    /// Reads the chosen platforms of an image with their files; all platforms if none is chosen.
-    pub async fn read(&self, name: &ImageName, platforms: &[Platform], hash_files: bool) -> anyhow::Result<Vec<Image>> {
+    /// Reads the chosen platforms of an image with their files, all platforms if none is chosen; and lists the manifests of
+    /// the image that are not for a supported platform.
+    pub async fn read(
+        &self,
+        name: &ImageName,
+        platforms: &[Platform],
+        hash_files: bool,
+    ) -> anyhow::Result<(Vec<Image>, Vec<OtherManifest>)> {
         let options = read_options(hash_files);
-        let images = match name {
-            ImageName::Layout(reference) => open::in_layout(&LayoutImage::open(reference)?, platforms, options)?,
+        let (images, others) = match name {
+            ImageName::Layout(reference) => {
+                let image = LayoutImage::open(reference)?;
+                (open::in_layout(&image, platforms, options)?, image.others)
+            }
             ImageName::Engine(name) => {
                 let lines = Arc::new(self.terminal.clone());
-                open::in_engine(name, platforms, options, lines).await?
+                (open::in_engine(name, platforms, options, lines).await?, Vec::new())
             }
             ImageName::Registry(reference) => {
                 let image = self.open(&self.registries(&self.build_file()?), reference).await?;
-                return self.read_remote(&image, platforms, hash_files).await;
+                let images = self.read_remote(&image, platforms, hash_files).await?;
+                return Ok((images, image.others_are));
             }
         };
-        open::read(images, &self.cancel).await
+        Ok((open::read(images, &self.cancel).await?, others))
     }
 
     /// [`read`](Self::read) for an image that was found in a registry.

@@ -14,7 +14,7 @@ use crate::report::files;
 
 pub async fn run(context: &Context, args: &SbomArgs) -> Result<(), Failure> {
     let name: ImageName = args.image.parse()?;
-    let images = context.read(&name, &args.platform, false).await?;
+    let (images, _) = context.read(&name, &args.platform, false).await?;
     let directory = args.output.as_deref().filter(|path| path.is_dir());
     if images.len() > 1 && directory.is_none() {
         let has: Vec<String> = images.iter().map(|i| i.platform().to_string()).collect();

@@ -14,7 +14,7 @@ use crate::util::record::{self, Format};
 /// The body is the [`Tree`]. The line changes with the shape of [`Head`], and with what
 /// [`verify::keeps`](crate::verify::keeps) makes trees keep. A head has some hundred bytes.
 const FORMAT: Format = Format {
-    line: concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), " 9\n"),
+    line: concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), " 10\n"),
     max_head: 64 << 10,
 };
 

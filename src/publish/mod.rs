@@ -220,19 +220,17 @@ fn parse<T: serde::de::DeserializeOwned>(content: &Content) -> Result<T, Publish
     })
 }
 
-/// Checks that a verdict covers every manifest. BuildKit's attestations, with the platform `unknown/unknown`, cannot
-/// run.
+/// Checks that a verdict covers every manifest. Attestations cannot run: each of their layers is an in-toto statement.
 fn all_verified(images: &[Content], verdicts: &[Verdict]) -> Result<(), PublishError> {
-    let is_attestation = |d: &Descriptor| d.platform().as_ref().is_some_and(|p| p.os().to_string() == "unknown");
+    let is_attestation = |image: &Content| layout::Role::by_manifest(&image.bytes) == Err(layout::Role::Attestation);
     let judged = |digest: &str| verdicts.iter().any(|v| v.digest() == Some(digest) && v.passed());
     let unverified = images
         .iter()
-        .map(|image| &image.descriptor)
-        .find(|d| !is_attestation(d) && !judged(d.digest().as_ref()));
+        .find(|image| !judged(image.descriptor.digest().as_ref()) && !is_attestation(image));
     match unverified {
         None => Ok(()),
-        Some(descriptor) => Err(PublishError::Unverified {
-            digest: descriptor.digest().to_string(),
+        Some(image) => Err(PublishError::Unverified {
+            digest: image.descriptor.digest().to_string(),
         }),
     }
 }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod config;
+mod configuration_files;
 mod contents;
 mod patches;
 mod permissions;
@@ -50,6 +51,7 @@ fn tables() -> impl Iterator<Item = &'static Break> {
     [
         accounts::BREAKS,
         sudoers::BREAKS,
+        configuration_files::BREAKS,
         python::BREAKS,
         patches::BREAKS,
         contents::BREAKS,
