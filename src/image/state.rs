@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 use crate::layout::tree::Tree;
 
 /// Changes with the shape of [`Head`], and with what [`verify::keeps`](crate::verify::keeps) has trees keep.
-const FORMAT: &str = concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), " 8\n");
+const FORMAT: &str = concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), " 9\n");
 
 /// Neither a tree of the largest image allowed nor a damaged file takes more.
 const MAX_BYTES: u64 = 256 << 20;

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use md5::Md5;
 use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
@@ -57,16 +58,23 @@ pub enum EntryKind {
 pub struct ReadOptions<'a> {
     /// Whether to keep the content of the file with this path and size in the tree.
     pub keep: &'a (dyn Fn(&str, u64) -> bool + Sync),
-    /// Whether to record every file's SHA-256 in the tree.
-    pub hash_files: bool,
+    /// The hashes of the file with this path to record in the tree.
+    pub hash: &'a (dyn Fn(&str) -> Hashes + Sync),
     pub limits: Limits,
+}
+
+/// Hashes of a file's content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hashes {
+    pub md5: bool,
+    pub sha256: bool,
 }
 
 impl Default for ReadOptions<'_> {
     fn default() -> Self {
         Self {
             keep: &|_, _| false,
-            hash_files: false,
+            hash: &|_| Hashes::default(),
             limits: Limits::default(),
         }
     }
@@ -212,7 +220,9 @@ fn read_file<R: Read, S: Sink>(
     let size = member.size;
     let keep = size <= options.limits.kept_file_bytes && (options.keep)(path, size) && kept.take(size, options.limits);
     let mut content = Vec::with_capacity(if keep { size as usize } else { 0 });
-    let mut sha = options.hash_files.then(Sha256::new);
+    let hashes = (options.hash)(path);
+    let mut sha = hashes.sha256.then(Sha256::new);
+    let mut md5 = hashes.md5.then(Md5::new);
     let mut head: Arc<[u8]> = Arc::default();
     let mut done = 0;
     while members.remaining() > 0 {
@@ -230,6 +240,9 @@ fn read_file<R: Read, S: Sink>(
         if let Some(sha) = &mut sha {
             sha.update(data);
         }
+        if let Some(md5) = &mut md5 {
+            md5.update(data);
+        }
         done += n as u64;
     }
     Ok(File {
@@ -237,6 +250,7 @@ fn read_file<R: Read, S: Sink>(
         head,
         content: keep.then(|| content.into()),
         sha256: sha.map(|sha| sha.finalize().into()),
+        md5: md5.map(|md5| md5.finalize().into()),
         hard_link_to: None,
     })
 }
