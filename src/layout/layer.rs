@@ -189,7 +189,8 @@ fn entry_kind<R: Read, S: Sink>(
             }
             NodeKind::Symlink(target)
         }
-        EntryType::Link => match judge_path(&link())? {
+        // Docker joins the target to the root before it cleans it: unlike a name, `/../x` leads out of the root.
+        EntryType::Link => match judge_path(link().trim_start_matches('/'))? {
             Some((target, None)) if !target.is_empty() => return Ok(EntryKind::HardLink(target)),
             _ => {
                 return Err(refuse(
@@ -294,16 +295,10 @@ fn judge_path(raw: &str) -> Result<Option<(String, Option<EntryKind>)>, TarError
     if raw.chars().any(char::is_control) {
         return Err(refuse(raw, "its name holds control characters"));
     }
-    if raw.starts_with('/') && !raw.trim_matches('/').is_empty() {
-        return Err(refuse(raw, "an absolute path"));
-    }
     let mut path = String::with_capacity(raw.len());
-    for part in raw.split('/') {
-        match part {
-            "" | "." => continue,
-            ".." => return Err(refuse(raw, "its path leads upwards with \"..\"")),
-            _ if part.len() > NAME_MAX => return Err(refuse(raw, "a name longer than 255 bytes")),
-            _ => {}
+    for part in clean(raw)? {
+        if part.len() > NAME_MAX {
+            return Err(refuse(raw, "a name longer than 255 bytes"));
         }
         if part.starts_with(AUFS) && part != OPAQUE {
             return Ok(None);
@@ -334,6 +329,21 @@ fn judge_path(raw: &str) -> Result<Option<(String, Option<EntryKind>)>, TarError
     }
     let hidden = join(dir, hidden);
     Ok(Some((hidden, Some(EntryKind::Whiteout))))
+}
+
+/// The components of a name, cleaned as docker cleans it (Go's `filepath.Clean`): an absolute name begins at the image's root,
+/// and `a/../b` is `b`. A relative name that leads out of the root is refused.
+fn clean(raw: &str) -> Result<Vec<&str>, TarError> {
+    let mut parts = Vec::new();
+    for part in raw.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.pop().is_some() || raw.starts_with('/') => {}
+            ".." => return Err(refuse(raw, "its path leads out of the root with \"..\"")),
+            _ => parts.push(part),
+        }
+    }
+    Ok(parts)
 }
 
 pub fn join(dir: &str, name: &str) -> String {
