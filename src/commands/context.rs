@@ -1,4 +1,4 @@
-//! What all commands share: flags, terminal, cancellation, and the ways to images.
+//! Shared by all commands: flags, terminal, cancellation, and reading images.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::util::cancel::{Interrupted, unless_cancelled};
 use crate::verify::judge::Judge;
 use crate::verify::{Verdict, Verified, read_options};
 
-/// What every command is given. Clones share the terminal and the cancellation.
+/// The context of a command. Clones share the terminal and the cancellation.
 #[derive(Clone)]
 pub struct Context {
     pub global: GlobalArgs,
@@ -37,11 +37,11 @@ impl Context {
         settings::load(self.global.config.as_deref())
     }
 
-    /// The registries as build.toml and the flags have them.
+    /// The registries with the settings of build.toml and the flags.
     pub fn registries(&self, file: &BuildFile) -> Registries {
         let overrides = Overrides {
             plain_http: self.global.registries.plain_http,
-            // Relative to where the person is, not to build.toml.
+            // Relative to the current directory, not to build.toml.
             ca: self
                 .global
                 .registries
@@ -57,12 +57,12 @@ impl Context {
         )
     }
 
-    /// Waits for `work` unless the person stops the run first.
+    /// Waits for `work` until the user stops the run.
     pub async fn unless_cancelled<F: Future>(&self, work: F) -> Result<F::Output, Interrupted> {
         unless_cancelled(&self.cancel, work).await
     }
 
-    /// The result: JSON where a script asked for it, else the text.
+    /// Prints the result: JSON with `--json`, otherwise the text.
     pub fn print<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
         let written = write_stdout(|out| match self.global.json {
             true => {
@@ -74,13 +74,13 @@ impl Context {
         written.map_err(Failure::Failed)
     }
 
-    /// What images are judged by, from build.toml and the flags.
+    /// The judge for build.toml and the flags.
     pub fn judge(&self, distro: Option<&str>, contract: Option<&Path>) -> anyhow::Result<Judge> {
         Judge::new(self.build_file()?, distro, contract)
     }
 
-    /// The chosen platforms of an image, or all if none is chosen, with their files; and the manifests of the image that are
-    /// not of a supported platform.
+    /// Reads the chosen platforms of an image with their files, all platforms if none is chosen; and lists the manifests of
+    /// the image that are not for a supported platform.
     pub async fn read(
         &self,
         name: &ImageName,
@@ -106,7 +106,7 @@ impl Context {
         Ok((open::read(images, &self.cancel).await?, others))
     }
 
-    /// The same for an image that was found in a registry.
+    /// [`read`](Self::read) for an image that was found in a registry.
     pub async fn read_remote(
         &self,
         image: &RemoteImage,
@@ -119,18 +119,18 @@ impl Context {
         open::read(images, &self.cancel).await
     }
 
-    /// What a reference stands for in its registry.
+    /// Resolves a reference in its registry.
     pub async fn find(&self, registries: &Registries, reference: &ImageReference) -> anyhow::Result<RemoteRoot> {
         self.unless_cancelled(RemoteRoot::find(registries, reference)).await?
     }
 
-    /// The image of a reference, with all its manifests.
+    /// Reads the image of a reference with all its manifests.
     pub async fn open(&self, registries: &Registries, reference: &ImageReference) -> anyhow::Result<RemoteImage> {
         let root = self.find(registries, reference).await?;
         Ok(self.unless_cancelled(RemoteImage::open(root)).await??)
     }
 
-    /// The value with the verdicts on its platforms; without a verdict that passed, prints all of them and fails.
+    /// Returns the value if every platform passed; otherwise prints the verdicts and fails.
     pub fn admit<T>(&self, name: &str, value: T, verdicts: Vec<Verdict>) -> Result<Verified<T>, Failure> {
         Verified::admit(value, verdicts).map_err(|refused| {
             let result = json!({ "image": name, "passed": false, "platforms": refused.verdicts });

@@ -32,7 +32,7 @@ pub use compress::Compression;
 pub use export::ExportError;
 pub use index::write_index;
 pub use ingest::{IngestError, IngestOptions, Ingested, LayerInfo, ingest, read_export};
-pub use layer::ReadOptions;
+pub use layer::{Hashes, ReadOptions};
 pub use limits::Limits;
 pub use read::{
     Contents, ImageBlobs, LayoutImage, LayoutReference, ReadError, compressed_size, is_index, is_manifest,

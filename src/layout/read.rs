@@ -1,7 +1,7 @@
 //! Reads an image in a layout into the tree that a runtime would see. Checks every digest.
 
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -96,11 +96,19 @@ pub struct LayoutReference {
 impl FromStr for LayoutReference {
     type Err = std::convert::Infallible;
 
-    /// The last colon starts the tag, unless a slash follows.
+    /// The tag may be a whole image name, as in skopeo's layouts: `DIR:docker.io/a/b:tag`. The first colon after an existing
+    /// layout starts it. Without a layout, the last colon does, unless a slash follows.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (dir, tag) = match text.rsplit_once(':') {
-            Some((dir, tag)) if !dir.is_empty() && !tag.is_empty() && !tag.contains('/') => (dir, Some(tag)),
-            _ => (text, None),
+        let is_layout = |dir: &str| Path::new(dir).join("index.json").is_file();
+        let colons = text.match_indices(':').map(|(at, _)| (&text[..at], &text[at + 1..]));
+        let mut splits = colons.filter(|(dir, tag)| !dir.is_empty() && !tag.is_empty());
+        let (dir, tag) = match splits.clone().find(|(dir, _)| is_layout(dir)) {
+            Some((dir, tag)) => (dir, Some(tag)),
+            None if is_layout(text) => (text, None),
+            None => match splits.next_back() {
+                Some((dir, tag)) if !tag.contains('/') => (dir, Some(tag)),
+                _ => (text, None),
+            },
         };
         Ok(Self {
             dir: dir.into(),

@@ -87,6 +87,8 @@ pub struct File {
     pub content: Option<Arc<[u8]>>,
     /// SHA-256 of the content, if the reader computes it.
     pub sha256: Option<[u8; 32]>,
+    /// MD5 of the content, if the reader computes it: what dpkg's database has.
+    pub md5: Option<[u8; 16]>,
     /// The inode's first path in its layer, if this entry is a hard link.
     pub hard_link_to: Option<String>,
 }

@@ -45,6 +45,7 @@ mod key;
 #[cfg(feature = "keyless")]
 mod keyless;
 mod manifest;
+mod pem;
 mod pending;
 mod pkcs11;
 mod secretbox;

@@ -3,10 +3,12 @@
 mod config;
 pub mod contents;
 pub mod elf;
+pub mod records;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use md5::Md5;
 use obgp_build::config::BuildFile;
 use obgp_build::image::{Contents, Image};
 use obgp_build::layout::Secret;
@@ -16,6 +18,7 @@ use obgp_build::plan::patches::Patch;
 use obgp_build::verify::{Contract, Expectation, Verdict, keeps};
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use self::elf::elf_header;
 use super::patch::patch;
@@ -69,6 +72,8 @@ impl TestImage {
         image.standard_library();
         image.distributions();
         image.patched();
+        image.generated();
+        image.records();
         image
     }
 
@@ -91,7 +96,7 @@ impl TestImage {
                 true => self.elf(&path, 0o644),
                 false => self.file(&path, 0o644, &format!("# {file}\n")),
             }
-            record += &format!("{file},,{}\n", self.size(&path));
+            record += &self.record_line(file);
         }
         self.file(&format!("{info}/RECORD"), 0o644, &record);
     }
@@ -172,6 +177,8 @@ impl TestImage {
             secret: Secret::find(content),
             head: tree::head(content).into(),
             content: keep.then(|| content.into()),
+            sha256: Some(Sha256::digest(content).into()),
+            md5: Some(Md5::digest(content).into()),
             ..File::default()
         };
         self.insert(path, NodeKind::File(file), mode);

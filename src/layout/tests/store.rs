@@ -172,6 +172,21 @@ fn references() {
 }
 
 #[test]
+fn a_tag_in_an_existing_layout_may_be_a_whole_image_name() {
+    let base = tempfile::tempdir().unwrap();
+    for dir in ["out", "a:b"] {
+        let dir = base.path().join(dir);
+        Layout::open_or_create(&dir).unwrap();
+        for tag in ["t", "docker.io/a/b:tag", "docker.io/a/b", "[::1]:5000/a:tag"] {
+            let reference: LayoutReference = format!("{}:{tag}", dir.display()).parse().unwrap();
+            assert_eq!((reference.dir, reference.tag.as_deref()), (dir.clone(), Some(tag)));
+        }
+        let whole: LayoutReference = dir.to_str().unwrap().parse().unwrap();
+        assert_eq!((whole.dir, whole.tag), (dir, None));
+    }
+}
+
+#[test]
 fn a_blob_of_the_wrong_length_is_written_again() {
     let dir = tempfile::tempdir().unwrap();
     let layout = Layout::open_or_create(dir.path()).unwrap();

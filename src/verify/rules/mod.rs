@@ -11,6 +11,8 @@ mod elf;
 mod files;
 mod host_traces;
 mod leftovers;
+mod loader_cache;
+mod origins;
 mod packages;
 mod patches;
 mod permissions;
@@ -55,6 +57,10 @@ pub(super) const RULES: &[Rule] = &[
     files::FORBIDDEN,
     files::READ_ONLY_ROOT,
     elf::ELF,
+    origins::ORIGINS,
+    origins::PACKAGE_FILES,
+    origins::BUILT_FILES,
+    loader_cache::LOADER_CACHE,
     permissions::PRIVILEGED,
     permissions::WORLD_WRITABLE,
     permissions::AGENT_WRITABLE,

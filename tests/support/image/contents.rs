@@ -127,6 +127,7 @@ impl TestImage {
         let arch = self.platform.architecture().name();
         let mut status = String::new();
         for (name, version) in [
+            ("base-files", "13ubuntu10"),
             ("ca-certificates", "20240203"),
             ("gcc-14-base", "14.2.0"),
             ("iproute2", "6.1.0"),
@@ -212,6 +213,7 @@ impl TestImage {
             &["oslo.privsep>=3.0.0", "setuptools; python_version<'3.10'"],
             &[
                 "ovn_bgp_agent/__init__.py",
+                "ovn_bgp_agent/hello.py",
                 "ovn_bgp_agent/cmd/agent.py",
                 "ovn_bgp_agent/cmd/__init__.py",
                 "ovn_bgp_agent/privileged/__init__.py",
