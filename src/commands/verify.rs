@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{Context, Failure};
 use crate::cli::VerifyArgs;
 use crate::image::{Image, ImageName};
+use crate::plan::settings::find_distro;
 use crate::registry::RemoteImage;
 use crate::report::text;
 use crate::sign::PublicKey;
@@ -14,6 +15,11 @@ use crate::verify::Verdict;
 
 pub async fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     let name: ImageName = args.image.parse()?;
+    // Before time goes into reading an image.
+    let file = context.build_file()?;
+    if let Some(distro) = &args.expect.distro {
+        find_distro(&file, distro)?;
+    }
     let Some(key) = &args.key else {
         let images = context.read(&name, &args.expect.platform, false).await?;
         return judge(context, args, &images, None);

@@ -36,5 +36,5 @@ pub use read::{
     Contents, ImageBlobs, LayoutImage, LayoutReference, ReadError, compressed_size, is_index, is_manifest,
     known_platform, read_document, read_image,
 };
-pub use store::{BlobWriter, Layout, StoreError, canonical_json};
+pub use store::{BlobWriter, Layout, StoreError, canonical_json, tags_in};
 pub use tree::Tree;
