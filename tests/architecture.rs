@@ -72,7 +72,7 @@ const SRC: &[Room] = &[
             "oci", "util", "engine", "config", "buildkit", "builders", "base", "plan",
         ],
     ),
-    ("cli", &["oci", "config", "plan", "sign"]),
+    ("cli", &["oci", "layout", "config", "plan", "sign"]),
     ("commands", ALL),
 ];
 

@@ -130,12 +130,7 @@ pub async fn solve(
         let Some(pause) = pauses.next() else {
             return Err(error);
         };
-        progress.note(&format!(
-            "{}: {}; retrying in {:.0} s",
-            request.platform,
-            error.brief(),
-            pause.as_secs_f32().ceil()
-        ));
+        progress.wait(&format!("{}: {}; retrying", request.platform, error.brief()), pause);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = cancel.cancelled() => return Err(SolveError::Cancelled),

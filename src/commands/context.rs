@@ -1,11 +1,9 @@
 //! Shared by all commands: flags, terminal, cancellation, and reading images.
 
-use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use anyhow::Context as _;
-use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +13,7 @@ use crate::config::file::{BuildFile, ConfigError};
 use crate::image::{Image, ImageName, open};
 use crate::layout::{LayoutImage, OtherManifest};
 use crate::oci::{ImageReference, Platform};
-use crate::plan::settings;
+use crate::plan::{output, settings};
 use crate::registry::{Overrides, Registries, RemoteImage, RemoteRoot};
 use crate::report::terminal::{Notes, Terminal};
 use crate::report::text;
@@ -30,9 +28,20 @@ pub struct Context {
     pub terminal: Terminal,
     /// Cancelled by Ctrl-C and SIGTERM: stages stop at the next safe point and clean up.
     pub cancel: CancellationToken,
+    /// The result is on stdout.
+    pub(super) printed: Arc<AtomicBool>,
 }
 
 impl Context {
+    pub fn new(global: GlobalArgs, cancel: CancellationToken) -> Self {
+        Self {
+            terminal: Terminal::new(global.progress),
+            cancel,
+            global,
+            printed: Arc::default(),
+        }
+    }
+
     pub fn build_file(&self) -> Result<BuildFile, ConfigError> {
         settings::load(self.global.config.as_deref())
     }
@@ -62,16 +71,9 @@ impl Context {
         unless_cancelled(&self.cancel, work).await
     }
 
-    /// Prints the result: JSON with `--json`, otherwise the text.
-    pub fn print<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
-        let written = write_stdout(|out| match self.global.json {
-            true => {
-                serde_json::to_writer_pretty(&mut *out, value)?;
-                writeln!(out)
-            }
-            false => out.write_all(text().as_bytes()),
-        });
-        written.map_err(Failure::Failed)
+    /// The output directory: of the flag, else next to build.toml.
+    pub fn output(&self, given: Option<&Path>, file: &BuildFile) -> PathBuf {
+        output::directory(given, &file.root)
     }
 
     /// The judge for build.toml and the flags.
@@ -137,14 +139,5 @@ impl Context {
             let printed = self.print(&result, || text::refused(&refused));
             printed.err().unwrap_or(Failure::Contract)
         })
-    }
-}
-
-/// Writes to stdout. A reader that closed the pipe (`obgp-build plan | head`) is not an error.
-pub fn write_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    match write(&mut out).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot write to stdout"),
     }
 }

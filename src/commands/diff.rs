@@ -19,5 +19,11 @@ pub async fn run(context: &Context, args: &DiffArgs) -> Result<(), Failure> {
     context.print(
         &json!({ "old": args.old, "new": args.new, "platforms": differences }),
         || differences.iter().map(|difference| format!("{difference}\n")).collect(),
-    )
+    )?;
+    let differs = differences.iter().any(|difference| !difference.is_empty());
+    if args.exit_code && differs {
+        Err(Failure::Differs)
+    } else {
+        Ok(())
+    }
 }

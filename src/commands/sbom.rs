@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 
-use super::context::write_stdout;
+use super::print::write_stdout;
 use super::{Context, Failure};
 use crate::attest::{Sbom, cyclonedx, spdx};
 use crate::cli::{SbomArgs, SbomFormat};

@@ -7,6 +7,7 @@ use super::{Context, Failure};
 use crate::cli::VerifyArgs;
 use crate::image::{Image, ImageName};
 use crate::layout::OtherManifest;
+use crate::plan::settings::find_distro;
 use crate::registry::RemoteImage;
 use crate::report::text;
 use crate::sign::PublicKey;
@@ -15,6 +16,11 @@ use crate::verify::Verdict;
 
 pub async fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     let name: ImageName = args.image.parse()?;
+    // Before time goes into reading an image.
+    let file = context.build_file()?;
+    if let Some(distro) = &args.expect.distro {
+        find_distro(&file, distro)?;
+    }
     let Some(key) = &args.key else {
         let (images, others) = context.read(&name, &args.expect.platform, false).await?;
         return judge(context, args, &images, others, None);

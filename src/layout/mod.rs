@@ -40,5 +40,5 @@ pub use read::{
 };
 pub use role::{OtherManifest, Role};
 pub use secret::Secret;
-pub use store::{BlobWriter, Layout, StoreError, canonical_json};
+pub use store::{BlobWriter, Layout, StoreError, canonical_json, tags_in};
 pub use tree::Tree;

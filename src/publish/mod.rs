@@ -82,6 +82,18 @@ pub struct Published {
     pub bytes_sent: u64,
 }
 
+impl Published {
+    /// `HOST/PATH@DIGEST` in every repository, once.
+    pub fn images_by_digest(&self) -> Vec<String> {
+        let repositories = self.destinations.iter().filter_map(|d| d.reference.rsplit_once(':'));
+        let mut images: Vec<String> = repositories
+            .map(|(name, _)| format!("{name}@{}", self.digest))
+            .collect();
+        images.dedup();
+        images
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct Delivered {
     /// `HOST/PATH:TAG`
