@@ -216,6 +216,38 @@ pub const BREAKS: &[Break] = &[
     ),
     breaks(
         "host-traces",
+        |i| i.file("etc/apt/apt.conf.d/99more", 0o644, "#include \"/usr/share/x.conf\";\n"),
+        "sets #include",
+    ),
+    breaks(
+        "host-traces",
+        |i| i.file("etc/profile.d/x.sh", 0o644, "export HTTP\\\nS_PROXY=http://p:3128\n"),
+        "sets https_proxy",
+    ),
+    breaks(
+        "host-traces",
+        |i| {
+            i.file(
+                "etc/profile.d/x.sh",
+                0o644,
+                "//bin/true; export https_proxy=http://p:3128\n",
+            )
+        },
+        "sets https_proxy",
+    ),
+    breaks(
+        "host-traces",
+        |i| {
+            i.file(
+                &format!("{SITE}/ovn_bgp_agent-7.0.0.dist-info/direct_url.json"),
+                0o644,
+                "{\"url\": \"\\u0066ile:///home/me\"}",
+            )
+        },
+        "a path of the build machine",
+    ),
+    breaks(
+        "host-traces",
         |i| i.file("usr/local/share/ca-certificates/proxy.crt", 0o644, ""),
         "a local one",
     ),
