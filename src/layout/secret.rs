@@ -226,7 +226,23 @@ fn is_der_key(start: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn never_panics_after_a_beginning(
+            form in 0..FORMS.len(),
+            more in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b'A'), Just(b'='), Just(b'"'), Just(b'\\')], 0..80),
+            at in 0..100usize,
+        ) {
+            let file = [FORMS[form].0.as_bytes(), &more].concat();
+            let (a, b) = file.split_at(at.min(file.len()));
+            search(&[a, b]);
+            search(&[&more]);
+        }
+    }
 
     const BODY: &str = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7";
 
