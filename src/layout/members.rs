@@ -287,9 +287,9 @@ impl<R: Read> Members<R> {
         (self.seen, self.path_bytes)
     }
 
-    /// Reads everything after the archive's end, so that the whole stream passes through `inner`.
-    pub fn finish(mut self) -> Result<R, TarError> {
-        io::copy(&mut self.inner, &mut io::sink())?;
+    /// Reads everything after the archive's end, so that the whole stream passes through `inner`, and copies it to `rest`.
+    pub fn finish(mut self, rest: &mut impl io::Write) -> Result<R, TarError> {
+        io::copy(&mut self.inner, rest)?;
         Ok(self.inner)
     }
 

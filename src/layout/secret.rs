@@ -5,6 +5,7 @@
 //! Formats: RFC 7468 and RFC 1421 (PEM), RFC 4716 (SSH2), RFC 9580 (OpenPGP), RFC 5208 and RFC 7292 (DER).
 
 use std::fmt;
+use std::io;
 use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -141,6 +142,17 @@ impl Search {
 
     pub fn finish(self) -> Option<Secret> {
         self.found
+    }
+}
+
+impl io::Write for Search {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.update(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
