@@ -40,7 +40,11 @@ async fn look_at(
 ) -> Result<Option<String>, PublishError> {
     let immutable = registries.is_immutable(&site.name, tag);
     let new = publication.root.descriptor.digest().to_string();
-    match site.repository.tag_digest(tag).await {
+    let found = match immutable {
+        true => site.repository.read_tag_digest(tag).await,
+        false => site.repository.tag_digest(tag).await,
+    };
+    match found {
         Ok(Some(has)) if has != new && immutable => Err(PublishError::Immutable {
             reference: format!("{}:{tag}", site.name),
             has,

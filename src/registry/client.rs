@@ -8,6 +8,7 @@ use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method};
+use reqwest::redirect::Policy;
 use reqwest::{Body, Response, StatusCode};
 use tokio::sync::OnceCell;
 use url::Url;
@@ -23,6 +24,7 @@ pub(super) const ANSWER: Duration = Duration::from_secs(60);
 /// Upper limit for `Retry-After`.
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
 const ERROR_BODY: usize = 64 << 10;
+const REDIRECTS: usize = 10;
 
 /// The number of retries of transient failures, and the delay between them. Delays double, with jitter.
 #[derive(Clone, Copy, Debug)]
@@ -349,6 +351,22 @@ impl Client {
             _ => ask(&https).await.map(|_| https),
         }
     }
+}
+
+/// Follows redirects to storage services and mirrors, but not to web pages: with 303, and from the referrers API to
+/// another path, registries lead unknown requests to a page.
+pub(super) fn redirects() -> Policy {
+    Policy::custom(|attempt| {
+        let of_referrers = |url: &Url| url.path().contains("/referrers/");
+        let leaves_api = attempt.previous().first().is_some_and(of_referrers) && !of_referrers(attempt.url());
+        if attempt.status() == StatusCode::SEE_OTHER || leaves_api {
+            return attempt.stop();
+        }
+        match attempt.previous().len() > REDIRECTS {
+            true => attempt.error("too many redirects"),
+            false => attempt.follow(),
+        }
+    })
 }
 
 /// The larger of `wait` and the error's `Retry-After`.

@@ -58,6 +58,30 @@ pub enum RegistryError {
         expected: String,
         found: String,
     },
+    /// A tag could not be removed; every tag points to what it did before.
+    #[error("removing {reference}: {reason}; no tag was changed\nhelp: {help}")]
+    NotRemoved {
+        reference: String,
+        reason: String,
+        help: &'static str,
+    },
+    /// A tag could not be removed, and could not be set back.
+    #[error(
+        "removing {repository}:{tag}: {reason}; setting it back to {digest}: {source}\n\
+         help: obgp-build promote {repository}@{digest} {repository}:{tag}"
+    )]
+    NotSetBack {
+        repository: String,
+        tag: String,
+        digest: String,
+        reason: String,
+        source: Box<RegistryError>,
+    },
+    #[error(
+        "removing {reference}: the registry also removed {others}, which have the same image; these were set again\n\
+         help: remove the tag with the registry's own interface"
+    )]
+    OthersRemoved { reference: String, others: String },
     #[error("{repository} has no {what}")]
     NotFound { repository: String, what: String },
     #[error("reading the blob {digest}: {reason}")]
@@ -87,6 +111,15 @@ impl RegistryError {
     /// Whether the registry itself fails, rather than being unreachable or busy, for which proxies return 502 to 504.
     pub fn is_failure_of_the_server(&self) -> bool {
         matches!(self, Self::Status { status, .. } if *status == StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Whether the registry refused the request for what it is: it did nothing, and will not.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Denied { .. } => true,
+            Self::Status { status, .. } => status.is_client_error() && !transient(*status),
+            _ => false,
+        }
     }
 
     /// The registry's `Retry-After`.

@@ -14,6 +14,8 @@ mod download;
 mod error;
 mod image;
 pub(crate) mod inspect;
+mod link;
+mod list;
 pub(crate) mod prune;
 mod read_back;
 mod referrers;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, LINK, RANGE};
+use http::header::{ACCEPT, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method};
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use reqwest::{Response, StatusCode};
@@ -13,15 +13,20 @@ use url::Url;
 
 use super::client::{Call, Client, Target, bounded_body};
 use super::error::RegistryError;
+use super::list::List;
 use crate::oci::Content;
 
 /// distribution-spec: registries must accept manifests of 4 MiB; larger ones do not occur.
 const MANIFEST_BYTES: usize = 4 << 20;
-/// Upper limit of tag pages, against an endless list.
-const TAG_PAGES: usize = 10_000;
+/// Tags to request in a page.
+const TAGS: usize = 1000;
 
+/// Registries respond with 404 if the type of a manifest is not in this list, as if the tag were free. Therefore it
+/// names every type, also those that this program does not read.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
-     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, \
+     application/vnd.oci.artifact.manifest.v1+json, application/vnd.cncf.oras.artifact.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.v1+prettyjws, */*";
 
 /// The access that a token needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,19 +273,24 @@ impl Repository {
         self.has(&self.asking_for_manifest(digest.as_ref())).await
     }
 
-    /// The digest of a tag, without downloading its content if the registry sends the digest.
+    /// The digest of a tag, without downloading its content if the registry sends the digest. Only GET proves that
+    /// there is no such tag: some registries respond to HEAD with 404 or another error.
     pub async fn tag_digest(&self, tag: &str) -> Result<Option<String>, RegistryError> {
-        let Some(headers) = self.look_up(&self.asking_for_manifest(tag)).await? else {
-            return Ok(None);
+        let headers = match self.look_up(&self.asking_for_manifest(tag)).await {
+            Ok(found) => found.unwrap_or_default(),
+            Err(error) if error.is_transient() => return Err(error),
+            Err(_) => HeaderMap::new(),
         };
-        let reported = headers.get("docker-content-digest").and_then(|v| v.to_str().ok());
-        match reported {
+        match headers.get("docker-content-digest").and_then(|v| v.to_str().ok()) {
             Some(digest) => Ok(Some(digest.to_string())),
-            None => Ok(self
-                .find_manifest(tag)
-                .await?
-                .map(|m| m.descriptor.digest().to_string())),
+            None => self.read_tag_digest(tag).await,
         }
+    }
+
+    /// The digest of a tag's content, by GET. What protects a tag relies on this.
+    pub async fn read_tag_digest(&self, tag: &str) -> Result<Option<String>, RegistryError> {
+        let found = self.find_manifest(tag).await?;
+        Ok(found.map(|content| content.descriptor.digest().to_string()))
     }
 
     fn asking_for_manifest(&self, target: &str) -> Call {
@@ -311,61 +321,45 @@ impl Repository {
         }
     }
 
-    /// Deletes a manifest by digest, or a tag; `false` if the registry cannot delete tags.
-    pub async fn delete(&self, target: &str) -> Result<bool, RegistryError> {
-        let doing = format!("deleting the manifest {target} of {}", self.path);
-        let call = self.call(doing, Method::DELETE, &format!("manifests/{target}"));
-        let response = self.send(&call).await?;
-        match response.status() {
-            StatusCode::ACCEPTED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(true),
-            StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED if !target.contains(':') => Ok(false),
-            _ => Err(self.client.refused(&call.doing, response).await),
-        }
-    }
-
-    /// All tags; follows the pages.
+    /// All tags. Some registries send no `Link` although there is another page (docker groups of Nexus), so the list is
+    /// complete only when nothing follows its last tag.
     pub async fn tags(&self) -> Result<Vec<String>, RegistryError> {
         #[derive(serde::Deserialize)]
         struct Page {
+            #[serde(deserialize_with = "serde::Deserialize::deserialize")]
             tags: Option<Vec<String>>,
         }
-        let mut call = self.call(
-            format!("listing the tags of {}", self.path),
-            Method::GET,
-            "tags/list?n=1000",
-        );
-        let mut tags = Vec::new();
-        for _ in 0..TAG_PAGES {
-            let response = self.send(&call).await?;
-            if response.status() != StatusCode::OK {
-                if response.status() == StatusCode::NOT_FOUND {
+        let doing = format!("listing the tags of {}", self.path);
+        let call = self.call(doing, Method::GET, &format!("tags/list?n={TAGS}"));
+        let mut list = List::new(self, call, |body| {
+            let page: Page = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+            let tags = page.tags.unwrap_or_default().into_iter();
+            Ok(tags.map(|tag| (tag.clone(), tag)).collect())
+        });
+        let mut target = None;
+        loop {
+            let page = list.request(target).await?;
+            match page.status() {
+                StatusCode::OK => {}
+                StatusCode::NOT_FOUND if list.items.is_empty() => {
                     return Err(RegistryError::NotFound {
                         repository: self.host().to_string(),
                         what: format!("repository {}", self.path),
                     });
                 }
-                return Err(self.client.refused(&call.doing, response).await);
+                // It pages with tokens of its own, and its last page was not full.
+                status if status.is_client_error() && (1..TAGS).contains(&list.listed) => return Ok(list.items),
+                _ => return Err(list.refused(page).await),
             }
-            let next = next_page(&response);
-            let body = bounded_body(response, MANIFEST_BYTES).await;
-            let body = body.map_err(|reason| self.client.protocol(&call.doing, reason))?;
-            let page: Page =
-                serde_json::from_slice(&body).map_err(|e| self.client.protocol(&call.doing, e.to_string()))?;
-            tags.extend(page.tags.unwrap_or_default());
-            match next {
-                Some(url) => call.target = Target::Url(url),
-                None => return Ok(tags),
+            if list.read(page).await? == 0 {
+                return Ok(list.items);
             }
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
+            query.append_pair("n", &TAGS.to_string());
+            query.extend_pairs(list.items.last().map(|last| ("last", last)));
+            target = Some(Target::Path(format!("/v2/{}/tags/list?{}", self.path, query.finish())));
         }
-        Err(self.client.protocol(&call.doing, "the list does not end"))
     }
-}
-
-/// RFC 8288 `Link: <URL>; rel="next"`.
-pub(super) fn next_page(response: &Response) -> Option<Url> {
-    let link = response.headers().get(LINK)?.to_str().ok()?;
-    let (url, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-    parameters.contains("next").then(|| response.url().join(url).ok())?
 }
 
 /// The media type in the document, else from the response.

@@ -101,6 +101,7 @@ impl Registries {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("obgp-build/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(std::time::Duration::from_secs(15))
+            .redirect(super::client::redirects())
             // Digests are of the bytes on the wire. Features of other crates enable decompression.
             .no_gzip()
             .no_deflate();

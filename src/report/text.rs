@@ -148,6 +148,9 @@ pub fn published(published: &Published) -> String {
     let mut text = format!("{}\n", published.digest);
     for delivered in &published.destinations {
         let _ = writeln!(text, "  {} {}", delivered.reference, self::delivered(delivered));
+        for artifact in &delivered.left {
+            let _ = writeln!(text, "    not copied: {artifact}");
+        }
     }
     let _ = writeln!(text, "{} sent", HumanBytes(published.bytes_sent));
     text

@@ -4,6 +4,8 @@ mod disk_full;
 mod faults;
 mod login;
 mod login_habits;
+mod other_registries;
+mod prune;
 mod push;
 mod referrers_api;
 mod signed;

@@ -31,6 +31,9 @@ pub enum Habit {
     /// ghcr.io (<https://github.com/podman-container-tools/skopeo/issues/1880>), Docker Hub
     /// (<https://github.com/docker/hub-feedback/issues/2360>).
     Delete(u16),
+    /// Refuses DELETE of one tag, which a rule protects.
+    /// 412: Harbor's immutable tags (<https://github.com/goharbor/harbor/pull/9475>).
+    DeleteOf(&'static str, u16),
     /// Refuses DELETE of a tag and accepts DELETE of a digest, which removes each of its tags.
     /// 400 and 405: docker-registry 2 (<https://github.com/distribution/distribution/issues/1566>).
     DeleteTag(u16),
@@ -87,6 +90,10 @@ pub enum Habit {
     /// 401 and 403: Harbor (<https://github.com/oras-project/oras/pull/1924>); others: 404, 405, 500.
     Mount(u16),
 
+    /// Refuses manifests of this type.
+    /// 400 and 415: registries without the artifact manifest, which image-spec removed before 1.1
+    /// (<https://github.com/opencontainers/image-spec/pull/999>).
+    ManifestType(&'static str, u16),
     /// How the referrers API responds.
     Referrers(Referrers),
     /// Has the referrers API, and sends no `OCI-Subject`.
@@ -128,6 +135,8 @@ pub enum Link {
     Same,
     /// Every page names another one, without end.
     Endless,
+    /// A header that is not a link.
+    Broken,
     /// There is a next page, and no header says so. Docker groups of Nexus
     /// (<https://github.com/sonatype/nexus-public/issues/117>).
     Missing,
@@ -278,6 +287,9 @@ impl State {
         let size = call.body.len();
         let refused = match *habit {
             Habit::Delete(status) => is(Method::DELETE, "/manifests/").then_some(status),
+            Habit::DeleteOf(tag, status) => {
+                (is(Method::DELETE, "/manifests/") && call.path.ends_with(tag)).then_some(status)
+            }
             Habit::DeleteTag(status) => (is(Method::DELETE, "/manifests/") && !by_digest).then_some(status),
             Habit::DeleteTagged(status) => {
                 (is(Method::DELETE, "/manifests/") && by_digest && self.store.is_tagged(&call.path)).then_some(status)
@@ -291,6 +303,10 @@ impl State {
                 (is_chunk && size > most).then_some(416)
             }
             Habit::BodyLimit(most) => (size > most).then_some(413),
+            Habit::ManifestType(media_type, status) => {
+                let sent = call.headers.get(CONTENT_TYPE).is_some_and(|sent| sent == media_type);
+                (is(Method::PUT, "/manifests/") && sent).then_some(status)
+            }
             Habit::Referrers(Referrers::Status(status)) => call.path.contains("/referrers/").then_some(status),
             _ => None,
         };
@@ -406,6 +422,7 @@ impl Link {
         let query = target.split_once('?').map_or("", |(_, query)| query);
         let links = match self {
             Self::Missing => Vec::new(),
+            Self::Broken => vec![format!("next: {target}")],
             Self::Same | Self::Endless => vec![format!("<{target}>; rel=\"next\"")],
             Self::Absolute => vec![format!("<http://{host}{target}>; rel=\"next\"")],
             Self::OtherHost => vec![format!("<http://127.0.0.2:1{target}>; rel=\"next\"")],
