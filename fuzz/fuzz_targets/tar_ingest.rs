@@ -7,7 +7,7 @@ use std::io::Read;
 
 use libfuzzer_sys::fuzz_target;
 use obgp_build::layout::{
-    Compression, IngestOptions, Ingested, Layout, LayoutImage, Limits, ReadOptions, ingest, read_export, write_index,
+    Compression, Hashes, IngestOptions, Ingested, Layout, LayoutImage, Limits, ReadOptions, ingest, read_export, write_index,
 };
 use obgp_build::progress::Silent;
 use sha2::{Digest, Sha256};
@@ -15,7 +15,10 @@ use tar::{Builder, Header};
 
 const READ: ReadOptions<'static> = ReadOptions {
     keep: &|_, size| size < 100,
-    hash_files: true,
+    hash: &|_| Hashes {
+        md5: true,
+        sha256: true,
+    },
     limits: Limits {
         layer_bytes: 1 << 20,
         image_bytes: 4 << 20,

@@ -89,8 +89,6 @@ pub struct EngineInfo {
     pub storage_driver: String,
     /// Unique to the engine's installation.
     pub id: String,
-    pub cpus: u32,
-    pub memory_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -283,8 +281,6 @@ async fn ask(docker: &Docker, endpoint: &Endpoint) -> Result<EngineInfo, EngineE
         data_root: info.docker_root_dir.unwrap_or_default(),
         storage_driver: info.driver.unwrap_or_default(),
         id: info.id.unwrap_or_default(),
-        cpus: info.ncpu.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
-        memory_bytes: info.mem_total.and_then(|n| u64::try_from(n).ok()).unwrap_or_default(),
     })
 }
 

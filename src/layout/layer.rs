@@ -5,11 +5,13 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use md5::Md5;
 use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
 use super::limits::Limits;
 use super::members::{Member, Members, TarError};
+use super::secret::{Search, Secret};
 use super::tree::{self, File, Node, NodeKind};
 
 const WHITEOUT: &str = ".wh.";
@@ -57,16 +59,23 @@ pub enum EntryKind {
 pub struct ReadOptions<'a> {
     /// Whether to keep the content of the file with this path and size in the tree.
     pub keep: &'a (dyn Fn(&str, u64) -> bool + Sync),
-    /// Whether to record every file's SHA-256 in the tree.
-    pub hash_files: bool,
+    /// The hashes of the file with this path to record in the tree.
+    pub hash: &'a (dyn Fn(&str) -> Hashes + Sync),
     pub limits: Limits,
+}
+
+/// Hashes of a file's content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hashes {
+    pub md5: bool,
+    pub sha256: bool,
 }
 
 impl Default for ReadOptions<'_> {
     fn default() -> Self {
         Self {
             keep: &|_, _| false,
-            hash_files: false,
+            hash: &|_| Hashes::default(),
             limits: Limits::default(),
         }
     }
@@ -125,9 +134,16 @@ pub fn parse(
     let mut entries = Vec::new();
     let mut buffer = vec![0; CHUNK];
     while let Some(member) = members.next()? {
-        let Some((path, hidden)) = judge_path(&member.path)? else {
-            continue;
-        };
+        let placed = judge_path(&member.path)?;
+        if !matches!(placed, Some((_, None)))
+            && let Some(secret) = search(&mut members, &mut buffer)?
+        {
+            return Err(refuse(
+                &member.path,
+                &format!("{secret} in data that no runtime unpacks"),
+            ));
+        }
+        let Some((path, hidden)) = placed else { continue };
         let kind = match hidden {
             Some(hidden) => hidden,
             None => entry_kind(&path, &member, &mut members, &mut buffer, options, kept)?,
@@ -181,7 +197,8 @@ fn entry_kind<R: Read, S: Sink>(
             }
             NodeKind::Symlink(target)
         }
-        EntryType::Link => match judge_path(&link())? {
+        // Docker joins the target to the root before it cleans it: unlike a name, `/../x` leads out of the root.
+        EntryType::Link => match judge_path(link().trim_start_matches('/'))? {
             Some((target, None)) if !target.is_empty() => return Ok(EntryKind::HardLink(target)),
             _ => {
                 return Err(refuse(
@@ -212,12 +229,16 @@ fn read_file<R: Read, S: Sink>(
     let size = member.size;
     let keep = size <= options.limits.kept_file_bytes && (options.keep)(path, size) && kept.take(size, options.limits);
     let mut content = Vec::with_capacity(if keep { size as usize } else { 0 });
-    let mut sha = options.hash_files.then(Sha256::new);
+    let hashes = (options.hash)(path);
+    let mut sha = hashes.sha256.then(Sha256::new);
+    let mut md5 = hashes.md5.then(Md5::new);
     let mut head: Arc<[u8]> = Arc::default();
     let mut done = 0;
+    let mut search = Search::default();
     while members.remaining() > 0 {
         let n = members.read_data(buffer)?;
         let data = &buffer[..n];
+        search.update(data);
         if done == 0 {
             head = tree::head(data).into();
         }
@@ -230,15 +251,30 @@ fn read_file<R: Read, S: Sink>(
         if let Some(sha) = &mut sha {
             sha.update(data);
         }
+        if let Some(md5) = &mut md5 {
+            md5.update(data);
+        }
         done += n as u64;
     }
     Ok(File {
         size,
+        secret: search.finish(),
         head,
         content: keep.then(|| content.into()),
         sha256: sha.map(|sha| sha.finalize().into()),
+        md5: md5.map(|md5| md5.finalize().into()),
         hard_link_to: None,
     })
+}
+
+/// The first secret in the member's data.
+fn search<R: Read>(members: &mut Members<R>, buffer: &mut [u8]) -> Result<Option<Secret>, TarError> {
+    let mut search = Search::default();
+    while members.remaining() > 0 {
+        let n = members.read_data(buffer)?;
+        search.update(&buffer[..n]);
+    }
+    Ok(search.finish())
 }
 
 impl KeptBytes {
@@ -280,16 +316,10 @@ fn judge_path(raw: &str) -> Result<Option<(String, Option<EntryKind>)>, TarError
     if raw.chars().any(char::is_control) {
         return Err(refuse(raw, "its name holds control characters"));
     }
-    if raw.starts_with('/') && !raw.trim_matches('/').is_empty() {
-        return Err(refuse(raw, "an absolute path"));
-    }
     let mut path = String::with_capacity(raw.len());
-    for part in raw.split('/') {
-        match part {
-            "" | "." => continue,
-            ".." => return Err(refuse(raw, "its path leads upwards with \"..\"")),
-            _ if part.len() > NAME_MAX => return Err(refuse(raw, "a name longer than 255 bytes")),
-            _ => {}
+    for part in clean(raw)? {
+        if part.len() > NAME_MAX {
+            return Err(refuse(raw, "a name longer than 255 bytes"));
         }
         if part.starts_with(AUFS) && part != OPAQUE {
             return Ok(None);
@@ -320,6 +350,21 @@ fn judge_path(raw: &str) -> Result<Option<(String, Option<EntryKind>)>, TarError
     }
     let hidden = join(dir, hidden);
     Ok(Some((hidden, Some(EntryKind::Whiteout))))
+}
+
+/// The components of a name, cleaned as docker cleans it (Go's `filepath.Clean`): an absolute name begins at the image's root,
+/// and `a/../b` is `b`. A relative name that leads out of the root is refused.
+fn clean(raw: &str) -> Result<Vec<&str>, TarError> {
+    let mut parts = Vec::new();
+    for part in raw.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.pop().is_some() || raw.starts_with('/') => {}
+            ".." => return Err(refuse(raw, "its path leads out of the root with \"..\"")),
+            _ => parts.push(part),
+        }
+    }
+    Ok(parts)
 }
 
 pub fn join(dir: &str, name: &str) -> String {

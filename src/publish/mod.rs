@@ -82,6 +82,18 @@ pub struct Published {
     pub bytes_sent: u64,
 }
 
+impl Published {
+    /// `HOST/PATH@DIGEST` in every repository, once.
+    pub fn images_by_digest(&self) -> Vec<String> {
+        let repositories = self.destinations.iter().filter_map(|d| d.reference.rsplit_once(':'));
+        let mut images: Vec<String> = repositories
+            .map(|(name, _)| format!("{name}@{}", self.digest))
+            .collect();
+        images.dedup();
+        images
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct Delivered {
     /// `HOST/PATH:TAG`
@@ -220,19 +232,17 @@ fn parse<T: serde::de::DeserializeOwned>(content: &Content) -> Result<T, Publish
     })
 }
 
-/// Checks that a verdict covers every manifest. BuildKit's attestations, with the platform `unknown/unknown`, cannot
-/// run.
+/// Checks that a verdict covers every manifest. Attestations cannot run: each of their layers is an in-toto statement.
 fn all_verified(images: &[Content], verdicts: &[Verdict]) -> Result<(), PublishError> {
-    let is_attestation = |d: &Descriptor| d.platform().as_ref().is_some_and(|p| p.os().to_string() == "unknown");
+    let is_attestation = |image: &Content| layout::Role::by_manifest(&image.bytes) == Err(layout::Role::Attestation);
     let judged = |digest: &str| verdicts.iter().any(|v| v.digest() == Some(digest) && v.passed());
     let unverified = images
         .iter()
-        .map(|image| &image.descriptor)
-        .find(|d| !is_attestation(d) && !judged(d.digest().as_ref()));
+        .find(|image| !judged(image.descriptor.digest().as_ref()) && !is_attestation(image));
     match unverified {
         None => Ok(()),
-        Some(descriptor) => Err(PublishError::Unverified {
-            digest: descriptor.digest().to_string(),
+        Some(image) => Err(PublishError::Unverified {
+            digest: image.descriptor.digest().to_string(),
         }),
     }
 }

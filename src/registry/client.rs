@@ -139,8 +139,7 @@ impl Client {
     }
 
     pub fn note_retry(&self, error: &RegistryError, wait: Duration) {
-        let seconds = wait.as_secs_f32();
-        self.note(&format!("{error}; retrying in {seconds:.1} s"));
+        self.progress.wait(&format!("{error}; retrying"), wait);
     }
 
     pub fn note(&self, text: &str) {

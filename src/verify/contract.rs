@@ -30,10 +30,12 @@ pub struct Contract {
 pub(crate) struct Terms {
     pub accounts: AccountTerms,
     pub sudoers: SudoersTerms,
+    pub configuration_files: Vec<ConfigurationFiles>,
     pub python: PythonTerms,
     pub commands: CommandTerms,
     pub packages: PackageTerms,
     pub files: FileTerms,
+    pub origin: OriginTerms,
     pub permissions: PermissionTerms,
     pub leftovers: ForbiddenPaths,
     pub secrets: SecretTerms,
@@ -62,6 +64,17 @@ pub(crate) struct SudoersTerms {
     pub grants: String,
     /// The required Defaults, and the only allowed ones.
     pub defaults: Vec<String>,
+}
+
+/// Files whose lines are known.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct ConfigurationFiles {
+    pub directory: String,
+    /// Patterns of names in the directory.
+    pub names: Patterns,
+    /// Patterns of the allowed lines, with single spaces between words. Blank lines and comments are always allowed.
+    pub lines: Patterns,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -133,6 +146,34 @@ pub(crate) enum Kind {
     File,
     Directory,
     Symlink,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct OriginTerms {
+    /// Packaged paths that may be missing.
+    pub trimmed: Patterns,
+    /// Paths that the build's own list may name.
+    pub built: Patterns,
+    /// Paths of the base that no package has. Files and links of them must be in its layer, the first.
+    pub base: Patterns,
+    /// Paths that programs write while packages are installed.
+    pub generated: Patterns,
+    /// From a path to the packaged path that it is a copy of.
+    pub copies: BTreeMap<String, String>,
+    pub texts: Vec<TextTerms>,
+}
+
+/// A generated text file, without comments and empty lines; white space between words counts as one space.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct TextTerms {
+    pub path: String,
+    /// All lines, in order.
+    pub lines: Vec<String>,
+    /// Lines that may be anywhere between them.
+    #[serde(default)]
+    pub optional: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

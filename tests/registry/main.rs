@@ -4,6 +4,7 @@ mod disk_full;
 mod faults;
 mod login;
 mod login_habits;
+mod not_judged;
 mod other_registries;
 mod prune;
 mod push;

@@ -1,20 +1,24 @@
 //! A small in-memory image that keeps the contract. The tests of the rules break one part of it at a time.
 
 mod config;
-mod contents;
+pub mod contents;
 pub mod elf;
+pub mod records;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use md5::Md5;
 use obgp_build::config::BuildFile;
 use obgp_build::image::{Contents, Image};
-use obgp_build::layout::tree::{self, File, Node, NodeKind, Tree};
+use obgp_build::layout::Secret;
+use obgp_build::layout::tree::{self, File, Hidden, Node, NodeKind, Tree};
 use obgp_build::oci::Platform;
 use obgp_build::plan::patches::Patch;
 use obgp_build::verify::{Contract, Expectation, Verdict, keeps};
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use self::elf::elf_header;
 use super::patch::patch;
@@ -68,6 +72,8 @@ impl TestImage {
         image.standard_library();
         image.distributions();
         image.patched();
+        image.generated();
+        image.records();
         image
     }
 
@@ -90,7 +96,7 @@ impl TestImage {
                 true => self.elf(&path, 0o644),
                 false => self.file(&path, 0o644, &format!("# {file}\n")),
             }
-            record += &format!("{file},,{}\n", self.size(&path));
+            record += &self.record_line(file);
         }
         self.file(&format!("{info}/RECORD"), 0o644, &record);
     }
@@ -168,12 +174,24 @@ impl TestImage {
         let keep = keeps(path, content.len() as u64);
         let file = File {
             size: content.len() as u64,
+            secret: Secret::find(content),
             head: tree::head(content).into(),
             content: keep.then(|| content.into()),
-            sha256: None,
-            hard_link_to: None,
+            sha256: Some(Sha256::digest(content).into()),
+            md5: Some(Md5::digest(content).into()),
+            ..File::default()
         };
         self.insert(path, NodeKind::File(file), mode);
+    }
+
+    /// Adds a file that a later layer removes.
+    pub fn hidden(&mut self, path: &str, content: &[u8]) {
+        let file = Hidden {
+            path: path.to_string(),
+            layer: 0,
+            secret: Secret::find(content),
+        };
+        self.tree.add_hidden([file]);
     }
 
     /// Adds a dynamically linked executable of the platform.

@@ -23,7 +23,7 @@ const MIRROR: &str = "http://127.0.0.1:9/debian";
 pub const UNDER_WAY: &str = "obgp-test is under way";
 
 /// Replaces the scripts of `images/ovn-bgp-agent/build/`.
-const STEPS: [(&str, &str); 6] = [
+const STEPS: [(&str, &str); 7] = [
     ("packages", "true"),
     ("extract-tools", "mkdir -p /out/usr/bin && : > /depends"),
     (
@@ -33,6 +33,7 @@ const STEPS: [(&str, &str); 6] = [
     ("add-user", "true"),
     ("check-tools", "true"),
     ("clean", "true"),
+    ("list-files", "true"),
 ];
 
 pub struct Project {

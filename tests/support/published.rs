@@ -69,11 +69,13 @@ impl Project {
         let mut manifests = Vec::new();
         for (i, platform) in ["linux/amd64", "linux/arm64"].into_iter().enumerate() {
             let mut image = TestImage::good(platform);
+            let seed = seed * 2 + i as u64;
+            image.packaged(FILLER, &filler_content(seed, filler));
             change(&mut image);
             for (name, value) in &labels {
                 image.config["config"]["Labels"][name] = json!(value);
             }
-            let layers = [tar_of(&image.tree), filler_layer(seed * 2 + i as u64, filler)];
+            let layers = [tar_of(&image.tree), filler_layer(seed, filler)];
             let digests = layers
                 .each_ref()
                 .map(|layer| format!("sha256:{}", hex::encode(Sha256::digest(layer))));
@@ -121,6 +123,8 @@ impl Project {
     }
 }
 
+const FILLER: &str = "usr/share/filler";
+
 fn tar_of(tree: &Tree) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, node) in tree.iter().filter(|(path, _)| !path.is_empty()) {
@@ -155,6 +159,18 @@ fn tar_of(tree: &Tree) -> Vec<u8> {
 
 /// A layer with one incompressible file, unique by seed.
 pub fn filler_layer(seed: u64, size: usize) -> Vec<u8> {
+    let content = filler_content(seed, size);
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_mtime(1_767_225_600);
+    header.set_size(size as u64);
+    header.set_entry_type(tar::EntryType::Regular);
+    tar.append_data(&mut header, FILLER, &content[..]).unwrap();
+    tar.into_inner().unwrap()
+}
+
+fn filler_content(seed: u64, size: usize) -> Vec<u8> {
     let mut content = Vec::with_capacity(size + 8);
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     while content.len() < size {
@@ -165,12 +181,5 @@ pub fn filler_layer(seed: u64, size: usize) -> Vec<u8> {
         content.extend(x.to_le_bytes());
     }
     content.truncate(size);
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(0o644);
-    header.set_mtime(1_767_225_600);
-    header.set_size(size as u64);
-    header.set_entry_type(tar::EntryType::Regular);
-    tar.append_data(&mut header, "usr/share/filler", &content[..]).unwrap();
-    tar.into_inner().unwrap()
+    content
 }

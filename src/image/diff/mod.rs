@@ -286,7 +286,7 @@ mod tests {
             head: content.as_bytes().into(),
             content: Some(content.as_bytes().into()),
             sha256: Some([content.len() as u8; 32]),
-            hard_link_to: None,
+            ..File::default()
         })
     }
 

@@ -37,6 +37,9 @@ pub struct Package {
     /// Names it answers to besides its own.
     #[serde(skip)]
     pub provides: Vec<String>,
+    /// Its configuration files: path, and MD5 in hexadecimal as the package has it.
+    #[serde(skip)]
+    pub conffiles: Vec<(String, String)>,
 }
 
 impl Package {
@@ -47,6 +50,11 @@ impl Package {
     /// Some of its files are there, without dpkg's knowledge.
     pub fn partial(&self) -> bool {
         self.status == PARTIAL
+    }
+
+    /// Whether dpkg has a list of its files: at least its configuration files are there.
+    pub fn has_files(&self) -> bool {
+        !self.partial() && !self.status.ends_with(" not-installed")
     }
 
     /// Nothing but configuration files, or less, is left of it.
@@ -85,6 +93,7 @@ pub fn packages(tree: &Tree) -> Result<Vec<Package>, DpkgError> {
 pub fn parse(text: &str) -> Result<Vec<Package>, DpkgError> {
     let mut packages = Vec::new();
     let mut fields: Vec<(&str, &str)> = Vec::new();
+    let mut conffiles = Vec::new();
     let mut start = 1;
     for (at, line) in text.lines().chain(std::iter::once("")).enumerate() {
         let syntax = |what| DpkgError::Syntax { line: at + 1, what };
@@ -93,13 +102,23 @@ pub fn parse(text: &str) -> Result<Vec<Package>, DpkgError> {
                 if packages.len() == MAX_PACKAGES {
                     return Err(syntax("too many packages"));
                 }
-                packages.push(package(&fields, start)?);
+                let conffiles = std::mem::take(&mut conffiles);
+                packages.push(Package {
+                    conffiles,
+                    ..package(&fields, start)?
+                });
                 fields.clear();
             }
         } else if line.starts_with([' ', '\t']) {
-            // Continuations belong to descriptions and conffile lists, which nobody here asks for.
-            if fields.is_empty() {
-                return Err(syntax("a continuation line without a field"));
+            let (field, _) = fields
+                .last()
+                .ok_or_else(|| syntax("a continuation line without a field"))?;
+            // `PATH MD5`, then `obsolete` or `remove-on-upgrade`. Other continuations belong to descriptions.
+            let mut words = line.split_whitespace();
+            if field.eq_ignore_ascii_case("Conffiles")
+                && let (Some(path), Some(md5)) = (words.next(), words.next())
+            {
+                conffiles.push((path.to_string(), md5.to_string()));
             }
         } else {
             if fields.is_empty() {
@@ -151,6 +170,7 @@ fn package(fields: &[(&str, &str)], line: usize) -> Result<Package, DpkgError> {
         provides: relations("Provides").concat(),
         maintainer: field("Maintainer"),
         homepage: field("Homepage"),
+        conffiles: Vec::new(),
         name,
         status,
     })
@@ -199,6 +219,8 @@ mod tests {
                 vec!["python3"]
             ]
         );
+        assert_eq!(found[0].conffiles, [("/etc/x".to_string(), "0123".to_string())]);
+        assert!(found[1].conffiles.is_empty());
         assert!(found[0].installed() && !found[1].installed() && found[1].removed());
     }
 

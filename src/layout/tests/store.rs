@@ -119,7 +119,7 @@ fn one_writer_or_many_readers() {
     let reader = Layout::open(dir.path()).unwrap();
     let second = Layout::open(dir.path()).unwrap();
     let error = Layout::open_or_create(dir.path()).unwrap_err();
-    assert!(matches!(error, StoreError::Locked(_)), "{error}");
+    assert!(matches!(error, StoreError::Locked { .. }), "{error}");
     assert!(matches!(
         reader.write_blob(MediaType::EmptyJSON, b"{}"),
         Err(StoreError::ReadOnly)

@@ -264,7 +264,10 @@ pub fn options<'a>(base: &[&Vec<u8>]) -> IngestOptions<'a> {
         expected_size: None,
         read: ReadOptions {
             keep: &|_, _| true,
-            hash_files: true,
+            hash: &|_| Hashes {
+                md5: true,
+                sha256: true,
+            },
             limits: Limits::default(),
         },
     }

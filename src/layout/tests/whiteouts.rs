@@ -254,3 +254,46 @@ fn later_entries_replace_earlier_ones() {
         (Some(&b"2"[..]), Some(&b"1"[..]))
     );
 }
+
+/// Docker cleans names and joins link targets to the image's root.
+#[test]
+fn absolute_names_and_link_targets_begin_at_the_root_as_in_docker() {
+    let relative = [
+        dir("d/"),
+        file("d/.wh.a", ""),
+        file("d/new", "n"),
+        hard_link("d/again", "d/new"),
+        symlink("d/to", "/other/x"),
+        file("other/.wh..wh..opq", ""),
+        file("other/y", "y"),
+    ];
+    let absolute = [
+        dir("/d/"),
+        file("/d/.wh.a", ""),
+        file("//d/./new", "n"),
+        hard_link("/d/again", "/d/../d//new"),
+        symlink("/d/gone/../to", "/other/x"),
+        file("/other/.wh..wh..opq", ""),
+        file("/../other/y", "y"),
+    ];
+    assert_eq!(canonical(&base(), &absolute), canonical(&base(), &relative));
+    let (_dir, image) = ingest_layer(&base(), &absolute).unwrap();
+    assert_eq!(
+        paths(&image),
+        [
+            "d", "d/again", "d/b", "d/new", "d/sub", "d/sub/c", "d/to", "lib", "other", "other/y"
+        ]
+    );
+}
+
+#[test]
+fn absolute_names_follow_links_of_the_image_and_stay_inside_the_root() {
+    let base = [dir("etc/"), symlink("up", "../../.."), symlink("abs", "/etc")];
+    let layer = [
+        file("/up/etc/x", "x"),
+        file("/abs/y", "y"),
+        hard_link("/abs/z", "/up/abs/y"),
+    ];
+    let (_dir, image) = ingest_layer(&base, &layer).unwrap();
+    assert_eq!(paths(&image), ["abs", "etc", "etc/x", "etc/y", "etc/z", "up"]);
+}

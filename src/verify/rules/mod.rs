@@ -1,18 +1,24 @@
 //! The rules, one file per subject, and the order of their reports.
 
 mod accounts;
+mod apt_sources;
 mod bytecode;
+mod certificates;
 mod commands;
 mod config;
+mod configuration_files;
 mod elf;
 mod files;
 mod host_traces;
 mod leftovers;
+mod loader_cache;
+mod origins;
 mod packages;
 mod patches;
 mod permissions;
 mod python;
 mod requirements;
+mod secrets;
 mod size;
 mod sudoers;
 mod symlinks;
@@ -34,6 +40,7 @@ pub(super) const RULES: &[Rule] = &[
     sudoers::FILES,
     sudoers::GRANTS,
     sudoers::DEFAULTS,
+    configuration_files::CONFIGURATION_FILES,
     python::INTERPRETER,
     requirements::REQUIREMENTS,
     python::DISTRIBUTIONS,
@@ -50,13 +57,17 @@ pub(super) const RULES: &[Rule] = &[
     files::FORBIDDEN,
     files::READ_ONLY_ROOT,
     elf::ELF,
+    origins::ORIGINS,
+    origins::PACKAGE_FILES,
+    origins::BUILT_FILES,
+    loader_cache::LOADER_CACHE,
     permissions::PRIVILEGED,
     permissions::WORLD_WRITABLE,
     permissions::AGENT_WRITABLE,
     permissions::OWNERSHIP,
     permissions::DEVICES,
     leftovers::LEFTOVERS,
-    leftovers::SECRETS,
+    secrets::SECRETS,
     host_traces::HOST_TRACES,
     symlinks::SYMLINKS,
     config::PROCESS,

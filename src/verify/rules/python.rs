@@ -138,7 +138,7 @@ fn distributions(context: &Context, evidence: &mut Evidence) {
         }
         for entry in distribution.record.iter().flatten() {
             count += 1;
-            // An installer lists the bytecode that it compiled; the rule about bytecode checks those files.
+            // An installer lists the bytecode that it compiled; the rules about bytecode and the build's list check those files.
             if entry.path.ends_with(".pyc") || context.terms.python.trimmed.matches(&entry.path) {
                 continue;
             }
