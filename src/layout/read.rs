@@ -188,6 +188,12 @@ impl LayoutImage {
         Ok(image)
     }
 
+    /// The manifests that are not judged if these platforms are, or all if none is chosen.
+    pub fn others_than(&self, chosen: &[Platform]) -> Vec<OtherManifest> {
+        let images = self.platforms.iter().map(|(platform, manifest)| (*platform, manifest));
+        OtherManifest::all(&self.others, images, chosen)
+    }
+
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
