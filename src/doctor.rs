@@ -14,7 +14,7 @@ use crate::engine::{ImageStore, Origin};
 use crate::oci::Platform;
 use crate::plan::host_env::Host;
 use crate::util::errors::root_cause;
-use crate::util::files::find_program;
+use crate::util::files::{existing, find_program, free_bytes};
 
 /// Timeout of a network check; a slower server does not serve a build either.
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(8);
@@ -346,13 +346,9 @@ async fn ask(client: &reqwest::Client, url: &str) -> Result<(), String> {
 }
 
 fn disk(check: &'static str, path: &Path) -> Finding {
-    let existing = std::path::absolute(path)
-        .ok()
-        .and_then(|p| p.ancestors().find(|a| a.exists()).map(Path::to_path_buf))
-        .unwrap_or_else(|| PathBuf::from("/"));
-    match rustix::fs::statvfs(&existing) {
-        Ok(stat) => {
-            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let existing = existing(path).unwrap_or_else(|_| PathBuf::from("/"));
+    match free_bytes(&existing) {
+        Some(free) => {
             let found = format!(
                 "{:.1} GiB free at {}",
                 free as f64 / f64::from(1 << 30),
@@ -370,7 +366,12 @@ fn disk(check: &'static str, path: &Path) -> Finding {
                 )
             }
         }
-        Err(e) => finding(check, Status::Warn, format!("{}: {e}", existing.display()), None),
+        None => finding(
+            check,
+            Status::Warn,
+            format!("no file system statistics of {}", existing.display()),
+            None,
+        ),
     }
 }
 

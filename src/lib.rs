@@ -39,7 +39,7 @@
 //! | [`build`](mod@build) | plan -> verified images in the layout, published if asked | every stage above |
 //! | [`report`] | results -> terminal, text, HTML | build, plan, publish, verify, registry |
 //! | [`doctor`] | this machine -> what is missing, and the command that fixes it | plan, base, builders, engine |
-//! | [`cli`] | the command line: flags, their environment variables, their help | config, plan, sign |
+//! | [`cli`] | the command line: flags, their environment variables, their help | config, layout, plan, sign |
 //! | [`commands`] | one file per subcommand: reads arguments, calls stages, prints | everything |
 
 pub mod attest;

@@ -1,12 +1,12 @@
-//! Parse, run, exit code; nothing else.
+//! Shell completion, or a run; nothing else.
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use obgp_build::cli::Cli;
-use obgp_build::commands;
+use clap_complete::CompleteEnv;
+use obgp_build::{cli, commands};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    commands::run(cli)
+    CompleteEnv::with_factory(cli::command).complete();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    commands::main(&arguments)
 }

@@ -1,6 +1,7 @@
 //! Progress of the stages. Logic calls [`Progress`]; `report/` implements it for the terminal.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Progress of one piece of work: a target, a base, a verification. Cheap to clone, callable from any thread.
 pub trait Progress: Send + Sync {
@@ -12,6 +13,20 @@ pub trait Progress: Send + Sync {
     fn log(&self, line: &str);
     /// A message that is printed in every mode, e.g. "the engine lost the connection, trying again".
     fn note(&self, text: &str);
+    /// A step whose result was found in a cache: it does not run, so it does not become the current step.
+    fn cached(&self, step: &str) {
+        self.step(&format!("{step} (cached)"));
+    }
+    /// Number of finished steps, and of all known steps.
+    fn count(&self, _finished: usize, _all: usize) {}
+    /// Something happens after this time, e.g. `HTTP status 503; retrying`. A terminal counts down.
+    fn wait(&self, what: &str, time: Duration) {
+        self.note(&format!("{what} in {:.0} s", time.as_secs_f32().ceil()));
+    }
+    /// The work is complete. The line stays, with this result.
+    fn finish(&self, result: &str) {
+        self.step(result);
+    }
 }
 
 pub type SharedProgress = Arc<dyn Progress>;

@@ -72,7 +72,7 @@ const SRC: &[Room] = &[
             "oci", "util", "engine", "config", "buildkit", "builders", "base", "plan",
         ],
     ),
-    ("cli", &["oci", "config", "plan", "sign"]),
+    ("cli", &["oci", "layout", "config", "plan", "sign"]),
     ("commands", ALL),
 ];
 
@@ -134,6 +134,35 @@ fn modules_import_what_their_row_allows() {
     );
 }
 
+/// The rows of the map in `src/lib.rs`: a module, and the text of the last column, what it imports.
+fn map() -> Vec<(String, String)> {
+    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    lib.lines()
+        .filter_map(|line| line.strip_prefix("//! | [`"))
+        .map(|row| {
+            let name = row.split('`').next().unwrap();
+            let imports = row.trim_end_matches(" |").rsplit("| ").next().unwrap();
+            (name.to_string(), imports.to_string())
+        })
+        .collect()
+}
+
+#[test]
+fn the_map_of_the_library_agrees_with_the_table() {
+    let map = map();
+    let modules: Vec<&str> = map.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(modules, SRC.iter().map(|(room, _)| *room).collect::<Vec<_>>());
+    for ((name, imports), (_, allowed)) in map.iter().zip(SRC).filter(|(_, (_, allowed))| *allowed != ALL) {
+        for word in imports.split(|c: char| !c.is_ascii_alphabetic()) {
+            let is_room = SRC.iter().any(|(room, _)| *room == word);
+            assert!(
+                !is_room || allowed.contains(&word),
+                "src/lib.rs says that {name} imports {word}; the table does not"
+            );
+        }
+    }
+}
+
 /// The files of a directory tree with more lines than `longest`.
 fn long_files(directory: &Path, longest: usize) -> String {
     let mut found = String::new();
@@ -148,7 +177,7 @@ fn long_files(directory: &Path, longest: usize) -> String {
 
 #[test]
 fn no_file_is_too_long() {
-    let found: String = ["src", "runtime/src"]
+    let found: String = ["src", "tests", "runtime/src", "runtime/tests"]
         .map(|name| long_files(&root().join(name), LONGEST))
         .concat();
     assert!(

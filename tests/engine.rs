@@ -299,7 +299,6 @@ fn spec(image: &str, command: &[&str]) -> ContainerSpec {
         entrypoint: None,
         command: command.iter().map(|word| word.to_string()).collect(),
         env: vec![],
-        cap_add: vec![],
         timeout: Duration::from_secs(60),
     }
 }

@@ -92,3 +92,35 @@ fn plan_without_an_engine_is_an_error_that_says_where_it_looked() {
     tool.environment.push(host);
     assert_output!(tool, &["plan", "--distro", "debian_bookworm"]);
 }
+
+#[test]
+fn diff_with_exit_code_tells_scripts_whether_images_differ() {
+    let tool = Tool::new("");
+    tool.project.make("old", 5, KIB);
+    tool.project.make_with("new", 5, KIB, every_user_is_root);
+    let code = |arguments: &[&str]| tool.command(arguments).output().unwrap().status.code();
+    let (old, new) = ("oci:dist/oci:old", "oci:dist/oci:new");
+    assert_eq!(code(&["diff", old, new]), Some(0));
+    assert_eq!(code(&["diff", old, new, "--exit-code"]), Some(1));
+    assert_eq!(code(&["diff", old, old, "--exit-code"]), Some(0));
+}
+
+#[test]
+fn completion_offers_the_tags_of_the_layout_from_anywhere_in_the_project() {
+    let tool = Tool::new("");
+    tool.project.make("7.0.0-ubuntu_noble", 6, KIB);
+    let offered = |directory: &str, word: &str| {
+        let mut command = tool.command(&["--", "obgp-build", "verify", word]);
+        command.current_dir(tool.project.path().join(directory));
+        command.envs([("COMPLETE", "bash"), ("_CLAP_COMPLETE_INDEX", "2"), ("_CLAP_IFS", "\n")]);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    assert!(
+        offered(".", "").contains("oci:dist/oci:7.0.0-ubuntu_noble"),
+        "{}",
+        offered(".", "")
+    );
+    assert_eq!(offered(".", "oci:dist/oci:7"), "oci:dist/oci:7.0.0-ubuntu_noble");
+    assert_eq!(offered("images", "oci:"), "oci:../dist/oci:7.0.0-ubuntu_noble");
+    assert!(!offered(".", "oci:dist/oci:8").contains("7.0.0"));
+}

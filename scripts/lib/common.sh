@@ -76,6 +76,44 @@ step_times() {
   done
 }
 
+# Slow commands run beside the steps: `aside NAME COMMAND...` starts one with the lowest priority, so that it takes the time
+# that the steps leave idle; `await NAME` waits for it, prints what it wrote, and ends the script if it failed.
+declare -A aside_processes=()
+
+aside() {
+  local name=$1
+  shift
+  make_scratch
+  ((${#aside_processes[@]})) || at_exit stop_asides
+  # A process group of its own, so that it can be stopped with everything that it started.
+  set -m
+  (
+    set +m
+    trap - EXIT INT TERM
+    began=$SECONDS
+    renice --priority 19 --pid "$BASHPID" >/dev/null
+    "$@"
+    printf '    took %s, beside other steps\n' "$(duration $((SECONDS - began)))"
+  ) >"$scratch/aside-$name.log" 2>&1 &
+  set +m
+  aside_processes[$name]=$!
+}
+
+await() {
+  local status=0
+  wait "${aside_processes[$1]}" || status=$?
+  unset "aside_processes[$1]"
+  cat "$scratch/aside-$1.log" >&2
+  ((status == 0)) || die "$1 failed with exit code $status; its output is above"
+}
+
+stop_asides() {
+  local process
+  for process in "${aside_processes[@]}"; do
+    kill -- "-$process" 2>/dev/null || true
+  done
+}
+
 # at_exit FUNCTION: calls it once when the script ends, also by Ctrl-C; the last registered function runs first.
 exit_functions=()
 at_exit() { exit_functions+=("$1"); }

@@ -31,8 +31,6 @@ pub struct Run<'a> {
     pub project: &'a str,
     /// A URI for the trusted build platform: a CI system's job, or a person's machine.
     pub builder_id: &'a str,
-    /// One run of the platform, such as a CI build's URL or UUID.
-    pub invocation_id: Option<&'a str>,
     /// The builder that was used.
     pub builder: &'a BuilderPlan,
     pub flags: Flags<'a>,
@@ -143,7 +141,7 @@ struct Resource {
 #[serde(rename_all = "camelCase")]
 struct RunDetails<'a> {
     builder: Builder<'a>,
-    metadata: Metadata<'a>,
+    metadata: Metadata,
 }
 
 #[derive(Debug, Serialize)]
@@ -154,9 +152,7 @@ struct Builder<'a> {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Metadata<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    invocation_id: Option<&'a str>,
+struct Metadata {
     started_on: String,
     finished_on: String,
 }
@@ -191,7 +187,6 @@ fn predicate<'a>(image: &'a ImagePlan, target: &'a Target, run: &Run<'a>) -> Res
                 ]),
             },
             metadata: Metadata {
-                invocation_id: run.invocation_id,
                 started_on: seconds(run.started),
                 finished_on: seconds(run.finished),
             },

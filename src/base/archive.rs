@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::oci::Platform;
@@ -182,58 +182,13 @@ pub(super) fn write(
     rootfs: &mut impl Read,
     image: &ImageInfo<'_>,
 ) -> io::Result<String> {
-    let created = image.created.to_string();
-    let config = json!({
-        "architecture": image.platform.architecture().name(),
-        "config": {
-            "Cmd": ["/bin/bash"],
-            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-        },
-        "created": created,
-        "history": [{ "created": created, "created_by": image.created_by }],
-        "os": "linux",
-        "rootfs": { "diff_ids": [format!("sha256:{}", layer.hex)], "type": "layers" },
-    })
-    .to_string();
+    let config = config(image, layer).to_string();
     let config_hex = sha256(config.as_bytes());
-    let manifest = json!({
-        "config": {
-            "digest": format!("sha256:{config_hex}"),
-            "mediaType": "application/vnd.oci.image.config.v1+json",
-            "size": config.len(),
-        },
-        "layers": [{
-            "digest": format!("sha256:{}", layer.hex),
-            "mediaType": "application/vnd.oci.image.layer.v1.tar",
-            "size": layer.size,
-        }],
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "schemaVersion": 2,
-    })
-    .to_string();
-    let digest = format!("sha256:{}", sha256(manifest.as_bytes()));
-    let names = [
-        image.tag.to_string(),
-        format!("{}{}", image.kept, &digest["sha256:".len()..]),
-    ];
-    let named = names.each_ref().map(|name| {
-        json!({
-            "annotations": {
-                "io.containerd.image.name": format!("docker.io/{name}"),
-                "org.opencontainers.image.ref.name": name.rsplit(':').next(),
-            },
-            "digest": digest,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "platform": { "architecture": image.platform.architecture().name(), "os": "linux" },
-            "size": manifest.len(),
-        })
-    });
-    let index = json!({
-        "manifests": named,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
-        "schemaVersion": 2,
-    })
-    .to_string();
+    let manifest = manifest(&config_hex, config.len(), layer).to_string();
+    let manifest_hex = sha256(manifest.as_bytes());
+    let digest = format!("sha256:{manifest_hex}");
+    let names = [image.tag.to_string(), format!("{}{manifest_hex}", image.kept)];
+    let index = index(image, &names, &digest, manifest.len()).to_string();
     let legacy = json!([{
         "Config": format!("blobs/sha256/{config_hex}"),
         "Layers": [format!("blobs/sha256/{}", layer.hex)],
@@ -257,7 +212,7 @@ pub(super) fn write(
         &mut config.as_bytes(),
     )?;
     add(
-        &format!("blobs/sha256/{}", &digest["sha256:".len()..]),
+        &format!("blobs/sha256/{manifest_hex}"),
         manifest.len() as u64,
         &mut manifest.as_bytes(),
     )?;
@@ -268,6 +223,59 @@ pub(super) fn write(
     add("oci-layout", marker.len() as u64, &mut marker.as_bytes())?;
     archive.into_inner()?.flush()?;
     Ok(digest)
+}
+
+fn config(image: &ImageInfo<'_>, layer: &Layer) -> Value {
+    let created = image.created.to_string();
+    json!({
+        "architecture": image.platform.architecture().name(),
+        "config": {
+            "Cmd": ["/bin/bash"],
+            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+        },
+        "created": created,
+        "history": [{ "created": created, "created_by": image.created_by }],
+        "os": "linux",
+        "rootfs": { "diff_ids": [format!("sha256:{}", layer.hex)], "type": "layers" },
+    })
+}
+
+fn manifest(config_hex: &str, config_size: usize, layer: &Layer) -> Value {
+    json!({
+        "config": {
+            "digest": format!("sha256:{config_hex}"),
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "size": config_size,
+        },
+        "layers": [{
+            "digest": format!("sha256:{}", layer.hex),
+            "mediaType": "application/vnd.oci.image.layer.v1.tar",
+            "size": layer.size,
+        }],
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "schemaVersion": 2,
+    })
+}
+
+/// Names the manifest once per name.
+fn index(image: &ImageInfo<'_>, names: &[String; 2], digest: &str, manifest_size: usize) -> Value {
+    let manifests = names.each_ref().map(|name| {
+        json!({
+            "annotations": {
+                "io.containerd.image.name": format!("docker.io/{name}"),
+                "org.opencontainers.image.ref.name": name.rsplit(':').next(),
+            },
+            "digest": digest,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "platform": { "architecture": image.platform.architecture().name(), "os": "linux" },
+            "size": manifest_size,
+        })
+    });
+    json!({
+        "manifests": manifests,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "schemaVersion": 2,
+    })
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -1,10 +1,9 @@
-//! The bases of targets: each once per builder, however many targets stand on it there.
+//! Provides the bases of targets: each once per builder, for all targets that use it there.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use anyhow::anyhow;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
@@ -14,31 +13,32 @@ use crate::base::lookup::Lookup;
 use crate::base::resolve::{self, BaseImage, BasePlan};
 use crate::builders::Builder;
 use crate::oci::Platform;
+use crate::util::errors;
 
 /// A base that several targets wait for.
-type PendingBase = Shared<BoxFuture<'static, Result<BaseImage, String>>>;
+type PendingBase = Shared<BoxFuture<'static, Result<BaseImage, errors::Shared>>>;
 
 /// Provides the bases of a run.
 pub struct Bases {
     run: Arc<Run>,
-    /// Knows what the plan found in registries.
+    /// Remembers what the plan found in registries.
     lookup: Lookup,
     /// Where bootstrapped bases are kept.
     cache: PathBuf,
     requested: Mutex<HashMap<Wanted, PendingBase>>,
 }
 
-/// A base that is to be in a builder's engine, or in its reach.
+/// A base that a builder needs.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Wanted {
     builder: String,
     distro: String,
     platform: Platform,
-    /// What `--base` says, for the bases that it is about.
+    /// The value of `--base`, if it applies to this base.
     base: Option<String>,
 }
 
-/// What a target's stages stand on.
+/// The bases of a target's stages.
 pub(super) struct TargetBases {
     pub image: BaseImage,
     pub build: BaseImage,
@@ -55,12 +55,12 @@ impl Bases {
         }
     }
 
-    /// The target's bases, with the builder. They begin at once, all within `--jobs`.
+    /// Provides the target's bases on its builder, all at the same time within `--jobs`.
     pub(super) async fn of(self: &Arc<Self>, job: Job<'_>) -> anyhow::Result<TargetBases> {
         let Job {
             builder, image, target, ..
         } = job;
-        // The plan looked into one builder's engine; what another one has is found out when it is its turn.
+        // The plan looked into one builder's engine; another builder's is asked when the target moves there.
         let planned = |plan: &BasePlan| (target.builder == builder.name).then(|| plan.clone());
         let own = |platform, plan| {
             let base = self.run.settings.base.as_deref();
@@ -81,11 +81,10 @@ impl Bases {
             own(builder.native, &target.build_base),
             runtime
         );
-        let failed = |error: String| anyhow!(error);
         Ok(TargetBases {
-            image: image.map_err(failed)?,
-            build: build.map_err(failed)?,
-            runtime: runtime.map_err(failed)?,
+            image: image?,
+            build: build?,
+            runtime: runtime?,
         })
     }
 
@@ -107,20 +106,25 @@ impl Bases {
         let begin = || {
             let (bases, builder, wanted) = (Arc::clone(self), Arc::clone(builder), wanted.clone());
             let task = tokio::spawn(async move { bases.provide(&builder, &wanted, plan).await });
-            async move { task.await.map_err(|e| e.to_string())? }.boxed().shared()
+            async move {
+                let provided = task.await.unwrap_or_else(|e| Err(e.into()));
+                provided.map_err(errors::Shared::from)
+            }
+            .boxed()
+            .shared()
         };
         pending.entry(wanted.clone()).or_insert_with(begin).clone()
     }
 
-    async fn provide(&self, builder: &Builder, wanted: &Wanted, plan: Option<BasePlan>) -> Result<BaseImage, String> {
-        let _permit = self.run.jobs.acquire().await.map_err(|e| e.to_string())?;
+    async fn provide(&self, builder: &Builder, wanted: &Wanted, plan: Option<BasePlan>) -> anyhow::Result<BaseImage> {
+        let _permit = self.run.jobs.acquire().await?;
         let progress = self
             .run
             .lines
             .line(&format!("{} {} base", wanted.distro, wanted.platform));
         let request = resolve::Request {
             distro_name: &wanted.distro,
-            distro: self.run.settings.distro(&wanted.distro).map_err(|e| e.to_string())?,
+            distro: self.run.settings.distro(&wanted.distro)?,
             base: wanted.base.as_deref(),
             mode: self.run.settings.bootstrap,
             cache: &self.cache,
@@ -128,12 +132,9 @@ impl Bases {
         };
         let plan = match plan {
             Some(plan) => plan,
-            None => resolve::plan(&builder.daemon, &request, wanted.platform)
-                .await
-                .map_err(|e| e.to_string())?,
+            None => resolve::plan(&builder.daemon, &request, wanted.platform).await?,
         };
-        resolve::provide(&builder.daemon, &request, &plan, progress.as_ref(), &self.run.cancel)
-            .await
-            .map_err(|e| e.to_string())
+        let provided = resolve::provide(&builder.daemon, &request, &plan, progress.as_ref(), &self.run.cancel);
+        Ok(provided.await?)
     }
 }

@@ -6,19 +6,16 @@ use super::publisher::Ready;
 use super::result::{Built, ImageReport, Outcome, PlatformReport};
 use super::target::Finished;
 use super::{Build, TargetResult};
-use crate::layout;
+use crate::layout::{self, StoreError};
 use crate::plan::ImagePlan;
 use crate::sign::Attestation;
 use crate::util::errors::render;
 use crate::verify::Verified;
 
 impl Build {
-    /// Sets the image's tag in the layout if every platform was built and keeps the contract.
-    pub(super) fn finish_image(
-        &self,
-        image: &ImagePlan,
-        targets: Vec<TargetResult>,
-    ) -> anyhow::Result<(ImageReport, Option<Ready>)> {
+    /// Sets the image's tag in the layout if every platform was built and keeps the contract. A tag that cannot be set is an
+    /// error in the report.
+    pub(super) fn finish_image(&self, image: &ImagePlan, targets: Vec<TargetResult>) -> (ImageReport, Option<Ready>) {
         let (platforms, finished) = sort(image, targets);
         let built: Vec<&Built> = platforms.iter().filter_map(|p| p.built.as_ref()).collect();
         let complete = built.len() == platforms.len();
@@ -29,19 +26,20 @@ impl Build {
         }
         let smoked = built.iter().all(|b| b.smoke.iter().all(|s| s.passed));
         let verdicts = built.iter().map(|b| b.verdict.clone()).collect();
-        let (outcome, ready) = match Verified::admit(manifests, verdicts) {
-            _ if !complete => (Outcome::Failed, None),
-            Ok(manifests) if smoked => {
-                let index = layout::write_index(&self.store.layout, &manifests, &image.labels)?;
-                self.store.layout.set_tag(&image.tag, &index)?;
-                let ready = Ready {
-                    manifests: manifests.to_vec(),
-                    index: manifests.map(|_| index),
-                    attestations,
-                };
-                (Outcome::Done, Some(ready))
-            }
-            _ => (Outcome::BreaksContract, None),
+        let (outcome, ready, error) = match Verified::admit(manifests, verdicts) {
+            _ if !complete => (Outcome::Failed, None, None),
+            Ok(manifests) if smoked => match self.tag(image, &manifests) {
+                Ok(index) => {
+                    let ready = Ready {
+                        manifests: manifests.to_vec(),
+                        index: manifests.map(|_| index),
+                        attestations,
+                    };
+                    (Outcome::Done, Some(ready), None)
+                }
+                Err(error) => (Outcome::Failed, None, Some(render(&error.into()))),
+            },
+            _ => (Outcome::BreaksContract, None, None),
         };
         let layout = format!("oci:{}:{}", self.store.layout.root().display(), image.tag);
         let report = ImageReport {
@@ -52,11 +50,38 @@ impl Build {
             outcome,
             layout: ready.as_ref().map(|_| layout),
             digest: ready.as_ref().map(|ready| ready.index.digest().to_string()),
+            verify: Vec::new(),
             published: None,
-            error: None,
+            error,
             platforms,
         };
-        Ok((report, ready))
+        (report, ready)
+    }
+
+    fn tag(&self, image: &ImagePlan, manifests: &[Descriptor]) -> Result<Descriptor, StoreError> {
+        let index = layout::write_index(&self.store.layout, manifests, &image.labels)?;
+        self.store.layout.set_tag(&image.tag, &index)?;
+        Ok(index)
+    }
+
+    /// Warns if the image's tag in the layout has platforms that this run does not build: the tag will no longer have them.
+    pub(super) fn warn_of_lost_platforms(&self, image: &ImagePlan) {
+        let layout = &self.store.layout;
+        let lost: Vec<String> = layout
+            .platforms(&image.tag)
+            .into_iter()
+            .filter(|platform| image.targets.iter().all(|target| target.platform != *platform))
+            .map(|platform| platform.to_string())
+            .collect();
+        if !lost.is_empty() {
+            let (tag, root) = (&image.tag, layout.root().display());
+            self.run.lines.line(&image.distro).note(&format!(
+                "warning: {tag} in {root} has {}, which this run does not build: the tag will have {} only. To keep both, \
+                 build both, or use another --tag or --output",
+                lost.join(", "),
+                image.targets.iter().map(|t| t.platform.to_string()).collect::<Vec<_>>().join(", ")
+            ));
+        }
     }
 }
 

@@ -11,8 +11,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use super::Run;
 use super::target::Job;
-use super::{Run, layout_dir};
 use crate::base::resolve::BaseImage;
 use crate::buildkit::{self, Receive, SolveError, Solved};
 use crate::engine::storage::Archive;
@@ -21,7 +21,7 @@ use crate::image::Image;
 use crate::image::state::{Remembered, State};
 use crate::layout::{self, Compression, IngestError, IngestOptions, Ingested, Layout, StoreError};
 use crate::oci::Platform;
-use crate::plan::ImagePlan;
+use crate::plan::{ImagePlan, output};
 use crate::progress::SharedProgress;
 use crate::util::bridge;
 use crate::util::cancel::unless_cancelled;
@@ -44,9 +44,10 @@ pub struct Store {
 impl Store {
     /// Opens the layout below the output directory, or creates it.
     pub fn open(run: &Arc<Run>, output: &Path, compression: Compression) -> Result<Self, StoreError> {
+        let progress = run.lines.line("output");
         Ok(Self {
             run: Arc::clone(run),
-            layout: Arc::new(Layout::open_or_create(layout_dir(output))?),
+            layout: Arc::new(Layout::open_or_create_with(output::layout(output), progress.as_ref())?),
             compression,
             state: State::new(output),
             ingests: Semaphore::new(INGESTS),

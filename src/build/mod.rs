@@ -19,7 +19,6 @@ mod solve;
 mod target;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -66,11 +65,6 @@ pub struct Build {
     pub smoke: bool,
 }
 
-/// `dist/oci`.
-pub fn layout_dir(output: &Path) -> PathBuf {
-    output.join("oci")
-}
-
 /// What came of a target: the seconds that it took, and its image.
 type TargetResult = (f64, anyhow::Result<Finished>);
 
@@ -79,6 +73,9 @@ impl Build {
     /// image's report; an error is what ends the whole run.
     pub async fn images(self: Arc<Self>, images: Vec<ImagePlan>) -> anyhow::Result<Vec<ImageReport>> {
         let images: Vec<Arc<ImagePlan>> = images.into_iter().map(Arc::new).collect();
+        for image in &images {
+            self.warn_of_lost_platforms(image);
+        }
         let mut results = self.targets(&images).await?;
         // Everything has stopped by itself by now, containers and solves included.
         if self.run.cancel.is_cancelled() {
@@ -89,7 +86,7 @@ impl Build {
             let targets = (0..image.targets.len())
                 .filter_map(|t| results.remove(&(i, t)))
                 .collect();
-            let (mut report, ready) = self.finish_image(image, targets)?;
+            let (mut report, ready) = self.finish_image(image, targets);
             if let Some(ready) = ready.filter(|_| self.publisher.push) {
                 match self.publisher.publish(&self.store, image, ready).await {
                     Ok(published) => report.published = Some(published),

@@ -75,8 +75,6 @@ impl Publisher {
         let run = provenance::Run {
             project: &settings.file.project.name,
             builder_id: &self.builder_id,
-            // One that changes with every run would make another attestation of an image that did not change.
-            invocation_id: None,
             builder: &job.builder.as_ref().into(),
             flags: provenance::Flags {
                 no_cache: making.no_cache,

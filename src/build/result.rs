@@ -51,10 +51,13 @@ pub struct ImageReport {
     /// Of the image index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// Commands that verify the pushed signatures with cosign.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub verify: Vec<String>,
     /// Where it was pushed to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub published: Option<Published>,
-    /// Why it could not be pushed.
+    /// Why it could not be tagged or pushed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     pub platforms: Vec<PlatformReport>,
@@ -96,6 +99,13 @@ pub struct Built {
     pub verdict: Verdict,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub smoke: Vec<SmokeResult>,
+}
+
+impl Built {
+    /// Whether no step of the build ran.
+    pub fn nothing_ran(&self) -> bool {
+        self.unchanged || self.cached_steps == self.steps
+    }
 }
 
 impl BuildReport {

@@ -221,7 +221,6 @@ impl Runner<'_> {
             entrypoint: Some(vec![command[0].to_string()]),
             command: command[1..].iter().map(|s| s.to_string()).collect(),
             env: Vec::new(),
-            cap_add: Vec::new(),
             timeout: TIME_LIMIT,
         };
         self.engine.run(&spec, self.cancel).await

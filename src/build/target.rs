@@ -124,7 +124,6 @@ impl Build {
         let judged = self.judge(job.image, image).await?;
         let smoke = self.smoke(job, engine_image.as_ref()).await?;
         let passed = judged.verdict.passed();
-        progress.step(if passed { "verified" } else { "breaks its contract" });
         let built = Built {
             digest: remembered.manifest.digest().to_string(),
             builder: builder.name.clone(),
@@ -148,6 +147,7 @@ impl Build {
             compression: self.store.compression,
             times: remembered.built,
         };
+        progress.finish(&result_of(&built, passed));
         let mut attestations = judged.attestations;
         attestations.extend(self.publisher.provenance(job, &remembered.manifest, &making)?);
         Ok(Finished {
@@ -209,6 +209,15 @@ impl Build {
             }
             _ => Ok(Vec::new()),
         }
+    }
+}
+
+/// The last line of a target.
+fn result_of(built: &Built, passed: bool) -> String {
+    let what = if passed { "verified" } else { "breaks its contract" };
+    match built.nothing_ran() {
+        true => format!("unchanged, {what}"),
+        false => format!("{what}, {} of {} steps cached", built.cached_steps, built.steps),
     }
 }
 

@@ -14,7 +14,7 @@ pub const DEFAULT: &str = "default";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    #[error(transparent)]
+    #[error("{0}")]
     Config(#[from] ConfigError),
     #[error(transparent)]
     Engine(#[from] EngineError),

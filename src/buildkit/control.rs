@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard_buildkit_proto::moby::buildkit::v1 as proto;
+use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use futures_util::future::OptionFuture;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 use super::cache;
 use super::content::{self, LocalCaches};
@@ -34,35 +36,59 @@ pub(super) async fn solve_once(
         let client = daemon.control().await?;
         Ok::<_, EngineError>((session, client))
     };
-    let (session, mut client) = tokio::select! {
+    let (session, client) = tokio::select! {
         begun = begun => begun?,
         () = cancel.cancelled() => return Err(SolveError::Cancelled),
     };
-
-    let reference = random_id();
-    let mut status_client = client.clone();
-    let solve = client.solve(solve_message(request, &caches.cache, &session, &reference));
-    let status = status_client.status(proto::StatusRequest {
-        r#ref: reference.clone(),
-    });
     let mut tracker = Tracker::new(progress);
+    let message = solve_message(request, &caches.cache, &session, &random_id());
+    match run(client, message, &mut tracker, cancel).await {
+        Some(Ok(response)) => {
+            // BuildKit uses this name for every export; the directory is on this machine.
+            let (caches, manifest) = (
+                Arc::clone(caches),
+                response.exporter_response.get("cache.manifest").cloned(),
+            );
+            content::blocking(move || caches.finish(manifest.as_deref())).await?;
+            solved(daemon, request, response, &tracker).await
+        }
+        Some(Err(status)) => Err(SolveError::from_status(
+            daemon,
+            request,
+            status,
+            &tracker,
+            session.is_over(),
+        )),
+        None => Err(SolveError::Cancelled),
+    }
+}
 
+/// Runs the solve and reads its status stream to the end. Returns `None` on cancel.
+async fn run(
+    mut client: ControlClient<Channel>,
+    message: proto::SolveRequest,
+    tracker: &mut Tracker<'_>,
+    cancel: &CancellationToken,
+) -> Option<Result<proto::SolveResponse, tonic::Status>> {
+    let mut status_client = client.clone();
+    let status = status_client.status(proto::StatusRequest {
+        r#ref: message.r#ref.clone(),
+    });
     // On cancel the solve is dropped. This resets its gRPC stream, and BuildKit cancels the work.
-    let mut solve = Some(Box::pin(solve));
+    let mut solve = Some(Box::pin(client.solve(message)));
     let mut status = Some(Box::pin(status));
     let mut updates: Option<tonic::Streaming<proto::StatusResponse>> = None;
     let mut outcome = None;
     let wind_up = tokio::time::sleep(Duration::MAX);
     tokio::pin!(wind_up);
-    loop {
+    while solve.is_some() || status.is_some() || updates.is_some() {
         tokio::select! {
             Some(answer) = OptionFuture::from(solve.as_mut()) => {
-                outcome = Some(answer.map_err(Some));
+                outcome = Some(answer.map(tonic::Response::into_inner));
                 solve = None;
                 wind_up.as_mut().reset(tokio::time::Instant::now() + WIND_UP);
             }
             () = cancel.cancelled(), if solve.is_some() => {
-                outcome = Some(Err(None));
                 solve = None;
                 wind_up.as_mut().reset(tokio::time::Instant::now() + WIND_UP);
             }
@@ -89,30 +115,8 @@ pub(super) async fn solve_once(
                 status = None;
             }
         }
-        if solve.is_none() && status.is_none() && updates.is_none() {
-            break;
-        }
     }
-    match outcome {
-        Some(Ok(response)) => {
-            let response = response.into_inner();
-            // BuildKit uses this name for every export; the directory is on this machine.
-            let (caches, manifest) = (
-                Arc::clone(caches),
-                response.exporter_response.get("cache.manifest").cloned(),
-            );
-            content::blocking(move || caches.finish(manifest.as_deref())).await?;
-            solved(daemon, request, response, &tracker).await
-        }
-        Some(Err(Some(status))) => Err(SolveError::from_status(
-            daemon,
-            request,
-            status,
-            &tracker,
-            session.is_over(),
-        )),
-        Some(Err(None)) | None => Err(SolveError::Cancelled),
-    }
+    outcome
 }
 
 fn solve_message(request: &SolveRequest, cache: &Cache, session: &Session, reference: &str) -> proto::SolveRequest {
@@ -120,14 +124,9 @@ fn solve_message(request: &SolveRequest, cache: &Cache, session: &Session, refer
         ("context".to_string(), session.context_url.clone()),
         ("filename".to_string(), request.dockerfile.clone()),
         ("platform".to_string(), request.platform.to_string()),
-        (
-            "image-resolve-mode".to_string(),
-            if request.pull { "pull" } else { "local" }.to_string(),
-        ),
+        // A base in the engine is used as it is, with both types of image store; BuildKit's default differs between them.
+        ("image-resolve-mode".to_string(), "local".to_string()),
     ]);
-    if let Some(target) = &request.target {
-        attrs.insert("target".to_string(), target.clone());
-    }
     if request.no_cache {
         attrs.insert("no-cache".to_string(), String::new());
     }

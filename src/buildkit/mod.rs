@@ -47,12 +47,7 @@ pub struct SolveRequest {
     pub platform: Platform,
     pub build_args: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
-    /// The stage to build; `None` for the last one.
-    pub target: Option<String>,
     pub no_cache: bool,
-    /// Whether to check the registries for newer bases. Otherwise a base in the engine is used as is, with both types
-    /// of image store (BuildKit's own default differs between them).
-    pub pull: bool,
     pub cache: Cache,
     /// By the `id` in `RUN --mount=type=secret,id=…`.
     pub secrets: BTreeMap<String, SecretBytes>,
@@ -75,9 +70,7 @@ impl fmt::Debug for SolveRequest {
             .field("platform", &self.platform)
             .field("build_args", &self.build_args.keys())
             .field("labels", &self.labels)
-            .field("target", &self.target)
             .field("no_cache", &self.no_cache)
-            .field("pull", &self.pull)
             .field("cache", &self.cache)
             .field("secrets", &self.secrets)
             .field("image_name", &self.image_name)
@@ -137,12 +130,7 @@ pub async fn solve(
         let Some(pause) = pauses.next() else {
             return Err(error);
         };
-        progress.note(&format!(
-            "{}: {}; retrying in {:.0} s",
-            request.platform,
-            error.brief(),
-            pause.as_secs_f32().ceil()
-        ));
+        progress.wait(&format!("{}: {}; retrying", request.platform, error.brief()), pause);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = cancel.cancelled() => return Err(SolveError::Cancelled),

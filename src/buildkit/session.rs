@@ -196,8 +196,8 @@ struct DockerLogins;
 #[tonic::async_trait]
 impl Auth for DockerLogins {
     async fn credentials(&self, request: Request<CredentialsRequest>) -> Result<Response<CredentialsResponse>, Status> {
-        let found = docker_config::for_registry(&request.get_ref().host).await;
-        Ok(Response::new(match found {
+        let found = docker_config::for_repository(&request.get_ref().host, "").await;
+        Ok(Response::new(match found.credentials {
             Some(Credentials::Password { username, password }) => CredentialsResponse {
                 username,
                 secret: password,
@@ -207,7 +207,8 @@ impl Auth for DockerLogins {
                 username: String::new(),
                 secret: token,
             },
-            None => CredentialsResponse::default(),
+            // BuildKit takes a registry's token only from the token methods.
+            Some(Credentials::RegistryToken(_)) | None => CredentialsResponse::default(),
         }))
     }
 

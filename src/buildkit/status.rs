@@ -12,6 +12,9 @@ const KEPT_LINES: usize = 40;
 /// Longer lines are cut: a step may print megabytes without a line break.
 const LINE_LIMIT: usize = 4096;
 
+/// The name of the step that reads a cache, before the cache's reference. BuildKit goes on if it fails.
+const CACHE_IMPORT: &str = "importing cache manifest from ";
+
 /// The state of one solve. Steps are BuildKit's vertices, identified by digest.
 pub(super) struct Tracker<'p> {
     progress: &'p dyn Progress,
@@ -69,10 +72,15 @@ impl<'p> Tracker<'p> {
         let runs = vertex.started.is_some() && !step.completed;
 
         if newly_cached {
-            self.progress.step(&format!("{} (cached)", step.name));
+            self.progress.cached(&step.name);
         } else if runs && !self.running.contains(&vertex.digest) {
             self.progress.step(&step.name);
             self.running.push(vertex.digest.clone());
+        }
+        if ends && !step.error.is_empty() && step.name.starts_with(CACHE_IMPORT) {
+            let cache = step.name.strip_prefix(CACHE_IMPORT).unwrap_or_default();
+            self.progress
+                .note(&format!("warning: the cache {cache} is not used: {}", step.error));
         }
         if ends {
             if !step.partial.is_empty() {
@@ -84,6 +92,8 @@ impl<'p> Tracker<'p> {
             if was_last && let Some(step) = self.running.last().and_then(|digest| self.steps.get(digest)) {
                 self.progress.step(&step.name);
             }
+            let (finished, all) = self.finished();
+            self.progress.count(finished, all);
         }
     }
 
@@ -101,7 +111,10 @@ impl<'p> Tracker<'p> {
             .transfers
             .values()
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-        self.progress.bytes(done, Some(total).filter(|total| *total >= done));
+        // The line shows one step: the bytes of another one would be taken for its own.
+        if self.running.last() == Some(&status.vertex) {
+            self.progress.bytes(done, Some(total).filter(|total| *total >= done));
+        }
     }
 
     fn log(&mut self, log: VertexLog) {
@@ -127,14 +140,19 @@ impl<'p> Tracker<'p> {
         self.steps.get(digest)
     }
 
+    /// The number of finished steps and of all known steps, without BuildKit's internal steps.
+    fn finished(&self) -> (usize, usize) {
+        (self.own().filter(|step| step.completed).count(), self.own().count())
+    }
+
+    fn own(&self) -> impl Iterator<Item = &Step> {
+        let own = |step: &&Step| step.name.starts_with('[') && !step.name.starts_with("[internal]");
+        self.steps.values().filter(own)
+    }
+
     /// The number of cached steps and of all steps, without BuildKit's internal steps.
     pub fn counts(&self) -> (usize, usize) {
-        let own = || {
-            self.steps
-                .values()
-                .filter(|step| step.name.starts_with('[') && !step.name.starts_with("[internal]"))
-        };
-        (own().filter(|step| step.cached).count(), own().count())
+        (self.own().filter(|step| step.cached).count(), self.own().count())
     }
 }
 
@@ -235,6 +253,21 @@ mod tests {
             ]
         );
         assert_eq!(tracker.counts(), (0, 2));
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_read_is_reported() {
+        let heard = Heard::default();
+        let mut tracker = Tracker::new(&heard);
+        let mut vertex = vertex("c", true, true);
+        vertex.name = "importing cache manifest from foo".into();
+        vertex.error = "docker.io/library/foo: not found".into();
+        tracker.vertex(vertex.clone());
+        tracker.vertex(vertex);
+        assert_eq!(
+            *heard.0.lock().unwrap(),
+            ["note warning: the cache foo is not used: docker.io/library/foo: not found"]
+        );
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use url::Url;
 
+use super::values;
+
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Keyless signing")]
 pub struct KeylessArgs {
@@ -14,7 +16,7 @@ pub struct KeylessArgs {
     #[arg(long)]
     pub keyless: bool,
     /// Read the OIDC identity token (a JWT) from FILE [default: $SIGSTORE_ID_TOKEN]
-    #[arg(long, value_name = "FILE", requires = "keyless")]
+    #[arg(long, value_name = "FILE", requires = "keyless", value_parser = values::existing_file)]
     pub identity_token: Option<PathBuf>,
     /// URL of the certificate authority (Fulcio)
     #[arg(

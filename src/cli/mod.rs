@@ -1,22 +1,27 @@
 //! The command line: flags, their environment variables and help texts. No logic.
 
+pub mod complete;
 #[cfg(feature = "keyless")]
 mod keyless;
 mod modes;
+mod parse;
 mod signing;
 mod target;
+mod values;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 
 #[cfg(feature = "keyless")]
 pub use keyless::KeylessArgs;
+pub use parse::{command, wants_json};
 pub use signing::{AttestArgs, SignArgs, SigningArgs};
 pub use target::TargetArgs;
 
-use crate::config::ProgressMode;
-use crate::oci::Platform;
+use crate::config::{ProgressMode, labels};
+use crate::oci::{Platform, name_part};
 use crate::sign::KeySource;
 
 /// Build, verify, compare and publish the OVN BGP Agent container images.
@@ -26,7 +31,6 @@ use crate::sign::KeySource;
 #[command(
     name = "obgp-build",
     version,
-    args_conflicts_with_subcommands = true,
     after_help = "\
 Examples:
   obgp-build --distro ubuntu_noble                    build and verify both platforms in dist/oci
@@ -77,7 +81,7 @@ pub struct RegistryArgs {
     #[arg(long, global = true)]
     pub plain_http: bool,
     /// Trust these CA certificates (PEM) for registries, besides the system's
-    #[arg(long, global = true, value_name = "FILE", env = "OBGP_REGISTRY_CA")]
+    #[arg(long, global = true, value_name = "FILE", env = "OBGP_REGISTRY_CA", value_parser = values::existing_file)]
     pub registry_ca: Option<PathBuf>,
 }
 
@@ -92,7 +96,7 @@ pub enum Command {
     /// Build images into an OCI layout and verify them (the default)
     Build(Box<BuildArgs>),
     /// Show what a build would do, with every input resolved
-    Plan(Box<TargetArgs>),
+    Plan(Box<BuildArgs>),
     /// Check an image against the contract, without running it
     Verify(VerifyArgs),
     /// Push a verified image to registries; set the tag last
@@ -137,9 +141,9 @@ pub struct BuildArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "How to build")]
 pub struct BuildOptions {
-    /// Write the OCI layout and the report to this directory
-    #[arg(long, value_name = "DIR", default_value = "dist")]
-    pub output: PathBuf,
+    /// Write the OCI layout and the report to this directory [default: dist next to build.toml]
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
     /// Build this many targets at once
     ///
     /// Default: the sum of the slots of build.toml's builders. With a single engine: one per processor, at least two.
@@ -161,27 +165,16 @@ pub struct BuildOptions {
     #[arg(long, env = "PUSH", num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = clap::builder::BoolishValueParser::new(), hide_default_value = true, action = clap::ArgAction::Set)]
     pub push: bool,
     /// Also push under this tag; repeatable
-    #[arg(long, value_name = "TAG", requires = "push")]
+    #[arg(long, value_name = "TAG", value_parser = name_part::tag)]
     pub extra_tag: Vec<String>,
     /// Add a label to the image, over those of build.toml; repeatable
-    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = labels::parse)]
     pub label: Vec<(String, String)>,
-    /// URI of the builder in the provenance
-    #[arg(
-        long,
-        value_name = "URI",
-        default_value = "https://opendev.org/openstack/openstack-helm-images/obgp-build"
-    )]
-    pub builder_id: String,
+    /// URI of the builder in the provenance [default: the page of obgp-build]
+    #[arg(long, value_name = "URI", value_parser = values::uri)]
+    pub builder_id: Option<String>,
     #[command(flatten)]
     pub publish: PublishArgs,
-}
-
-fn parse_label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
-        _ => Err("a label is KEY=VALUE".to_string()),
-    }
 }
 
 /// What to publish besides the image.
@@ -192,8 +185,8 @@ pub struct PublishArgs {
     ///
     /// KEY is a cosign or PKCS#8 private key in PEM, as FILE or env://VAR (passphrase in COSIGN_PASSWORD), or a pkcs11:
     /// URI of a key in a token (PIN in COSIGN_PKCS11_PIN).
-    #[arg(long, value_name = "KEY")]
-    pub sign: Option<KeySource>,
+    #[arg(long, value_name = "KEY", alias = "sign")]
+    pub key: Option<KeySource>,
     /// Write a list of the pushed images for zuul_return
     #[arg(long, value_name = "FILE")]
     pub zuul_artifacts: Option<PathBuf>,
@@ -214,7 +207,7 @@ pub enum CompressionArg {
 An image in a registry is streamed, for every platform, and not stored.")]
 pub struct VerifyArgs {
     /// `oci:DIR[:TAG]`, `docker:NAME`, or `HOST/PATH:TAG` in a registry
-    #[arg(value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE", add = ArgValueCompleter::new(complete::images))]
     pub image: String,
     #[command(flatten)]
     pub expect: ExpectArgs,
@@ -224,20 +217,20 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "PUB")]
     pub key: Option<KeySource>,
     /// Verify only the signatures; skip contents and attestations
-    #[arg(long, requires = "key")]
+    #[arg(long, requires = "key", conflicts_with_all = ["distro", "platform", "contract"])]
     pub signatures_only: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct ExpectArgs {
     /// Require this distro [default: from the image's labels and os-release]
-    #[arg(long, value_name = "DISTRO")]
+    #[arg(long, value_name = "DISTRO", add = ArgValueCandidates::new(complete::distros))]
     pub distro: Option<String>,
     /// Only these platforms
-    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', add = ArgValueCandidates::new(complete::platforms))]
     pub platform: Vec<Platform>,
     /// Use this contract [default: images/NAME.toml next to build.toml]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = values::existing_file)]
     pub contract: Option<PathBuf>,
 }
 
@@ -246,26 +239,29 @@ pub struct ExpectArgs {
   obgp-build diff oci:old/oci:7.0.0-ubuntu_noble oci:dist/oci:7.0.0-ubuntu_noble
   obgp-build diff quay.io/team/ovn-bgp-agent:7.0.0-ubuntu_noble oci:dist/oci:7.0.0-ubuntu_noble
 
-The exit code is 0 whether or not the images differ.")]
+Without --exit-code, the exit code is 0 whether or not the images differ.")]
 pub struct DiffArgs {
     /// `oci:DIR[:TAG]`, `docker:NAME`, or `HOST/PATH:TAG` in a registry
-    #[arg(value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE", add = ArgValueCompleter::new(complete::images))]
     pub old: String,
-    #[arg(value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE", add = ArgValueCompleter::new(complete::images))]
     pub new: String,
     /// Only these platforms [default: those in both images]
-    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', add = ArgValueCandidates::new(complete::platforms))]
     pub platform: Vec<Platform>,
+    /// Exit with 1 if the images differ, like git diff
+    #[arg(long)]
+    pub exit_code: bool,
 }
 
 /// The checks that an image must pass before it is published.
 #[derive(Clone, Debug, Default, Args)]
 pub struct JudgeArgs {
     /// Require this distro [default: from the image's labels and os-release]
-    #[arg(long, value_name = "DISTRO")]
+    #[arg(long, value_name = "DISTRO", add = ArgValueCandidates::new(complete::distros))]
     pub distro: Option<String>,
     /// Use this contract [default: images/NAME.toml next to build.toml]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = values::existing_file)]
     pub contract: Option<PathBuf>,
 }
 
@@ -279,7 +275,7 @@ send blobs that the registry has, so a push can be repeated after an interruptio
 move tags that are immutable in build.toml.")]
 pub struct PushArgs {
     /// `oci:DIR[:TAG]`
-    #[arg(value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE", add = ArgValueCompleter::new(complete::images))]
     pub image: String,
     /// Destinations, `HOST/PATH[:TAG]` [default TAG: the tag in the layout]
     #[arg(value_name = "REF", required = true)]
@@ -355,13 +351,13 @@ pub struct PruneArgs {
 Equal images give equal documents: dates and identifiers come from the image.")]
 pub struct SbomArgs {
     /// `oci:DIR[:TAG]` or `docker:NAME`
-    #[arg(value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE", add = ArgValueCompleter::new(complete::images))]
     pub image: String,
     /// Format: SPDX 2.3 or CycloneDX 1.6
     #[arg(long, value_enum, default_value_t = SbomFormat::SpdxJson)]
     pub format: SbomFormat,
     /// Only these platforms
-    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', add = ArgValueCandidates::new(complete::platforms))]
     pub platform: Vec<Platform>,
     /// Write to a file, or one file per platform into a directory; `-` is stdout [default: -]
     #[arg(long, value_name = "FILE|DIR")]
@@ -381,11 +377,11 @@ pub struct IngestArgs {
     /// `docker:NAME`
     #[arg(value_name = "IMAGE")]
     pub image: String,
-    /// Write the OCI layout to this directory
-    #[arg(long, value_name = "DIR", default_value = "dist")]
-    pub output: PathBuf,
+    /// Write the OCI layout to this directory [default: dist next to build.toml]
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
     /// Tag in the layout [default: the tag of NAME]
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", value_parser = name_part::tag)]
     pub tag: Option<String>,
     /// Compression of the layers
     #[arg(long, value_enum, default_value_t = CompressionArg::Gzip)]
@@ -397,17 +393,17 @@ pub struct IngestArgs {
 #[derive(Debug, Args)]
 pub struct DockerfileArgs {
     /// A distro of build.toml
-    #[arg(value_name = "DISTRO")]
+    #[arg(value_name = "DISTRO", add = ArgValueCandidates::new(complete::distros))]
     pub distro: String,
 }
 
 #[derive(Debug, Args)]
 pub struct BootstrapArgs {
     /// A distro of build.toml
-    #[arg(value_name = "DISTRO")]
+    #[arg(value_name = "DISTRO", add = ArgValueCandidates::new(complete::distros))]
     pub distro: String,
     /// Platform; repeatable or comma-separated [default: from build.toml]
-    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', add = ArgValueCandidates::new(complete::platforms))]
     pub platform: Vec<Platform>,
     /// Build the base again even if the engine already has it
     #[arg(long)]
@@ -421,7 +417,7 @@ pub struct BootstrapArgs {
   obgp-build lock --constraints https://releases.openstack.org/constraints/upper/2026.1 --project-ref 6.0.0")]
 pub struct LockArgs {
     /// A distro of build.toml; repeatable [default: all]
-    #[arg(long, value_name = "DISTRO", value_delimiter = ',')]
+    #[arg(long, value_name = "DISTRO", value_delimiter = ',', add = ArgValueCandidates::new(complete::distros))]
     pub distro: Vec<String>,
     /// Git ref or version of the agent [default: from build.toml]
     #[arg(long, value_name = "REF", env = "PROJECT_REF")]
@@ -433,9 +429,9 @@ pub struct LockArgs {
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Check the disk space of this output directory
-    #[arg(long, value_name = "DIR", default_value = "dist")]
-    pub output: PathBuf,
+    /// Check the disk space of this output directory [default: dist next to build.toml]
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

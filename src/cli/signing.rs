@@ -6,6 +6,7 @@ use clap::Args;
 
 #[cfg(feature = "keyless")]
 use super::keyless::KeylessArgs;
+use super::values;
 use crate::sign::KeySource;
 
 /// The key, or the identity, that signs an image in a registry.
@@ -15,7 +16,7 @@ pub struct SigningArgs {
     ///
     /// KEY is a cosign or PKCS#8 private key in PEM, as FILE or env://VAR (passphrase in COSIGN_PASSWORD), or a pkcs11:
     /// URI of a key in a token (PIN in COSIGN_PKCS11_PIN).
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", alias = "sign")]
     #[cfg_attr(not(feature = "keyless"), arg(required = true))]
     #[cfg_attr(
         feature = "keyless",
@@ -64,9 +65,9 @@ pub struct AttestArgs {
     #[command(flatten)]
     pub signing: SigningArgs,
     /// Attest the index with this predicate (JSON) instead of the SBOMs
-    #[arg(long, value_name = "FILE", requires = "predicate_type")]
+    #[arg(long, value_name = "FILE", requires = "predicate_type", value_parser = values::existing_file)]
     pub predicate: Option<PathBuf>,
     /// Type of the predicate, a URI
-    #[arg(long = "type", value_name = "URI", requires = "predicate")]
+    #[arg(long = "type", value_name = "URI", requires = "predicate", value_parser = values::uri)]
     pub predicate_type: Option<String>,
 }

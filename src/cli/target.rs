@@ -1,10 +1,12 @@
 //! Selects what to build and with which builders: the flags shared by `build` and `plan`.
 
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
+use super::complete;
 use crate::config::cache::{Cache, CacheEntry};
 use crate::config::{BootstrapMode, RuntimeBinary};
-use crate::oci::Platform;
+use crate::oci::{ImageReference, Platform, name_part};
 use crate::plan::settings::TargetRequest;
 
 /// The targets to build.
@@ -12,25 +14,25 @@ use crate::plan::settings::TargetRequest;
 #[command(next_help_heading = "What to build")]
 pub struct TargetArgs {
     /// Distro of build.toml, or `all`; repeatable
-    #[arg(long, value_name = "DISTRO", env = "DISTRO", value_delimiter = ',')]
+    #[arg(long, value_name = "DISTRO", env = "DISTRO", value_delimiter = ',', add = ArgValueCandidates::new(complete::distros_or_all))]
     pub distro: Vec<String>,
     /// Platform; repeatable or comma-separated [default: from build.toml]
-    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', add = ArgValueCandidates::new(complete::platforms))]
     pub platform: Vec<Platform>,
     /// The agent: a version (from PyPI), or a branch, tag or commit (from git)
     #[arg(long, value_name = "REF", env = "PROJECT_REF")]
     pub project_ref: Option<String>,
     /// Registry in the image's name
-    #[arg(long, value_name = "HOST[:PORT]", env = "REGISTRY")]
+    #[arg(long, value_name = "HOST[:PORT]", env = "REGISTRY", value_parser = name_part::registry)]
     pub registry: Option<String>,
     /// Path in the image's name
-    #[arg(long, value_name = "PATH", env = "IMAGE_PREFIX")]
+    #[arg(long, value_name = "PATH", env = "IMAGE_PREFIX", value_parser = name_part::path)]
     pub image_prefix: Option<String>,
     /// Tag of the image [default: REF-DISTRO]
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", value_parser = name_part::tag)]
     pub tag: Option<String>,
     /// Use this base image instead of the distro's own
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", value_parser = image)]
     pub base: Option<String>,
     /// When to build the base image from the distro's package archive
     ///
@@ -46,7 +48,7 @@ pub struct TargetArgs {
     #[arg(long)]
     pub locked: bool,
     /// Use only this builder of build.toml; repeatable [default: all]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::builders))]
     pub builder: Vec<String>,
     /// Import build cache from this source; repeatable
     ///
@@ -59,6 +61,11 @@ pub struct TargetArgs {
     /// type=local,dest=DIR/{distro}-{arch} or type=inline.
     #[arg(long, value_name = "CACHE")]
     pub cache_to: Vec<CacheEntry>,
+}
+
+/// The name of an image, as Docker reads it.
+fn image(text: &str) -> Result<String, String> {
+    ImageReference::familiar(text).map(|_| text.to_string())
 }
 
 impl From<&TargetArgs> for TargetRequest {

@@ -18,30 +18,39 @@ pub async fn run(context: &Context, args: &BootstrapArgs) -> Result<(), Failure>
     let engine = context.unless_cancelled(Engine::from_env()).await?;
     let cache = base::cache_directory();
     let mut bases = Vec::new();
-    for platform in pick_platforms(&file, &args.platform) {
-        let progress = context.terminal.line(&format!("{} {platform} base", args.distro));
-        let request = BootstrapRequest {
-            distro_name: &args.distro,
-            distro,
-            platform,
-            cache: &cache,
-            refresh: args.refresh,
-        };
-        let base = bootstrap::bootstrap(&request, progress.as_ref(), &context.cancel).await?;
-        match &engine {
-            Ok(engine) => {
-                resolve::load(engine, distro, &base, progress.as_ref()).await?;
+    let making = async {
+        for platform in pick_platforms(&file, &args.platform) {
+            let progress = context.terminal.line(&format!("{} {platform} base", args.distro));
+            let request = BootstrapRequest {
+                distro_name: &args.distro,
+                distro,
+                platform,
+                cache: &cache,
+                refresh: args.refresh,
+            };
+            let base = bootstrap::bootstrap(&request, progress.as_ref(), &context.cancel).await?;
+            match &engine {
+                Ok(engine) => {
+                    resolve::load(engine, distro, &base, progress.as_ref()).await?;
+                }
+                // A bootstrap for another machine needs no engine here.
+                Err(error) => progress.note(&format!("not loaded into an engine: {error}")),
             }
-            // A bootstrap for another machine needs no engine here.
-            Err(error) => progress.note(&format!("not loaded into an engine: {error}")),
+            bases.push(base);
         }
-        bases.push(base);
+        Ok(())
+    };
+    let made: Result<(), Failure> = making.await;
+    if bases.is_empty() {
+        return made;
     }
+    // Bases that are complete before a failure are reported too.
     let result: Vec<_> = bases
         .iter()
         .map(|base| json!({ "path": base.path, "base": base }))
         .collect();
-    context.print(&result, || bases.iter().map(text).collect())
+    context.print(&result, || bases.iter().map(text).collect())?;
+    made
 }
 
 fn text(base: &BaseArchive) -> String {

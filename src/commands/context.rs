@@ -1,11 +1,9 @@
-//! What all commands share: flags, terminal, cancellation, and the ways to images.
+//! Shared by all commands: flags, terminal, cancellation, and reading images.
 
-use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use anyhow::Context as _;
-use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -13,9 +11,9 @@ use super::Failure;
 use crate::cli::GlobalArgs;
 use crate::config::file::{BuildFile, ConfigError};
 use crate::image::{Image, ImageName, open};
-use crate::layout::LayoutImage;
+use crate::layout::{LayoutImage, OtherManifest};
 use crate::oci::{ImageReference, Platform};
-use crate::plan::settings;
+use crate::plan::{output, settings};
 use crate::registry::{Overrides, Registries, RemoteImage, RemoteRoot};
 use crate::report::terminal::{Notes, Terminal};
 use crate::report::text;
@@ -23,25 +21,36 @@ use crate::util::cancel::{Interrupted, unless_cancelled};
 use crate::verify::judge::Judge;
 use crate::verify::{Verdict, Verified, read_options};
 
-/// What every command is given. Clones share the terminal and the cancellation.
+/// The context of a command. Clones share the terminal and the cancellation.
 #[derive(Clone)]
 pub struct Context {
     pub global: GlobalArgs,
     pub terminal: Terminal,
     /// Cancelled by Ctrl-C and SIGTERM: stages stop at the next safe point and clean up.
     pub cancel: CancellationToken,
+    /// The result is on stdout.
+    pub(super) printed: Arc<AtomicBool>,
 }
 
 impl Context {
+    pub fn new(global: GlobalArgs, cancel: CancellationToken) -> Self {
+        Self {
+            terminal: Terminal::new(global.progress),
+            cancel,
+            global,
+            printed: Arc::default(),
+        }
+    }
+
     pub fn build_file(&self) -> Result<BuildFile, ConfigError> {
         settings::load(self.global.config.as_deref())
     }
 
-    /// The registries as build.toml and the flags have them.
+    /// The registries with the settings of build.toml and the flags.
     pub fn registries(&self, file: &BuildFile) -> Registries {
         let overrides = Overrides {
             plain_http: self.global.registries.plain_http,
-            // Relative to where the person is, not to build.toml.
+            // Relative to the current directory, not to build.toml.
             ca: self
                 .global
                 .registries
@@ -57,46 +66,49 @@ impl Context {
         )
     }
 
-    /// Waits for `work` unless the person stops the run first.
+    /// Waits for `work` until the user stops the run.
     pub async fn unless_cancelled<F: Future>(&self, work: F) -> Result<F::Output, Interrupted> {
         unless_cancelled(&self.cancel, work).await
     }
 
-    /// The result: JSON where a script asked for it, else the text.
-    pub fn print<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
-        let written = write_stdout(|out| match self.global.json {
-            true => {
-                serde_json::to_writer_pretty(&mut *out, value)?;
-                writeln!(out)
-            }
-            false => out.write_all(text().as_bytes()),
-        });
-        written.map_err(Failure::Failed)
+    /// The output directory: of the flag, else next to build.toml.
+    pub fn output(&self, given: Option<&Path>, file: &BuildFile) -> PathBuf {
+        output::directory(given, &file.root)
     }
 
-    /// What images are judged by, from build.toml and the flags.
+    /// The judge for build.toml and the flags.
     pub fn judge(&self, distro: Option<&str>, contract: Option<&Path>) -> anyhow::Result<Judge> {
         Judge::new(self.build_file()?, distro, contract)
     }
 
-    /// The chosen platforms of an image, or all if none is chosen, with their files.
-    pub async fn read(&self, name: &ImageName, platforms: &[Platform], hash_files: bool) -> anyhow::Result<Vec<Image>> {
+    /// Reads the chosen platforms of an image with their files, all platforms if none is chosen; and lists the manifests of
+    /// the image that are not for a supported platform.
+    pub async fn read(
+        &self,
+        name: &ImageName,
+        platforms: &[Platform],
+        hash_files: bool,
+    ) -> anyhow::Result<(Vec<Image>, Vec<OtherManifest>)> {
         let options = read_options(hash_files);
-        let images = match name {
-            ImageName::Layout(reference) => open::in_layout(&LayoutImage::open(reference)?, platforms, options)?,
+        let (images, others) = match name {
+            ImageName::Layout(reference) => {
+                let image = LayoutImage::open(reference)?;
+                (open::in_layout(&image, platforms, options)?, image.others)
+            }
             ImageName::Engine(name) => {
                 let lines = Arc::new(self.terminal.clone());
-                open::in_engine(name, platforms, options, lines).await?
+                (open::in_engine(name, platforms, options, lines).await?, Vec::new())
             }
             ImageName::Registry(reference) => {
                 let image = self.open(&self.registries(&self.build_file()?), reference).await?;
-                return self.read_remote(&image, platforms, hash_files).await;
+                let images = self.read_remote(&image, platforms, hash_files).await?;
+                return Ok((images, image.others_are));
             }
         };
-        open::read(images, &self.cancel).await
+        Ok((open::read(images, &self.cancel).await?, others))
     }
 
-    /// The same for an image that was found in a registry.
+    /// [`read`](Self::read) for an image that was found in a registry.
     pub async fn read_remote(
         &self,
         image: &RemoteImage,
@@ -109,32 +121,23 @@ impl Context {
         open::read(images, &self.cancel).await
     }
 
-    /// What a reference stands for in its registry.
+    /// Resolves a reference in its registry.
     pub async fn find(&self, registries: &Registries, reference: &ImageReference) -> anyhow::Result<RemoteRoot> {
         self.unless_cancelled(RemoteRoot::find(registries, reference)).await?
     }
 
-    /// The image of a reference, with all its manifests.
+    /// Reads the image of a reference with all its manifests.
     pub async fn open(&self, registries: &Registries, reference: &ImageReference) -> anyhow::Result<RemoteImage> {
         let root = self.find(registries, reference).await?;
         Ok(self.unless_cancelled(RemoteImage::open(root)).await??)
     }
 
-    /// The value with the verdicts on its platforms; without a verdict that passed, prints all of them and fails.
+    /// Returns the value if every platform passed; otherwise prints the verdicts and fails.
     pub fn admit<T>(&self, name: &str, value: T, verdicts: Vec<Verdict>) -> Result<Verified<T>, Failure> {
         Verified::admit(value, verdicts).map_err(|refused| {
             let result = json!({ "image": name, "passed": false, "platforms": refused.verdicts });
             let printed = self.print(&result, || text::refused(&refused));
             printed.err().unwrap_or(Failure::Contract)
         })
-    }
-}
-
-/// Writes to stdout. A reader that closed the pipe (`obgp-build plan | head`) is not an error.
-pub fn write_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    match write(&mut out).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot write to stdout"),
     }
 }

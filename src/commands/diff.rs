@@ -10,8 +10,8 @@ use crate::image::diff::diff_images;
 
 pub async fn run(context: &Context, args: &DiffArgs) -> Result<(), Failure> {
     let (old, new): (ImageName, ImageName) = (args.old.parse()?, args.new.parse()?);
-    let old = context.read(&old, &args.platform, true).await?;
-    let new = context.read(&new, &args.platform, true).await?;
+    let (old, _) = context.read(&old, &args.platform, true).await?;
+    let (new, _) = context.read(&new, &args.platform, true).await?;
     let differences = diff_images(&old, &new)?;
     if differences.is_empty() {
         return Err(anyhow!("the two images have no platform in common").into());
@@ -19,5 +19,11 @@ pub async fn run(context: &Context, args: &DiffArgs) -> Result<(), Failure> {
     context.print(
         &json!({ "old": args.old, "new": args.new, "platforms": differences }),
         || differences.iter().map(|difference| format!("{difference}\n")).collect(),
-    )
+    )?;
+    let differs = differences.iter().any(|difference| !difference.is_empty());
+    if args.exit_code && differs {
+        Err(Failure::Differs)
+    } else {
+        Ok(())
+    }
 }

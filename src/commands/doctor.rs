@@ -12,7 +12,7 @@ use crate::plan::host_env::Host;
 
 pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
     let file = context.build_file()?;
-    let findings = doctor::examine(&file, &Host::from_env(), &args.output).await;
+    let findings = doctor::examine(&file, &Host::from_env(), &context.output(args.output.as_deref(), &file)).await;
     let missing = findings.iter().filter(|f| f.status == Status::Missing).count();
     context.print(&json!({ "ready": missing == 0, "findings": findings }), || {
         text(&findings)

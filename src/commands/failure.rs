@@ -1,9 +1,21 @@
-//! Any stage's error -> the reason for the exit code.
+//! Any stage's error -> the reason for the exit code, and its text: for people on stderr, with `--json` also as JSON on stdout,
+//! unless the result is there already.
 
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::Context;
+use super::print::write_stdout;
 use crate::config::file::ConfigError;
 use crate::oci::ReferenceError;
 use crate::publish::PublishError;
 use crate::util::cancel::Interrupted;
+use crate::util::errors::render;
+
+const EXIT_FAILED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+const EXIT_CONTRACT: u8 = 3;
 
 /// Why a command did not end well; each has its exit code.
 #[derive(Debug)]
@@ -14,6 +26,8 @@ pub enum Failure {
     Usage(anyhow::Error),
     /// 3: the image breaks its contract. The report has been printed.
     Contract,
+    /// 1: `diff --exit-code` found differences. They have been printed.
+    Differs,
     /// 130 or 143: the person, or the service manager, stopped it.
     Interrupted,
 }
@@ -36,4 +50,54 @@ fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.is::<ConfigError>()
         || cause.is::<ReferenceError>()
         || matches!(cause.downcast_ref(), Some(PublishError::Destination { .. }))
+}
+
+impl Failure {
+    /// Prints the reason and returns the exit code. `signal` is the exit code of the signal that stopped the run, if one did.
+    pub fn report(&self, context: &Context, signal: Option<u8>) -> u8 {
+        let (text, code) = match (self, signal) {
+            (Self::Contract, _) => return EXIT_CONTRACT,
+            (Self::Differs, _) => return EXIT_FAILED,
+            (_, Some(code)) => ("interrupted: stopped and cleaned up".to_string(), code),
+            (Self::Interrupted, None) => (
+                "interrupted: stopped and cleaned up".to_string(),
+                super::signals::EXIT_SIGINT,
+            ),
+            (Self::Failed(error), None) => (render(error), EXIT_FAILED),
+            (Self::Usage(error), None) => (render(error), EXIT_USAGE),
+        };
+        context.terminal.close();
+        context.terminal.say(&text);
+        if context.global.json && !context.has_printed() {
+            print_json(&text, code);
+        }
+        code
+    }
+}
+
+/// A usage error, or the text of `--help` and `--version`.
+pub fn refuse(error: &clap::Error, wants_json: bool) -> ExitCode {
+    let _ = error.print();
+    let code = u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE);
+    if wants_json && error.use_stderr() {
+        let text = error.render().to_string();
+        let text = text.split("\n\nUsage:").next().unwrap_or_default();
+        print_json(text.split("\n\nFor more").next().unwrap_or_default(), code);
+    }
+    ExitCode::from(code)
+}
+
+/// `{"error": …, "help": …, "exit_code": …}`
+fn print_json(text: &str, code: u8) {
+    let text = text.trim().trim_start_matches("error: ");
+    let (error, help) = match text.split_once("\nhelp: ") {
+        Some((error, help)) => (error, Some(help)),
+        None => (text, None),
+    };
+    let mut result = json!({ "error": error, "exit_code": code });
+    if let Some(help) = help {
+        result["help"] = help.into();
+    }
+    // Nobody is left to report a closed stdout to.
+    let _ = write_stdout(|out| writeln!(out, "{result:#}"));
 }

@@ -9,14 +9,15 @@ use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use super::{Context, Failure};
-use crate::build::layout_dir;
 use crate::cli::IngestArgs;
 use crate::config::file::ConfigError;
 use crate::engine::{Engine, EngineImage};
 use crate::image::{Image, ImageName, open};
 use crate::layout::{self, IngestOptions, Layout};
 use crate::oci::ImageReference;
+use crate::plan::output;
 use crate::plan::settings::epoch_from_environment;
+use crate::report::terminal::Notes;
 use crate::report::text;
 use crate::verify::{Verified, read_options};
 
@@ -31,10 +32,15 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
     let judge = context
         .judge(args.expect.distro.as_deref(), args.expect.contract.as_deref())?
         .checked()?;
+    let output = context.output(args.output.as_deref(), &judge.file);
+    output::check(&output, 1)?;
     let engine = context.unless_cancelled(Engine::from_env()).await??;
     let (image, platform) = open::find_in_engine(&engine, &name).await?;
     let source_date_epoch = epoch_from_environment()?.unwrap_or_else(|| created(&image));
-    let layout = Arc::new(Layout::open_or_create(layout_dir(&args.output))?);
+    let layout = Arc::new(Layout::open_or_create_with(
+        output::layout(&output),
+        &Notes(context.terminal.clone()),
+    )?);
     let progress = context.terminal.line(&name);
     progress.step("exporting into the layout");
     let ingested = {
@@ -68,7 +74,7 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
         Err(_) => None,
     };
     let digest = index.map(|index| index.digest().to_string());
-    let location = format!("oci:{}:{tag}", layout_dir(&args.output).display());
+    let location = format!("oci:{}:{tag}", output::layout(&output).display());
     let result = json!({
         "image": args.image,
         "layout": digest.as_ref().map(|_| &location),

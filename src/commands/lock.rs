@@ -31,28 +31,36 @@ pub async fn run(context: &Context, args: &LockArgs) -> Result<(), Failure> {
     let host = Host::from_env();
     let mut replaced = Vec::new();
     let mut made = Vec::new();
-    for (name, (reference, python)) in &wanted {
-        let progress = context.terminal.line(name);
-        let series = &source::series(&file, reference)?.constraints;
-        if let Some(from) = &args.constraints
-            && !replaced.contains(series)
-        {
-            progress.step(&format!("taking over constraints from {from}"));
-            context
-                .unless_cancelled(lock::replace_constraints(&file, series, from))
-                .await??;
-            replaced.push(series.clone());
+    let locking = async {
+        for (name, (reference, python)) in &wanted {
+            let progress = context.terminal.line(name);
+            let series = &source::series(&file, reference)?.constraints;
+            if let Some(from) = &args.constraints
+                && !replaced.contains(series)
+            {
+                progress.step(&format!("taking over constraints from {from}"));
+                context
+                    .unless_cancelled(lock::replace_constraints(&file, series, from))
+                    .await??;
+                replaced.push(series.clone());
+            }
+            let source = context.unless_cancelled(source::resolve(&file, reference)).await??;
+            let request = LockRequest {
+                file: &file,
+                reference,
+                source: &source,
+                python,
+                exclude_newer,
+            };
+            made.push(lock::lock(&request, &host, progress.as_ref(), &context.cancel).await?);
         }
-        let source = context.unless_cancelled(source::resolve(&file, reference)).await??;
-        let request = LockRequest {
-            file: &file,
-            reference,
-            source: &source,
-            python,
-            exclude_newer,
-        };
-        made.push(lock::lock(&request, &host, progress.as_ref(), &context.cancel).await?);
+        Ok(())
+    };
+    let locked: Result<(), Failure> = locking.await;
+    if made.is_empty() {
+        return locked;
     }
+    // Locks that are written before a failure are reported too.
     let result: Vec<_> = made
         .iter()
         .map(|lock| json!({ "name": lock.name, "path": lock.path, "digest": lock.digest, "pins": lock.pins }))
@@ -61,5 +69,6 @@ pub async fn run(context: &Context, args: &LockArgs) -> Result<(), Failure> {
         made.iter()
             .map(|lock| format!("{}  {} distributions\n", lock.path.display(), lock.pins.len()))
             .collect()
-    })
+    })?;
+    locked
 }

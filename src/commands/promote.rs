@@ -25,5 +25,5 @@ pub async fn run(context: &Context, args: &PromoteArgs) -> Result<(), Failure> {
     let image = context.admit(&args.source, image, verdicts)?;
     let progress = context.terminal.line(&args.source);
     let published = publish::promote(&image, &destinations, &registries, progress.as_ref(), &context.cancel).await?;
-    print(context, &args.source, &published)
+    print(context, &args.source, &published, None)
 }

@@ -7,8 +7,9 @@ use crate::cli::PruneArgs;
 use crate::config::file::ConfigError;
 use crate::oci::ImageReference;
 use crate::registry::Access;
-use crate::registry::prune::{Request, prune};
+use crate::registry::prune::{Request, choose, remove};
 use crate::report;
+use crate::util::cancel::Interrupted;
 
 pub async fn run(context: &Context, args: &PruneArgs) -> Result<(), Failure> {
     let reference: ImageReference = args.repository.parse()?;
@@ -23,10 +24,20 @@ pub async fn run(context: &Context, args: &PruneArgs) -> Result<(), Failure> {
         before,
         dry_run: args.dry_run,
     };
-    let pruned = context
-        .unless_cancelled(prune(&repository, &request, &context.terminal))
+    let mut pruned = context
+        .unless_cancelled(choose(&repository, &registries, &request))
         .await??;
-    context.print(&pruned, || report::prune::text(&pruned))
+    let removed = match args.dry_run {
+        true => Ok(()),
+        false => remove(&repository, &mut pruned, &context.terminal, &context.cancel).await,
+    };
+    // Also after a failure: earlier tags are removed.
+    context.print(&pruned, || report::prune::text(&pruned))?;
+    removed?;
+    match context.cancel.is_cancelled() {
+        true => Err(Interrupted.into()),
+        false => Ok(()),
+    }
 }
 
 /// Tags pushed after this moment stay.

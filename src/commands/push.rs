@@ -11,9 +11,10 @@ use crate::config::file::ConfigError;
 use crate::image::state::State;
 use crate::image::{Image, ImageName, open};
 use crate::layout::LayoutImage;
+use crate::plan::output;
 use crate::publish::{self, Destination, Published};
 use crate::report::{files, text};
-use crate::sign::{self, PendingKey};
+use crate::sign::{self, KeySource, PendingKey};
 use crate::verify::judge::Judge;
 use crate::verify::memory::{Known, Memory};
 use crate::verify::{Verdict, read_options};
@@ -23,8 +24,11 @@ pub async fn run(context: &Context, args: &PushArgs) -> Result<(), Failure> {
         let text = "push takes an image of a layout: oci:DIR[:TAG]; from one registry to another, promote does it";
         return Err(ConfigError::Invalid(text.into()).into());
     };
-    let destinations = Destination::parse_all(&args.destinations, reference.tag.as_deref())?;
-    let key = PendingKey::load(args.publish.sign.as_ref());
+    let destinations = Destination::parse_all(&args.destinations, reference.image_tag().as_deref())?;
+    let key = PendingKey::load(args.publish.key.as_ref())?;
+    if let Some(path) = &args.publish.zuul_artifacts {
+        output::check_file("--zuul-artifacts", path)?;
+    }
     let judge = context.judge(args.judge.distro.as_deref(), args.judge.contract.as_deref())?;
     let image = LayoutImage::open(&reference)?;
     let output = reference.dir.parent().unwrap_or(&reference.dir);
@@ -52,8 +56,10 @@ pub async fn run(context: &Context, args: &PushArgs) -> Result<(), Failure> {
         &context.cancel,
     )
     .await?;
+    // First: the tag is set, whatever becomes of the list.
+    print(context, &args.image, &published, args.publish.key.as_ref())?;
     files::write_zuul_artifacts(args.publish.zuul_artifacts.as_deref(), std::slice::from_ref(&published))?;
-    print(context, &args.image, &published)
+    Ok(())
 }
 
 /// The verdicts on all platforms of a layout's image: remembered verdicts, or verdicts on remembered files, or on the layers.
@@ -85,12 +91,19 @@ async fn verdicts(
     Ok((verdicts, images))
 }
 
-pub fn print(context: &Context, image: &str, published: &Published) -> Result<(), Failure> {
-    let result = json!({
+/// `key` signed it.
+pub fn print(context: &Context, image: &str, published: &Published, key: Option<&KeySource>) -> Result<(), Failure> {
+    let verify = context.cosign_commands(key, &published.images_by_digest());
+    let mut result = json!({
         "image": image,
         "digest": published.digest,
         "destinations": published.destinations,
         "bytes_sent": published.bytes_sent,
     });
-    context.print(&result, || text::published(published))
+    if !verify.is_empty() {
+        result["verify"] = json!(verify);
+    }
+    context.print(&result, || {
+        text::published(published) + &text::verify_with_cosign(&verify)
+    })
 }

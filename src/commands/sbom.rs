@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 
-use super::context::write_stdout;
+use super::print::write_stdout;
 use super::{Context, Failure};
 use crate::attest::{Sbom, cyclonedx, spdx};
 use crate::cli::{SbomArgs, SbomFormat};
@@ -14,7 +14,7 @@ use crate::report::files;
 
 pub async fn run(context: &Context, args: &SbomArgs) -> Result<(), Failure> {
     let name: ImageName = args.image.parse()?;
-    let images = context.read(&name, &args.platform, false).await?;
+    let (images, _) = context.read(&name, &args.platform, false).await?;
     let directory = args.output.as_deref().filter(|path| path.is_dir());
     if images.len() > 1 && directory.is_none() {
         let has: Vec<String> = images.iter().map(|i| i.platform().to_string()).collect();

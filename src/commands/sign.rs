@@ -6,6 +6,7 @@ use super::{Context, Failure};
 use crate::cli::{SignArgs, SigningArgs};
 use crate::oci::ImageReference;
 use crate::publish;
+use crate::report::text;
 use crate::sign::Signer;
 
 pub async fn run(context: &Context, args: &SignArgs) -> Result<(), Failure> {
@@ -18,9 +19,14 @@ pub async fn run(context: &Context, args: &SignArgs) -> Result<(), Failure> {
     let artifacts = signer.artifacts(&reference.repository, subjects, Vec::new()).await?;
     let progress = context.terminal.line(&args.reference);
     publish::attach(&image, &artifacts, &registries, progress.as_ref(), &context.cancel).await?;
+    let signed = format!("{}@{}", reference.repository, digests[0]);
+    let verify = context.cosign_commands(args.signing.key.as_ref(), &[signed]);
     context.print(
-        &json!({ "image": args.reference, "digest": digests[0], "signed": digests }),
-        || digests.iter().map(|digest| format!("signed {digest}\n")).collect(),
+        &json!({ "image": args.reference, "digest": digests[0], "signed": digests, "verify": verify }),
+        || {
+            let lines = digests.iter().map(|digest| format!("signed {digest}\n"));
+            lines.collect::<String>() + &text::verify_with_cosign(&verify)
+        },
     )
 }
 
@@ -33,5 +39,5 @@ pub fn signer(args: &SigningArgs) -> anyhow::Result<Signer> {
         let keyless = Keyless::with_token_of(args.identity_token.as_deref(), &args.fulcio_url, &args.rekor_url)?;
         return Ok(Signer::Keyless(Box::new(keyless)));
     }
-    Ok(Signer::key(args.key.as_ref()))
+    Ok(Signer::key(args.key.as_ref())?)
 }

@@ -6,6 +6,8 @@ use serde_json::json;
 use super::{Context, Failure};
 use crate::cli::VerifyArgs;
 use crate::image::{Image, ImageName};
+use crate::layout::OtherManifest;
+use crate::plan::settings::find_distro;
 use crate::registry::RemoteImage;
 use crate::report::text;
 use crate::sign::PublicKey;
@@ -14,9 +16,14 @@ use crate::verify::Verdict;
 
 pub async fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     let name: ImageName = args.image.parse()?;
+    // Before time goes into reading an image.
+    let file = context.build_file()?;
+    if let Some(distro) = &args.expect.distro {
+        find_distro(&file, distro)?;
+    }
     let Some(key) = &args.key else {
-        let images = context.read(&name, &args.expect.platform, false).await?;
-        return judge(context, args, &images, None);
+        let (images, others) = context.read(&name, &args.expect.platform, false).await?;
+        return judge(context, args, &images, others, None);
     };
     let ImageName::Registry(reference) = &name else {
         return Err(Failure::Usage(anyhow!(
@@ -39,28 +46,37 @@ pub async fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     }
     let remote = context.unless_cancelled(RemoteImage::open(root)).await??;
     let images = context.read_remote(&remote, &args.expect.platform, false).await?;
-    judge(context, args, &images, Some(&authentic))
+    judge(context, args, &images, remote.others_are, Some(&authentic))
 }
 
 fn judge(
     context: &Context,
     args: &VerifyArgs,
     images: &[Image],
+    mut others: Vec<OtherManifest>,
     authentic: Option<&[Authentic]>,
 ) -> Result<(), Failure> {
     let judge = context
         .judge(args.expect.distro.as_deref(), args.expect.contract.as_deref())?
         .checked()?;
     let verdicts = judge.verdicts(images)?;
-    let passed = verdicts.iter().all(Verdict::passed);
-    let mut result = json!({ "image": args.image, "passed": passed, "platforms": verdicts });
+    let chosen = !args.expect.platform.is_empty();
+    others.iter_mut().for_each(|other| other.left_out |= chosen);
+    let passed = verdicts.iter().all(Verdict::passed) && others.iter().all(|other| other.left_out);
+    let mut result = json!({ "image": args.image, "passed": passed, "platforms": verdicts, "not_judged": others });
     if let Some(authentic) = authentic {
         result["authentic"] = json!(authentic);
     }
     context.print(&result, || {
-        text::verdicts(&verdicts) + &authentic.map(signed).unwrap_or_default()
+        text::verdicts(&verdicts) + &not_judged(&others) + &authentic.map(signed).unwrap_or_default()
     })?;
     if passed { Ok(()) } else { Err(Failure::Contract) }
+}
+
+/// The manifests of the image that have no verdict. Nothing vouches for those that a runtime could start.
+fn not_judged(others: &[OtherManifest]) -> String {
+    let line = |other: &OtherManifest| format!("not judged: {}: {}\n", other.digest, other.what);
+    others.iter().map(line).collect()
 }
 
 fn signed(authentic: &[Authentic]) -> String {

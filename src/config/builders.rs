@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::check::readable;
 use super::file::ConfigError;
 use crate::engine::endpoint::TlsFiles;
 use crate::engine::{Address, Endpoint, Origin};
@@ -75,6 +76,17 @@ pub fn check(entries: &[BuilderEntry], root: &Path) -> Result<(), ConfigError> {
             )));
         }
         entry.endpoint(root)?;
+    }
+    Ok(())
+}
+
+/// Rejects builders whose certificates cannot be read: a builder that is only skipped would hide the typing error.
+pub fn check_files(entries: &[BuilderEntry], root: &Path) -> Result<(), ConfigError> {
+    for entry in entries {
+        for path in [&entry.ca, &entry.cert, &entry.key].into_iter().flatten() {
+            readable(&root.join(path))
+                .map_err(|reason| ConfigError::Invalid(format!("builder {:?} of build.toml: {reason}", entry.name)))?;
+        }
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::oci::Platform;
+use crate::oci::{ImageReference, Platform};
 
 /// The source or the destination of a solve's cache: `type=registry,ref=…`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +55,9 @@ impl Cache {
         if let Some(entry) = lacks(&self.from, "src") {
             return Err(format!("cache-from {entry}: a local cache needs src=DIR to read from"));
         }
+        if self.from.iter().any(|entry| entry.kind == CacheType::Inline) {
+            return Err("cache-from type=inline: an inline cache is read as type=registry,ref=IMAGE".into());
+        }
         match lacks(&self.to, "dest") {
             Some(entry) => Err(format!("cache-to {entry}: a local cache needs dest=DIR to write to")),
             None => Ok(()),
@@ -81,6 +84,7 @@ impl FromStr for CacheEntry {
             && !reference.is_empty()
             && !reference.contains('=')
         {
+            ImageReference::familiar(reference)?;
             return Ok(Self::registry(reference));
         }
         let mut attrs = BTreeMap::new();
@@ -102,8 +106,12 @@ impl FromStr for CacheEntry {
         };
         let entry = Self { kind, attrs };
         match entry.kind {
-            CacheType::Registry if !entry.attrs.contains_key("ref") => {
-                Err("type=registry needs ref=HOST/PATH:TAG".into())
+            CacheType::Registry => {
+                let reference = entry.attrs.get("ref").ok_or("type=registry needs ref=HOST/PATH:TAG")?;
+                // Any value does for a placeholder.
+                let example = reference.replace("{distro}", "distro").replace("{arch}", "arch");
+                ImageReference::familiar(&example)?;
+                Ok(entry)
             }
             CacheType::Local if !DIRECTORIES.iter().any(|key| entry.attrs.contains_key(*key)) => {
                 Err("type=local needs src=DIR to import or dest=DIR to export".into())
@@ -200,7 +208,7 @@ mod tests {
                 "type=registry,mode=max,ref=h:1/p:t",
             ),
             ("ref=h/p,type=registry", "type=registry,ref=h/p"),
-            ("type=registry,\"ref=a,b\"", "type=registry,ref=a,b"),
+            ("type=local,\"src=a,b\"", "type=local,src=a,b"),
             ("type=inline", "type=inline"),
             ("type=local,dest=d,mode=max", "type=local,dest=d,mode=max"),
         ] {

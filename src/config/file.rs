@@ -7,6 +7,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::builders::{self, BuilderEntry};
+use super::check::{self, Problem};
 use super::registries::RegistryPolicy;
 use crate::config::cache::Cache;
 use crate::oci::Platform;
@@ -139,6 +140,13 @@ impl BuildFile {
             .parent()
             .map(Path::to_path_buf)
             .unwrap_or_default();
+        let problems = check::problems(&file, &text);
+        if !problems.is_empty() {
+            return Err(ConfigError::Values {
+                path: path.to_path_buf(),
+                problems,
+            });
+        }
         builders::check(&file.builders, &file.root)?;
         Ok(file)
     }
@@ -150,8 +158,19 @@ pub enum ConfigError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path}: {source}", path = path.display())]
     Parse { path: PathBuf, source: toml::de::Error },
+    #[error("{path}: {}", listed(problems), path = path.display())]
+    Values { path: PathBuf, problems: Vec<Problem> },
     #[error("no build.toml in {dir} or above it\nhelp: name a file with --config FILE", dir = dir.display())]
     NotFound { dir: PathBuf },
     #[error("{0}")]
     Invalid(String),
+}
+
+/// One problem a line.
+fn listed(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    match lines.as_slice() {
+        [only] => only.clone(),
+        several => format!("{} wrong values\n  {}", several.len(), several.join("\n  ")),
+    }
 }

@@ -2,7 +2,9 @@
 
 pub(crate) mod builders;
 pub mod cache;
+pub mod check;
 pub mod file;
+pub mod labels;
 mod modes;
 pub(crate) mod registries;
 mod runtime_binary;

@@ -22,7 +22,7 @@ const OUTPUT_LIMIT: usize = 1 << 20;
 /// Marks containers of this tool.
 const LABEL: &str = "org.openstack.obgp-build";
 
-/// The command and its confinement. No network, and no capabilities but Docker's defaults and `cap_add`.
+/// The command and its confinement. No network, and no capabilities but Docker's defaults.
 #[derive(Clone, Debug)]
 pub struct ContainerSpec {
     /// Name or ID in the engine's store.
@@ -38,7 +38,6 @@ pub struct ContainerSpec {
     pub command: Vec<String>,
     /// `NAME=value`.
     pub env: Vec<String>,
-    pub cap_add: Vec<String>,
     pub timeout: Duration,
 }
 
@@ -69,7 +68,6 @@ impl Engine {
                 network_mode: Some("none".to_string()),
                 readonly_rootfs: Some(spec.read_only_rootfs),
                 tmpfs: Some(spec.tmpfs.iter().map(|path| (path.clone(), String::new())).collect()),
-                cap_add: Some(spec.cap_add.clone()),
                 // The engine's default log driver may not support reading.
                 log_config: Some(HostConfigLogConfig {
                     typ: Some("json-file".to_string()),

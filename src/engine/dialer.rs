@@ -18,7 +18,8 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
-use super::endpoint::{Address, TlsFiles};
+use super::address::Address;
+use super::endpoint::TlsFiles;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -8,29 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use url::Url;
 
-const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+use super::address::{Address, DEFAULT_SOCKET};
+use crate::oci::docker_config;
+
 const DEFAULT_CONTEXT: &str = "default";
-
-/// The address of an engine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    Unix(PathBuf),
-    /// `tls`: the certificate files; without them, plain TCP.
-    Tcp {
-        host: String,
-        port: u16,
-        tls: Option<TlsFiles>,
-    },
-    Ssh {
-        user: Option<String>,
-        host: String,
-        port: Option<u16>,
-        /// The engine's socket on the remote host, if it is not the default one.
-        socket: Option<String>,
-    },
-}
 
 /// PEM files named as by the docker CLI. Without a CA the system's CAs are trusted; client certificates are optional.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,9 +60,7 @@ impl Settings {
             docker_context: var("DOCKER_CONTEXT"),
             docker_cert_path: var("DOCKER_CERT_PATH").map(PathBuf::from),
             tls_verify: var("DOCKER_TLS_VERIFY").is_some(),
-            config_dir: var("DOCKER_CONFIG")
-                .map(PathBuf::from)
-                .or_else(|| etcetera::home_dir().ok().map(|home| home.join(".docker"))),
+            config_dir: docker_config::directory(),
         }
     }
 }
@@ -121,59 +101,6 @@ impl Endpoint {
     }
 }
 
-impl Address {
-    /// Parses the addresses in `DOCKER_HOST` and contexts: `unix:///PATH`, `tcp://HOST:PORT`, `ssh://USER@HOST:PORT`.
-    pub fn parse(host: &str, tls: Option<TlsFiles>) -> Result<Self, EndpointError> {
-        let invalid = |reason: &str| EndpointError::Host {
-            host: host.to_string(),
-            reason: reason.to_string(),
-        };
-        if let Some(path) = host.strip_prefix("unix://") {
-            if !path.starts_with('/') {
-                return Err(invalid("the socket's path must be absolute"));
-            }
-            return Ok(Self::Unix(path.into()));
-        }
-        let url = Url::parse(host).map_err(|e| invalid(&e.to_string()))?;
-        let name = match url.host_str() {
-            Some(name) if !name.is_empty() => name.trim_matches(['[', ']']).to_string(),
-            _ => return Err(invalid("it has no host")),
-        };
-        match url.scheme() {
-            "tcp" => {
-                if !matches!(url.path(), "" | "/") {
-                    return Err(invalid("a path after the port is not supported"));
-                }
-                let port = url.port().unwrap_or(if tls.is_some() { 2376 } else { 2375 });
-                Ok(Self::Tcp { host: name, port, tls })
-            }
-            "ssh" => {
-                if url.password().is_some() {
-                    return Err(invalid("a password is not supported; use a key or an agent"));
-                }
-                let user = Some(url.username()).filter(|user| !user.is_empty());
-                // They become words of command lines, here and on the remote host.
-                if name.starts_with('-') || user.is_some_and(|user| user.starts_with('-')) {
-                    return Err(invalid("host and user must not begin with a dash"));
-                }
-                let socket = Some(url.path()).filter(|path| !matches!(*path, "" | "/"));
-                if socket.is_some_and(|path| !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b))) {
-                    return Err(invalid("the socket's path has shell metacharacters"));
-                }
-                Ok(Self::Ssh {
-                    user: user.map(str::to_string),
-                    host: name,
-                    port: url.port(),
-                    socket: socket.map(str::to_string),
-                })
-            }
-            other => Err(invalid(&format!(
-                "{other}:// is not supported; use unix://, tcp:// or ssh://"
-            ))),
-        }
-    }
-}
-
 impl TlsFiles {
     /// The existing files among `ca.pem`, `cert.pem` and `key.pem`.
     fn in_dir(dir: &Path) -> Self {
@@ -187,8 +114,8 @@ impl TlsFiles {
 
 #[derive(Deserialize)]
 struct ConfigFile {
-    #[serde(rename = "currentContext", default)]
-    current_context: String,
+    #[serde(rename = "currentContext")]
+    current_context: Option<String>,
 }
 
 fn current_context(settings: &Settings) -> Result<Option<String>, EndpointError> {
@@ -200,8 +127,14 @@ fn current_context(settings: &Settings) -> Result<Option<String>, EndpointError>
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(EndpointError::unreadable(&path, e)),
     };
-    let config: ConfigFile = serde_json::from_slice(&text).map_err(|e| EndpointError::unreadable(&path, e))?;
-    Ok(Some(config.current_context).filter(|name| !name.is_empty()))
+    // Docker reads the first document; an empty file has none.
+    let document = serde_json::Deserializer::from_slice(&text)
+        .into_iter::<ConfigFile>()
+        .next();
+    let config = document.transpose().map_err(|e| EndpointError::unreadable(&path, e))?;
+    Ok(config
+        .and_then(|config| config.current_context)
+        .filter(|name| !name.is_empty()))
 }
 
 #[derive(Deserialize)]
@@ -212,8 +145,9 @@ struct ContextMeta {
 
 #[derive(Deserialize)]
 struct ContextEndpoint {
+    /// Without it, docker uses the default socket.
     #[serde(rename = "Host")]
-    host: String,
+    host: Option<String>,
     #[serde(rename = "SkipTLSVerify", default)]
     skip_tls_verify: bool,
 }
@@ -238,38 +172,9 @@ fn from_context(settings: &Settings, name: String) -> Result<Endpoint, EndpointE
     let tls_dir = contexts.join("tls").join(&id).join("docker");
     let tls = tls_dir.is_dir().then(|| TlsFiles::in_dir(&tls_dir));
     Ok(Endpoint {
-        address: Address::parse(&docker.host, tls)?,
+        address: Address::parse(docker.host.as_deref().unwrap_or_default(), tls)?,
         origin: Origin::Context(name),
     })
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp { host, port, .. } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
-            Self::Tcp { host, port, .. } => write!(f, "tcp://{host}:{port}"),
-            Self::Ssh {
-                user,
-                host,
-                port,
-                socket,
-            } => {
-                f.write_str("ssh://")?;
-                if let Some(user) = user {
-                    write!(f, "{user}@")?;
-                }
-                match host.contains(':') {
-                    true => write!(f, "[{host}]")?,
-                    false => f.write_str(host)?,
-                }
-                if let Some(port) = port {
-                    write!(f, ":{port}")?;
-                }
-                f.write_str(socket.as_deref().unwrap_or(""))
-            }
-        }
-    }
 }
 
 impl fmt::Display for Endpoint {
@@ -296,7 +201,7 @@ pub enum EndpointError {
     NoContext { name: String, path: PathBuf },
     #[error(
         "docker context {0:?} skips the verification of the engine's certificate, which is not supported\n\
-         help: add the engine's CA with docker context update {0} --docker host=…,ca=FILE"
+         help: add the engine's CA with docker context update {0:?} --docker host=…,ca=FILE"
     )]
     SkipsVerification(String),
     #[error("reading {path}: {reason}", path = path.display())]
@@ -354,6 +259,51 @@ mod tests {
     }
 
     #[test]
+    fn a_context_without_a_host_is_the_default_socket_and_its_name_may_have_any_character() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.b_c+d-1", "../x", "ä \"b\" $(c)"] {
+            context(dir.path(), name, "", false);
+            let meta = dir.path().join("contexts/meta").join(hex::encode(Sha256::digest(name)));
+            for docker in ["{}", r#"{"Host": null}"#, r#"{"Host": "", "SkipTLSVerify": false}"#] {
+                let text = format!(r#"{{"Name": "x", "Metadata": {{}}, "Endpoints": {{"docker": {docker}}}}}"#);
+                std::fs::write(meta.join("meta.json"), text).unwrap();
+                let settings = Settings {
+                    config_dir: Some(dir.path().into()),
+                    docker_context: Some(name.into()),
+                    ..Settings::default()
+                };
+                let endpoint = Endpoint::choose(&settings).unwrap();
+                assert_eq!(
+                    endpoint.address,
+                    Address::Unix(DEFAULT_SOCKET.into()),
+                    "{name}: {docker}"
+                );
+                assert_eq!(endpoint.origin, Origin::Context(name.into()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_configuration_without_a_context_is_read_as_docker_reads_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            config_dir: Some(dir.path().into()),
+            ..Settings::default()
+        };
+        for text in ["", "{}", r#"{"currentContext": null}"#, r#"{"currentContext": ""} x"#] {
+            std::fs::write(dir.path().join("config.json"), text).unwrap();
+            assert_eq!(Endpoint::choose(&settings).unwrap().origin, Origin::Default, "{text:?}");
+        }
+        std::fs::write(dir.path().join("config.json"), "{").unwrap();
+        assert!(
+            Endpoint::choose(&settings)
+                .unwrap_err()
+                .to_string()
+                .contains("config.json")
+        );
+    }
+
+    #[test]
     fn a_context_brings_its_certificates() {
         let dir = tempfile::tempdir().unwrap();
         context(dir.path(), "far", "tcp://far:2376", false);
@@ -390,17 +340,5 @@ mod tests {
             Endpoint::choose(&settings("gone")),
             Err(EndpointError::NoContext { .. })
         ));
-        for host in [
-            "unix://relative",
-            "npipe:////./pipe/x",
-            "tcp://h:1/p",
-            "ssh://u:pw@h",
-            "ssh://-oProxyCommand=x/",
-            "ssh://-l@h",
-            "ssh://h/a$(x)",
-            "h:1:2",
-        ] {
-            assert!(Address::parse(host, None).is_err(), "{host} was taken");
-        }
     }
 }

@@ -3,7 +3,8 @@
 use std::io;
 
 use super::ApiVersion;
-use super::endpoint::{Address, Endpoint, EndpointError, Origin};
+use super::address::Address;
+use super::endpoint::{Endpoint, EndpointError, Origin};
 use crate::util::errors;
 
 #[derive(Debug, thiserror::Error)]

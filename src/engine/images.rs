@@ -254,19 +254,24 @@ impl Engine {
 
 /// Docker's credentials for the reference's registry.
 async fn login_for(reference: &str) -> Option<DockerCredentials> {
-    docker_config::for_registry(docker_config::registry_of(reference))
-        .await
-        .map(|login| match login {
-            Credentials::Password { username, password } => DockerCredentials {
-                username: Some(username),
-                password: Some(password),
-                ..DockerCredentials::default()
-            },
-            Credentials::IdentityToken(token) => DockerCredentials {
-                identitytoken: Some(token),
-                ..DockerCredentials::default()
-            },
-        })
+    let (host, path) = docker_config::registry_and_path(reference);
+    let login = docker_config::for_repository(host, path).await.credentials?;
+    let none = DockerCredentials::default();
+    Some(match login {
+        Credentials::Password { username, password } => DockerCredentials {
+            username: Some(username),
+            password: Some(password),
+            ..none
+        },
+        Credentials::IdentityToken(token) => DockerCredentials {
+            identitytoken: Some(token),
+            ..none
+        },
+        Credentials::RegistryToken(token) => DockerCredentials {
+            registrytoken: Some(token),
+            ..none
+        },
+    })
 }
 
 /// Splits `NAME:TAG`; without a tag, docker's default is `latest`.

@@ -3,6 +3,7 @@
 //! bollard provides the typed API. It shares one HTTP client over [`Dialer`] with the BuildKit client, so unix sockets,
 //! TCP with TLS and ssh behave alike for both.
 
+mod address;
 mod container;
 mod dialer;
 pub mod endpoint;
@@ -29,9 +30,10 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub use address::Address;
 pub use container::{ContainerOutput, ContainerSpec};
 pub use dialer::{Dialer, Duplex};
-pub use endpoint::{Address, Endpoint, Origin};
+pub use endpoint::{Endpoint, Origin};
 pub use error::EngineError;
 pub use images::EngineImage;
 
@@ -87,8 +89,6 @@ pub struct EngineInfo {
     pub storage_driver: String,
     /// Unique to the engine's installation.
     pub id: String,
-    pub cpus: u32,
-    pub memory_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -281,8 +281,6 @@ async fn ask(docker: &Docker, endpoint: &Endpoint) -> Result<EngineInfo, EngineE
         data_root: info.docker_root_dir.unwrap_or_default(),
         storage_driver: info.driver.unwrap_or_default(),
         id: info.id.unwrap_or_default(),
-        cpus: info.ncpu.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
-        memory_bytes: info.mem_total.and_then(|n| u64::try_from(n).ok()).unwrap_or_default(),
     })
 }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Image, Source};
 use crate::engine::{Engine, EngineImage};
-use crate::layout::{ImageBlobs, LayoutImage, ReadOptions};
+use crate::layout::{ImageBlobs, LayoutImage, OtherManifest, ReadOptions};
 use crate::oci::Platform;
 use crate::progress::Lines;
 use crate::registry::RemoteImage;
@@ -25,7 +25,10 @@ pub fn in_layout(
     options: ReadOptions<'static>,
 ) -> anyhow::Result<Vec<Image>> {
     let all = image.platforms.iter().map(|(platform, manifest)| (*platform, manifest));
-    of_blobs(&(image.shared_layout() as _), all, platforms, options)
+    any(
+        of_blobs(&(image.shared_layout() as _), all, platforms, options)?,
+        &image.others,
+    )
 }
 
 /// Layers are streamed; nothing is stored. Called on a thread of the runtime.
@@ -37,7 +40,10 @@ pub fn in_registry(
     let all = image.platforms.iter();
     let all = all.map(|(platform, content)| (*platform, &content.descriptor));
     let blobs = Arc::new(image.clone()).blocking(Handle::current());
-    of_blobs(&(Arc::new(blobs) as _), all, platforms, options)
+    any(
+        of_blobs(&(Arc::new(blobs) as _), all, platforms, options)?,
+        &image.others_are,
+    )
 }
 
 fn of_blobs<'a>(
@@ -98,8 +104,20 @@ pub async fn read(images: Vec<Image>, cancel: &CancellationToken) -> anyhow::Res
     for task in tasks {
         images.push(unless_cancelled(cancel, task).await???);
     }
+    Ok(images)
+}
+
+/// An image that has nothing to read is an error that names what it has.
+fn any(images: Vec<Image>, others: &[OtherManifest]) -> anyhow::Result<Vec<Image>> {
     if images.is_empty() {
-        bail!("the image has no linux/amd64 or linux/arm64 manifest");
+        if others.is_empty() {
+            bail!("the image has no manifests");
+        }
+        let others: Vec<String> = others.iter().map(|o| format!("{} ({})", o.what, o.digest)).collect();
+        bail!(
+            "the image has no linux/amd64 or linux/arm64 manifest; it has {}",
+            others.join(", ")
+        );
     }
     Ok(images)
 }

@@ -4,27 +4,24 @@
 //! It is a cache: a file that is missing, damaged or of another version costs an export. The layout is the truth.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 
 use crate::layout::tree::Tree;
+use crate::util::record::{self, Format};
 
-/// Changes with the shape of [`Head`], and with what [`verify::keeps`](crate::verify::keeps) has trees keep.
-const FORMAT: &str = concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), " 9\n");
+/// The body is the [`Tree`]. The line changes with the shape of [`Head`], and with what
+/// [`verify::keeps`](crate::verify::keeps) makes trees keep. A head has some hundred bytes.
+const FORMAT: Format = Format {
+    line: concat!("obgp-build state ", env!("CARGO_PKG_VERSION"), " 10\n"),
+    max_head: 64 << 10,
+};
 
-/// Neither a tree of the largest image allowed nor a damaged file takes more.
-const MAX_BYTES: u64 = 256 << 20;
-
-/// A head is some hundred bytes.
-const MAX_HEAD: u32 = 64 << 10;
-
-/// What stands before the tree in a file, after its own length (32 bits, little endian): enough for who asks only whether
-/// the image is there, since decoding a tree takes longer than all else of a run that has nothing to do.
+/// Read without the tree, this lets an existence check skip decoding it, which takes longer than everything else in a run
+/// that has nothing to do.
 ///
-/// The manifest's descriptor is kept as JSON: its type leaves empty fields out, which only a self-describing format can read.
+/// The manifest's descriptor is JSON: its type omits empty fields, which only a self-describing format can read.
 #[derive(Serialize, Deserialize)]
 struct Head {
     key: [u8; 32],
@@ -45,19 +42,9 @@ pub struct Remembered {
     pub files: usize,
 }
 
-/// What stands in a file before the tree, and the file, which stands at the tree.
+/// The key and the image of a file, and the file, positioned at the tree.
 fn open(path: &Path) -> Option<([u8; 32], Remembered, File)> {
-    let mut file = File::open(path).ok()?;
-    let mut beginning = [0; FORMAT.len() + size_of::<u32>()];
-    file.read_exact(&mut beginning).ok()?;
-    let (format, length) = beginning.split_last_chunk()?;
-    let length = u32::from_le_bytes(*length);
-    if format != FORMAT.as_bytes() || length > MAX_HEAD {
-        return None;
-    }
-    let mut head = vec![0; length as usize];
-    file.read_exact(&mut head).ok()?;
-    let head: Head = postcard::from_bytes(&head).ok()?;
+    let (head, file): (Head, _) = FORMAT.open(path)?;
     let remembered = Remembered {
         manifest: serde_json::from_slice(&head.manifest).ok()?,
         uncompressed_bytes: head.uncompressed_bytes,
@@ -65,16 +52,6 @@ fn open(path: &Path) -> Option<([u8; 32], Remembered, File)> {
         files: head.files,
     };
     Some((head.key, remembered, file))
-}
-
-/// The tree that `file` stands at.
-fn tree(mut file: File) -> Option<Tree> {
-    if file.metadata().ok()?.len() > MAX_BYTES {
-        return None;
-    }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).ok()?;
-    postcard::from_bytes(&bytes).ok()
 }
 
 /// Where a build in the output directory `output` keeps its state.
@@ -107,7 +84,10 @@ impl State {
         let files = fs::read_dir(&self.dir).ok()?.flatten().map(|entry| entry.path());
         files.filter_map(|path| open(&path)).find_map(|(_, remembered, file)| {
             let is_it = remembered.manifest.digest().as_ref() == digest;
-            is_it.then(|| tree(file)).flatten().map(|tree| (remembered, tree))
+            is_it
+                .then(|| record::body(file))
+                .flatten()
+                .map(|tree| (remembered, tree))
         })
     }
 
@@ -121,17 +101,7 @@ impl State {
             built: image.built,
             files: image.files,
         };
-        let head = postcard::to_stdvec(&head).map_err(std::io::Error::other)?;
-        let length = u32::try_from(head.len()).map_err(std::io::Error::other)?;
-        let mut file = NamedTempFile::new_in(&self.dir)?;
-        file.write_all(FORMAT.as_bytes())?;
-        file.write_all(&length.to_le_bytes())?;
-        file.write_all(&head)?;
-        // The tree is handed over field by field, down to single bytes.
-        let buffered = postcard::to_io(tree, BufWriter::new(file)).map_err(std::io::Error::other)?;
-        let file = buffered.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        file.persist(self.path(target)).map_err(|e| e.error)?;
-        Ok(())
+        FORMAT.write(&self.path(target), &head, tree)
     }
 }
 
@@ -207,22 +177,15 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_as_good_as_none() {
+    fn a_truncated_tree_reads_as_none() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::new(dir.path());
-        let k = key(&["x"]);
         let (image, tree) = image();
-        state.remember("t", k, &image, &tree).unwrap();
+        state.remember("t", key(&["x"]), &image, &tree).unwrap();
         let digest = image.manifest.digest().to_string();
         let path = state.path("t");
         let whole = fs::read(&path).unwrap();
-        for length in [0, 10, FORMAT.len(), FORMAT.len() + 5, whole.len() / 2, whole.len() - 1] {
-            fs::write(&path, &whole[..length]).unwrap();
-            assert!(state.recall_tree(&digest).is_none(), "{length} bytes");
-        }
-        let mut long = whole.clone();
-        long[FORMAT.len()..FORMAT.len() + 4].fill(0xff);
-        fs::write(&path, long).unwrap();
-        assert!(state.recall("t", &k).is_none());
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert!(state.recall_tree(&digest).is_none());
     }
 }

@@ -144,7 +144,7 @@ pub fn read_export(
             .apply(entries.unwrap_or_default(), i)
             .map_err(|source| IngestError::Merge { number: i + 1, source })?;
     }
-    Ok((config, Arc::unwrap_or_clone(merged.tree)))
+    Ok((config, merged.into_tree()))
 }
 
 struct Receiving<'scope, 'env> {
@@ -239,7 +239,7 @@ fn write_image(
         layers.add(number, assembly)?;
     }
     let layers = layers.finish()?;
-    let tree = Arc::unwrap_or_clone(merged.tree);
+    let tree = merged.into_tree();
     write_documents(receiving.layout, &export.config, &fates, &layers, tree, options)
 }
 

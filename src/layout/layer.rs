@@ -11,6 +11,7 @@ use tar::EntryType;
 
 use super::limits::Limits;
 use super::members::{Member, Members, TarError};
+use super::secret::{Search, Secret};
 use super::tree::{self, File, Node, NodeKind};
 
 const WHITEOUT: &str = ".wh.";
@@ -133,9 +134,16 @@ pub fn parse(
     let mut entries = Vec::new();
     let mut buffer = vec![0; CHUNK];
     while let Some(member) = members.next()? {
-        let Some((path, hidden)) = judge_path(&member.path)? else {
-            continue;
-        };
+        let placed = judge_path(&member.path)?;
+        if !matches!(placed, Some((_, None)))
+            && let Some(secret) = search(&mut members, &mut buffer)?
+        {
+            return Err(refuse(
+                &member.path,
+                &format!("{secret} in data that no runtime unpacks"),
+            ));
+        }
+        let Some((path, hidden)) = placed else { continue };
         let kind = match hidden {
             Some(hidden) => hidden,
             None => entry_kind(&path, &member, &mut members, &mut buffer, options, kept)?,
@@ -226,9 +234,11 @@ fn read_file<R: Read, S: Sink>(
     let mut md5 = hashes.md5.then(Md5::new);
     let mut head: Arc<[u8]> = Arc::default();
     let mut done = 0;
+    let mut search = Search::default();
     while members.remaining() > 0 {
         let n = members.read_data(buffer)?;
         let data = &buffer[..n];
+        search.update(data);
         if done == 0 {
             head = tree::head(data).into();
         }
@@ -248,12 +258,23 @@ fn read_file<R: Read, S: Sink>(
     }
     Ok(File {
         size,
+        secret: search.finish(),
         head,
         content: keep.then(|| content.into()),
         sha256: sha.map(|sha| sha.finalize().into()),
         md5: md5.map(|md5| md5.finalize().into()),
         hard_link_to: None,
     })
+}
+
+/// The first secret in the member's data.
+fn search<R: Read>(members: &mut Members<R>, buffer: &mut [u8]) -> Result<Option<Secret>, TarError> {
+    let mut search = Search::default();
+    while members.remaining() > 0 {
+        let n = members.read_data(buffer)?;
+        search.update(&buffer[..n]);
+    }
+    Ok(search.finish())
 }
 
 impl KeptBytes {

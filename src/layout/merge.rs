@@ -7,13 +7,28 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::layer::{Entry, EntryKind, join};
-use super::tree::{Node, NodeKind, Tree, Unresolved};
+use super::secret::Secret;
+use super::tree::{File, Hidden, Node, NodeKind, Tree, Unresolved};
 
 /// The position of a file's data: the layer in the source image, and the offset in its uncompressed stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Data {
     pub source: usize,
     pub offset: u64,
+}
+
+/// A regular file of one layer.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    data: Data,
+    secret: Option<Secret>,
+}
+
+impl Stored {
+    fn hidden(self, path: String, layer: usize) -> Hidden {
+        let secret = self.secret;
+        Hidden { path, layer, secret }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +49,9 @@ pub struct Merged {
     /// Shared with clones until changed.
     pub tree: Arc<Tree>,
     /// By [`Node::layer`], then path. Shared like the tree.
-    files: Vec<Arc<HashMap<String, Data>>>,
+    files: Vec<Arc<HashMap<String, Stored>>>,
+    /// Files that a later entry of their own layer replaces.
+    replaced: Vec<Hidden>,
 }
 
 impl Merged {
@@ -49,7 +66,24 @@ impl Merged {
 
     pub fn data(&self, path: &str) -> Option<Data> {
         let node = self.tree.get(path)?;
-        self.files.get(node.layer)?.get(path).copied()
+        Some(self.files.get(node.layer)?.get(path)?.data)
+    }
+
+    /// The tree, with the files that it hides.
+    pub fn into_tree(self) -> Tree {
+        let mut tree = Arc::unwrap_or_clone(self.tree);
+        let mut hidden = self.replaced;
+        for (layer, files) in self.files.iter().enumerate() {
+            let shown = |path: &str| {
+                let node = tree.get(path);
+                node.is_some_and(|node| node.layer == layer && matches!(node.kind, NodeKind::File(_)))
+            };
+            let files = files.iter().filter(|(path, _)| !shown(path));
+            hidden.extend(files.map(|(path, file)| file.hidden(path.clone(), layer)));
+        }
+        hidden.sort_by(|a, b| (a.layer, &a.path).cmp(&(b.layer, &b.path)));
+        tree.add_hidden(hidden);
+        tree
     }
 
     /// Applies the next layer; `source` is the number of its stream.
@@ -141,10 +175,15 @@ impl Placing<'_> {
             self.last_parent = None;
         }
         let files = Arc::make_mut(&mut merged.files[layer]);
-        match data {
-            Some(data) => files.insert(path.clone(), data),
-            None => files.remove(&path),
+        let replaced = match (data, &node.kind) {
+            (Some(data), NodeKind::File(File { secret, .. })) => {
+                let secret = *secret;
+                files.insert(path.clone(), Stored { data, secret })
+            }
+            _ => files.remove(&path),
         };
+        let replaced = replaced.map(|file| file.hidden(path.clone(), layer));
+        merged.replaced.extend(replaced);
         merged.tree_mut().insert(&path, node);
         Ok(())
     }

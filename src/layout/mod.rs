@@ -20,6 +20,8 @@ mod limits;
 mod members;
 mod merge;
 mod read;
+mod role;
+mod secret;
 mod spool;
 mod store;
 #[cfg(test)]
@@ -36,5 +38,7 @@ pub use read::{
     Contents, ImageBlobs, LayoutImage, LayoutReference, ReadError, compressed_size, is_index, is_manifest,
     known_platform, read_document, read_image,
 };
-pub use store::{BlobWriter, Layout, StoreError, canonical_json};
+pub use role::{OtherManifest, Role};
+pub use secret::Secret;
+pub use store::{BlobWriter, Layout, StoreError, canonical_json, tags_in};
 pub use tree::Tree;

@@ -1,7 +1,7 @@
 //! Reads an image in a layout into the tree that a runtime would see. Checks every digest.
 
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -11,9 +11,10 @@ use super::export::{Packing, parse_digest, read_packed};
 use super::layer::{Discard, KeptBytes, ReadOptions};
 use super::members::TarError;
 use super::merge::{MergeError, Merged};
+use super::role::{OtherManifest, Role};
 use super::store::{Layout, StoreError};
 use super::tree::Tree;
-use crate::oci::Platform;
+use crate::oci::{ImageReference, Platform};
 
 const DOCKER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 const DOCKER_TAR: &str = "application/vnd.docker.image.rootfs.diff.tar";
@@ -92,14 +93,33 @@ pub struct LayoutReference {
     pub tag: Option<String>,
 }
 
+impl LayoutReference {
+    /// The image's tag in a registry. Of a tag that is a whole image name, it is the name's tag.
+    pub fn image_tag(&self) -> Option<String> {
+        let tag = self.tag.as_deref()?;
+        match tag.contains('/') {
+            true => ImageReference::familiar(tag).ok()?.tag,
+            false => Some(tag.to_string()),
+        }
+    }
+}
+
 impl FromStr for LayoutReference {
     type Err = std::convert::Infallible;
 
-    /// The last colon starts the tag, unless a slash follows.
+    /// The tag may be a whole image name, as in skopeo's layouts: `DIR:docker.io/a/b:tag`. The first colon after an existing
+    /// layout starts it. Without a layout, the last colon does, unless a slash follows.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (dir, tag) = match text.rsplit_once(':') {
-            Some((dir, tag)) if !dir.is_empty() && !tag.is_empty() && !tag.contains('/') => (dir, Some(tag)),
-            _ => (text, None),
+        let is_layout = |dir: &str| Path::new(dir).join("index.json").is_file();
+        let colons = text.match_indices(':').map(|(at, _)| (&text[..at], &text[at + 1..]));
+        let mut splits = colons.filter(|(dir, tag)| !dir.is_empty() && !tag.is_empty());
+        let (dir, tag) = match splits.clone().find(|(dir, _)| is_layout(dir)) {
+            Some((dir, tag)) => (dir, Some(tag)),
+            None if is_layout(text) => (text, None),
+            None => match splits.next_back() {
+                Some((dir, tag)) if !tag.contains('/') => (dir, Some(tag)),
+                _ => (text, None),
+            },
         };
         Ok(Self {
             dir: dir.into(),
@@ -124,8 +144,10 @@ pub struct LayoutImage {
     layout: Arc<Layout>,
     /// The descriptor of the tag.
     pub descriptor: Descriptor,
-    /// In the index's order. Manifests without a supported platform, such as attestations, are skipped.
+    /// In the index's order.
     pub platforms: Vec<(Platform, Descriptor)>,
+    /// The manifests that are not images of a supported platform.
+    pub others: Vec<OtherManifest>,
     /// Annotations of the index, if the tag is one.
     pub annotations: std::collections::HashMap<String, String>,
 }
@@ -150,6 +172,7 @@ impl LayoutImage {
             layout,
             descriptor: descriptor.clone(),
             platforms: Vec::new(),
+            others: Vec::new(),
             annotations: Default::default(),
         };
         match descriptor.media_type() {
@@ -187,10 +210,8 @@ impl LayoutImage {
     fn read_index(&mut self, descriptor: &Descriptor) -> Result<(), ReadError> {
         let index: ImageIndex = self.layout.read_json(descriptor)?;
         for manifest in index.manifests() {
-            let platform = manifest.platform().as_ref();
-            if let Some(platform) = platform.and_then(|p| known_platform(p.os(), p.architecture())) {
-                self.platforms.push((platform, manifest.clone()));
-            }
+            let role = Role::by_entry(manifest).unwrap_or_else(|| self.role(manifest));
+            self.add(manifest, &role);
         }
         self.annotations = index.annotations().clone().unwrap_or_default();
         Ok(())
@@ -198,11 +219,30 @@ impl LayoutImage {
 
     fn read_manifest(&mut self, descriptor: &Descriptor) -> Result<(), ReadError> {
         let manifest: ImageManifest = self.layout.read_json(descriptor)?;
-        let config: ImageConfiguration = self.layout.read_json(manifest.config())?;
-        if let Some(platform) = known_platform(config.os(), config.architecture()) {
-            self.platforms.push((platform, descriptor.clone()));
-        }
+        let config = self.layout.read_blob(manifest.config())?;
+        self.add(descriptor, &Role::by_config(&config));
         Ok(())
+    }
+
+    /// A layout may lack the manifests of other platforms.
+    fn role(&self, manifest: &Descriptor) -> Role {
+        let Ok(document) = self.layout.read_blob(manifest) else {
+            return Role::Other("a manifest that is not in the layout".to_string());
+        };
+        Role::by_manifest(&document).map_or_else(
+            |role| role,
+            |config| match self.layout.read_blob(&config) {
+                Ok(config) => Role::by_config(&config),
+                Err(_) => Role::Other("an image whose configuration is not in the layout".to_string()),
+            },
+        )
+    }
+
+    fn add(&mut self, manifest: &Descriptor, role: &Role) {
+        if let Role::Image(platform) = role {
+            self.platforms.push((*platform, manifest.clone()));
+        }
+        self.others.extend(OtherManifest::new(manifest, role));
     }
 
     /// Reads one of the image's manifests with all its layers.
@@ -235,7 +275,7 @@ pub fn read_image(
     }
     Ok(Contents {
         config,
-        tree: Arc::unwrap_or_clone(merged.tree),
+        tree: merged.into_tree(),
         compressed: compressed_size(&image_manifest),
         uncompressed,
     })

@@ -9,11 +9,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::compress::Pool;
 use super::layer::{CHUNK, Sink};
-use super::store::{Layout, StoreError};
+use super::store::{Layout, Scratch, StoreError};
 
 /// Receives a layer.
 pub struct SpoolWriter {
-    raw: BufWriter<File>,
+    raw: BufWriter<Scratch>,
     packed: Arc<Packed>,
     large: HashMap<u64, LargeFile>,
     current: Option<(u64, u64)>,
@@ -36,7 +36,7 @@ struct LargeFile {
 
 /// Compressed chunks in the order of completion.
 struct Packed {
-    file: File,
+    file: Scratch,
     end: Mutex<u64>,
 }
 
@@ -63,7 +63,11 @@ impl SpoolWriter {
 
     pub fn finish(self) -> io::Result<Spool> {
         Ok(Spool {
-            raw: self.raw.into_inner().map_err(io::IntoInnerError::into_error)?,
+            raw: self
+                .raw
+                .into_inner()
+                .map_err(io::IntoInnerError::into_error)?
+                .into_file(),
             packed: self.packed,
             large: self.large,
         })

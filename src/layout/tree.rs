@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::secret::Secret;
+
 /// Maximum number of symbolic links that a look-up follows, as on Linux (`MAXSYMLINKS`).
 const MAX_SYMLINKS: usize = 40;
 
@@ -77,6 +79,8 @@ pub enum NodeKind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
     pub size: u64,
+    /// The first secret in the content.
+    pub secret: Option<Secret>,
     /// The first bytes, see [`head`].
     pub head: Arc<[u8]>,
     /// The whole content, if the reader keeps it.
@@ -92,6 +96,17 @@ pub struct File {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tree {
     nodes: BTreeMap<String, Node>,
+    hidden: Vec<Hidden>,
+}
+
+/// A regular file in a layer that the layers above it, or later entries of the same layer, remove or replace. It is not in
+/// the tree, but everyone who pulls the image has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hidden {
+    pub path: String,
+    /// The layer that has it, counted from 0 at the base.
+    pub layer: usize,
+    pub secret: Option<Secret>,
 }
 
 impl Tree {
@@ -114,6 +129,15 @@ impl Tree {
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
         self.nodes.iter().map(|(p, n)| (p.as_str(), n))
+    }
+
+    /// The files of the layers that the tree does not show.
+    pub fn hidden(&self) -> &[Hidden] {
+        &self.hidden
+    }
+
+    pub fn add_hidden(&mut self, files: impl IntoIterator<Item = Hidden>) {
+        self.hidden.extend(files);
     }
 
     /// All entries below `dir`, at any depth, in path order; without `dir`.

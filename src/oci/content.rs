@@ -39,4 +39,6 @@ pub enum Place {
     Tag(String),
     /// By the `subject` of its manifest: the referrers API of distribution-spec 1.1, or its fallback tag.
     Referrer,
+    /// By its digest in the index of another artifact.
+    Part,
 }

@@ -3,6 +3,7 @@
 mod content;
 mod digest;
 pub mod docker_config;
+pub mod name_part;
 mod platform;
 mod reference;
 

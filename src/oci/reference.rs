@@ -4,6 +4,7 @@
 //! regular expression, which takes longer than the rest of a run without work; a test compares this parser with it.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use oci_spec::image::Digest;
@@ -133,6 +134,11 @@ fn is_host(component: &str) -> bool {
 }
 
 fn is_host_and_port(text: &str) -> bool {
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    if let Some((address, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let is_address = address.parse::<Ipv6Addr>().is_ok();
+        return is_address && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port));
+    }
     let (host, port) = match text.split_once(':') {
         Some((host, port)) => (host, Some(port)),
         None => (text, None),
@@ -141,7 +147,6 @@ fn is_host_and_port(text: &str) -> bool {
         let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
         !label.is_empty() && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
     };
-    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
     host.split('.').all(is_label) && port.is_none_or(is_port)
 }
 
@@ -214,6 +219,36 @@ mod tests {
         let pinned = parse(&format!("quay.io/a:t@{digest}"));
         assert_eq!(pinned.target().as_deref(), Some(digest.as_str()));
         assert_eq!(pinned.to_string(), format!("quay.io/a:t@{digest}"));
+    }
+
+    #[test]
+    fn a_registry_may_be_an_ipv6_address_in_brackets() {
+        for (text, registry, path, tag) in [
+            ("[::1]:5000/a", "[::1]:5000", "a", None),
+            ("[::1]/a/b:c", "[::1]", "a/b", Some("c")),
+            ("[2001:db8::1]:5000/a/b:c", "[2001:db8::1]:5000", "a/b", Some("c")),
+            ("[::ffff:127.0.0.1]:5000/a", "[::ffff:127.0.0.1]:5000", "a", None),
+        ] {
+            let parsed: ImageReference = text.parse().unwrap();
+            assert_eq!(
+                (parsed.repository.registry.as_str(), parsed.repository.path.as_str()),
+                (registry, path)
+            );
+            assert_eq!(parsed.tag.as_deref(), tag);
+            assert_eq!(parsed.to_string(), text);
+        }
+        for text in [
+            "::1/a",
+            "[::1/a",
+            "::1]/a",
+            "[::1]5000/a",
+            "[::1]:/a",
+            "[]:5000/a",
+            "[r]:5000/a",
+            "[::1%eth0]:5000/a",
+        ] {
+            assert!(text.parse::<ImageReference>().is_err(), "{text}");
+        }
     }
 
     #[test]

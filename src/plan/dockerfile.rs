@@ -1,7 +1,9 @@
 //! Renders `dockerfiles/Dockerfile.template` with `build.toml` into the Dockerfile of one distro.
 //!
 //! The template is compiled in. The rendered files are also committed, for use without this tool; `tests/dockerfile.rs`
-//! compares both.
+//! compares both, and a plan warns about files that differ from what it uses.
+
+use std::path::Path;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, context};
@@ -77,6 +79,27 @@ pub fn render(name: &str, distro: &Distro, file: &BuildFile) -> Result<String, D
         .map_err(failed)
 }
 
+/// Warns if the project's Dockerfile of `distro`, or the template, is not what is built: an edit there has no effect. Files that
+/// do not exist are not missed.
+pub fn unused_edit(name: &str, rendered: &str, root: &Path) -> Option<String> {
+    let differs = |file: &str, used: &str| {
+        let path = root.join("dockerfiles").join(file);
+        let text = std::fs::read(&path).ok()?;
+        (text != used.as_bytes()).then(|| path.display().to_string())
+    };
+    if let Some(path) = differs("Dockerfile.template", TEMPLATE) {
+        return Some(format!(
+            "warning: {path} is not used: this obgp-build was compiled with another template. Compile obgp-build again"
+        ));
+    }
+    let file = format!("Dockerfile.{name}");
+    let path = differs(&file, rendered)?;
+    Some(format!(
+        "warning: {path} is not used: obgp-build builds what the template and build.toml give (`obgp-build dockerfile {name}`). \
+         Edit dockerfiles/Dockerfile.template and compile obgp-build, or build the edited file with docker build"
+    ))
+}
+
 /// `debian` or `ubuntu`, an argument of the build steps.
 fn family(family: Family) -> &'static str {
     match family {
@@ -89,8 +112,29 @@ fn family(family: Family) -> &'static str {
 pub enum DockerfileError {
     #[error("rendering the Dockerfile of {distro}: {source}")]
     Template { distro: String, source: minijinja::Error },
-    #[error(transparent)]
+    #[error("{0}")]
     Config(#[from] ConfigError),
     #[error(transparent)]
     Patch(#[from] PatchError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edit_of_a_dockerfile_that_is_not_used_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let edit = || unused_edit("noble", "FROM a\n", dir.path());
+        assert_eq!(edit(), None);
+        std::fs::create_dir(dir.path().join("dockerfiles")).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join("dockerfiles").join(name), text).unwrap();
+        write("Dockerfile.noble", "FROM a\n");
+        write("Dockerfile.template", TEMPLATE);
+        assert_eq!(edit(), None);
+        write("Dockerfile.noble", "FROM a\nRUN b\n");
+        assert!(edit().unwrap().contains("Dockerfile.noble is not used"));
+        write("Dockerfile.template", "FROM c\n");
+        assert!(edit().unwrap().contains("Dockerfile.template is not used"));
+    }
 }

@@ -387,7 +387,7 @@ pub enum LockError {
     Failed { what: &'static str, stderr: String },
     #[error("{path}: {source}", path = path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error(transparent)]
+    #[error("{0}")]
     Config(#[from] ConfigError),
     #[error("interrupted")]
     Cancelled,

@@ -6,6 +6,7 @@ mod cache;
 pub mod dockerfile;
 pub mod host_env;
 pub mod lock;
+pub(crate) mod output;
 pub mod patches;
 pub mod runtime_binary;
 pub(crate) mod settings;
@@ -170,7 +171,7 @@ pub struct Target {
 
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    #[error(transparent)]
+    #[error("{0}")]
     Config(#[from] ConfigError),
     #[error(transparent)]
     Base(#[from] BaseError),
@@ -315,7 +316,11 @@ async fn plan_image(
             cache: settings.cache.for_target(name, *platform),
         });
     }
-    let context = build_context::build(file, &dockerfile::render(name, distro, file)?, &in_context(&targets))?;
+    let dockerfile = dockerfile::render(name, distro, file)?;
+    if let Some(warning) = dockerfile::unused_edit(name, &dockerfile, &file.root) {
+        around.progress.note(&warning);
+    }
+    let context = build_context::build(file, &dockerfile, &in_context(&targets))?;
     // Every pinned distribution was uploaded before this time, and the image depends only on the lock.
     let locked_at = lock.exclude_newer.map_or(0, Timestamp::as_second);
     let source_date_epoch = settings.source_date_epoch.unwrap_or(locked_at);

@@ -74,7 +74,6 @@ impl Settings {
                 "--base and --bootstrap always exclude each other".into(),
             ));
         }
-        find_distro(&file, &file.runtime.distro).map_err(|e| ConfigError::Invalid(format!("[runtime] distro: {e}")))?;
         let project_ref = request.project_ref.clone().filter(|r| !r.is_empty());
         for name in &distros {
             let distro = find_distro(&file, name)?;
@@ -83,11 +82,14 @@ impl Settings {
         let platforms = pick_platforms(&file, &request.platforms);
         let cache = pick_cache(&file, &request.cache);
         check_cache(&cache, &distros, &platforms)?;
+        let builders = builders::pick(&file.builders, &request.builders)?;
+        builders::check_files(&builders, &file.root)?;
         let non_empty = |v: &Option<String>, default: &str| match v.as_deref() {
             Some(s) if !s.is_empty() => s.to_string(),
             _ => default.to_string(),
         };
-        Ok(Settings {
+        let settings = Settings {
+            prebuilt: load_prebuilt(&request.runtime_binaries, &platforms)?,
             platforms,
             project_ref,
             registry: non_empty(&request.registry, &file.image.registry)
@@ -101,12 +103,16 @@ impl Settings {
             bootstrap: request.bootstrap,
             locked: request.locked,
             source_date_epoch: epoch_from_environment()?.or(file.image.source_date_epoch),
-            prebuilt: load_prebuilt(&request.runtime_binaries)?,
-            builders: builders::pick(&file.builders, &request.builders)?,
+            builders,
             cache,
             distros,
             file,
-        })
+        };
+        for name in &settings.distros {
+            let reference = settings.reference_for(settings.distro(name)?);
+            settings.image_name(name, &reference)?;
+        }
+        Ok(settings)
     }
 
     pub fn distro(&self, name: &str) -> Result<&Distro, ConfigError> {
@@ -135,7 +141,11 @@ impl Settings {
             .collect::<Vec<_>>()
             .join("/");
         let name = format!("{repository}:{tag}");
-        ImageReference::familiar(&name).map_err(|e| ConfigError::Invalid(format!("{name:?} is not an image name: {e}")))
+        ImageReference::familiar(&name).map_err(|e| {
+            ConfigError::Invalid(format!(
+                "{name:?} is not an image name: {e}\nhelp: set the tag with --tag, the rest with --registry and --image-prefix"
+            ))
+        })
     }
 }
 
@@ -156,6 +166,10 @@ pub fn find_distro<'a>(file: &'a BuildFile, name: &str) -> Result<&'a Distro, Co
 pub fn pick_distros(file: &BuildFile, asked: &[String]) -> Result<Vec<String>, ConfigError> {
     let asked: Vec<&String> = asked.iter().filter(|d| !d.is_empty()).collect();
     if asked.iter().any(|d| *d == "all") {
+        let others = asked.iter().filter(|d| **d != "all");
+        others
+            .map(|name| find_distro(file, name))
+            .collect::<Result<Vec<_>, _>>()?;
         return Ok(file.distros.keys().cloned().collect());
     }
     let names = if asked.is_empty() {
@@ -218,9 +232,20 @@ fn check_cache(cache: &Cache, distros: &[String], platforms: &[Platform]) -> Res
     Ok(())
 }
 
-fn load_prebuilt(binaries: &[RuntimeBinary]) -> Result<BTreeMap<Platform, Prebuilt>, ConfigError> {
+fn load_prebuilt(
+    binaries: &[RuntimeBinary],
+    platforms: &[Platform],
+) -> Result<BTreeMap<Platform, Prebuilt>, ConfigError> {
     let mut all = BTreeMap::new();
     for binary in binaries {
+        if !platforms.contains(&binary.platform) {
+            return Err(ConfigError::Invalid(format!(
+                "--runtime-binary {}={} is for a platform that is not built\nhelp: add --platform {}",
+                binary.platform,
+                binary.path.display(),
+                binary.platform
+            )));
+        }
         if all.insert(binary.platform, Prebuilt::load(binary)?).is_some() {
             return Err(ConfigError::Invalid(format!(
                 "--runtime-binary is given twice for {}",

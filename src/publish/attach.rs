@@ -36,6 +36,7 @@ pub async fn attach(
             .map(|a| (a.manifest.clone(), a.place.clone()))
             .collect(),
         artifact_blobs: Vec::new(),
+        left: Vec::new(),
         mount_from: Vec::new(),
         origin: None,
     };
@@ -44,7 +45,7 @@ pub async fn attach(
         progress.step("uploading artifacts");
         let items: Vec<Item> = artifacts.iter().flat_map(|a| &a.blobs).map(in_memory).collect();
         blobs::deliver(&[&site], &items, &[], &meter, &Silent).await?;
-        put_artifacts(&site, &publication, None, &meter).await
+        Ok(put_artifacts(&site, &publication, None, &meter).await?.0)
     };
     tokio::select! {
         attached = work => attached,

@@ -119,7 +119,7 @@ async fn one(
                 .or(known);
             match (lead, from) {
                 (Some(_), Some(from)) => followers.push((i, from)),
-                (None, Some(from)) if sites[i].repository.mount(blob.digest(), from).await? => {
+                (None, Some(from)) if sites[i].repository.mount(blob.digest(), from).await => {
                     no_bytes(&tallies[i].mounted);
                     lead = Some(i);
                 }
@@ -145,7 +145,7 @@ async fn one(
         count(&tallies[i].uploaded);
     }
     for (i, from) in followers {
-        if sites[i].repository.mount(blob.digest(), from).await? {
+        if sites[i].repository.mount(blob.digest(), from).await {
             no_bytes(&tallies[i].mounted);
         } else {
             sites[i].repository.upload(blob, &item.source, None, meter).await?;

@@ -29,10 +29,23 @@ pub enum PublishError {
         new: String,
         found: String,
     },
+    #[error("adding to {tag} of {repository}: both manifests must be image manifests to be merged")]
+    Unmergeable { repository: String, tag: String },
     #[error("{0}")]
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("interrupted")]
     Cancelled,
+}
+
+impl PublishError {
+    /// Whether the destination does not take an artifact: another try would end the same way.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Unmergeable { .. } => true,
+            Self::Registry(error) => error.is_refusal(),
+            _ => false,
+        }
+    }
 }

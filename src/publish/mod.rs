@@ -5,6 +5,7 @@
 //! once, and no tag is set before all destinations are complete.
 
 mod attach;
+mod beside;
 mod blobs;
 mod error;
 mod promote;
@@ -81,6 +82,18 @@ pub struct Published {
     pub bytes_sent: u64,
 }
 
+impl Published {
+    /// `HOST/PATH@DIGEST` in every repository, once.
+    pub fn images_by_digest(&self) -> Vec<String> {
+        let repositories = self.destinations.iter().filter_map(|d| d.reference.rsplit_once(':'));
+        let mut images: Vec<String> = repositories
+            .map(|(name, _)| format!("{name}@{}", self.digest))
+            .collect();
+        images.dedup();
+        images
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct Delivered {
     /// `HOST/PATH:TAG`
@@ -90,6 +103,9 @@ pub struct Delivered {
     pub blobs: Counts,
     /// Number of signatures, attestations and other artifacts.
     pub artifacts: usize,
+    /// Artifacts of the source that the repository does not have, with the reasons.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<String>,
 }
 
 /// Publishes a verified image in a layout, with its `artifacts`, to every destination.
@@ -119,6 +135,8 @@ struct Publication {
     blobs: Vec<Item>,
     artifacts: Vec<(Content, Place)>,
     artifact_blobs: Vec<Item>,
+    /// Artifacts that cannot be copied, with the reasons.
+    left: Vec<String>,
     /// Repositories that may have some blobs.
     mount_from: Vec<RepositoryName>,
     /// The repository that already has the complete image.
@@ -186,6 +204,7 @@ impl Publication {
                 .map(|a| (a.manifest.clone(), a.place.clone()))
                 .collect(),
             artifact_blobs: artifacts.iter().flat_map(|a| &a.blobs).map(in_memory).collect(),
+            left: Vec::new(),
             mount_from,
             origin: None,
         })
@@ -213,19 +232,17 @@ fn parse<T: serde::de::DeserializeOwned>(content: &Content) -> Result<T, Publish
     })
 }
 
-/// Checks that a verdict covers every manifest. BuildKit's attestations, with the platform `unknown/unknown`, cannot
-/// run.
+/// Checks that a verdict covers every manifest. Attestations cannot run: each of their layers is an in-toto statement.
 fn all_verified(images: &[Content], verdicts: &[Verdict]) -> Result<(), PublishError> {
-    let is_attestation = |d: &Descriptor| d.platform().as_ref().is_some_and(|p| p.os().to_string() == "unknown");
+    let is_attestation = |image: &Content| layout::Role::by_manifest(&image.bytes) == Err(layout::Role::Attestation);
     let judged = |digest: &str| verdicts.iter().any(|v| v.digest() == Some(digest) && v.passed());
     let unverified = images
         .iter()
-        .map(|image| &image.descriptor)
-        .find(|d| !is_attestation(d) && !judged(d.digest().as_ref()));
+        .find(|image| !judged(image.descriptor.digest().as_ref()) && !is_attestation(image));
     match unverified {
         None => Ok(()),
-        Some(descriptor) => Err(PublishError::Unverified {
-            digest: descriptor.digest().to_string(),
+        Some(image) => Err(PublishError::Unverified {
+            digest: image.descriptor.digest().to_string(),
         }),
     }
 }
@@ -284,7 +301,8 @@ async fn transfer(
             reference: destination.to_string(),
             tag,
             blobs: counted.map(|i| counts[i]).unwrap_or_default(),
-            artifacts: at.map(|i| artifacts[i]).unwrap_or_default(),
+            artifacts: at.map(|i| artifacts[i].0).unwrap_or_default(),
+            left: at.map(|i| artifacts[i].1.clone()).unwrap_or_default(),
         });
     }
     Ok(Published {
@@ -340,25 +358,41 @@ async fn put_manifests(site: &Site, publication: &Publication, manifests: &[&Con
 }
 
 /// Sequential, because several artifacts may have the same subject, whose list of referrers is read and written.
+/// Returns the number of artifacts, and those that the site does not have.
 async fn put_artifacts(
     site: &Site,
     publication: &Publication,
     record: Option<Artifact>,
     meter: &Arc<Meter>,
-) -> Result<usize, PublishError> {
+) -> Result<(usize, Vec<String>), PublishError> {
     if let Some(record) = &record {
         let blobs: Vec<Item> = record.blobs.iter().map(in_memory).collect();
         blobs::deliver(&[site], &blobs, &[], meter, &crate::progress::Silent).await?;
         site.repository.attach(&record.manifest).await?;
     }
     if site.complete {
-        return Ok(0);
+        return Ok((0, Vec::new()));
     }
+    let mut left = publication.left.clone();
+    let mut put = 0;
     for (manifest, place) in &publication.artifacts {
-        match place {
-            Place::Tag(tag) => signatures::put(site, tag, manifest, meter).await?,
-            Place::Referrer => site.repository.attach(manifest).await?,
+        let digest = manifest.descriptor.digest();
+        let done = match place {
+            Place::Tag(tag) => signatures::put(site, tag, manifest, meter).await,
+            Place::Referrer => site.repository.attach(manifest).await.map_err(PublishError::from),
+            Place::Part => {
+                let put = site.repository.put_manifest(digest.as_ref(), manifest).await;
+                put.map(drop).map_err(PublishError::from)
+            }
+        };
+        match done {
+            Ok(()) => put += usize::from(*place != Place::Part),
+            // Not every registry takes indexes with a subject, and artifact manifests.
+            Err(error) if !layout::is_manifest(manifest.descriptor.media_type()) && error.is_refusal() => {
+                left.push(format!("{digest} ({}): {error}", manifest.descriptor.media_type()));
+            }
+            Err(error) => return Err(error),
         }
     }
-    Ok(publication.artifacts.len())
+    Ok((put, left))
 }

@@ -6,6 +6,7 @@ use oci_spec::image::MediaType;
 use serde_json::{Value, json};
 
 use super::{Item, PublishError, Site, blobs, in_memory, parse};
+use crate::layout;
 use crate::oci::Content;
 use crate::progress::Silent;
 use crate::registry::Meter;
@@ -16,6 +17,18 @@ pub(super) async fn put(site: &Site, tag: &str, manifest: &Content, meter: &Arc<
         site.repository.put_manifest(tag, manifest).await?;
         return Ok(());
     };
+    if there.descriptor.digest() == manifest.descriptor.digest() {
+        return Ok(());
+    }
+    if [&there, manifest]
+        .iter()
+        .any(|one| !layout::is_manifest(one.descriptor.media_type()))
+    {
+        return Err(PublishError::Unmergeable {
+            repository: site.name.to_string(),
+            tag: tag.to_string(),
+        });
+    }
     let Some((config, merged)) = merge(&there, manifest)? else {
         return Ok(());
     };

@@ -40,7 +40,11 @@ async fn look_at(
 ) -> Result<Option<String>, PublishError> {
     let immutable = registries.is_immutable(&site.name, tag);
     let new = publication.root.descriptor.digest().to_string();
-    match site.repository.tag_digest(tag).await {
+    let found = match immutable {
+        true => site.repository.read_tag_digest(tag).await,
+        false => site.repository.tag_digest(tag).await,
+    };
+    match found {
         Ok(Some(has)) if has != new && immutable => Err(PublishError::Immutable {
             reference: format!("{}:{tag}", site.name),
             has,
@@ -91,14 +95,12 @@ async fn set_one(
     if change != TagChange::Unchanged {
         site.repository.put_manifest(tag, &publication.root).await?;
     }
-    let found = site.repository.find_manifest(tag).await?;
-    let found = found.map_or("gone".to_string(), |content| content.descriptor.digest().to_string());
-    if found != new {
-        return Err(PublishError::TagTaken {
+    match site.repository.read_back(tag, &new).await? {
+        Some(found) if found == new => Ok(change),
+        found => Err(PublishError::TagTaken {
             reference: format!("{}:{tag}", site.name),
             new,
-            found,
-        });
+            found: found.unwrap_or_else(|| "gone".to_string()),
+        }),
     }
-    Ok(change)
 }

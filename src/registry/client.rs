@@ -1,12 +1,14 @@
 //! The HTTP client of one registry: selects the scheme, authenticates, and retries transient failures.
 
 use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method};
+use reqwest::redirect::Policy;
 use reqwest::{Body, Response, StatusCode};
 use tokio::sync::OnceCell;
 use url::Url;
@@ -14,6 +16,7 @@ use url::Url;
 use super::auth::Auth;
 use super::error::{RegistryError, message_of};
 use super::settings::Scheme;
+use super::upload_way::Way;
 use crate::progress::SharedProgress;
 
 /// Timeout for the start of a response, and for each further part.
@@ -21,6 +24,7 @@ pub(super) const ANSWER: Duration = Duration::from_secs(60);
 /// Upper limit for `Retry-After`.
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
 const ERROR_BODY: usize = 64 << 10;
+const REDIRECTS: usize = 10;
 
 /// The number of retries of transient failures, and the delay between them. Delays double, with jitter.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +70,7 @@ pub(super) struct Call {
     pub body: Bytes,
 }
 
+#[derive(Clone)]
 pub(super) enum Target {
     /// The path on the registry's host: `/v2/a/b/manifests/tag`.
     Path(String),
@@ -86,6 +91,7 @@ pub(super) struct Client {
     base: OnceCell<Url>,
     auth: Auth,
     pub(super) patience: Patience,
+    way: Mutex<Way>,
     progress: SharedProgress,
 }
 
@@ -104,8 +110,18 @@ impl Client {
             scheme,
             base: OnceCell::new(),
             patience,
+            way: Mutex::default(),
             progress,
         }
+    }
+
+    /// The way in which the registry takes blobs, as far as it is known.
+    pub fn way(&self) -> Way {
+        *self.way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn use_way(&self, way: Way) {
+        *self.way.lock().unwrap_or_else(PoisonError::into_inner) = way;
     }
 
     pub fn host(&self) -> &str {
@@ -123,15 +139,15 @@ impl Client {
     }
 
     pub fn note_retry(&self, error: &RegistryError, wait: Duration) {
-        let seconds = wait.as_secs_f32();
-        self.note(&format!("{error}; retrying in {seconds:.1} s"));
+        self.progress.wait(&format!("{error}; retrying"), wait);
     }
 
     pub fn note(&self, text: &str) {
         self.progress.note(text);
     }
 
-    async fn once(&self, call: &Call, scopes: &[String]) -> Result<Response, RegistryError> {
+    /// Sends the request without a retry of transient failures.
+    pub async fn once(&self, call: &Call, scopes: &[String]) -> Result<Response, RegistryError> {
         let url = self.url(&call.target).await?;
         // The first round may end with a challenge, the second with an expired token; a third token would not help.
         let mut rounds = 3;
@@ -147,9 +163,9 @@ impl Client {
                 if rounds > 0 && self.challenged(&response, &url, scopes, header.as_ref()).await? {
                     continue;
                 }
-                return Err(self.denied(&call.doing, response).await);
+                return Err(self.denied(&call.doing, response, scopes).await);
             }
-            return self.judged(&call.doing, response).await;
+            return self.judged(&call.doing, response, scopes).await;
         }
     }
 
@@ -174,9 +190,9 @@ impl Client {
         };
         if response.status() == StatusCode::UNAUTHORIZED {
             self.challenged(&response, &url, scopes, header.as_ref()).await?;
-            return Err(self.denied(&call.doing, response).await);
+            return Err(self.denied(&call.doing, response, scopes).await);
         }
-        self.judged(&call.doing, response).await
+        self.judged(&call.doing, response, scopes).await
     }
 
     fn answer(
@@ -238,19 +254,29 @@ impl Client {
             .await
     }
 
-    async fn denied(&self, doing: &str, response: Response) -> RegistryError {
+    async fn denied(&self, doing: &str, response: Response, scopes: &[String]) -> RegistryError {
+        let status = response.status();
+        let message = describe(response).await;
+        // A storage service, a proxy or a firewall may refuse a request too.
+        let is_about_logins = status == StatusCode::UNAUTHORIZED
+            || message.is_empty()
+            || ["DENIED", "UNAUTHORIZED"].iter().any(|code| message.contains(code));
         RegistryError::Denied {
             host: self.host.clone(),
             doing: doing.to_string(),
-            message: describe(response).await,
-            logged_in: self.auth.has_login().await,
+            status,
+            message,
+            help: match is_about_logins {
+                true => self.auth.hint(scopes).await,
+                false => "see the message of the registry, or of the proxy or storage service in front of it".into(),
+            },
         }
     }
 
     /// Turns transient failures into errors; returns all other responses.
-    async fn judged(&self, doing: &str, response: Response) -> Result<Response, RegistryError> {
+    async fn judged(&self, doing: &str, response: Response, scopes: &[String]) -> Result<Response, RegistryError> {
         if response.status() == StatusCode::FORBIDDEN {
-            return Err(self.denied(doing, response).await);
+            return Err(self.denied(doing, response, scopes).await);
         }
         let status = response.status();
         if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT || status == StatusCode::TOO_MANY_REQUESTS
@@ -324,6 +350,22 @@ impl Client {
             _ => ask(&https).await.map(|_| https),
         }
     }
+}
+
+/// Follows redirects to storage services and mirrors, but not to web pages: with 303, and from the referrers API to
+/// another path, registries lead unknown requests to a page.
+pub(super) fn redirects() -> Policy {
+    Policy::custom(|attempt| {
+        let of_referrers = |url: &Url| url.path().contains("/referrers/");
+        let leaves_api = attempt.previous().first().is_some_and(of_referrers) && !of_referrers(attempt.url());
+        if attempt.status() == StatusCode::SEE_OTHER || leaves_api {
+            return attempt.stop();
+        }
+        match attempt.previous().len() > REDIRECTS {
+            true => attempt.error("too many redirects"),
+            false => attempt.follow(),
+        }
+    })
 }
 
 /// The larger of `wait` and the error's `Retry-After`.

@@ -17,20 +17,23 @@ pub enum RegistryError {
         doing: String,
         reason: String,
     },
-    #[error("registry {host}, {doing}: access denied{}\nhelp: {}", in_brackets(message), login_hint(host, *.logged_in))]
+    #[error("registry {host}, {doing}: access denied{}\nhelp: {help}", in_brackets(message))]
     Denied {
         host: String,
         doing: String,
+        /// 401 or 403.
+        status: StatusCode,
         message: String,
-        /// Whether credentials were sent.
-        logged_in: bool,
+        help: String,
     },
-    #[error("registry {host}, requesting a token from {realm}: {reason}")]
+    #[error("registry {host}, requesting a token from {realm}: {reason}{help}")]
     Token {
         host: String,
         realm: String,
         reason: String,
         status: Option<StatusCode>,
+        /// Empty, or a line of its own.
+        help: String,
     },
     #[error("registry {host}, {doing}: HTTP status {status}{}", in_brackets(message))]
     Status {
@@ -55,6 +58,30 @@ pub enum RegistryError {
         expected: String,
         found: String,
     },
+    /// A tag could not be removed; every tag points to what it did before.
+    #[error("removing {reference}: {reason}; no tag was changed\nhelp: {help}")]
+    NotRemoved {
+        reference: String,
+        reason: String,
+        help: &'static str,
+    },
+    /// A tag could not be removed, and could not be set back.
+    #[error(
+        "removing {repository}:{tag}: {reason}; setting it back to {digest}: {source}\n\
+         help: obgp-build promote {repository}@{digest} {repository}:{tag}"
+    )]
+    NotSetBack {
+        repository: String,
+        tag: String,
+        digest: String,
+        reason: String,
+        source: Box<RegistryError>,
+    },
+    #[error(
+        "removing {reference}: the registry also removed {others}, which have the same image; these were set again\n\
+         help: remove the tag with the registry's own interface"
+    )]
+    OthersRemoved { reference: String, others: String },
     #[error("{repository} has no {what}")]
     NotFound { repository: String, what: String },
     #[error("reading the blob {digest}: {reason}")]
@@ -73,9 +100,26 @@ impl RegistryError {
         }
     }
 
+    /// The status of a response that refused a request.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Status { status, .. } | Self::Denied { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
     /// Whether the registry itself fails, rather than being unreachable or busy, for which proxies return 502 to 504.
     pub fn is_failure_of_the_server(&self) -> bool {
         matches!(self, Self::Status { status, .. } if *status == StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Whether the registry refused the request for what it is: it did nothing, and will not.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Denied { .. } => true,
+            Self::Status { status, .. } => status.is_client_error() && !transient(*status),
+            _ => false,
+        }
     }
 
     /// The registry's `Retry-After`.
@@ -128,14 +172,6 @@ fn hint(reason: &str) -> &'static str {
         "\nhelp: it does not speak TLS; for plain HTTP use --plain-http, or `plain-http = true` in [[registries]] of build.toml"
     } else {
         ""
-    }
-}
-
-fn login_hint(host: &str, logged_in: bool) -> String {
-    if logged_in {
-        format!("use other credentials; docker's credentials for {host} do not allow this")
-    } else {
-        format!("docker login {host}")
     }
 }
 

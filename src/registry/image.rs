@@ -4,14 +4,14 @@ use std::io::Read;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use tokio::runtime::Handle;
 
 use super::error::RegistryError;
 use super::repository::{Access, Repository};
 use super::settings::Registries;
 use crate::config::file::ConfigError;
-use crate::layout::{self, ImageBlobs, ReadError};
+use crate::layout::{self, ImageBlobs, OtherManifest, ReadError, Role};
 use crate::oci::{Content, ImageReference, Platform};
 use crate::util::bridge;
 
@@ -28,6 +28,8 @@ pub struct RemoteImage {
     pub platforms: Vec<(Platform, Content)>,
     /// Other manifests of the index, such as BuildKit's attestations.
     pub others: Vec<Content>,
+    /// What the other manifests are.
+    pub others_are: Vec<OtherManifest>,
 }
 
 /// The document of a tag or digest, before its manifests are fetched.
@@ -82,6 +84,14 @@ fn known_platform(descriptor: &Descriptor) -> Option<Platform> {
     layout::known_platform(platform.os(), platform.architecture())
 }
 
+/// What a manifest is whose entry in the index does not say it.
+async fn role(repository: &Repository, content: &Content) -> Result<Role, RegistryError> {
+    Ok(match Role::by_manifest(&content.bytes) {
+        Ok(config) => Role::by_config(&repository.blob(&config).await?),
+        Err(role) => role,
+    })
+}
+
 impl RemoteImage {
     pub async fn open(root: RemoteRoot) -> Result<Self, RegistryError> {
         let RemoteRoot {
@@ -93,6 +103,7 @@ impl RemoteImage {
             repository: repository.clone(),
             platforms: Vec::new(),
             others: Vec::new(),
+            others_are: Vec::new(),
             root: content,
         };
         if let Some(named) = named {
@@ -104,21 +115,26 @@ impl RemoteImage {
             let mut fetched = fetched.buffered(AT_ONCE);
             while let Some((child, mut content)) = fetched.try_next().await? {
                 content.descriptor = child.clone();
-                match known_platform(child) {
-                    Some(platform) => image.platforms.push((platform, content)),
-                    None => image.others.push(content),
-                }
+                let role = match Role::by_entry(child) {
+                    Some(role) => role,
+                    None => role(repository, &content).await?,
+                };
+                image.add(content, &role);
             }
         } else {
             let manifest: ImageManifest = image.parse(&image.root)?;
             let config = repository.blob(manifest.config()).await?;
-            let config: ImageConfiguration = repository.parse(manifest.config(), &config)?;
-            match layout::known_platform(config.os(), config.architecture()) {
-                Some(platform) => image.platforms.push((platform, image.root.clone())),
-                None => image.others.push(image.root.clone()),
-            }
+            image.add(image.root.clone(), &Role::by_config(&config));
         }
         Ok(image)
+    }
+
+    fn add(&mut self, content: Content, role: &Role) {
+        self.others_are.extend(OtherManifest::new(&content.descriptor, role));
+        match role {
+            Role::Image(platform) => self.platforms.push((*platform, content)),
+            Role::Attestation | Role::Other(_) => self.others.push(content),
+        }
     }
 
     /// Configs and layers of all manifests, without duplicates.

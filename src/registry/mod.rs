@@ -6,8 +6,7 @@
 //! URL and the registry's offset are private; the offset is counted, not read), does not renew a token after a 401, has
 //! no client certificates, sends one request per piece of a stream, and writes no fallback tag. Its requests are
 //! private, so a wrapper cannot add this. This client uses `reqwest` (HTTP, TLS, proxies), `http-auth` (challenges),
-//! `backon` (back-off with jitter), `docker_credential` (config.json and credential helpers) and `oci-spec` (names and
-//! documents).
+//! `backon` (back-off with jitter), and `oci-spec` (names and documents).
 
 mod auth;
 mod client;
@@ -15,7 +14,10 @@ mod download;
 mod error;
 mod image;
 pub(crate) mod inspect;
+mod link;
+mod list;
 pub(crate) mod prune;
+mod read_back;
 mod referrers;
 mod repository;
 mod settings;
@@ -23,6 +25,7 @@ mod source;
 mod tls;
 mod untag;
 mod upload;
+mod upload_way;
 
 pub use client::Patience;
 pub use error::RegistryError;

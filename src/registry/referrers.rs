@@ -3,18 +3,18 @@
 
 use std::collections::HashMap;
 
-use http::Method;
+use http::header::ACCEPT;
+use http::{HeaderValue, Method};
 use oci_spec::image::{Descriptor, Digest, ImageIndex, MediaType};
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::client::{Target, bounded_body};
 use super::error::RegistryError;
+use super::list::List;
 use super::repository::Repository;
 use crate::oci::Content;
 
-const INDEX_BYTES: usize = 4 << 20;
 /// Tries to update the fallback tag against concurrent writers.
 const TRIES: usize = 5;
 
@@ -26,47 +26,45 @@ pub fn fallback_tag(subject: &Digest) -> String {
 impl Repository {
     /// The descriptors of a manifest's referrers, with `artifactType` and annotations.
     pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, RegistryError> {
+        match self.listed_referrers(subject).await? {
+            Some(listed) => Ok(listed),
+            // Without the API, the specification requires the fallback tag.
+            None => self.fallback_referrers(subject).await,
+        }
+    }
+
+    /// The referrers API. Only an image index proves that the registry has it: others respond with an error, a redirect
+    /// or a web page, some with status 200.
+    async fn listed_referrers(&self, subject: &Digest) -> Result<Option<Vec<Descriptor>>, RegistryError> {
         let doing = format!("listing the referrers in {} of {subject}", self.path());
         let mut call = self.call(doing, Method::GET, &format!("referrers/{subject}"));
-        let mut found = Vec::new();
-        loop {
-            let response = self.send(&call).await?;
-            match response.status() {
-                StatusCode::OK => {}
-                // Without the API, the specification requires the fallback tag.
-                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::BAD_REQUEST => {
-                    return self.fallback_referrers(subject).await;
-                }
-                _ => return Err(self.client.refused(&call.doing, response).await),
-            }
-            let next = super::repository::next_page(&response);
-            let body = bounded_body(response, INDEX_BYTES).await;
-            let body = body.map_err(|reason| self.client.protocol(&call.doing, reason))?;
-            let page: ImageIndex =
-                serde_json::from_slice(&body).map_err(|e| self.client.protocol(&call.doing, e.to_string()))?;
-            found.extend(page.manifests().iter().cloned());
-            match next {
-                Some(url) => call.target = Target::Url(url),
-                None => return Ok(found),
-            }
+        let index = HeaderValue::from_static("application/vnd.oci.image.index.v1+json");
+        call.headers.insert(ACCEPT, index);
+        let mut list = List::new(self, call, |body| {
+            let page = index_of(body).ok_or("it is not an image index")?;
+            let entries = page.manifests().iter().cloned();
+            Ok(entries.map(|entry| (entry.digest().to_string(), entry)).collect())
+        });
+        let page = match list.request(None).await {
+            Ok(page) if page.status() == StatusCode::OK => page,
+            Ok(_) | Err(RegistryError::Denied { .. } | RegistryError::Token { .. }) => return Ok(None),
+            Err(RegistryError::Status { status, .. }) if no_api(status) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match list.read(page).await {
+            Ok(_) => Ok(Some(list.items)),
+            Err(_) if list.is_foreign => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
+    /// The referrers under the fallback tag. Anything but an index is not a list of referrers, and neither is the
+    /// subject, which a registry returns if it takes the tag for the digest.
     async fn fallback_referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, RegistryError> {
-        match self.find_manifest(&fallback_tag(subject)).await? {
-            Some(content) => self.listed(&content),
-            None => Ok(Vec::new()),
-        }
-    }
-
-    fn listed(&self, index: &Content) -> Result<Vec<Descriptor>, RegistryError> {
-        let parsed: Result<ImageIndex, _> = serde_json::from_slice(&index.bytes);
-        let parsed = parsed.map_err(|e| {
-            let doing = format!("reading the referrers in {}", self.path());
-            self.client
-                .protocol(&doing, format!("{} is not an index: {e}", index.descriptor.digest()))
-        })?;
-        Ok(parsed.manifests().clone())
+        let content = self.find_manifest(&fallback_tag(subject)).await?;
+        let content = content.filter(|content| content.descriptor.digest() != subject);
+        let index = content.and_then(|content| index_of(&content.bytes));
+        Ok(index.map(|index| index.manifests().clone()).unwrap_or_default())
     }
 
     /// Puts a manifest with a subject, and adds it to the fallback tag if the registry has no referrers API.
@@ -77,8 +75,24 @@ impl Repository {
         }
         let (subject, descriptor) = self.as_referrer(referrer)?;
         let tag = fallback_tag(&subject);
+        let doing = format!("adding a referrer to {tag} of {}", self.path());
         for _ in 0..TRIES {
-            let mut all = self.fallback_referrers(&subject).await?;
+            let there = self.find_manifest(&tag).await?;
+            let there_digest = there.as_ref().map(|content| content.descriptor.digest().to_string());
+            let mut all = match &there {
+                Some(content) if *content.descriptor.digest() == subject => {
+                    self.client.note(&format!(
+                        "{}: the registry has neither the referrers API nor its fallback tag; it does not list {digest}",
+                        self.name()
+                    ));
+                    return Ok(());
+                }
+                Some(content) => match index_of(&content.bytes) {
+                    Some(index) => index.manifests().clone(),
+                    None => return Err(self.client.protocol(&doing, "the tag is not an image index")),
+                },
+                None => Vec::new(),
+            };
             if all.iter().any(|known| known.digest() == descriptor.digest()) {
                 return Ok(());
             }
@@ -90,8 +104,14 @@ impl Repository {
             });
             let content = Content::new(MediaType::ImageIndex, index.to_string());
             self.put_manifest(&tag, &content).await?;
+            // Some registries show the earlier list for some seconds. The next addition must start from this one.
+            for wait in self.client.patience.waits() {
+                if self.read_tag_digest(&tag).await? != there_digest {
+                    break;
+                }
+                tokio::time::sleep(wait).await;
+            }
         }
-        let doing = format!("adding a referrer to {tag} of {}", self.path());
         Err(self.client.protocol(&doing, "concurrent writers keep changing it"))
     }
 
@@ -125,4 +145,16 @@ impl Repository {
         descriptor.set_annotations(manifest.annotations);
         Ok((subject.digest().clone(), descriptor))
     }
+}
+
+/// The image index in a body; `None` if it is something else.
+fn index_of(body: &[u8]) -> Option<ImageIndex> {
+    let index: ImageIndex = serde_json::from_slice(body).ok()?;
+    let is_index = index.media_type().as_ref().is_none_or(|t| *t == MediaType::ImageIndex);
+    is_index.then_some(index)
+}
+
+/// Statuses of a registry, or of a proxy in front of it, that does not know the API.
+fn no_api(status: StatusCode) -> bool {
+    status == StatusCode::NOT_IMPLEMENTED || status == StatusCode::TOO_MANY_REQUESTS
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, LINK};
+use http::header::{ACCEPT, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method};
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use reqwest::{Response, StatusCode};
@@ -13,15 +13,20 @@ use url::Url;
 
 use super::client::{Call, Client, Target, bounded_body};
 use super::error::RegistryError;
+use super::list::List;
 use crate::oci::Content;
 
 /// distribution-spec: registries must accept manifests of 4 MiB; larger ones do not occur.
 const MANIFEST_BYTES: usize = 4 << 20;
-/// Upper limit of tag pages, against an endless list.
-const TAG_PAGES: usize = 10_000;
+/// Tags to request in a page.
+const TAGS: usize = 1000;
 
+/// Registries respond with 404 if the type of a manifest is not in this list, as if the tag were free. Therefore it
+/// names every type, also those that this program does not read.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
-     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, \
+     application/vnd.oci.artifact.manifest.v1+json, application/vnd.cncf.oras.artifact.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.v1+prettyjws, */*";
 
 /// The access that a token needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +57,11 @@ pub struct Repository {
 /// The result of a mount.
 pub(super) enum Mounted {
     Done,
-    /// The registry needs the bytes, at this URL.
-    Upload(Url),
+    /// The registry needs the bytes, at this URL. `shortest_chunk` is its `OCI-Chunk-Min-Length`, or 0.
+    Upload {
+        url: Url,
+        shortest_chunk: u64,
+    },
 }
 
 impl Repository {
@@ -112,6 +120,9 @@ impl Repository {
     async fn has(&self, call: &Call) -> Result<bool, RegistryError> {
         match self.look_up(call).await {
             Ok(found) => Ok(found.is_some()),
+            Err(error) if !error.is_transient() && error.status().is_some_and(|s| s != StatusCode::UNAUTHORIZED) => {
+                Ok(self.has_by_get(call).await)
+            }
             Err(error) if error.is_failure_of_the_server() => {
                 self.client.note(&format!("{error}; sending it again"));
                 Ok(false)
@@ -120,11 +131,25 @@ impl Repository {
         }
     }
 
+    /// Some registries, or the storage services behind them, accept only GET. If that fails too, the object is sent.
+    async fn has_by_get(&self, head: &Call) -> bool {
+        let mut call = Call {
+            doing: head.doing.clone(),
+            method: Method::GET,
+            target: head.target.clone(),
+            headers: head.headers.clone(),
+            body: Bytes::new(),
+        };
+        call.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        let response = self.client.once(&call, &self.scopes).await;
+        response.is_ok_and(|response| response.status().is_success())
+    }
+
     /// The headers of a `HEAD`; `None` if the object does not exist.
     async fn look_up(&self, call: &Call) -> Result<Option<HeaderMap>, RegistryError> {
         let response = self.send(call).await?;
         match response.status() {
-            StatusCode::OK => Ok(Some(response.headers().clone())),
+            status if status.is_success() => Ok(Some(response.headers().clone())),
             StatusCode::NOT_FOUND => Ok(None),
             _ => Err(self.client.refused(&call.doing, response).await),
         }
@@ -144,28 +169,41 @@ impl Repository {
         let call = self.call(doing, Method::POST, &rest);
         let mut scopes = self.scopes.clone();
         scopes.extend(from.map(|from| Access::Pull.scope(from)));
-        let response = self.client.send(&call, &scopes).await?;
+        let response = match from {
+            // A mount only saves an upload, which has retries of its own.
+            Some(_) => self.client.once(&call, &scopes).await?,
+            None => self.client.send(&call, &scopes).await?,
+        };
         match response.status() {
-            StatusCode::CREATED => Ok(Mounted::Done),
-            StatusCode::ACCEPTED => Ok(Mounted::Upload(self.location(&call.doing, &response)?)),
+            StatusCode::CREATED if from.is_some() => Ok(Mounted::Done),
+            status if status.is_success() => {
+                let shortest = response.headers().get("oci-chunk-min-length");
+                let shortest = shortest.and_then(|length| length.to_str().ok()?.trim().parse().ok());
+                Ok(Mounted::Upload {
+                    url: self.location(&call.doing, &response)?,
+                    shortest_chunk: shortest.unwrap_or(0),
+                })
+            }
             _ => Err(self.client.refused(&call.doing, response).await),
         }
     }
 
-    /// Mounts the blob from `from`; `false` if the registry does not support it.
-    pub async fn mount(&self, digest: &Digest, from: &str) -> Result<bool, RegistryError> {
+    /// Mounts the blob from `from`. `false` if the registry does not, whatever its reason: the upload that follows reports
+    /// what is wrong.
+    pub async fn mount(&self, digest: &Digest, from: &str) -> bool {
         match self.mount_or_begin(digest, Some(from)).await {
-            Ok(Mounted::Done) => Ok(true),
-            Ok(Mounted::Upload(url)) => {
+            Ok(Mounted::Done) => true,
+            Ok(Mounted::Upload { url, .. }) => {
                 // The unneeded upload: registries also expire these by themselves.
                 let mut call = self.call("ending an upload".into(), Method::DELETE, "");
                 call.target = Target::Url(url);
-                let _ = self.send(&call).await;
-                Ok(false)
+                let _ = self.client.once(&call, &self.scopes).await;
+                false
             }
-            // Credentials that cannot read the other repository can still upload.
-            Err(RegistryError::Denied { .. } | RegistryError::Token { .. }) => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "a blob was not mounted");
+                false
+            }
         }
     }
 
@@ -235,19 +273,24 @@ impl Repository {
         self.has(&self.asking_for_manifest(digest.as_ref())).await
     }
 
-    /// The digest of a tag, without downloading its content if the registry sends the digest.
+    /// The digest of a tag, without downloading its content if the registry sends the digest. Only GET proves that
+    /// there is no such tag: some registries respond to HEAD with 404 or another error.
     pub async fn tag_digest(&self, tag: &str) -> Result<Option<String>, RegistryError> {
-        let Some(headers) = self.look_up(&self.asking_for_manifest(tag)).await? else {
-            return Ok(None);
+        let headers = match self.look_up(&self.asking_for_manifest(tag)).await {
+            Ok(found) => found.unwrap_or_default(),
+            Err(error) if error.is_transient() => return Err(error),
+            Err(_) => HeaderMap::new(),
         };
-        let reported = headers.get("docker-content-digest").and_then(|v| v.to_str().ok());
-        match reported {
+        match headers.get("docker-content-digest").and_then(|v| v.to_str().ok()) {
             Some(digest) => Ok(Some(digest.to_string())),
-            None => Ok(self
-                .find_manifest(tag)
-                .await?
-                .map(|m| m.descriptor.digest().to_string())),
+            None => self.read_tag_digest(tag).await,
         }
+    }
+
+    /// The digest of a tag's content, by GET. What protects a tag relies on this.
+    pub async fn read_tag_digest(&self, tag: &str) -> Result<Option<String>, RegistryError> {
+        let found = self.find_manifest(tag).await?;
+        Ok(found.map(|content| content.descriptor.digest().to_string()))
     }
 
     fn asking_for_manifest(&self, target: &str) -> Call {
@@ -270,69 +313,51 @@ impl Repository {
         call.headers.insert(CONTENT_TYPE, media_type);
         call.body = manifest.bytes.clone();
         let response = self.send(&call).await?;
-        match response.status() {
-            StatusCode::CREATED | StatusCode::OK | StatusCode::ACCEPTED => {
-                Ok(response.headers().contains_key("oci-subject"))
-            }
-            _ => Err(self.client.refused(&call.doing, response).await),
+        match response.status().is_success() {
+            true => Ok(response.headers().contains_key("oci-subject")),
+            false => Err(self.client.refused(&call.doing, response).await),
         }
     }
 
-    /// Deletes a manifest by digest, or a tag; `false` if the registry cannot delete tags.
-    pub async fn delete(&self, target: &str) -> Result<bool, RegistryError> {
-        let doing = format!("deleting the manifest {target} of {}", self.path);
-        let call = self.call(doing, Method::DELETE, &format!("manifests/{target}"));
-        let response = self.send(&call).await?;
-        match response.status() {
-            StatusCode::ACCEPTED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(true),
-            StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED if !target.contains(':') => Ok(false),
-            _ => Err(self.client.refused(&call.doing, response).await),
-        }
-    }
-
-    /// All tags; follows the pages.
+    /// All tags. Some registries send no `Link` although there is another page (docker groups of Nexus), so the list is
+    /// complete only when nothing follows its last tag.
     pub async fn tags(&self) -> Result<Vec<String>, RegistryError> {
         #[derive(serde::Deserialize)]
         struct Page {
+            #[serde(deserialize_with = "serde::Deserialize::deserialize")]
             tags: Option<Vec<String>>,
         }
-        let mut call = self.call(
-            format!("listing the tags of {}", self.path),
-            Method::GET,
-            "tags/list?n=1000",
-        );
-        let mut tags = Vec::new();
-        for _ in 0..TAG_PAGES {
-            let response = self.send(&call).await?;
-            if response.status() != StatusCode::OK {
-                if response.status() == StatusCode::NOT_FOUND {
+        let doing = format!("listing the tags of {}", self.path);
+        let call = self.call(doing, Method::GET, &format!("tags/list?n={TAGS}"));
+        let mut list = List::new(self, call, |body| {
+            let page: Page = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+            let tags = page.tags.unwrap_or_default().into_iter();
+            Ok(tags.map(|tag| (tag.clone(), tag)).collect())
+        });
+        let mut target = None;
+        loop {
+            let page = list.request(target).await?;
+            match page.status() {
+                StatusCode::OK => {}
+                StatusCode::NOT_FOUND if list.items.is_empty() => {
                     return Err(RegistryError::NotFound {
                         repository: self.host().to_string(),
                         what: format!("repository {}", self.path),
                     });
                 }
-                return Err(self.client.refused(&call.doing, response).await);
+                // It pages with tokens of its own, and its last page was not full.
+                status if status.is_client_error() && (1..TAGS).contains(&list.listed) => return Ok(list.items),
+                _ => return Err(list.refused(page).await),
             }
-            let next = next_page(&response);
-            let body = bounded_body(response, MANIFEST_BYTES).await;
-            let body = body.map_err(|reason| self.client.protocol(&call.doing, reason))?;
-            let page: Page =
-                serde_json::from_slice(&body).map_err(|e| self.client.protocol(&call.doing, e.to_string()))?;
-            tags.extend(page.tags.unwrap_or_default());
-            match next {
-                Some(url) => call.target = Target::Url(url),
-                None => return Ok(tags),
+            if list.read(page).await? == 0 {
+                return Ok(list.items);
             }
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
+            query.append_pair("n", &TAGS.to_string());
+            query.extend_pairs(list.items.last().map(|last| ("last", last)));
+            target = Some(Target::Path(format!("/v2/{}/tags/list?{}", self.path, query.finish())));
         }
-        Err(self.client.protocol(&call.doing, "the list does not end"))
     }
-}
-
-/// RFC 8288 `Link: <URL>; rel="next"`.
-pub(super) fn next_page(response: &Response) -> Option<Url> {
-    let link = response.headers().get(LINK)?.to_str().ok()?;
-    let (url, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-    parameters.contains("next").then(|| response.url().join(url).ok())?
 }
 
 /// The media type in the document, else from the response.

@@ -1,7 +1,7 @@
 //! Creates a client per registry from `[[registries]]` of build.toml and the flags.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +12,8 @@ use super::tls;
 use crate::config::registries::RegistryPolicy;
 use crate::oci::RepositoryName;
 use crate::progress::SharedProgress;
+
+const LOCALHOST: &str = "localhost";
 
 /// Flags that apply to every registry of a run.
 #[derive(Clone, Debug, Default)]
@@ -99,12 +101,18 @@ impl Registries {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("obgp-build/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(std::time::Duration::from_secs(15))
+            .redirect(super::client::redirects())
             // Digests are of the bytes on the wire. Features of other crates enable decompression.
             .no_gzip()
             .no_deflate();
         if is_loopback(host_only(host)) {
             // A proxy's loopback is the proxy itself; other registry clients skip the proxy too.
             builder = builder.no_proxy();
+        }
+        if host_only(host) == LOCALHOST {
+            // RFC 6761, section 6.3. The system may know only one of them; the port is the URL's.
+            let both = [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
+            builder = builder.resolve_to_addrs(LOCALHOST, &both);
         }
         let ca = self.overrides.ca.as_ref().or(policy.and_then(|p| p.ca.as_ref()));
         let named = match ca {
@@ -160,7 +168,7 @@ fn host_only(host: &str) -> &str {
 
 pub(super) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    bare == LOCALHOST || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! Removes a tag but not its image, which may have other tags.
+//! Removes a tag but not its image, which may have other tags. After a failure, the tag points to what it did before.
 
 use oci_spec::image::MediaType;
+use reqwest::StatusCode;
 use serde_json::json;
 
 use super::error::RegistryError;
@@ -8,19 +9,42 @@ use super::repository::Repository;
 use super::source::Source;
 use crate::oci::Content;
 
+const ENABLE: &str = "enable deletion in the registry (docker-registry: storage.delete.enabled), or remove the tag with \
+                      the registry's own interface";
+
+/// Tries to see that a tag is gone; with the default patience some 8 seconds.
+const LATE: usize = 5;
+
+/// The responses of registries before distribution-spec 1.1 to DELETE of a tag. Other errors are about this tag.
+fn lacks_deletion_of_tags(error: &RegistryError) -> bool {
+    let statuses = [
+        StatusCode::BAD_REQUEST,
+        StatusCode::METHOD_NOT_ALLOWED,
+        StatusCode::NOT_IMPLEMENTED,
+    ];
+    matches!(error, RegistryError::Status { status, .. } if statuses.contains(status))
+}
+
+/// The response to a DELETE.
+enum Deletion {
+    Done,
+    /// There is no such manifest or tag.
+    Unknown,
+    Refused(RegistryError),
+}
+
 impl Repository {
-    /// Removes a tag. Registries before distribution-spec 1.1 delete manifests only by digest, with every tag that
-    /// points to them. There the tag is first moved to a dummy manifest, which is then deleted.
-    pub async fn remove_tag(&self, tag: &str) -> Result<(), RegistryError> {
-        if self.delete(tag).await? {
-            return Ok(());
+    /// Removes a tag that points to `image`. Registries before distribution-spec 1.1 delete manifests only by digest,
+    /// with every tag that points to them. There the tag is first moved to a dummy manifest, which is then deleted.
+    pub async fn remove_tag(&self, tag: &str, image: &Content) -> Result<(), RegistryError> {
+        match self.delete(tag).await? {
+            Deletion::Done => return Ok(()),
+            Deletion::Refused(error) if !lacks_deletion_of_tags(&error) => {
+                return Err(self.not_removed(tag, &error.to_string()));
+            }
+            Deletion::Unknown | Deletion::Refused(_) => {}
         }
         let config = Content::new(MediaType::ImageConfig, "{}".to_string());
-        if !self.has_blob(&config.descriptor).await? {
-            let source = Source::Memory(config.bytes.clone());
-            self.upload(&config.descriptor, &source, None, &Default::default())
-                .await?;
-        }
         // The tag and the time make the dummy unique.
         let dummy = json!({
             "schemaVersion": 2,
@@ -30,8 +54,76 @@ impl Repository {
             "annotations": { "dev.obgp-build.removing": format!("{tag} {}", jiff::Timestamp::now()) },
         });
         let dummy = Content::new(MediaType::ImageManifest, dummy.to_string());
-        self.put_manifest(tag, &dummy).await?;
-        self.delete(dummy.descriptor.digest().as_ref()).await?;
+        // A registry that deletes nothing refuses this as well, before anything is written.
+        if let Deletion::Refused(error) = self.delete(dummy.descriptor.digest().as_ref()).await? {
+            return Err(self.not_removed(tag, &error.to_string()));
+        }
+        if !self.has_blob(&config.descriptor).await? {
+            let source = Source::Memory(config.bytes.clone());
+            self.upload(&config.descriptor, &source, None, &Default::default())
+                .await?;
+        }
+        let deleted = match self.put_manifest(tag, &dummy).await {
+            Ok(_) => self.delete_tagged(tag, &dummy).await,
+            // The tag was not moved.
+            Err(error) if error.is_refusal() => return Err(self.not_removed(tag, &error.to_string())),
+            Err(error) => Err(error),
+        };
+        let reason = match deleted {
+            Ok(()) => return Ok(()),
+            Err(error) => error.to_string(),
+        };
+        match self.put_manifest(tag, image).await {
+            Ok(_) => Err(self.not_removed(tag, &reason)),
+            Err(source) => Err(RegistryError::NotSetBack {
+                repository: self.name(),
+                tag: tag.to_string(),
+                digest: image.descriptor.digest().to_string(),
+                reason,
+                source: Box::new(source),
+            }),
+        }
+    }
+
+    /// Deletes the dummy, and waits until the tag is gone.
+    async fn delete_tagged(&self, tag: &str, dummy: &Content) -> Result<(), RegistryError> {
+        let digest = dummy.descriptor.digest();
+        if let Deletion::Refused(error) = self.delete(digest.as_ref()).await? {
+            return Err(error);
+        }
+        // Some registries delete a manifest and keep its tags; others show a deleted tag for some seconds.
+        let mut waits = self.client.patience.waits().take(LATE);
+        while self.read_tag_digest(tag).await?.as_deref() == Some(digest.as_ref()) {
+            let Some(wait) = waits.next() else {
+                let doing = format!("deleting the manifest {digest} of {}", self.path());
+                return Err(self.client.protocol(&doing, "the registry still has its tag"));
+            };
+            tokio::time::sleep(wait).await;
+        }
         Ok(())
+    }
+
+    fn not_removed(&self, tag: &str, reason: &str) -> RegistryError {
+        RegistryError::NotRemoved {
+            reference: format!("{}:{tag}", self.name()),
+            reason: reason.to_string(),
+            help: ENABLE,
+        }
+    }
+
+    /// Deletes a manifest by digest, or a tag.
+    async fn delete(&self, target: &str) -> Result<Deletion, RegistryError> {
+        let doing = format!("deleting the manifest {target} of {}", self.path());
+        let call = self.call(doing, http::Method::DELETE, &format!("manifests/{target}"));
+        let response = match self.send(&call).await {
+            Ok(response) => response,
+            Err(error @ RegistryError::Status { .. }) if !error.is_transient() => return Ok(Deletion::Refused(error)),
+            Err(error) => return Err(error),
+        };
+        match response.status() {
+            status if status.is_success() => Ok(Deletion::Done),
+            StatusCode::NOT_FOUND => Ok(Deletion::Unknown),
+            _ => Ok(Deletion::Refused(self.client.refused(&call.doing, response).await)),
+        }
     }
 }

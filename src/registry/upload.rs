@@ -1,5 +1,6 @@
 //! Uploads a blob in chunks, each streamed. After a failure it resumes at the offset that the registry reports
-//! (distribution-spec, "Pushing a blob in chunks"; the last chunk is in the closing request).
+//! (distribution-spec, "Pushing a blob in chunks"; the last chunk is in the closing request). A registry that refuses a kind
+//! of request gets another one: see [`Way`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,10 +19,7 @@ use super::client::{ANSWER, Call, Stream, Target, obey};
 use super::error::RegistryError;
 use super::repository::{Mounted, Repository};
 use super::source::{Pieces, Source};
-
-/// Proxies in front of registries buffer a whole request body, so a broken connection costs one chunk. Larger chunks
-/// are faster: some registries write each to disk before they answer.
-const CHUNK: u64 = 32 << 20;
+use super::upload_way::Way;
 
 /// Counts the bytes of all uploads of a push.
 #[derive(Default)]
@@ -48,6 +46,17 @@ struct Session {
     url: Url,
     /// Bytes that the registry has.
     offset: u64,
+    /// `OCI-Chunk-Min-Length`; 0 if the registry names none.
+    shortest_chunk: u64,
+}
+
+/// A failed request of an upload.
+struct Failure {
+    error: RegistryError,
+    /// Its offset is where the request began.
+    left: Session,
+    /// Whether it was the closing PUT.
+    closing: bool,
 }
 
 /// The blob's bytes from an offset, split into chunks.
@@ -60,11 +69,35 @@ struct Feed {
 
 /// Reports from a chunk's body to the upload.
 struct Watch {
+    meter: Arc<Meter>,
     /// Bytes of this upload that the meter counts as done.
     counted: AtomicU64,
     moved: Mutex<Instant>,
     /// The error of the source. It breaks the connection, but the connection is not the cause.
     source_failed: Mutex<Option<String>>,
+}
+
+/// An upload that continues after failures.
+struct Upload<'a> {
+    to: &'a Repository,
+    blob: &'a Descriptor,
+    source: &'a Source,
+    watch: Arc<Watch>,
+    way: Way,
+    waits: Box<dyn Iterator<Item = Duration> + Send>,
+    /// The largest offset of a failure.
+    farthest: u64,
+    /// The offset of the last broken connection.
+    broke_at: Option<u64>,
+    reauthenticated: bool,
+}
+
+/// How an upload continues after a failure.
+enum Next {
+    /// The registry has the blob.
+    Done,
+    Resume(Session),
+    Restart,
 }
 
 impl Repository {
@@ -76,131 +109,104 @@ impl Repository {
         pieces: Option<Pieces>,
         meter: &Arc<Meter>,
     ) -> Result<(), RegistryError> {
-        let watch = Arc::new(Watch {
-            counted: AtomicU64::new(0),
-            moved: Mutex::new(Instant::now()),
-            source_failed: Mutex::default(),
-        });
+        let mut upload = Upload {
+            to: self,
+            blob,
+            source,
+            watch: Arc::new(Watch {
+                meter: Arc::clone(meter),
+                counted: AtomicU64::new(0),
+                moved: Mutex::new(Instant::now()),
+                source_failed: Mutex::default(),
+            }),
+            way: self.client.way(),
+            waits: Box::new(self.client.patience.waits()),
+            farthest: 0,
+            broke_at: None,
+            reauthenticated: false,
+        };
         let mut feed = pieces.map(|pieces| Feed::new(pieces, 0));
-        let mut session: Option<Session> = None;
-        let mut waits = self.client.patience.waits();
-        let mut farthest = 0;
-        let mut reauthenticated = false;
+        let mut session = self.begin(blob).await?;
         loop {
-            let standing = match session.take() {
-                Some(standing) => standing,
-                None => self.begin(blob).await?,
-            };
-            let (error, left) = match self.send_from(standing, blob, source, feed.take(), &watch, meter).await {
+            let failure = match upload.send_from(session, feed.take()).await {
                 Ok(()) => return Ok(()),
-                Err(failed) => failed,
+                Err(failure) => failure,
             };
-            if let Some(reason) = watch.failure() {
-                return Err(RegistryError::Source {
-                    digest: blob.digest().to_string(),
-                    reason,
-                });
-            }
-            let expired = matches!(error, RegistryError::Denied { .. }) && !reauthenticated;
-            let changed = arrived_changed(&error);
-            if !(error.is_transient() || expired || changed || upload_is_gone(&error)) {
-                return Err(error);
-            }
-            if changed {
-                self.blame_disk(blob, source).await?;
-            }
-            if left.offset > farthest {
-                farthest = left.offset;
-                waits = self.client.patience.waits();
-            }
-            if expired {
-                // The token expired during the upload; the next request gets a new one.
-                reauthenticated = true;
-            } else {
-                let Some(wait) = waits.next() else {
-                    return Err(error);
-                };
-                let wait = obey(&error, wait);
-                self.client.note_retry(&error, wait);
-                tokio::time::sleep(wait).await;
-            }
-            // The last request may have succeeded although its response was lost.
-            if !changed && self.has_blob(blob).await? {
-                watch.count_to(blob.size(), meter);
-                return Ok(());
-            }
-            session = match changed {
-                true => None,
-                false => self.standing(&left).await?,
+            session = match upload.recover(failure).await? {
+                Next::Done => return Ok(()),
+                Next::Resume(session) => session,
+                Next::Restart => self.begin(blob).await?,
             };
-            watch.count_to(session.as_ref().map_or(0, |s| s.offset), meter);
+            upload.watch.count_to(session.offset);
         }
     }
 
     async fn begin(&self, blob: &Descriptor) -> Result<Session, RegistryError> {
         match self.mount_or_begin(blob.digest(), None).await? {
-            Mounted::Upload(url) => Ok(Session { url, offset: 0 }),
+            Mounted::Upload { url, shortest_chunk } => Ok(Session {
+                url,
+                offset: 0,
+                shortest_chunk,
+            }),
             Mounted::Done => Err(self
                 .client
                 .protocol("beginning an upload", "it mounted a blob without a mount request")),
         }
     }
 
-    /// The registry's state of an upload; `None` if it dropped the upload.
-    async fn standing(&self, left: &Session) -> Result<Option<Session>, RegistryError> {
+    /// The registry's state of an upload; `None` if the registry dropped the upload or does not report its state.
+    async fn standing(&self, left: &Session) -> Option<Session> {
         let mut call = self.call(
             format!("requesting the state of an upload to {}", self.path()),
             Method::GET,
             "",
         );
         call.target = Target::Url(left.url.clone());
-        let response = self.send(&call).await?;
+        let response = self.send(&call).await.ok()?;
         if !response.status().is_success() {
-            return Ok(None);
+            return None;
         }
         let url = self
             .location(&call.doing, &response)
             .unwrap_or_else(|_| left.url.clone());
-        Ok(received(&response).map(|offset| Session { url, offset }))
+        Some(Session {
+            url,
+            offset: received(&response)?,
+            shortest_chunk: left.shortest_chunk,
+        })
     }
+}
 
-    /// Sends the chunks from the session's offset to the blob's end. A failure includes its offset.
-    async fn send_from(
-        &self,
-        mut session: Session,
-        blob: &Descriptor,
-        source: &Source,
-        feed: Option<Feed>,
-        watch: &Arc<Watch>,
-        meter: &Arc<Meter>,
-    ) -> Result<(), (RegistryError, Session)> {
-        let size = blob.size();
+impl Upload<'_> {
+    /// Sends the chunks from the session's offset to the blob's end. Bytes count as received if the registry accepts their
+    /// request: the `Range` of some responses stays at the first chunk (ECR).
+    async fn send_from(&self, mut session: Session, feed: Option<Feed>) -> Result<(), Failure> {
+        let size = self.blob.size();
         let mut feed = feed.filter(|feed| feed.at == session.offset);
         loop {
             let reading = match feed.take() {
                 Some(feed) => feed,
-                None => Feed::new(source.open(blob, session.offset, 1).remove(0), session.offset),
+                None => {
+                    let pieces = self.source.open(self.blob, session.offset, 1).remove(0);
+                    Feed::new(pieces, session.offset)
+                }
             };
             let shared = Arc::new(AsyncMutex::new(reading));
-            let length = CHUNK.min(size - session.offset);
-            let last = session.offset + length == size;
-            let sent = self
-                .send_chunk(&session, length, last.then_some(blob), &shared, watch, meter)
-                .await;
-            let response = match sent {
+            let (length, closing) = self.way.next_request(size - session.offset, session.shortest_chunk);
+            let response = match self.send_chunk(&session, length, closing, &shared).await {
                 Ok(response) => response,
-                Err(error) => return Err((error, session)),
+                Err(error) => {
+                    let left = session;
+                    return Err(Failure { error, left, closing });
+                }
             };
-            if last {
+            if closing {
                 return Ok(());
             }
-            let doing = format!("uploading the blob {}", blob.digest());
-            let received = received(&response);
-            session.url = match self.location(&doing, &response) {
-                Ok(url) => url,
-                Err(error) => return Err((error, session)),
-            };
-            session.offset = received.filter(|at| *at <= size).unwrap_or(session.offset + length);
+            if let Ok(url) = self.to.location("uploading a blob", &response) {
+                session.url = url;
+            }
+            session.offset += length;
             feed = Arc::into_inner(shared)
                 .map(AsyncMutex::into_inner)
                 .filter(|feed| feed.at == session.offset);
@@ -211,64 +217,147 @@ impl Repository {
         &self,
         session: &Session,
         length: u64,
-        closes: Option<&Descriptor>,
+        closing: bool,
         feed: &Arc<AsyncMutex<Feed>>,
-        watch: &Arc<Watch>,
-        meter: &Arc<Meter>,
     ) -> Result<Response, RegistryError> {
+        let client = &self.to.client;
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         let mut url = session.url.clone();
-        let method = match closes {
-            Some(blob) => {
-                url.query_pairs_mut().append_pair("digest", blob.digest().as_ref());
+        let method = match closing {
+            true => {
+                url.query_pairs_mut().append_pair("digest", self.blob.digest().as_ref());
                 Method::PUT
             }
-            None => Method::PATCH,
+            false => Method::PATCH,
         };
-        let is_whole = closes.is_some() && session.offset == 0;
+        let is_whole = closing && session.offset == 0;
         if length > 0 && !is_whole {
             let range = format!("{}-{}", session.offset, session.offset + length - 1);
             headers.extend(HeaderValue::try_from(range).map(|range| (CONTENT_RANGE, range)));
         }
         let call = Call {
-            doing: format!("uploading a blob to {}", self.path()),
+            doing: format!("uploading a blob to {}", self.to.path()),
             method,
             target: Target::Url(url),
             headers,
             body: Bytes::new(),
         };
         let stream = Stream {
-            body: body(Arc::clone(feed), length, Arc::clone(watch), Arc::clone(meter)),
+            body: body(Arc::clone(feed), length, Arc::clone(&self.watch)),
             length,
         };
-        watch.touch();
-        let response = self
-            .client
-            .send_stream(&call, stream, &self.scopes, watch.stalled())
+        self.watch.touch();
+        let response = client
+            .send_stream(&call, stream, &self.to.scopes, self.watch.stalled())
             .await?;
-        let expected = match closes {
-            Some(_) => StatusCode::CREATED,
-            None => StatusCode::ACCEPTED,
-        };
-        match response.status() {
-            status if status == expected || status == StatusCode::NO_CONTENT => Ok(response),
-            _ => Err(self.client.refused(&call.doing, response).await),
+        match response.status().is_success() {
+            true => Ok(response),
+            false => Err(client.refused(&call.doing, response).await),
         }
     }
 
-    /// The registry received other bytes: checks whether the file in the layout is damaged, or the transfer.
-    async fn blame_disk(&self, blob: &Descriptor, source: &Source) -> Result<(), RegistryError> {
-        let damaged = |reason| RegistryError::Source {
-            digest: blob.digest().to_string(),
-            reason,
+    /// Decides how to continue, and waits before a retry.
+    async fn recover(&mut self, failure: Failure) -> Result<Next, RegistryError> {
+        let Failure { error, left, closing } = failure;
+        if let Some(reason) = self.watch.failure() {
+            return Err(self.unreadable(reason));
+        }
+        if arrived_changed(&error) {
+            self.blame_disk().await?;
+            self.pause(error, left.offset).await?;
+            return Ok(Next::Restart);
+        }
+        let stands = match error.status() {
+            Some(_) if self.way != Way::Whole => self.to.standing(&left).await,
+            _ => None,
         };
-        match source.digest_on_disk().await {
-            Some(Ok(found)) if found != blob.digest().to_string() => Err(damaged(format!(
-                "the file is damaged: its content has the digest {found}"
-            ))),
-            Some(Err(e)) => Err(damaged(e.to_string())),
+        if stands.as_ref().is_none_or(|stands| stands.offset == left.offset) && self.change_way(&error, &left, closing)
+        {
+            return Ok(self.from(stands));
+        }
+        self.pause(error, left.offset).await?;
+        // The last request may have succeeded although its response was lost.
+        if self.to.has_blob(self.blob).await? {
+            self.watch.count_to(self.blob.size());
+            return Ok(Next::Done);
+        }
+        let stands = match stands {
+            None if self.way != Way::Whole => self.to.standing(&left).await,
+            stands => stands,
+        };
+        Ok(self.from(stands))
+    }
+
+    /// Changes to another kind of request if the registry refused this kind, for later uploads too.
+    fn change_way(&mut self, error: &RegistryError, left: &Session, closing: bool) -> bool {
+        let may_need_a_token = matches!(error, RegistryError::Denied { .. }) && !self.reauthenticated;
+        let other = match may_need_a_token {
+            true => None,
+            false => self.way.after_refusal(error, left.offset, closing),
+        };
+        let Some(other) = other else { return false };
+        self.to.client.note(&format!("{error}; {other}"));
+        self.to.client.use_way(other);
+        self.way = other;
+        true
+    }
+
+    fn from(&self, stands: Option<Session>) -> Next {
+        match stands {
+            Some(session) if self.way != Way::Whole => Next::Resume(session),
+            _ => Next::Restart,
+        }
+    }
+
+    /// Waits before a retry; returns the error if a retry cannot succeed.
+    async fn pause(&mut self, error: RegistryError, offset: u64) -> Result<(), RegistryError> {
+        if matches!(error, RegistryError::Denied { .. }) && !self.reauthenticated {
+            // The token expired during the upload; the next request gets a new one.
+            self.reauthenticated = true;
+            return Ok(());
+        }
+        let gone = self.way != Way::Whole && upload_is_gone(&error);
+        if !(error.is_transient() || gone || arrived_changed(&error)) {
+            return Err(error);
+        }
+        if offset > self.farthest {
+            self.farthest = offset;
+            self.waits = Box::new(self.to.client.patience.waits());
+        }
+        if error.status().is_none() && self.broke_at.replace(offset) == Some(offset) {
+            // A connection that breaks again at the same place may bear less.
+            self.way = self.way.with_smaller_chunks();
+        }
+        if let Some(wait) = self.waits.next() {
+            let wait = obey(&error, wait);
+            self.to.client.note_retry(&error, wait);
+            tokio::time::sleep(wait).await;
+        } else if let Some(last) = self.way.last_resort(&error) {
+            self.to.client.note(&format!("{error}; {last}"));
+            self.way = last;
+            self.waits = Box::new(self.to.client.patience.waits());
+        } else {
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// The registry received other bytes: checks whether the file in the layout is damaged, or the transfer.
+    async fn blame_disk(&self) -> Result<(), RegistryError> {
+        match self.source.digest_on_disk().await {
+            Some(Ok(found)) if found != self.blob.digest().to_string() => {
+                Err(self.unreadable(format!("the file is damaged: its content has the digest {found}")))
+            }
+            Some(Err(e)) => Err(self.unreadable(e.to_string())),
             _ => Ok(()),
+        }
+    }
+
+    fn unreadable(&self, reason: String) -> RegistryError {
+        RegistryError::Source {
+            digest: self.blob.digest().to_string(),
+            reason,
         }
     }
 }
@@ -295,9 +384,9 @@ impl Feed {
     }
 }
 
-fn body(feed: Arc<AsyncMutex<Feed>>, length: u64, watch: Arc<Watch>, meter: Arc<Meter>) -> Body {
+fn body(feed: Arc<AsyncMutex<Feed>>, length: u64, watch: Arc<Watch>) -> Body {
     Body::wrap_stream(stream::try_unfold(length, move |left| {
-        let (feed, watch, meter) = (Arc::clone(&feed), Arc::clone(&watch), Arc::clone(&meter));
+        let (feed, watch) = (Arc::clone(&feed), Arc::clone(&watch));
         async move {
             if left == 0 {
                 return Ok(None);
@@ -310,8 +399,8 @@ fn body(feed: Arc<AsyncMutex<Feed>>, length: u64, watch: Arc<Watch>, meter: Arc<
             watch.touch();
             let n = piece.len() as u64;
             watch.counted.fetch_add(n, Ordering::Relaxed);
-            meter.done.fetch_add(n, Ordering::Relaxed);
-            meter.sent.fetch_add(n, Ordering::Relaxed);
+            watch.meter.done.fetch_add(n, Ordering::Relaxed);
+            watch.meter.sent.fetch_add(n, Ordering::Relaxed);
             Ok(Some((piece, left - n)))
         }
     }))
@@ -343,10 +432,10 @@ impl Watch {
     }
 
     /// Corrects this blob's share of the meter to `bytes`.
-    fn count_to(&self, bytes: u64, meter: &Meter) {
+    fn count_to(&self, bytes: u64) {
         let counted = self.counted.swap(bytes, Ordering::Relaxed);
-        meter.done.fetch_add(bytes, Ordering::Relaxed);
-        meter.done.fetch_sub(counted, Ordering::Relaxed);
+        self.meter.done.fetch_add(bytes, Ordering::Relaxed);
+        self.meter.done.fetch_sub(counted, Ordering::Relaxed);
     }
 }
 

@@ -13,17 +13,25 @@ pub fn text(inspected: &Inspected) -> String {
         "{}\n{} {}\n\n",
         inspected.reference, inspected.digest, inspected.media_type
     );
-    let mut rows = table(&["  PLATFORM", "DIGEST", "SIZE", "LAYERS", "CREATED"]);
+    let mut rows = table(&["  PLATFORM", "SIZE", "LAYERS", "CREATED"]);
     for platform in &inspected.platforms {
         rows.add_row(vec![
             Cell::new(format!("  {}", platform.platform)),
-            Cell::new(&platform.digest),
             number(HumanBytes(platform.size)),
             number(platform.layers),
             Cell::new(platform.created.as_deref().unwrap_or("-")),
         ]);
     }
-    let _ = writeln!(text, "{}\n", trim_lines(&rows.to_string()));
+    // A whole digest has a line of its own: beside other columns it would not fit 80 columns.
+    let rows = trim_lines(&rows.to_string());
+    let digests = inspected.platforms.iter().map(|platform| platform.digest.as_str());
+    for (row, digest) in rows.lines().zip([""].into_iter().chain(digests)) {
+        let _ = writeln!(text, "{row}");
+        if !digest.is_empty() {
+            let _ = writeln!(text, "    {digest}");
+        }
+    }
+    text.push('\n');
     if let Some(platform) = inspected.platforms.first() {
         for (name, value) in &platform.labels {
             let _ = writeln!(text, "  {name} = {value}");

@@ -12,10 +12,11 @@ pub fn text(pruned: &Pruned) -> String {
             .as_deref()
             .map(|p| format!(", pushed {p}"))
             .unwrap_or_default();
-        let what = match (tag.kept, pruned.dry_run) {
-            (Some(why), _) => format!("stays: {why}"),
-            (None, true) => "would be removed".to_string(),
-            (None, false) => "removed".to_string(),
+        let what = match (tag.kept, tag.removed, pruned.dry_run) {
+            (Some(why), _, _) => format!("stays: {why}"),
+            (None, true, _) => "removed".to_string(),
+            (None, false, true) => "would be removed".to_string(),
+            (None, false, false) => "not removed".to_string(),
         };
         let _ = writeln!(text, "{}:{} {what}{pushed}", pruned.repository, tag.tag);
     }

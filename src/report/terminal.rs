@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use console::style;
-use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{
+    HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
+use jiff::Timestamp;
 
 use crate::config::ProgressMode;
 use crate::progress::{Lines, Progress, SharedProgress};
@@ -48,6 +51,7 @@ impl Terminal {
             last: Mutex::default(),
             seen: Mutex::default(),
             printed: AtomicU64::new(0),
+            count: Mutex::default(),
         };
         match self.mode {
             Mode::Quiet => Arc::new(Quiet {
@@ -67,6 +71,30 @@ impl Terminal {
                 })
             }
         }
+    }
+
+    /// A line with the seconds that are left; it disappears at the end.
+    fn count_down(&self, name: &str, time: Duration) {
+        let end = Instant::now() + time;
+        let left = move |_: &ProgressState, text: &mut dyn std::fmt::Write| {
+            let left = end.saturating_duration_since(Instant::now()).as_secs_f32().ceil();
+            let _ = write!(text, "{left:.0}");
+        };
+        let style = ProgressStyle::with_template("{spinner} {prefix:.bold} waiting, {left} s left");
+        let bar = self.bars.add(ProgressBar::new_spinner());
+        bar.set_style(style.expect("the template is constant").with_key("left", left));
+        bar.set_prefix(name.to_string());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        std::thread::spawn(move || {
+            std::thread::sleep(time);
+            bar.finish_and_clear();
+        });
+    }
+
+    /// Removes all bars for good: after an interruption no task is left to do it.
+    pub fn close(&self) {
+        let _ = self.bars.clear();
+        self.bars.set_draw_target(ProgressDrawTarget::hidden());
     }
 
     /// Prints a line above the bars, also with `--progress quiet`.
@@ -95,36 +123,58 @@ fn steps_style() -> ProgressStyle {
 struct Line {
     name: String,
     started: Instant,
-    /// The last printed step.
+    /// The current step.
     last: Mutex<String>,
     /// The printed steps: parallel steps take turns as the current one, and a log needs each step once.
     seen: Mutex<HashSet<String>>,
     /// The last printed byte count: a plain log gets a line per 64 MiB, not per chunk.
     printed: AtomicU64,
+    /// Finished steps, and all steps.
+    count: Mutex<(usize, usize)>,
 }
 
 impl Line {
-    /// Sets the current step; returns it shortened, and whether it is new.
+    /// Sets the current step; returns it on one line, and whether it is new.
     fn enter(&self, step: &str) -> (String, bool) {
         let mut last = self.last.lock().unwrap_or_else(|e| e.into_inner());
         if *last != step {
             *last = step.to_string();
             self.printed.store(0, Ordering::Relaxed);
         }
-        let first = self
-            .seen
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .insert(step.to_string());
-        (shorten(step), first)
+        let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+        (on_one_line(step), seen.insert(step.to_string()))
     }
 
-    fn seconds(&self) -> String {
-        format!("{:>6.1}s", self.started.elapsed().as_secs_f32())
+    /// `3/14 [final 2/7] RUN install-python …`; mounts and PATH would take the room of the command.
+    fn current(&self) -> String {
+        let step = on_one_line(&self.last.lock().unwrap_or_else(|e| e.into_inner()));
+        let words = step
+            .split(' ')
+            .filter(|word| !word.starts_with("--mount=") && !word.starts_with("PATH="));
+        let step = words.collect::<Vec<_>>().join(" ");
+        match *self.count.lock().unwrap_or_else(|e| e.into_inner()) {
+            (_, 0) => step,
+            (finished, all) => format!("{finished}/{all} {step}"),
+        }
+    }
+
+    /// `2026-11-28T13:24:05Z    12.3s ubuntu_noble linux/amd64`: the time of day, and since the line began.
+    fn head(&self) -> String {
+        format!(
+            "{:.0} {:>7.1}s {}",
+            Timestamp::now(),
+            self.started.elapsed().as_secs_f32(),
+            self.name
+        )
     }
 
     fn rate(&self, done: u64) -> u64 {
         (done as f64 / self.started.elapsed().as_secs_f64().max(0.001)) as u64
+    }
+
+    fn result(&self, text: &str) -> String {
+        let elapsed = duration(self.started.elapsed().as_secs_f64());
+        format!("{} {text} ({elapsed})", style(&self.name).bold())
     }
 }
 
@@ -135,7 +185,7 @@ struct Plain {
 impl Progress for Plain {
     fn step(&self, text: &str) {
         if let (text, true) = self.line.enter(text) {
-            eprintln!("{} {}: {text}", self.line.seconds(), self.line.name);
+            eprintln!("{}: {text}", self.line.head());
         }
     }
 
@@ -145,17 +195,16 @@ impl Progress for Plain {
         let printed = self.line.printed.load(Ordering::Relaxed);
         if done / EVERY > printed / EVERY || (total == Some(done) && printed != done) {
             self.line.printed.store(done, Ordering::Relaxed);
-            let of = total.map(|t| format!(" of {}", HumanBytes(t))).unwrap_or_default();
-            eprintln!("{} {}: {}{of}", self.line.seconds(), self.line.name, HumanBytes(done));
+            eprintln!("{}: {}{}", self.line.head(), HumanBytes(done), of(done, total, " of "));
         }
     }
 
     fn log(&self, text: &str) {
-        eprintln!("{} {}: | {text}", self.line.seconds(), self.line.name);
+        eprintln!("{}: | {text}", self.line.head());
     }
 
     fn note(&self, text: &str) {
-        eprintln!("{} {}: {text}", self.line.seconds(), self.line.name);
+        eprintln!("{}: {text}", self.line.head());
     }
 }
 
@@ -167,16 +216,24 @@ struct Bar {
 
 impl Progress for Bar {
     fn step(&self, text: &str) {
-        self.bar.set_message(self.line.enter(text).0);
+        self.line.enter(text);
+        self.bar.set_message(self.line.current());
+    }
+
+    fn cached(&self, _: &str) {}
+
+    fn count(&self, finished: usize, all: usize) {
+        *self.line.count.lock().unwrap_or_else(|e| e.into_inner()) = (finished, all);
+        self.bar.set_message(self.line.current());
     }
 
     fn bytes(&self, done: u64, total: Option<u64>) {
-        let step = shorten(&self.line.last.lock().unwrap_or_else(|e| e.into_inner()));
-        let of = total.map(|t| format!(" / {}", HumanBytes(t))).unwrap_or_default();
         self.bar.set_message(format!(
-            "{step}  {}{of}  {}/s",
+            "{}{}  {}/s  {}",
             HumanBytes(done),
-            HumanBytes(self.line.rate(done))
+            of(done, total, " / "),
+            HumanBytes(self.line.rate(done)),
+            self.line.current(),
         ));
     }
 
@@ -184,6 +241,16 @@ impl Progress for Bar {
 
     fn note(&self, text: &str) {
         self.terminal.say(&format!("{} {text}", style(&self.line.name).bold()));
+    }
+
+    fn wait(&self, what: &str, time: Duration) {
+        self.note(what);
+        self.terminal.count_down(&self.line.name, time);
+    }
+
+    fn finish(&self, result: &str) {
+        self.bar.finish_and_clear();
+        self.terminal.say(&self.line.result(result));
     }
 }
 
@@ -207,12 +274,17 @@ impl Progress for Quiet {
     }
 }
 
-/// Shortens a step to one line: a RUN can be a page long.
-fn shorten(step: &str) -> String {
-    const MOST: usize = 110;
-    let words = step.split_whitespace().filter(|word| !word.starts_with("--mount="));
-    let line = words.collect::<Vec<_>>().join(" ");
-    console::truncate_str(&line, MOST, "…").into_owned()
+/// A RUN can have several lines.
+fn on_one_line(step: &str) -> String {
+    step.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The total after `before`. An estimate that was exceeded is not shown.
+fn of(done: u64, total: Option<u64>, before: &str) -> String {
+    let total = total.filter(|total| *total >= done);
+    total
+        .map(|total| format!("{before}{}", HumanBytes(total)))
+        .unwrap_or_default()
 }
 
 /// Formats a duration: `1 min 4 s`.
@@ -221,6 +293,15 @@ pub fn duration(seconds: f64) -> String {
         format!("{seconds:.1} s")
     } else {
         HumanDuration(Duration::from_secs_f64(seconds)).to_string()
+    }
+}
+
+/// The same for a column of a table: `12.3 s`, `7 min`.
+pub fn compact(seconds: f64) -> String {
+    if seconds < 60.0 {
+        format!("{seconds:.1} s")
+    } else {
+        format!("{:.0} min", (seconds / 60.0).max(1.0))
     }
 }
 
@@ -233,5 +314,15 @@ impl Progress for Notes {
     fn log(&self, _: &str) {}
     fn note(&self, text: &str) {
         self.0.say(text);
+    }
+    fn wait(&self, what: &str, time: Duration) {
+        let seconds = time.as_secs_f32().ceil();
+        match self.0.mode {
+            Mode::Bars => {
+                self.note(what);
+                self.0.count_down("", time);
+            }
+            Mode::Plain | Mode::Quiet => self.note(&format!("{what} in {seconds:.0} s")),
+        }
     }
 }

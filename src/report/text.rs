@@ -6,7 +6,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use console::style;
 use indicatif::HumanBytes;
 
-use super::terminal::duration;
+use super::terminal::{compact, duration};
 use crate::build::result::{BuildReport, Built, ImageReport, Outcome};
 use crate::publish::{Delivered, Published, TagChange};
 use crate::verify::{Refused, Verdict};
@@ -37,7 +37,17 @@ pub fn build(report: &BuildReport) -> String {
 
 fn summary(report: &BuildReport) -> String {
     let of = |outcome| report.images.iter().filter(|i| i.outcome == outcome).count();
-    let mut parts = vec![format!("{} built and verified", of(Outcome::Done))];
+    let unchanged = |image: &&ImageReport| {
+        let built: Vec<&Built> = image.platforms.iter().filter_map(|p| p.built.as_ref()).collect();
+        image.outcome == Outcome::Done && built.iter().all(|built| built.nothing_ran())
+    };
+    let unchanged = report.images.iter().filter(unchanged).count();
+    let mut parts = vec![format!("{} built and verified", of(Outcome::Done) - unchanged)];
+    match (parts[0].starts_with("0 "), unchanged) {
+        (_, 0) => {}
+        (true, unchanged) => parts[0] = format!("{unchanged} unchanged and verified"),
+        (false, unchanged) => parts.push(format!("{unchanged} unchanged and verified")),
+    }
     for (count, what) in [
         (of(Outcome::BreaksContract), "broke the contract"),
         (of(Outcome::Failed), "failed"),
@@ -52,16 +62,15 @@ fn summary(report: &BuildReport) -> String {
 /// `builders`: whether several builders exist, so that the builder is printed.
 fn image_text(image: &ImageReport, builders: bool) -> String {
     let mut text = format!("{}\n", style(&image.name).bold());
-    let mut header = vec![
-        "  PLATFORM",
-        "DIGEST",
-        "SIZE",
-        "UNPACKED",
-        "FILES",
-        "STEPS",
-        "CONTRACT",
-        "TIME",
-    ];
+    let smoke = image
+        .platforms
+        .iter()
+        .flat_map(|p| &p.built)
+        .any(|b| !b.smoke.is_empty());
+    let mut header = vec!["  PLATFORM", "DIGEST", "SIZE", "STEPS", "CONTRACT", "TIME"];
+    if smoke {
+        header.insert(5, "SMOKE");
+    }
     if builders {
         header.insert(1, "BUILDER");
     }
@@ -73,18 +82,21 @@ fn image_text(image: &ImageReport, builders: bool) -> String {
                 Cell::new(name),
                 Cell::new(short(&built.digest)),
                 number(HumanBytes(built.compressed_bytes)),
-                number(HumanBytes(built.uncompressed_bytes)),
-                number(built.files),
                 number(steps(built)),
                 Cell::new(contract(built)),
             ],
-            None => {
-                let mut row = vec![Cell::new(name), Cell::new("failed")];
-                row.extend(["-"; 5].map(Cell::new));
-                row
-            }
+            None => vec![
+                Cell::new(name),
+                Cell::new("failed"),
+                number("-"),
+                number("-"),
+                Cell::new("-"),
+            ],
         };
-        row.push(number(duration(platform.seconds)));
+        if smoke {
+            row.push(Cell::new(platform.built.as_ref().map_or("-".into(), smoke_result)));
+        }
+        row.push(number(compact(platform.seconds)));
         if builders {
             row.insert(
                 1,
@@ -126,7 +138,12 @@ fn image_text(image: &ImageReport, builders: bool) -> String {
             if let Some(error) = &image.error {
                 let _ = writeln!(text, "\n{}\n{error}", style("not pushed:").red().bold());
             }
+            text += &verify_with_cosign(&image.verify);
             text += "\n";
+        }
+        (None, _) if image.error.is_some() => {
+            let error = image.error.as_deref().unwrap_or_default();
+            let _ = writeln!(text, "\n{}\n{error}\n", style("not tagged:").red().bold());
         }
         _ => {
             let _ = writeln!(
@@ -148,9 +165,20 @@ pub fn published(published: &Published) -> String {
     let mut text = format!("{}\n", published.digest);
     for delivered in &published.destinations {
         let _ = writeln!(text, "  {} {}", delivered.reference, self::delivered(delivered));
+        for artifact in &delivered.left {
+            let _ = writeln!(text, "    not copied: {artifact}");
+        }
     }
     let _ = writeln!(text, "{} sent", HumanBytes(published.bytes_sent));
     text
+}
+
+/// Commands of a block that a person copies: whole, one a line.
+pub fn verify_with_cosign(commands: &[String]) -> String {
+    match commands.is_empty() {
+        true => String::new(),
+        false => format!("\nverify with cosign 2 or 3:\n{}\n", commands.join("\n")),
+    }
 }
 
 /// The verdicts on several platforms.
@@ -185,26 +213,23 @@ pub fn delivered(delivered: &Delivered) -> String {
 }
 
 fn steps(built: &Built) -> String {
-    if built.unchanged {
-        "unchanged".into()
-    } else {
-        format!("{} ({} cached)", built.steps, built.cached_steps)
+    match built.nothing_ran() {
+        true => "unchanged".into(),
+        false => format!("{}/{} cached", built.cached_steps, built.steps),
     }
 }
 
 fn contract(built: &Built) -> String {
     let rules = built.verdict.rules().len();
-    let broken = built.verdict.broken().count();
-    let mut text = if broken == 0 {
-        format!("{rules} rules passed")
-    } else {
-        format!("{broken} of {rules} rules failed")
-    };
-    if !built.smoke.is_empty() {
-        let passed = built.smoke.iter().filter(|s| s.passed).count();
-        let _ = write!(text, ", smoke {passed}/{}", built.smoke.len());
+    match built.verdict.broken().count() {
+        0 => format!("{rules} passed"),
+        broken => format!("{broken}/{rules} failed"),
     }
-    text
+}
+
+fn smoke_result(built: &Built) -> String {
+    let passed = built.smoke.iter().filter(|s| s.passed).count();
+    format!("{passed}/{}", built.smoke.len())
 }
 
 /// The verdict for one platform, rule by rule.
@@ -259,9 +284,10 @@ fn findings(verdict: &Verdict) -> String {
     text
 }
 
-/// `sha256:0123456789ab`: a short digest that still identifies an image.
+/// `0123456789ab`: a short digest that still identifies an image.
 pub fn short(digest: &str) -> &str {
-    &digest[..digest.len().min("sha256:".len() + 12)]
+    let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
+    &hex[..hex.len().min(12)]
 }
 
 /// Removes trailing blanks from every line.

@@ -21,8 +21,10 @@ pub enum KeyProblem {
     NoVariable(String),
     #[error("it is longer than {0} bytes, so it is not a key")]
     TooLarge(u64),
-    #[error("it is not a PEM document ({0}), which starts with \"-----BEGIN\"")]
+    #[error("it is not a PEM document, which starts with \"-----BEGIN\": {0}")]
     NotPem(String),
+    #[error("it is an unsupported {found}: {help}")]
+    OtherFormat { found: String, help: String },
     #[error("it is a {found}, not a {wanted}")]
     WrongKind { found: String, wanted: &'static str },
     #[error("{what} not supported: {instead}")]

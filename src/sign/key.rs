@@ -6,14 +6,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use p256::ecdsa::signature::{Signer as _, Verifier as _};
 use p256::ecdsa::{DerSignature, SigningKey, VerifyingKey};
-use pkcs8::der::{Decode as _, pem};
+use pkcs8::der::Decode as _;
 use pkcs8::{EncodePublicKey as _, EncryptedPrivateKeyInfoRef, ObjectIdentifier, PrivateKeyInfoRef};
 use pkcs8::{SubjectPublicKeyInfoRef, spki::AlgorithmIdentifierRef};
 use sha2::{Digest as _, Sha256};
-use zeroize::Zeroizing;
 
 use super::cosign_key;
 use super::error::{KeyError, KeyProblem};
+use super::pem::{self, Block};
 use super::pkcs11::{self, TokenKey};
 use super::source::{KeySource, Material, Password};
 
@@ -57,9 +57,12 @@ impl Key {
     }
 
     pub fn from_pem(text: &[u8], password: Option<&Password>) -> Result<Self, KeyProblem> {
-        let (label, der) = decode_pem(text)?;
+        let block = pem::find(text, |label| label.ends_with("PRIVATE KEY"))?;
+        let der = block.decode()?;
         let password = || password.map(Password::bytes).ok_or(KeyProblem::NoPassword);
-        let secret = match label {
+        let secret = match block.label {
+            "RSA PRIVATE KEY" | "DSA PRIVATE KEY" => return Err(not_p256(&block)),
+            _ if block.is_encrypted => return Err(convert(&block, "openssl pkey -in KEY | openssl pkcs8 -topk8")),
             label if cosign_key::LABELS.contains(&label) => pkcs8(&cosign_key::decrypt(&der, password()?)?)?,
             "PRIVATE KEY" => pkcs8(&der)?,
             "ENCRYPTED PRIVATE KEY" => {
@@ -69,11 +72,10 @@ impl Key {
             "EC PRIVATE KEY" => {
                 p256::SecretKey::from_sec1_der(&der).map_err(|_| unsupported("other elliptic curves'"))?
             }
-            "RSA PRIVATE KEY" => return Err(unsupported("RSA")),
-            "OPENSSH PRIVATE KEY" => return Err(unsupported("OpenSSH")),
-            other => {
+            "OPENSSH PRIVATE KEY" => return Err(convert(&block, "ssh-keygen -p -m PKCS8 -f KEY")),
+            _ => {
                 return Err(KeyProblem::WrongKind {
-                    found: other.to_lowercase(),
+                    found: block.kind(),
                     wanted: "private key",
                 });
             }
@@ -129,14 +131,14 @@ impl PublicKey {
     }
 
     pub fn from_pem(text: &[u8]) -> Result<Self, KeyProblem> {
-        let (label, der) = decode_pem(text)?;
-        if label != "PUBLIC KEY" {
+        let block = pem::find(text, |label| label == "PUBLIC KEY")?;
+        if block.label != "PUBLIC KEY" {
             return Err(KeyProblem::WrongKind {
-                found: label.to_lowercase(),
+                found: block.kind(),
                 wanted: "public key (as `cosign public-key --key …` prints it)",
             });
         }
-        Self::from_der(&der)
+        Self::from_der(&block.decode()?)
     }
 
     /// Parses a SubjectPublicKeyInfo.
@@ -177,11 +179,6 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-fn decode_pem(text: &[u8]) -> Result<(&str, Zeroizing<Vec<u8>>), KeyProblem> {
-    let (label, der) = pem::decode_vec(text).map_err(|e| KeyProblem::NotPem(e.to_string()))?;
-    Ok((label, Zeroizing::new(der)))
-}
-
 fn pkcs8(der: &[u8]) -> Result<p256::SecretKey, KeyProblem> {
     let info = PrivateKeyInfoRef::try_from(der).map_err(damaged)?;
     must_be_p256(&info.algorithm)?;
@@ -203,6 +200,21 @@ pub(super) fn unsupported(kind: &str) -> KeyProblem {
     KeyProblem::Unsupported {
         what: format!("{kind} keys are"),
         instead: MAKE_P256,
+    }
+}
+
+fn not_p256(block: &Block<'_>) -> KeyProblem {
+    KeyProblem::OtherFormat {
+        found: block.kind(),
+        help: MAKE_P256.into(),
+    }
+}
+
+/// A P-256 key may be inside, in a format that this program does not read.
+fn convert(block: &Block<'_>, command: &str) -> KeyProblem {
+    KeyProblem::OtherFormat {
+        found: block.kind(),
+        help: format!("convert it to PKCS#8\nhelp: {command}"),
     }
 }
 

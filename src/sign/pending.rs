@@ -10,13 +10,18 @@ use super::{Key, KeyError, KeySource, Password};
 pub struct PendingKey(Option<JoinHandle<Result<Key, KeyError>>>);
 
 impl PendingKey {
-    /// Starts reading at once. Without a source, [`PendingKey::ready`] returns `None`.
-    pub fn load(source: Option<&KeySource>) -> Self {
-        PendingKey(
-            source
-                .cloned()
-                .map(|source| spawn_blocking(move || Key::load(&source, Password::from_env().as_ref()))),
-        )
+    /// Starts reading at once; a source that does not exist is an error at once. Without a source, [`PendingKey::ready`]
+    /// returns `None`.
+    pub fn load(source: Option<&KeySource>) -> Result<Self, KeyError> {
+        let Some(source) = source.cloned() else {
+            return Ok(PendingKey(None));
+        };
+        source.check().map_err(|problem| KeyError {
+            from: source.to_string(),
+            problem,
+        })?;
+        let load = move || Key::load(&source, Password::from_env().as_ref());
+        Ok(PendingKey(Some(spawn_blocking(load))))
     }
 
     pub async fn ready(self) -> anyhow::Result<Option<Arc<Key>>> {

@@ -4,7 +4,7 @@ use oci_spec::image::Descriptor;
 
 #[cfg(feature = "keyless")]
 use super::Keyless;
-use super::{Attestation, KeySource, PendingKey, artifacts};
+use super::{Attestation, KeyError, KeySource, PendingKey, artifacts};
 use crate::oci::{Artifact, RepositoryName};
 
 pub enum Signer {
@@ -15,8 +15,8 @@ pub enum Signer {
 
 impl Signer {
     /// Starts reading the key at once.
-    pub fn key(source: Option<&KeySource>) -> Self {
-        Self::Key(PendingKey::load(source))
+    pub fn key(source: Option<&KeySource>) -> Result<Self, KeyError> {
+        Ok(Self::Key(PendingKey::load(source)?))
     }
 
     /// Signatures of all `subjects`, and the attestations, for a repository.

@@ -85,6 +85,16 @@ impl fmt::Display for KeySource {
 }
 
 impl KeySource {
+    /// Whether the source exists, without reading a file: it may be a pipe.
+    pub(super) fn check(&self) -> Result<(), KeyProblem> {
+        match self {
+            Self::File(path) => std::fs::metadata(path)
+                .map(|_| ())
+                .map_err(|e| KeyProblem::Read(e.to_string())),
+            Self::Environment(_) | Self::Token(_) | Self::Unsupported(_) => self.read().map(|_| ()),
+        }
+    }
+
     pub(super) fn read(&self) -> Result<Material<'_>, KeyProblem> {
         match self {
             Self::File(path) => {

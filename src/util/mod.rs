@@ -7,3 +7,4 @@ pub(crate) mod errors;
 pub(crate) mod files;
 pub(crate) mod hash;
 pub(crate) mod process;
+pub(crate) mod record;

@@ -30,6 +30,7 @@ pub struct Contract {
 pub(crate) struct Terms {
     pub accounts: AccountTerms,
     pub sudoers: SudoersTerms,
+    pub configuration_files: Vec<ConfigurationFiles>,
     pub python: PythonTerms,
     pub commands: CommandTerms,
     pub packages: PackageTerms,
@@ -63,6 +64,17 @@ pub(crate) struct SudoersTerms {
     pub grants: String,
     /// The required Defaults, and the only allowed ones.
     pub defaults: Vec<String>,
+}
+
+/// Files whose lines are known.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct ConfigurationFiles {
+    pub directory: String,
+    /// Patterns of names in the directory.
+    pub names: Patterns,
+    /// Patterns of the allowed lines, with single spaces between words. Blank lines and comments are always allowed.
+    pub lines: Patterns,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -1,4 +1,4 @@
-//! build.toml, the contract and what an image says of itself -> what the image is expected to be, and the verdict on it.
+//! Decides what an image is expected to be, from build.toml, the contract and the image's own labels and files, and checks it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ use crate::plan::settings::find_distro;
 use crate::plan::{lock, patches};
 use crate::util::hash;
 
-/// What decides verdicts, hashed: the rules, the contract, build.toml, and `more`.
+/// Hashes the rules, the contract, build.toml and `more`: everything besides the image that decides a verdict.
 pub fn terms(file: &BuildFile, contract: &Contract, more: &[Vec<u8>]) -> std::io::Result<[u8; 32]> {
-    // Between releases the version stays, while the rules change.
+    // During development the rules change without a new version.
     let program = std::fs::metadata(std::env::current_exe()?)?;
     let built = format!(
         "{} {} {:?}",
@@ -34,13 +34,13 @@ pub fn contract_path(file: &BuildFile) -> PathBuf {
     file.root.join("images").join(format!("{}.toml", file.image.name))
 }
 
-/// The project ref by the image's own label.
+/// The project's git ref, from the image's label.
 pub fn reference_of(config: &ImageConfiguration) -> Option<&str> {
     let labels = config.labels_of_config()?;
     labels.get("org.opencontainers.image.version").map(String::as_str)
 }
 
-/// What an image is judged by.
+/// Checks images against one build.toml and one contract.
 pub struct Judge {
     pub file: BuildFile,
     pub contract: Contract,
@@ -48,8 +48,8 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// `distro` is the one that the image must be, `contract` the file of the contract; without them, what its os-release
-    /// says and [`contract_path`]. The contract's form is checked later: see [`Judge::checked`].
+    /// `distro` is the required distro [default: detected from the image's os-release], `contract` the contract's file
+    /// [default: [`contract_path`]]. [`Judge::checked`] checks the contract's form.
     pub fn new(file: BuildFile, distro: Option<&str>, contract: Option<&Path>) -> anyhow::Result<Self> {
         if let Some(name) = distro {
             find_distro(&file, name)?;
@@ -62,13 +62,13 @@ impl Judge {
         })
     }
 
-    /// With a contract that is known to have the form of one, before time goes into reading an image.
+    /// Checks the contract's form, so that an invalid contract is reported before an image is read.
     pub fn checked(self) -> anyhow::Result<Self> {
         self.contract.check_form()?;
         Ok(self)
     }
 
-    /// Everything besides these images that decides the verdicts on them, hashed. Of the images, only configurations are read.
+    /// Hashes everything besides these images that decides the verdicts on them. Reads only the images' configurations.
     pub fn terms(&self, images: &[Image]) -> anyhow::Result<[u8; 32]> {
         let configs = images.iter().filter_map(|image| image.config().ok());
         let references: BTreeSet<String> = configs
@@ -85,7 +85,7 @@ impl Judge {
         Ok(terms(&self.file, &self.contract, &more)?)
     }
 
-    /// Judges an image by what its own labels and files say it is, or by the distro asked for.
+    /// Checks an image as the distro that was required, or as the one that its own files name.
     pub fn verdict(&self, image: &Image) -> anyhow::Result<Verdict> {
         let contents = image.contents()?;
         let distro = match &self.distro {
@@ -116,8 +116,7 @@ impl Judge {
         images.iter().map(|image| self.verdict(image)).collect()
     }
 
-    /// The verdicts on images whose files `state` has; `None` if it lacks one of them. The files are large: those of one
-    /// image are in memory at a time.
+    /// Checks images whose files are in `state`; `None` if one is not. Holds the files of one image in memory at a time.
     pub fn verdicts_from(&self, state: &State, images: &mut [Image]) -> anyhow::Result<Option<Vec<Verdict>>> {
         let mut verdicts = Vec::new();
         for image in images {
@@ -131,7 +130,7 @@ impl Judge {
     }
 }
 
-/// The distro of build.toml whose release this is, by os-release(5).
+/// Finds the distro of build.toml that matches the image's os-release(5).
 fn detect_distro<'a>(file: &'a BuildFile, tree: &Tree) -> anyhow::Result<&'a Distro> {
     let OsRelease { id, codename, .. } = OsRelease::read(tree).unwrap_or_default();
     let family = match id.as_str() {
@@ -144,6 +143,6 @@ fn detect_distro<'a>(file: &'a BuildFile, tree: &Tree) -> anyhow::Result<&'a Dis
         .values()
         .find(|d| Some(d.family) == family && d.suite == codename);
     known.ok_or_else(|| {
-        anyhow!("the image's os-release says {id:?} {codename:?}, which is none of build.toml's distros; name one with --distro")
+        anyhow!("the image's os-release has ID {id:?} and VERSION_CODENAME {codename:?}, which is not a distro of build.toml\nhelp: name one with --distro")
     })
 }

@@ -59,7 +59,8 @@ pub fn keeps(path: &str, size: u64) -> bool {
     if is_copyright(path) {
         return size <= LARGEST_COPYRIGHT;
     }
-    size <= LARGEST_SMALL && (is_configuration(path) || is_python_metadata(path) || is_agent_source(path))
+    size <= LARGEST_SMALL
+        && (is_certificate(path) || is_configuration(path) || is_python_metadata(path) || is_agent_source(path))
 }
 
 fn is_configuration(path: &str) -> bool {
@@ -69,13 +70,14 @@ fn is_configuration(path: &str) -> bool {
             "usr/lib/os-release" | "root/.bashrc" | "root/.profile" | "usr/share/iproute2/rt_tables"
         );
     };
-    const FILES: [&str; 13] = [
+    const FILES: [&str; 14] = [
         "passwd",
         "group",
         "shadow",
         "gshadow",
         "os-release",
         "environment",
+        "host.conf",
         "profile",
         "bash.bashrc",
         "nsswitch.conf",
@@ -84,8 +86,9 @@ fn is_configuration(path: &str) -> bool {
         "apt/sources.list",
         "ssl/certs/ca-certificates.crt",
     ];
-    const DIRECTORIES: [&str; 9] = [
+    const DIRECTORIES: [&str; 10] = [
         "sudoers",
+        "security/",
         "iproute2/",
         "apt/apt.conf.d/",
         "apt/sources.list.d/",
@@ -126,6 +129,11 @@ fn is_python_metadata(path: &str) -> bool {
 /// The files that patches may change: 0.7 MB of source.
 fn is_agent_source(path: &str) -> bool {
     path.starts_with("usr/local/lib/python3") && path.contains("/dist-packages/ovn_bgp_agent/") && path.ends_with(".py")
+}
+
+/// The authorities of ca-certificates, and the package's list of them.
+fn is_certificate(path: &str) -> bool {
+    path.starts_with("usr/share/ca-certificates/") || path == "var/lib/dpkg/info/ca-certificates.md5sums"
 }
 
 /// The commands in /usr/local: small scripts, and the runtime.

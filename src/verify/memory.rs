@@ -3,27 +3,23 @@
 //! It is a cache: a file that is missing or damaged costs a judgement. Only verdicts that passed are kept, each under a key of
 //! everything that decides it: program, contract, build.toml, what the image is compared with, platform and digest.
 
-use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-
-use sha2::{Digest as _, Sha256};
-use tempfile::NamedTempFile;
 
 use super::{Passed, Verdict};
 use crate::image::{Image, state};
 use crate::oci::Platform;
 use crate::util::hash;
+use crate::util::record::Format;
 
-/// Changes with the shape of [`Verdicts`].
-const FORMAT: &str = "obgp-build verdicts 1\n";
+/// The head is [`Verdicts`]; there is no body. The line changes with the shape of a verdict.
+const FORMAT: Format = Format {
+    line: "obgp-build verdicts 2\n",
+    max_head: 64 << 20,
+};
 
 /// The latest are kept: those of a few images on two platforms each.
 const MAX_VERDICTS: usize = 64;
-
-/// A damaged file is not read beyond this.
-const MAX_BYTES: u64 = 256 << 20;
 
 /// By the [key](hash::key) of what decides the verdict, the latest first.
 type Verdicts = Vec<([u8; 32], Passed)>;
@@ -31,15 +27,15 @@ type Verdicts = Vec<([u8; 32], Passed)>;
 /// The verdicts of one output directory.
 pub struct Memory {
     dir: PathBuf,
-    /// Held while the file is read and written again: targets are judged side by side.
-    writing: Mutex<()>,
+    /// The file's content, once it was read or written.
+    verdicts: Mutex<Option<Verdicts>>,
 }
 
 impl Memory {
     pub fn new(output: &Path) -> Self {
         Self {
             dir: state::directory(output),
-            writing: Mutex::default(),
+            verdicts: Mutex::default(),
         }
     }
 
@@ -47,36 +43,32 @@ impl Memory {
         self.dir.join("verdicts")
     }
 
-    /// `None` if the file is damaged.
-    fn read(&self) -> Option<Verdicts> {
-        let small = fs::metadata(self.path()).ok()?.len() <= MAX_BYTES;
-        let bytes = small.then(|| fs::read(self.path()).ok())??;
-        let (sum, bytes) = bytes.strip_prefix(FORMAT.as_bytes())?.split_first_chunk()?;
-        let whole = *sum == <[u8; 32]>::from(Sha256::digest(bytes));
-        whole.then(|| postcard::from_bytes(bytes).ok())?
+    fn read(&self) -> Verdicts {
+        FORMAT
+            .open(&self.path())
+            .map_or_else(Vec::new, |(verdicts, _)| verdicts)
     }
 
     fn recall(&self, key: &[u8; 32]) -> Option<Passed> {
-        let found = self.read()?.into_iter().find(|(k, _)| k == key)?;
-        Some(found.1)
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let verdicts = verdicts.get_or_insert_with(|| self.read());
+        verdicts
+            .iter()
+            .find(|(k, _)| k == key)
+            .map(|(_, passed)| passed.clone())
     }
 
     /// Writes only where a build keeps its state: other files next to a layout are ignored.
-    fn remember(&self, verdicts: Verdicts) -> std::io::Result<()> {
+    fn remember(&self, mut verdicts: Verdicts) -> std::io::Result<()> {
         if !self.dir.is_dir() {
             return Ok(());
         }
-        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kept = verdicts;
-        let earlier = self.read().unwrap_or_default();
-        kept.extend(earlier);
-        kept.truncate(MAX_VERDICTS);
-        let bytes = postcard::to_stdvec(&kept).map_err(std::io::Error::other)?;
-        let mut file = NamedTempFile::new_in(&self.dir)?;
-        file.write_all(FORMAT.as_bytes())?;
-        file.write_all(&Sha256::digest(&bytes))?;
-        file.write_all(&bytes)?;
-        file.persist(self.path()).map_err(|e| e.error)?;
+        let mut known = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another process may have written since.
+        verdicts.extend(self.read());
+        verdicts.truncate(MAX_VERDICTS);
+        FORMAT.write(&self.path(), &verdicts, &())?;
+        *known = Some(verdicts);
         Ok(())
     }
 }
@@ -135,6 +127,8 @@ impl<'a> Known<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::util::hash::key;
 
@@ -147,7 +141,7 @@ mod tests {
     fn a_verdict_comes_back_under_its_key_and_the_latest_stay() {
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::new(dir.path());
-        // Where nothing was built, nothing is left behind.
+        // Without an earlier build nothing is written.
         memory.remember(vec![(key(&["a"]), passed("files"))]).unwrap();
         assert!(!memory.dir.exists());
         fs::create_dir(&memory.dir).unwrap();
@@ -163,19 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_of_which_any_bit_is_wrong_are_as_good_as_none() {
+    fn a_damaged_file_costs_a_judgement_only() {
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::new(dir.path());
         fs::create_dir(&memory.dir).unwrap();
+        fs::write(memory.path(), "damaged").unwrap();
+        assert_eq!(memory.recall(&key(&["a"])), None);
         memory.remember(vec![(key(&["a"]), passed("files"))]).unwrap();
-        let whole = fs::read(memory.path()).unwrap();
-        for at in 0..whole.len() {
-            let mut changed = whole.clone();
-            changed[at] ^= 1;
-            for damaged in [&changed[..], &whole[..at]] {
-                fs::write(memory.path(), damaged).unwrap();
-                assert_eq!(memory.recall(&key(&["a"])), None, "byte {at}");
-            }
-        }
+        assert_eq!(Memory::new(dir.path()).recall(&key(&["a"])), Some(passed("files")));
     }
 }

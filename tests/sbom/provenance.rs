@@ -82,7 +82,6 @@ fn statement_of(plan: &ImagePlan) -> Value {
     let run = Run {
         project: "ovn-bgp-agent",
         builder_id: "https://ci.example.org/builders/1",
-        invocation_id: Some("https://ci.example.org/build/77"),
         builder: &BuilderPlan {
             name: "default".into(),
             kind: BuilderKind::Engine,

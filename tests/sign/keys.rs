@@ -114,6 +114,89 @@ fn openssl_keys_load_and_other_algorithms_are_rejected() {
 }
 
 #[test]
+fn a_key_is_found_among_what_openssl_and_people_write_around_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(with_parameters) = openssl(dir.path(), "ecparam -name prime256v1 -genkey") else {
+        return;
+    };
+    assert!(with_parameters.starts_with("-----BEGIN EC PARAMETERS-----"));
+    std::fs::write(dir.path().join("key"), &with_parameters).unwrap();
+    let plain = openssl(dir.path(), "pkcs8 -topk8 -nocrypt -in key").unwrap();
+    let public_text = openssl(dir.path(), "pkey -in key -pubout").unwrap();
+    let public = PublicKey::from_pem(public_text.as_bytes()).unwrap();
+    let (begin, rest) = plain.split_once('\n').unwrap();
+    for text in [
+        with_parameters.clone(),
+        with_parameters.replace('\n', "\r\n"),
+        format!("\u{feff}{plain}"),
+        format!("# the key of 2026\n\nBag Attributes\n    friendlyName: x\n{plain}\n\nbye\n"),
+        format!("{begin}\n\n# comment\n{rest}"),
+        plain.replace("-----BEGIN", "  -----BEGIN").replace('\n', "  \n"),
+        format!("{public_text}{plain}"),
+        format!(
+            "{begin}\n{}\n-----END PRIVATE KEY-----",
+            rest.split("-----").next().unwrap().replace('\n', "")
+        ),
+    ] {
+        assert_key_pair(&Key::from_pem(text.as_bytes(), None).unwrap(), &public);
+    }
+    for text in [
+        format!("# {public_text}\n{public_text}"),
+        format!("{plain}{public_text}"),
+        public_text.replace('\n', "\n\n"),
+    ] {
+        assert_eq!(PublicKey::from_pem(text.as_bytes()).unwrap(), public);
+    }
+}
+
+#[test]
+fn a_file_that_is_not_a_usable_key_is_named_by_its_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(key) = openssl(dir.path(), "ecparam -name prime256v1 -genkey") else {
+        return;
+    };
+    std::fs::write(dir.path().join("key"), &key).unwrap();
+    let make = |arguments: &str| openssl(dir.path(), arguments).unwrap();
+    let block = |label: &str| format!("-----BEGIN {label}-----\nMAA=\n-----END {label}-----\n");
+    let traditional = "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,0123456789ABCDEF\n\nMAA=\n";
+    let pkcs1 = format!("-----BEGIN RSA PRIVATE KEY-----\n{traditional}-----END RSA PRIVATE KEY-----\n");
+    for (text, named) in [
+        (pkcs1, "encrypted PKCS#1 RSA private key"),
+        (block("RSA PRIVATE KEY"), "PKCS#1 RSA private key"),
+        (
+            make("ec -in key -aes256 -passout pass:secret"),
+            "encrypted SEC1 EC private key",
+        ),
+        (block("OPENSSH PRIVATE KEY"), "OpenSSH private key"),
+        (make("pkey -in key -pubout"), "a public key, not a private key"),
+        (make("ecparam -name prime256v1"), "a curve's name without a key"),
+        (block("CERTIFICATE"), "a certificate, not a private key"),
+        (block("CERTIFICATE REQUEST"), "certificate request"),
+        ("ecdsa-sha2-nistp256 AAAA me@host\n".into(), "OpenSSH public key"),
+        ("PuTTY-User-Key-File-3: ecdsa\n".into(), "PuTTY"),
+        ("{\"kty\": \"EC\"}".into(), "JSON"),
+        (String::new(), "empty"),
+        (key.replace("-----END EC PRIVATE", "-----END"), "no END line"),
+    ] {
+        let error = Key::from_pem(text.as_bytes(), None).unwrap_err().to_string();
+        assert!(error.contains(named), "{named}: {error}");
+    }
+    let der = Key::from_pem(&[0x30, 0x82, 0xff], None).unwrap_err().to_string();
+    assert!(der.contains("DER"), "{der}");
+    for (text, named) in [
+        (block("RSA PUBLIC KEY"), "PKCS#1 RSA public key"),
+        (key, "SEC1 EC private key, not a public key"),
+        (
+            block("ENCRYPTED SIGSTORE PRIVATE KEY"),
+            "encrypted sigstore private key",
+        ),
+    ] {
+        let error = PublicKey::from_pem(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(named), "{named}: {error}");
+    }
+}
+
+#[test]
 fn input_that_is_not_a_key_is_rejected() {
     let pair = rcgen::KeyPair::generate().unwrap();
     let (private, public) = (pair.serialize_pem(), pair.public_key_pem());

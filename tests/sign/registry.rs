@@ -216,6 +216,7 @@ impl Distribution {
                 let index = content(MediaType::ImageIndex.as_ref(), index.to_string());
                 self.put_manifest(repository, &tag, &index).await;
             }
+            Place::Part => unreachable!("signatures are not indexes"),
         }
     }
 

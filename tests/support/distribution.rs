@@ -57,6 +57,16 @@ impl Distribution {
         Self::start_at("127.0.0.1", login, tls)
     }
 
+    /// As installed, without `storage.delete.enabled`.
+    pub fn start_without_deletion() -> Self {
+        let mut registry = Self::start();
+        let config = registry.dir.path().join("config.yml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(config, text.replace("enabled: true", "enabled: false")).unwrap();
+        registry.restart();
+        registry
+    }
+
     fn start_at(ip: &str, login: Login, tls: Option<Tls>) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         // If another process takes this free port first, the start fails with a clear message.

@@ -1,7 +1,7 @@
 //! A small in-memory image that keeps the contract. The tests of the rules break one part of it at a time.
 
 mod config;
-mod contents;
+pub mod contents;
 pub mod elf;
 pub mod records;
 
@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use md5::Md5;
 use obgp_build::config::BuildFile;
 use obgp_build::image::{Contents, Image};
-use obgp_build::layout::tree::{self, File, Node, NodeKind, Tree};
+use obgp_build::layout::Secret;
+use obgp_build::layout::tree::{self, File, Hidden, Node, NodeKind, Tree};
 use obgp_build::oci::Platform;
 use obgp_build::plan::patches::Patch;
 use obgp_build::verify::{Contract, Expectation, Verdict, keeps};
@@ -173,13 +174,24 @@ impl TestImage {
         let keep = keeps(path, content.len() as u64);
         let file = File {
             size: content.len() as u64,
+            secret: Secret::find(content),
             head: tree::head(content).into(),
             content: keep.then(|| content.into()),
             sha256: Some(Sha256::digest(content).into()),
             md5: Some(Md5::digest(content).into()),
-            hard_link_to: None,
+            ..File::default()
         };
         self.insert(path, NodeKind::File(file), mode);
+    }
+
+    /// Adds a file that a later layer removes.
+    pub fn hidden(&mut self, path: &str, content: &[u8]) {
+        let file = Hidden {
+            path: path.to_string(),
+            layer: 0,
+            secret: Secret::find(content),
+        };
+        self.tree.add_hidden([file]);
     }
 
     /// Adds a dynamically linked executable of the platform.

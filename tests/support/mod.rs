@@ -6,6 +6,7 @@ pub mod cosign;
 pub mod debian;
 pub mod distribution;
 pub mod faults;
+pub mod habits;
 pub mod image;
 pub mod outcome;
 pub mod patch;
@@ -166,9 +167,7 @@ impl Lab {
             platform: host_platform(),
             build_args: BTreeMap::new(),
             labels: BTreeMap::new(),
-            target: None,
             no_cache: false,
-            pull: false,
             cache: Cache::default(),
             secrets: BTreeMap::new(),
             image_name: self.image_name(),

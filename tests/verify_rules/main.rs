@@ -2,6 +2,7 @@
 
 mod accounts;
 mod config;
+mod configuration_files;
 mod contents;
 mod origins;
 mod patches;
@@ -51,6 +52,7 @@ fn tables() -> impl Iterator<Item = &'static Break> {
     [
         accounts::BREAKS,
         sudoers::BREAKS,
+        configuration_files::BREAKS,
         python::BREAKS,
         patches::BREAKS,
         contents::BREAKS,

@@ -65,13 +65,13 @@ pub const BREAKS: &[Break] = &[
     breaks("devices", |i| i.device("usr/lib/mem"), "character device 1:1"),
     breaks(
         "devices",
-        |i| i.node("etc/nsswitch.conf", |n| n.kind = NodeKind::Fifo),
+        |i| i.node("etc/machine-id", |n| n.kind = NodeKind::Fifo),
         "pipe",
     ),
     breaks(
         "devices",
         |i| {
-            i.node("etc/nsswitch.conf", |n| {
+            i.node("etc/machine-id", |n| {
                 n.kind = NodeKind::BlockDevice { major: 8, minor: 0 }
             })
         },

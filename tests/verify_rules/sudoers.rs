@@ -41,13 +41,22 @@ pub const BREAKS: &[Break] = &[
     ),
     breaks(
         "sudoers-files",
-        |i| i.file("etc/sudo.conf", 0o644, "Plugin sudoers_policy evil.so\n"),
-        "Plugin",
+        |i| i.link("etc/sudoers.d/later", "/run/later"),
+        "only included files",
     ),
     breaks(
         "sudoers-files",
-        |i| i.replace("etc/nsswitch.conf", "sudoers: files", "sudoers: files sss"),
-        "sss",
+        |i| {
+            i.append("etc/sudoers", "@includedir sudoers.d");
+            i.link("etc/sudoers.d/later", "/etc/sudoers-later");
+            i.file("etc/sudoers-later", 0o440, "# nothing yet\n");
+        },
+        "a symbolic link",
+    ),
+    breaks(
+        "sudoers-files",
+        |i| i.append("etc/sudoers", "@include /etc/sudoers.d/a:/etc/sudoers.d/b"),
+        "a list of paths",
     ),
     breaks(
         "sudoers-grants",

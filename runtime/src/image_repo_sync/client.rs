@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use docker_credential::DockerCredential;
 use ureq::http::{Request, Response, header};
 use ureq::{Agent, Body, SendBody};
 
 use super::credentials::{self, Challenge};
+use super::docker_config::Credentials;
 use super::error::SyncError;
 use super::retry::retrying;
 use super::tls;
@@ -104,7 +104,7 @@ pub struct Registry {
     agent: Agent,
     pub host: String,
     pub base: String,
-    credential: Option<DockerCredential>,
+    credential: Option<Credentials>,
     /// Authorization header values by scope.
     authorization: RefCell<HashMap<Scope, String>>,
 }
@@ -166,17 +166,17 @@ impl Registry {
 
     fn log_in(&self, doing: &str, response: &Response<Body>, scope: &Scope) -> Result<(), SyncError> {
         let problem = |problem: &str| SyncError::answer(&self.host, doing, problem);
-        let mut challenges = response.headers().get_all(header::WWW_AUTHENTICATE).iter();
-        let challenge = challenges.find_map(|value| Challenge::parse(value.to_str().ok()?));
-        let authorization = match challenge {
+        let challenges = response.headers().get_all(header::WWW_AUTHENTICATE).iter();
+        let challenges = challenges.filter_map(|value| value.to_str().ok());
+        let authorization = match Challenge::best(challenges) {
             None => {
                 return Err(problem(
                     "the registry requires an authentication scheme other than Basic and Bearer",
                 ));
             }
             Some(Challenge::Basic) => match &self.credential {
-                Some(DockerCredential::UsernamePassword(user, password)) => credentials::basic(user, password),
-                Some(DockerCredential::IdentityToken(_)) => {
+                Some(Credentials::Password { username, password }) => credentials::basic(username, password),
+                Some(Credentials::IdentityToken(_) | Credentials::RegistryToken(_)) => {
                     return Err(problem(
                         "the registry requires a user and a password, but the Docker configuration has a token for it",
                     ));
@@ -187,7 +187,10 @@ impl Registry {
                     ));
                 }
             },
-            Some(Challenge::Bearer { realm, service }) => self.token(&realm, service.as_deref(), scope)?,
+            Some(Challenge::Bearer { realm, service }) => match &self.credential {
+                Some(Credentials::RegistryToken(token)) => format!("Bearer {token}"),
+                _ => self.token(&realm, service.as_deref(), scope)?,
+            },
         };
         self.authorization.borrow_mut().insert(scope.clone(), authorization);
         Ok(())
@@ -205,7 +208,7 @@ impl Registry {
         let failed = |error: ureq::Error| SyncError::transport(&self.host, &doing, &error);
         retrying(|| {
             let mut response = match &self.credential {
-                Some(DockerCredential::IdentityToken(token)) => {
+                Some(Credentials::IdentityToken(token)) => {
                     let scopes = scope.join(" ");
                     let form = [
                         ("grant_type", "refresh_token"),
@@ -224,8 +227,8 @@ impl Registry {
                     for scope in scope {
                         request = request.query("scope", scope);
                     }
-                    if let Some(DockerCredential::UsernamePassword(user, password)) = other {
-                        request = request.header(header::AUTHORIZATION, credentials::basic(user, password));
+                    if let Some(Credentials::Password { username, password }) = other {
+                        request = request.header(header::AUTHORIZATION, credentials::basic(username, password));
                     }
                     request.call().map_err(failed)?
                 }
@@ -236,7 +239,7 @@ impl Registry {
             let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
             let token = ["token", "access_token"]
                 .into_iter()
-                .find_map(|name| value[name].as_str());
+                .find_map(|name| value[name].as_str().filter(|token| !token.is_empty()));
             match token {
                 Some(token) => Ok(format!("Bearer {token}")),
                 None => Err(SyncError::answer(&self.host, &doing, "the response has no token")),

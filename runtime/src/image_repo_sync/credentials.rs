@@ -3,13 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use docker_credential::{CredentialRetrievalError, DockerCredential};
-
+use super::docker_config::{Config, Credentials};
 use super::error::SyncError;
-
-/// Docker's key for the credentials of Docker Hub.
-const HUB_KEY: &str = "https://index.docker.io/v1/";
+use base64::Engine as _;
 
 /// The content of the Docker configuration. `None` if none is given and the default does not exist.
 pub fn read(given: Option<&Path>) -> Result<Option<String>, SyncError> {
@@ -40,17 +36,13 @@ pub fn read(given: Option<&Path>) -> Result<Option<String>, SyncError> {
     }
 }
 
-pub fn get(host: &str, config: Option<&str>) -> Result<Option<DockerCredential>, SyncError> {
+pub fn get(host: &str, config: Option<&str>) -> Result<Option<Credentials>, SyncError> {
     let Some(config) = config else { return Ok(None) };
-    let key = if host == "docker.io" { HUB_KEY } else { host };
-    match docker_credential::get_credential_from_reader(config.as_bytes(), key) {
-        Ok(credential) => Ok(Some(credential)),
-        Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(None),
-        Err(error) => Err(SyncError::Credentials {
-            host: host.to_string(),
-            reason: error.to_string(),
-        }),
-    }
+    let login = Config::parse(config.as_bytes()).and_then(|config| config.login(host, ""));
+    login.map_err(|reason| SyncError::Credentials {
+        host: host.to_string(),
+        reason,
+    })
 }
 
 pub fn basic(user: &str, password: &str) -> String {
@@ -66,7 +58,29 @@ pub enum Challenge {
 }
 
 impl Challenge {
-    pub fn parse(header: &str) -> Option<Self> {
+    /// The challenge to answer, of all headers, each of which may have several: Bearer before Basic.
+    pub fn best<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let mut basic = None;
+        for header in headers {
+            let mut is_quoted = false;
+            let commas = header.char_indices().filter(|(_, c)| {
+                is_quoted ^= *c == '"';
+                *c == ',' && !is_quoted
+            });
+            let starts = commas.map(|(at, _)| at + 1).collect::<Vec<_>>();
+            for start in [0].into_iter().chain(starts) {
+                match Self::parse(&header[start..]) {
+                    Some(Self::Basic) => basic = Some(Self::Basic),
+                    Some(bearer) => return Some(bearer),
+                    None => {}
+                }
+            }
+        }
+        basic
+    }
+
+    /// Parses the challenge at the beginning.
+    fn parse(header: &str) -> Option<Self> {
         let (scheme, rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
         if scheme.eq_ignore_ascii_case("basic") {
             return Some(Self::Basic);
@@ -130,9 +144,36 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_preferred_to_a_password_in_each_order() {
+        let (basic, bearer) = (
+            r#"Basic realm="x, Bearer realm=y""#,
+            r#"Bearer realm="https://a/t",service="r""#,
+        );
+        let expected = Challenge::parse(bearer);
+        assert!(expected.is_some());
+        let (one, other) = (format!("{basic}, {bearer}"), format!("{bearer}, {basic}"));
+        for headers in [
+            [one.as_str()].as_slice(),
+            &[&other],
+            &[basic, bearer],
+            &[bearer, basic],
+            &["Negotiate", bearer],
+        ] {
+            assert_eq!(Challenge::best(headers.iter().copied()), expected, "{headers:?}");
+        }
+        assert_eq!(Challenge::best([basic, "Negotiate"]), Some(Challenge::Basic));
+        assert_eq!(Challenge::best(["Negotiate"]), None);
+    }
+
+    #[test]
     fn docker_hub_has_its_own_key() {
         let config = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"bWU6c2VjcmV0"},"r:5000":{"auth":"YTpi"}}}"#;
-        let login = |user: &str, password: &str| Some(DockerCredential::UsernamePassword(user.into(), password.into()));
+        let login = |username: &str, password: &str| {
+            Some(Credentials::Password {
+                username: username.into(),
+                password: password.into(),
+            })
+        };
         assert_eq!(get("docker.io", Some(config)).unwrap(), login("me", "secret"));
         assert_eq!(get("r:5000", Some(config)).unwrap(), login("a", "b"));
         assert_eq!(get("quay.io", Some(config)).unwrap(), None);

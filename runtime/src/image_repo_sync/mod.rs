@@ -9,6 +9,7 @@ mod client;
 mod companions;
 mod copy;
 mod credentials;
+mod docker_config;
 mod error;
 mod manifest;
 mod reference;

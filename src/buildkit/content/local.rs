@@ -2,7 +2,6 @@
 //! with the cache under a tag in the index.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,8 +42,8 @@ pub enum LocalCacheError {
 }
 
 impl LocalCaches {
-    /// Fails if a cache cannot be written. Skips unreadable caches with a warning; a cache that does not exist yet is
-    /// skipped silently. Blocks.
+    /// Fails if a cache cannot be written. Skips unreadable and missing caches with a warning, except one that this solve
+    /// writes for the first time. Blocks.
     pub fn open(cache: &Cache) -> Result<Self, LocalCacheError> {
         let mut opened = Self::default();
         let mut layouts = BTreeMap::new();
@@ -73,8 +72,14 @@ impl LocalCaches {
                 let found = found.and_then(|layout| Ok((root(&layout, &tag)?, layout)));
                 let (root, layout) = match found {
                     Ok((Some(root), layout)) => (root, layout),
-                    Ok((None, _)) => continue,
-                    Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
+                    Ok((None, _)) if layouts.contains_key(&directory) => continue,
+                    Ok((None, _)) => {
+                        let directory = directory.display();
+                        opened
+                            .warnings
+                            .push(format!("skipping a cache: {directory} has no tag {tag}"));
+                        continue;
+                    }
                     Err(error) => {
                         opened.warnings.push(format!("skipping a cache: {error}"));
                         continue;

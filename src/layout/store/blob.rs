@@ -8,7 +8,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
-use super::{Layout, StoreError, canonical_json, failed};
+use super::{Layout, StoreError, canonical_json, failed, write_failed};
 use crate::oci::sha256_digest;
 
 impl Layout {
@@ -24,7 +24,7 @@ impl Layout {
     /// Stores bytes as a blob.
     pub fn write_blob(&self, media_type: MediaType, bytes: &[u8]) -> Result<Descriptor, StoreError> {
         let mut blob = self.blob_writer()?;
-        blob.write_all(bytes).map_err(failed("writing a blob to", &self.root))?;
+        blob.write_all(bytes).map_err(failed("storing a blob in", &self.root))?;
         blob.finish(media_type)
     }
 
@@ -45,7 +45,8 @@ pub struct BlobWriter<'a> {
 
 impl Write for BlobWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.file.as_file_mut().write(bytes)?;
+        let written = self.file.as_file_mut().write(bytes);
+        let n = written.map_err(|e| write_failed(e, &self.layout.root))?;
         self.sha.update(&bytes[..n]);
         self.size += n as u64;
         Ok(n)

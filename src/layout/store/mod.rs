@@ -4,6 +4,8 @@
 //! atomically. A writer holds an exclusive advisory lock on the directory, readers a shared lock.
 
 mod blob;
+mod holder;
+mod scratch;
 mod tags;
 
 use std::collections::HashSet;
@@ -23,8 +25,12 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use super::limits::Limits;
+use crate::progress::{Progress, Silent};
+use crate::util::files::with_free_bytes;
 
 pub use blob::BlobWriter;
+pub use scratch::Scratch;
+pub use tags::tags_in;
 
 /// Prefix of temporary files; the next run removes those of an interrupted one.
 const TEMPORARY: &str = ".obgp-";
@@ -38,8 +44,8 @@ pub enum StoreError {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("{} is in use by another process\nhelp: wait for it, or choose another directory", .0.display())]
-    Locked(PathBuf),
+    #[error("{} is in use by {holder}\nhelp: wait for it, or choose another directory", path.display())]
+    Locked { path: PathBuf, holder: String },
     #[error("{} is not an OCI image layout: {reason}", path.display())]
     NotALayout { path: PathBuf, reason: String },
     #[error("{} is not empty and not an OCI image layout\nhelp: choose another directory", .0.display())]
@@ -72,9 +78,14 @@ pub struct Layout {
 impl Layout {
     /// Opens `dir` for writing; creates the layout if the directory is missing or empty.
     pub fn open_or_create(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_or_create_with(dir, &Silent)
+    }
+
+    /// The same; `progress` shows a wait for another process.
+    pub fn open_or_create_with(dir: impl AsRef<Path>, progress: &dyn Progress) -> Result<Self, StoreError> {
         let root = dir.as_ref().to_path_buf();
         fs::create_dir_all(&root).map_err(failed("creating", &root))?;
-        let layout = Self::lock(root, true)?;
+        let layout = Self::lock(root, true, progress)?;
         let root = &layout.root;
         layout.remove_leftovers()?;
         if !root.join("oci-layout").exists() {
@@ -99,7 +110,7 @@ impl Layout {
 
     /// Opens an existing layout for reading.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let layout = Self::lock(dir.as_ref().to_path_buf(), false)?;
+        let layout = Self::lock(dir.as_ref().to_path_buf(), false, &Silent)?;
         layout.check()?;
         Ok(layout)
     }
@@ -108,7 +119,7 @@ impl Layout {
         &self.root
     }
 
-    fn lock(root: PathBuf, writable: bool) -> Result<Self, StoreError> {
+    fn lock(root: PathBuf, writable: bool, progress: &dyn Progress) -> Result<Self, StoreError> {
         let lock = File::open(&root).map_err(failed("opening", &root))?;
         let operation = if writable {
             FlockOperation::NonBlockingLockExclusive
@@ -116,12 +127,19 @@ impl Layout {
             FlockOperation::NonBlockingLockShared
         };
         let started = Instant::now();
+        let mut waiting = false;
         while let Err(e) = flock(&lock, operation) {
             if e != rustix::io::Errno::WOULDBLOCK {
                 return Err(failed("locking", &root)(e.into()));
             }
             if started.elapsed() > LOCK_PATIENCE {
-                return Err(StoreError::Locked(root));
+                let holder = holder::describe(&lock);
+                return Err(StoreError::Locked { path: root, holder });
+            }
+            if !waiting {
+                waiting = true;
+                let why = format!("{} is in use by {}; giving up", root.display(), holder::describe(&lock));
+                progress.wait(&why, LOCK_PATIENCE);
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -158,12 +176,6 @@ impl Layout {
             }
         }
         Ok(())
-    }
-
-    /// An unnamed file on the layout's file system, deleted when closed.
-    pub(super) fn scratch(&self) -> Result<File, StoreError> {
-        self.must_be_writable()?;
-        tempfile::tempfile_in(&self.root).map_err(failed("creating a temporary file in", &self.root))
     }
 
     fn must_be_writable(&self) -> Result<(), StoreError> {
@@ -308,5 +320,15 @@ fn read_small_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
     let path = path.to_path_buf();
-    move |source| StoreError::Io { doing, path, source }
+    move |source| StoreError::Io {
+        doing,
+        source: with_free_bytes(source, &path),
+        path,
+    }
+}
+
+/// The error of a write to a file without a name, or with a temporary one.
+fn write_failed(error: io::Error, root: &Path) -> io::Error {
+    let error = with_free_bytes(error, root);
+    io::Error::new(error.kind(), format!("writing to {}: {error}", root.display()))
 }

@@ -10,6 +10,8 @@ use oci_spec::image::{Descriptor, DigestAlgorithm, ImageIndex, ImageManifest, Me
 use serde_json::Value;
 
 use super::{Layout, StoreError, failed, read_small_json};
+use crate::layout::known_platform;
+use crate::oci::Platform;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
@@ -40,6 +42,18 @@ impl Layout {
                 }),
             },
         }
+    }
+
+    /// The platforms that `tag` has; none if there is no such image.
+    pub fn platforms(&self, tag: &str) -> Vec<Platform> {
+        let index = self
+            .resolve(Some(tag))
+            .and_then(|root| self.read_json::<ImageIndex>(&root));
+        let manifests = index.iter().flat_map(|index| index.manifests());
+        let platforms = manifests.filter_map(|manifest| manifest.platform().as_ref());
+        platforms
+            .filter_map(|p| known_platform(p.os(), p.architecture()))
+            .collect()
     }
 
     /// Points `tag` to `descriptor`, whose blobs must exist, then removes the blobs that only the tag's old descriptor
@@ -125,6 +139,13 @@ impl Layout {
         }
         Ok(())
     }
+}
+
+/// The tags of the layout in a directory, without its lock; none if they cannot be read.
+pub fn tags_in(directory: &Path) -> Vec<String> {
+    let index: Option<ImageIndex> = read_small_json(&directory.join("index.json")).ok();
+    let entries = index.iter().flat_map(|index| index.manifests());
+    entries.filter_map(tag_of).map(str::to_string).collect()
 }
 
 fn tag_of(descriptor: &Descriptor) -> Option<&str> {

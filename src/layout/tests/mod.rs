@@ -4,6 +4,7 @@ mod canonical;
 mod crash;
 mod exports;
 mod hostile;
+mod secrets;
 mod store;
 mod support;
 mod whiteouts;

@@ -119,7 +119,7 @@ fn one_writer_or_many_readers() {
     let reader = Layout::open(dir.path()).unwrap();
     let second = Layout::open(dir.path()).unwrap();
     let error = Layout::open_or_create(dir.path()).unwrap_err();
-    assert!(matches!(error, StoreError::Locked(_)), "{error}");
+    assert!(matches!(error, StoreError::Locked { .. }), "{error}");
     assert!(matches!(
         reader.write_blob(MediaType::EmptyJSON, b"{}"),
         Err(StoreError::ReadOnly)
@@ -168,6 +168,23 @@ fn references() {
     ] {
         let reference: LayoutReference = text.parse().unwrap();
         assert_eq!((reference.dir.to_str().unwrap(), reference.tag.as_deref()), (dir, tag));
+    }
+}
+
+#[test]
+fn a_tag_in_an_existing_layout_may_be_a_whole_image_name() {
+    let base = tempfile::tempdir().unwrap();
+    for dir in ["out", "a:b"] {
+        let dir = base.path().join(dir);
+        Layout::open_or_create(&dir).unwrap();
+        for tag in ["t", "docker.io/a/b:tag", "docker.io/a/b", "[::1]:5000/a:tag"] {
+            let reference: LayoutReference = format!("{}:{tag}", dir.display()).parse().unwrap();
+            assert_eq!((reference.dir, reference.tag.as_deref()), (dir.clone(), Some(tag)));
+        }
+        let reference: LayoutReference = format!("{}:docker.io/a/b:tag", dir.display()).parse().unwrap();
+        assert_eq!(reference.image_tag().as_deref(), Some("tag"));
+        let whole: LayoutReference = dir.to_str().unwrap().parse().unwrap();
+        assert_eq!((whole.dir, whole.tag), (dir, None));
     }
 }
 

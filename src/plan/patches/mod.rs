@@ -57,7 +57,7 @@ pub enum PatchError {
     Name { path: PathBuf, what: String },
     #[error("reading the patch {path}: {source}\nhelp: docs/patches.md describes the format", path = path.display())]
     Head { path: PathBuf, source: HeadError },
-    #[error(transparent)]
+    #[error("{0}")]
     Config(#[from] ConfigError),
 }
 

@@ -1,10 +1,11 @@
 //! Rules about the account files: users, groups, and that every password is locked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use super::Rule;
 use crate::verify::Context;
+use crate::verify::etc::GroupEntry;
 use crate::verify::verdict::Evidence;
 
 pub const USERS: Rule = Rule {
@@ -127,12 +128,24 @@ fn groups(context: &Context, evidence: &mut Evidence) {
             Some(group) => at.equal(&format!("group {}: GID", wanted.name), wanted.gid, group.gid),
         }
     }
-    let users: BTreeMap<&str, u32> = context
-        .accounts
-        .users()
-        .iter()
-        .map(|u| (u.name.as_str(), u.gid))
-        .collect();
+    members(&mut at, groups);
+    at.path = "etc/passwd";
+    for user in context.accounts.users() {
+        if !groups.iter().any(|g| g.gid == user.gid) {
+            at.finding(
+                format_args!("{}: a primary group that exists", user.name),
+                format_args!("GID {}", user.gid),
+            );
+        }
+    }
+    at.path = "etc/gshadow";
+    group_shadows(&mut at, groups);
+}
+
+/// The agent is a member of its own groups only, and every member exists.
+fn members(at: &mut Comparison, groups: &[GroupEntry]) {
+    let (context, agent) = (at.context, at.context.expected.identity);
+    let users: BTreeSet<&str> = context.accounts.users().iter().map(|u| u.name.as_str()).collect();
     let has = |name: &str| agent.groups.iter().any(|g| g.name == name);
     for group in groups {
         let member = group.members.contains(&agent.name);
@@ -149,7 +162,7 @@ fn groups(context: &Context, evidence: &mut Evidence) {
             );
         }
         for name in &group.members {
-            if !users.contains_key(name.as_str()) {
+            if !users.contains(name.as_str()) {
                 at.finding(format_args!("group {}: only members that exist", group.name), name);
             }
         }
@@ -160,17 +173,11 @@ fn groups(context: &Context, evidence: &mut Evidence) {
             );
         }
     }
-    at.path = "etc/passwd";
-    for (name, gid) in users {
-        if !groups.iter().any(|g| g.gid == gid) {
-            at.finding(
-                format_args!("{name}: a primary group that exists"),
-                format_args!("GID {gid}"),
-            );
-        }
-    }
-    at.path = "etc/gshadow";
-    match &context.accounts.gshadow {
+}
+
+/// gshadow has an entry with the same members for every group, and no administrators.
+fn group_shadows(at: &mut Comparison, groups: &[GroupEntry]) {
+    match &at.context.accounts.gshadow {
         Err(e) => at.finding("a gshadow file", e),
         Ok(shadows) => {
             for group in groups {

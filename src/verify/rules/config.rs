@@ -3,6 +3,7 @@
 use oci_spec::image::{Arch, Os};
 
 use super::Rule;
+use crate::layout::Secret;
 use crate::oci::Architecture;
 use crate::verify::Context;
 use crate::verify::contract::LabelFormat;
@@ -139,7 +140,7 @@ fn looks_secret(text: &str) -> bool {
         "-----begin",
         "pypi-agei",
     ];
-    text.split([' ', '\t', '\n', '"', '\'', ';', '&', '|']).any(|word| {
+    let in_words = text.split([' ', '\t', '\n', '"', '\'', ';', '&', '|']).any(|word| {
         let lower = word.to_ascii_lowercase();
         let assigned = lower
             .split_once('=')
@@ -151,7 +152,8 @@ fn looks_secret(text: &str) -> bool {
             })
         });
         assigned && !lower.contains("/run/secrets") || token || has_password(word)
-    })
+    });
+    in_words || Secret::find(text.as_bytes()).is_some()
 }
 
 /// `scheme://user:password@host`.

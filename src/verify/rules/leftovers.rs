@@ -1,4 +1,4 @@
-//! Rules about leftovers of a build and secrets: caches, lists, logs, keys.
+//! Rule about leftovers of a build: caches, lists, logs.
 
 use super::Rule;
 use crate::layout::tree::NodeKind;
@@ -9,12 +9,6 @@ pub const LEFTOVERS: Rule = Rule {
     id: "leftovers",
     title: "No caches, package lists, logs, temporary files or machine ID",
     check: leftovers,
-};
-
-pub const SECRETS: Rule = Rule {
-    id: "secrets",
-    title: "No private keys, tokens or password files",
-    check: secrets,
 };
 
 /// Generated at first boot; an ID in the image would be shared by all containers.
@@ -51,54 +45,5 @@ fn leftovers(context: &Context, evidence: &mut Evidence) {
                 format_args!("{} bytes", file.size),
             );
         }
-    }
-}
-
-fn secrets(context: &Context, evidence: &mut Evidence) {
-    let terms = &context.terms.secrets;
-    let mut count = 0;
-    for (path, node) in context.tree.iter() {
-        let NodeKind::File(file) = &node.kind else { continue };
-        count += 1;
-        if terms.allowed.matches(path) {
-            continue;
-        }
-        if let Some(pattern) = terms.names.find(path) {
-            evidence.file(
-                path,
-                node.layer,
-                format_args!("nothing that is {pattern}"),
-                "it is there",
-            );
-        } else if is_private_key(&file.head) {
-            evidence.file(path, node.layer, "no private key", "it starts like a private key");
-        }
-    }
-    evidence.checked(count, "files");
-}
-
-/// RFC 7468 and variants: `-----BEGIN … PRIVATE KEY-----` on its own line.
-fn is_private_key(head: &[u8]) -> bool {
-    head.split(|b| *b == b'\n').any(|line| {
-        let line = line.trim_ascii();
-        line.starts_with(b"-----BEGIN ")
-            && (line.ends_with(b"PRIVATE KEY-----") || line.ends_with(b"PRIVATE KEY BLOCK-----"))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_known_by_their_first_line() {
-        for kind in ["", "RSA ", "EC ", "OPENSSH ", "ENCRYPTED ", "ENCRYPTED SIGSTORE "] {
-            assert!(is_private_key(
-                format!("-----BEGIN {kind}PRIVATE KEY-----\nMII").as_bytes()
-            ));
-        }
-        assert!(is_private_key(b"Bag Attributes\r\n-----BEGIN PRIVATE KEY-----\r\nMII"));
-        assert!(!is_private_key(b"-----BEGIN CERTIFICATE-----\nMII"));
-        assert!(!is_private_key(b"grep -- '-----BEGIN PRIVATE KEY-----' file"));
     }
 }

@@ -1,9 +1,12 @@
 //! The rules, one file per subject, and the order of their reports.
 
 mod accounts;
+mod apt_sources;
 mod bytecode;
+mod certificates;
 mod commands;
 mod config;
+mod configuration_files;
 mod elf;
 mod files;
 mod host_traces;
@@ -15,6 +18,7 @@ mod patches;
 mod permissions;
 mod python;
 mod requirements;
+mod secrets;
 mod size;
 mod sudoers;
 mod symlinks;
@@ -36,6 +40,7 @@ pub(super) const RULES: &[Rule] = &[
     sudoers::FILES,
     sudoers::GRANTS,
     sudoers::DEFAULTS,
+    configuration_files::CONFIGURATION_FILES,
     python::INTERPRETER,
     requirements::REQUIREMENTS,
     python::DISTRIBUTIONS,
@@ -62,7 +67,7 @@ pub(super) const RULES: &[Rule] = &[
     permissions::OWNERSHIP,
     permissions::DEVICES,
     leftovers::LEFTOVERS,
-    leftovers::SECRETS,
+    secrets::SECRETS,
     host_traces::HOST_TRACES,
     symlinks::SYMLINKS,
     config::PROCESS,

@@ -42,49 +42,11 @@ fn files(context: &Context, evidence: &mut Evidence) {
             );
         }
     }
-    // Files in the directory that are not included grant nothing now, but the next edit may include them.
+    // Files and links in the directory that are not included grant nothing now, but the next edit may include them.
     for (path, node) in context.tree.below("etc/sudoers.d") {
         let documentation = path == "etc/sudoers.d/README";
-        if matches!(node.kind, NodeKind::File(_)) && !policy.files.iter().any(|f| f == path) && !documentation {
+        if node.kind != NodeKind::Directory && !policy.files.iter().any(|f| f == path) && !documentation {
             evidence.file(path, node.layer, "only included files", "not included");
-        }
-    }
-    other_sources(context, evidence);
-}
-
-/// sudo.conf can load another policy; nsswitch.conf can read grants from LDAP or SSSD.
-fn other_sources(context: &Context, evidence: &mut Evidence) {
-    let lines = |path: &str| -> Vec<(usize, String)> {
-        let text = context
-            .tree
-            .content(path)
-            .map(String::from_utf8_lossy)
-            .unwrap_or_default();
-        text.lines()
-            .enumerate()
-            .map(|(n, l)| (n + 1, l.trim().to_string()))
-            .collect()
-    };
-    for (number, line) in lines("etc/sudo.conf") {
-        if line.starts_with("Plugin") || line.starts_with("Path") {
-            evidence.finding(
-                format_args!("/etc/sudo.conf:{number}"),
-                None,
-                "sudo's own plugins and paths",
-                line,
-            );
-        }
-    }
-    for (number, line) in lines("etc/nsswitch.conf") {
-        if let Some(sources) = line.strip_prefix("sudoers:")
-            && sources.trim() != "files"
-        {
-            evidence.finding(
-                format_args!("/etc/nsswitch.conf:{number}"),
-                None,
-                "sudoers: files",
-                line,
-            );
         }
     }
 }

@@ -213,17 +213,16 @@ impl Reader<'_> {
             Err(e) => return self.problem(at, format!("{path}: {e}")),
         };
         // sudo skips files left by editors and package managers.
-        let names: Vec<&str> = tree
+        let names = tree
             .children(&directory)
-            .map(|(name, _)| name)
-            .filter(|n| !n.contains('.') && !n.ends_with('~'))
-            .collect();
-        for name in names {
-            let is_file = tree
-                .resolve(&format!("{directory}/{name}"))
-                .map(|(_, n)| matches!(n.kind, NodeKind::File(_)));
-            if is_file != Ok(false) {
-                self.include(&format!("/{directory}/{name}"), at, depth + 1);
+            .filter(|(n, _)| !n.contains('.') && !n.ends_with('~'));
+        for (name, node) in names {
+            let path = format!("/{directory}/{name}");
+            match node.kind {
+                NodeKind::File(_) => self.include(&path, at, depth + 1),
+                // Its target can change at run time, even if it is not a file now.
+                NodeKind::Symlink(_) => self.problem(at, format!("{path} is a symbolic link")),
+                _ => {}
             }
         }
     }
@@ -243,6 +242,9 @@ impl Reader<'_> {
                 Ok(parse::Statement::Include { path, directory }) => {
                     if path.contains("%h") {
                         self.problem(&at, "an include that depends on the host's name");
+                    }
+                    if path.contains(':') {
+                        self.problem(&at, "an include of a list of paths");
                     }
                     let path = match path.starts_with('/') {
                         true => path,

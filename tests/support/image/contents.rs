@@ -1,7 +1,14 @@
 //! The files of the good test image, one function for each area.
 
+use md5::{Digest as _, Md5};
+
 use super::elf::{elf_header, static_elf_header};
 use super::{SITE, SUDOERS, TestImage};
+
+/// A certificate in PEM with these lines of Base64.
+pub fn certificate(body: &str) -> String {
+    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+}
 
 impl TestImage {
     pub(super) fn directories(&mut self) {
@@ -54,6 +61,7 @@ impl TestImage {
             "# reserved\n255\tlocal\n254\tmain\n253\tdefault\n0\tunspec\n",
         );
         self.file("etc/nsswitch.conf", 0o644, "passwd: files\nsudoers: files\n");
+        self.file("etc/security/pam_env.conf", 0o644, "# nothing\n");
         self.file("etc/machine-id", 0o444, "");
         self.file(
             "etc/apt/sources.list.d/ubuntu.sources",
@@ -69,10 +77,19 @@ impl TestImage {
     }
 
     pub(super) fn certificates(&mut self) {
-        let certificate = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n";
-        self.file("usr/share/ca-certificates/mozilla/A.crt", 0o644, certificate);
-        self.file("etc/ssl/certs/ca-certificates.crt", 0o644, certificate);
-        self.link("etc/ssl/certs/A.pem", "/usr/share/ca-certificates/mozilla/A.crt");
+        let mut sums = String::new();
+        let mut bundle = String::new();
+        for (name, body) in [("A", "MIIA"), ("B", "MIIB\nAAAB")] {
+            let certificate = certificate(body);
+            let path = format!("usr/share/ca-certificates/mozilla/{name}.crt");
+            sums += &format!("{}  {path}\n", hex::encode(Md5::digest(&certificate)));
+            bundle += &certificate;
+            self.file(&path, 0o644, &certificate);
+            self.link(&format!("etc/ssl/certs/{name}.pem"), &format!("/{path}"));
+        }
+        self.file("etc/ssl/certs/ca-certificates.crt", 0o644, &bundle);
+        self.file("var/lib/dpkg/info/ca-certificates.md5sums", 0o644, &sums);
+        self.link("usr/lib/ssl/cert.pem", "/etc/ssl/certs/ca-certificates.crt");
     }
 
     pub(super) fn accounts(&mut self) {
