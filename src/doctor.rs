@@ -93,7 +93,7 @@ pub async fn examine(file: &BuildFile, host: &Host, output: &Path) -> Vec<Findin
 async fn examine_builders(builders: &Builders, file: &BuildFile) -> Vec<Finding> {
     let mut findings = Vec::new();
     for builder in builders.members() {
-        let mut found = examine_builder(builder);
+        let mut found = examine_builder(builder, file.engine.read_storage);
         found.iter_mut().for_each(|finding| name(finding, builder, file));
         findings.extend(found);
     }
@@ -118,7 +118,8 @@ fn name(finding: &mut Finding, builder: &Builder, file: &BuildFile) {
     }
 }
 
-fn examine_builder(builder: &Builder) -> Vec<Finding> {
+/// `read_storage`: whether images may be read from an engine's storage.
+fn examine_builder(builder: &Builder, read_storage: bool) -> Vec<Finding> {
     let endpoint = builder.daemon.endpoint();
     // The builder's name is already in the text.
     let at = match endpoint.origin {
@@ -133,7 +134,8 @@ fn examine_builder(builder: &Builder) -> Vec<Finding> {
                     "classic ({}): one platform per tag, bases get a tag per platform; images are {}",
                     info.storage_driver,
                     match engine.storage().is_some_and(|storage| storage.is_readable()) {
-                        true => "read from its storage",
+                        true if read_storage => "read from its storage",
+                        true => "exported by it (reading its storage is turned off)",
                         false => "exported by it",
                     }
                 ),

@@ -245,7 +245,7 @@ async fn the_engines_storage_and_its_export_give_the_same_image() {
             let task = tokio::task::spawn_blocking(move || {
                 let layout = Layout::open_or_create(dir.path()).unwrap();
                 let mut archives = 0;
-                let image = engine.read_image(&image, |mut archive| {
+                let image = engine.read_image(&image, true, |mut archive| {
                     archives += 1;
                     if archives <= rejected {
                         // Like a damaged archive.
@@ -253,7 +253,7 @@ async fn the_engines_storage_and_its_export_give_the_same_image() {
                     }
                     ingest(&layout, archive, &options, &Silent)
                 });
-                (image.unwrap(), archives)
+                (image.unwrap().0, archives)
             });
             let (stored, archives) = task.await.unwrap();
             assert_eq!(archives, expected);

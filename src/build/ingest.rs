@@ -15,7 +15,7 @@ use super::Run;
 use super::target::Job;
 use crate::base::resolve::BaseImage;
 use crate::buildkit::{self, Receive, SolveError, Solved};
-use crate::engine::storage::Archive;
+use crate::engine::storage::{Archive, ReadFrom};
 use crate::engine::{Engine, EngineImage};
 use crate::image::Image;
 use crate::image::state::{Remembered, State};
@@ -72,6 +72,8 @@ pub(super) struct Arrived {
     pub image: Image,
     /// The layout had it already.
     pub unchanged: bool,
+    /// Set if an engine's image was read.
+    pub read_from: Option<ReadFrom>,
 }
 
 /// Reads an archive into the layout, on a thread that may block.
@@ -94,14 +96,18 @@ impl Incoming {
     pub async fn export(&self, engine: &Engine, image: &EngineImage) -> anyhow::Result<Arrived> {
         let (engine, image) = (engine.clone(), image.clone());
         let (id, size) = (image.id.clone(), image.size);
-        self.take(&id, Some(size), move |ingest| engine.read_image(&image, ingest))
-            .await
+        let storage = self.store.run.settings.file.engine.read_storage;
+        self.take(&id, Some(size), move |ingest| {
+            let (ingested, from) = engine.read_image(&image, storage, ingest)?;
+            Ok((ingested, Some(from)))
+        })
+        .await
     }
 
     /// As it was in the layout, or read in one pass. `id` is the image's with its builder; `read` has the archive.
     async fn take<R>(&self, id: &str, size: Option<u64>, read: R) -> anyhow::Result<Arrived>
     where
-        R: FnOnce(&mut Ingest<'_>) -> Result<Ingested, IngestError> + Send + 'static,
+        R: FnOnce(&mut Ingest<'_>) -> Result<(Ingested, Option<ReadFrom>), IngestError> + Send + 'static,
     {
         let store = Arc::clone(&self.store);
         let name = format!("{}-{}", self.image.tag, self.platform.slug());
@@ -121,6 +127,7 @@ impl Incoming {
                 image: Image::of_blobs(self.platform, blobs, manifest, verify::read_options(false)),
                 remembered,
                 unchanged: true,
+                read_from: None,
             });
         }
         let _permit = self.store.ingests.acquire().await?;
@@ -137,7 +144,8 @@ impl Incoming {
                 expected_size: size,
                 read: verify::read_options(false),
             };
-            let ingested = read(&mut |archive| layout::ingest(&store.layout, archive, &options, progress.as_ref()))?;
+            let (ingested, read_from) =
+                read(&mut |archive| layout::ingest(&store.layout, archive, &options, progress.as_ref()))?;
             let remembered = Remembered {
                 manifest: ingested.manifest.clone(),
                 uncompressed_bytes: ingested.layers.iter().map(|l| l.uncompressed_size).sum(),
@@ -152,6 +160,7 @@ impl Incoming {
                 remembered,
                 image: Image::ingested(platform, ingested),
                 unchanged: false,
+                read_from,
             })
         });
         let arrived = unless_cancelled(&self.store.run.cancel, task)
@@ -192,7 +201,10 @@ impl Receiver {
 #[tonic::async_trait]
 impl Receive for Receiver {
     async fn receive(&self, image: &str, archive: buildkit::Archive) -> Result<bool, String> {
-        let read = |ingest: &mut Ingest<'_>| ingest(Box::new(bridge::reader(&Handle::current(), archive)));
+        let read = |ingest: &mut Ingest<'_>| {
+            let ingested = ingest(Box::new(bridge::reader(&Handle::current(), archive)))?;
+            Ok((ingested, None))
+        };
         let arrived = self.incoming.take(image, None, read).await;
         let answer = match &arrived {
             Ok(arrived) => Ok(!arrived.unchanged),

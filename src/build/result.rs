@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::smoke::SmokeResult;
 use crate::base::BaseReport;
 use crate::builders::Absent;
+use crate::engine::storage::ReadFrom;
 use crate::oci::Platform;
 use crate::plan::BuilderPlan;
 use crate::plan::source::Source;
@@ -91,6 +92,9 @@ pub struct Built {
     pub cached_steps: usize,
     /// Nothing had changed: the layout held it already.
     pub unchanged: bool,
+    /// How the image left the engine that built it; absent if it was not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_from: Option<ReadFrom>,
     /// Bytes of the layers as they are stored and pulled.
     pub compressed_bytes: u64,
     /// Bytes of the layers' tar streams.
@@ -102,6 +106,10 @@ pub struct Built {
 }
 
 impl Built {
+    pub fn was_in_engine_storage(&self) -> bool {
+        self.read_from == Some(ReadFrom::EngineStorage)
+    }
+
     /// Whether no step of the build ran.
     pub fn nothing_ran(&self) -> bool {
         self.unchanged || self.cached_steps == self.steps

@@ -119,6 +119,7 @@ impl Build {
             remembered,
             image,
             unchanged,
+            read_from,
         } = arrived;
         progress.step("verifying");
         let judged = self.judge(job.image, image).await?;
@@ -133,6 +134,7 @@ impl Build {
             steps: solved.steps,
             cached_steps: solved.cached_steps,
             unchanged,
+            read_from,
             compressed_bytes: judged.compressed_bytes,
             uncompressed_bytes: remembered.uncompressed_bytes,
             files: remembered.files,

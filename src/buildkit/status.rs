@@ -199,6 +199,12 @@ mod tests {
         fn note(&self, text: &str) {
             self.0.lock().unwrap().push(format!("note {text}"));
         }
+        fn cached(&self, step: &str) {
+            self.0.lock().unwrap().push(format!("cached {step}"));
+        }
+        fn count(&self, finished: usize, all: usize) {
+            self.0.lock().unwrap().push(format!("count {finished}/{all}"));
+        }
     }
 
     fn vertex(digest: &str, started: bool, completed: bool) -> Vertex {
@@ -249,7 +255,9 @@ mod tests {
                 "log two",
                 "log 99%",
                 "step [a] RUN it",
-                "log rest"
+                "count 1/2",
+                "log rest",
+                "count 2/2"
             ]
         );
         assert_eq!(tracker.counts(), (0, 2));
@@ -266,7 +274,40 @@ mod tests {
         tracker.vertex(vertex);
         assert_eq!(
             *heard.0.lock().unwrap(),
-            ["note warning: the cache foo is not used: docker.io/library/foo: not found"]
+            [
+                "note warning: the cache foo is not used: docker.io/library/foo: not found",
+                "count 0/0"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_cached_step_and_another_steps_bytes_do_not_replace_the_running_step() {
+        let heard = Heard::default();
+        let mut tracker = Tracker::new(&heard);
+        tracker.vertex(vertex("a", true, false));
+        tracker.vertex(vertex("b", true, false));
+        let mut cached = vertex("c", true, true);
+        cached.cached = true;
+        tracker.vertex(cached);
+        for (vertex, current, total) in [("a", 1, 9), ("b", 2, 9), ("b", 10, 9)] {
+            tracker.transfer(VertexStatus {
+                vertex: vertex.into(),
+                current,
+                total,
+                ..VertexStatus::default()
+            });
+        }
+        assert_eq!(
+            *heard.0.lock().unwrap(),
+            [
+                "step [a] RUN it",
+                "step [b] RUN it",
+                "cached [c] RUN it",
+                "count 1/3",
+                "bytes 2 Some(9)",
+                "bytes 10 None",
+            ]
         );
     }
 

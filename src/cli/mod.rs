@@ -69,6 +69,9 @@ pub struct GlobalArgs {
     /// Format of the diagnostic logs on stderr; RUST_LOG sets their level
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+    /// Let the engine export images instead of reading them from its storage
+    #[arg(long, global = true)]
+    pub no_engine_storage: bool,
     #[command(flatten)]
     pub registries: RegistryArgs,
 }

@@ -42,8 +42,17 @@ impl Context {
         }
     }
 
+    /// build.toml, with the flags that replace its values for every command.
     pub fn build_file(&self) -> Result<BuildFile, ConfigError> {
-        settings::load(self.global.config.as_deref())
+        let mut file = settings::load(self.global.config.as_deref())?;
+        file.engine.read_storage &= !self.global.no_engine_storage;
+        Ok(file)
+    }
+
+    /// Whether images may be read from an engine's storage; without build.toml, only the flag says so.
+    fn reads_engine_storage(&self) -> bool {
+        let file = self.build_file();
+        file.map_or(!self.global.no_engine_storage, |file| file.engine.read_storage)
     }
 
     /// The registries with the settings of build.toml and the flags.
@@ -100,7 +109,11 @@ impl Context {
             }
             ImageName::Engine(name) => {
                 let lines = Arc::new(self.terminal.clone());
-                (open::in_engine(name, platforms, options, lines).await?, Vec::new())
+                let storage = self.reads_engine_storage();
+                (
+                    open::in_engine(name, platforms, options, lines, storage).await?,
+                    Vec::new(),
+                )
             }
             ImageName::Registry(reference) => {
                 let image = self.open(&self.registries(&self.build_file()?), reference).await?;

@@ -43,7 +43,8 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
     )?);
     let progress = context.terminal.line(&name);
     progress.step("exporting into the layout");
-    let ingested = {
+    let storage = judge.file.engine.read_storage;
+    let (ingested, read_from) = {
         let layout = Arc::clone(&layout);
         let compression = args.compression.into();
         let task = spawn_blocking(move || {
@@ -56,7 +57,7 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
                 expected_size: Some(image.size),
                 read: read_options(false),
             };
-            engine.read_image(&image, |archive| {
+            engine.read_image(&image, storage, |archive| {
                 layout::ingest(&layout, archive, &options, progress.as_ref())
             })
         });
@@ -79,6 +80,7 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
         "image": args.image,
         "layout": digest.as_ref().map(|_| &location),
         "digest": digest,
+        "read_from": read_from,
         "passed": verdict.passed(),
         "platforms": [&verdict],
     });

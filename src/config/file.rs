@@ -27,6 +27,8 @@ pub struct BuildFile {
     pub builders: Vec<BuilderEntry>,
     #[serde(default)]
     pub cache: Cache,
+    #[serde(default)]
+    pub engine: EngineSettings,
     /// The directory of the file, which contains `images/` and `dockerfiles/`.
     #[serde(skip)]
     pub root: PathBuf,
@@ -95,6 +97,20 @@ pub struct Group {
 pub struct Runtime {
     /// The distro whose base image and Rust toolchain compile it.
     pub distro: String,
+}
+
+/// How images leave the engine that built them.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct EngineSettings {
+    /// Read them from the storage of an engine on this machine, where root may.
+    pub read_storage: bool,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self { read_storage: true }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Digest, DigestAlgorithm};
+use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
@@ -31,25 +32,40 @@ const DRIVERS: [&str; 2] = ["overlay2", "fuse-overlayfs"];
 const CONFIG: u64 = 4 << 20;
 const BLOCK: u64 = 512;
 
+/// Where an image's archive came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReadFrom {
+    EngineStorage,
+    EngineExport,
+}
+
 /// An image archive, for a thread that may block.
 pub type Archive = Box<dyn Read + Send>;
 
 impl Engine {
-    /// Passes the image's archive to `read`, which may block: from the engine's storage if it is accessible, or by an
-    /// export if it is not or `read` fails. Needs a runtime, as in `spawn_blocking`.
+    /// Passes the image's archive to `read`, which may block: from the engine's storage if `storage` allows it and it is
+    /// accessible, or by an export if it is not or `read` fails. Returns where the archive came from. Needs a runtime, as in
+    /// `spawn_blocking`.
     pub fn read_image<T, E: std::error::Error>(
         &self,
         image: &EngineImage,
+        storage: bool,
         mut read: impl FnMut(Archive) -> Result<T, E>,
-    ) -> Result<T, E> {
-        match self.stored(image) {
+    ) -> Result<(T, ReadFrom), E> {
+        let stored = match storage {
+            true => self.stored(image),
+            false => Err(io::Error::other("turned off")),
+        };
+        match stored {
             Ok(archive) => match read(archive) {
-                Ok(done) => return Ok(done),
+                Ok(done) => return Ok((done, ReadFrom::EngineStorage)),
                 Err(error) => tracing::debug!(%error, image.id, "the engine's storage has other content than expected"),
             },
             Err(error) => tracing::debug!(%error, image.id, "the engine's storage is not accessible"),
         }
-        read(Box::new(bridge::reader(&Handle::current(), self.export(&image.id))))
+        let done = read(Box::new(bridge::reader(&Handle::current(), self.export(&image.id))))?;
+        Ok((done, ReadFrom::EngineExport))
     }
 
     /// The image's archive from the storage.

@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
 
+use crate::engine::storage::ReadFrom;
 use crate::engine::{Engine, EngineImage};
 use crate::layout::{self, ImageBlobs, IngestError, Ingested, ReadError, ReadOptions};
 use crate::oci::Platform;
@@ -49,6 +50,8 @@ enum Source {
         /// The archive takes a line while it is read.
         lines: Arc<dyn Lines>,
         options: ReadOptions<'static>,
+        /// Whether the engine's storage may be read.
+        storage: bool,
     },
     /// The contents were in memory from the start, and stay there.
     Memory { manifest: Option<Descriptor> },
@@ -174,15 +177,20 @@ impl Image {
                 image,
                 lines,
                 options,
+                storage,
             } => {
                 let progress = lines.line(name);
-                let read = engine.read_image(image, |archive| {
+                let read = engine.read_image(image, *storage, |archive| {
                     layout::read_export(archive, self.platform, options, progress.as_ref())
                 });
-                let (config, tree) = read.map_err(|source| ImageError::Engine {
+                let ((config, tree), from) = read.map_err(|source| ImageError::Engine {
                     name: name.clone(),
                     source,
                 })?;
+                progress.step(match from {
+                    ReadFrom::EngineStorage => "read from the engine's storage",
+                    ReadFrom::EngineExport => "exported by the engine",
+                });
                 Ok(Contents {
                     config,
                     tree,

@@ -64,12 +64,14 @@ fn of_blobs<'a>(
     Ok(chosen.map(image).collect())
 }
 
-/// The image that the engine of the environment has under `name`. The engine's archive has one platform.
+/// The image that the engine of the environment has under `name`. The engine's archive has one platform. `storage`: whether the
+/// engine's storage may be read.
 pub async fn in_engine(
     name: &str,
     platforms: &[Platform],
     options: ReadOptions<'static>,
     lines: Arc<dyn Lines>,
+    storage: bool,
 ) -> anyhow::Result<Vec<Image>> {
     let engine = Engine::from_env().await?;
     let (image, platform) = find_in_engine(&engine, name).await?;
@@ -84,6 +86,7 @@ pub async fn in_engine(
             image,
             lines,
             options,
+            storage,
         },
         contents: Default::default(),
     }])

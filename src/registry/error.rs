@@ -35,7 +35,7 @@ pub enum RegistryError {
         /// Empty, or a line of its own.
         help: String,
     },
-    #[error("registry {host}, {doing}: HTTP status {status}{}", in_brackets(message))]
+    #[error("registry {host}, {doing}: HTTP status {status}{}{}", in_brackets(message), status_hint(*status, message))]
     Status {
         host: String,
         doing: String,
@@ -175,6 +175,23 @@ fn hint(reason: &str) -> &'static str {
     }
 }
 
+/// What to try if the registry does not offer what the request needs.
+fn status_hint(status: StatusCode, message: &str) -> &'static str {
+    // Go's net/http, nginx.
+    let of_tls = [
+        "HTTP request to an HTTPS server",
+        "plain HTTP request was sent to HTTPS",
+    ];
+    if of_tls.iter().any(|text| message.contains(text)) {
+        "\nhelp: it speaks TLS: leave out --plain-http, or `plain-http` in [[registries]] of build.toml"
+    } else if status == StatusCode::METHOD_NOT_ALLOWED {
+        "\nhelp: the registry does not allow this: it may be read-only (maintenance, a mirror or a proxy); use another registry, or \
+         ask its administrator"
+    } else {
+        ""
+    }
+}
+
 fn in_brackets(message: &str) -> String {
     if message.is_empty() {
         String::new()
@@ -223,6 +240,23 @@ mod tests {
         let body = br#"{"errors":[{"code":"DENIED","message":"no","detail":{"x":1}},{"code":"UNKNOWN"}]}"#;
         assert_eq!(message_of(body), r#"DENIED no: {"x":1}; UNKNOWN"#);
         assert_eq!(message_of(b"<html>\n 502 </html>"), "<html> 502 </html>");
+    }
+
+    #[test]
+    fn an_error_names_what_to_try() {
+        let status = |status: u16, message: &str| {
+            let error = RegistryError::Status {
+                host: "h".into(),
+                doing: "d".into(),
+                status: StatusCode::from_u16(status).unwrap(),
+                message: message.into(),
+                retry_after: None,
+            };
+            error.to_string()
+        };
+        assert!(status(405, "UNSUPPORTED").contains("\nhelp: the registry does not allow this: it may be read-only"));
+        assert!(status(400, "Client sent an HTTP request to an HTTPS server.").contains("leave out --plain-http"));
+        assert!(!status(404, "").contains("help"));
     }
 
     #[test]

@@ -106,7 +106,8 @@ impl Repository {
     fn not_removed(&self, tag: &str, reason: &str) -> RegistryError {
         RegistryError::NotRemoved {
             reference: format!("{}:{tag}", self.name()),
-            reason: reason.to_string(),
+            // Without the help of that error: this one has its own.
+            reason: reason.lines().next().unwrap_or_default().to_string(),
             help: ENABLE,
         }
     }

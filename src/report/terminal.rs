@@ -326,3 +326,50 @@ impl Progress for Notes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line() -> Line {
+        Line {
+            name: "noble linux/amd64".into(),
+            started: Instant::now(),
+            last: Mutex::default(),
+            seen: Mutex::default(),
+            printed: AtomicU64::new(0),
+            count: Mutex::default(),
+        }
+    }
+
+    #[test]
+    fn a_plain_line_has_the_time_of_day_and_the_whole_command() {
+        let line = line();
+        let head = line.head();
+        let (time, rest) = head.split_once(' ').unwrap();
+        assert!(
+            time.parse::<Timestamp>().is_ok() && time.len() == "2026-11-28T13:24:05Z".len(),
+            "{head}"
+        );
+        assert!(rest.trim_start().starts_with("0.0s noble linux/amd64"), "{head}");
+        let command = format!("RUN --mount=type=bind {}\n  end", "word ".repeat(100));
+        let (text, new) = line.enter(&command);
+        assert!(
+            new && text.starts_with("RUN --mount=type=bind word") && text.ends_with("word end"),
+            "{text}"
+        );
+        assert!(!line.enter(&command).1);
+    }
+
+    #[test]
+    fn a_live_line_has_the_number_of_the_step_and_no_more_than_the_total() {
+        let line = line();
+        line.enter("[final 2/7] RUN --mount=type=bind PATH=/a:/b install");
+        *line.count.lock().unwrap() = (3, 14);
+        assert_eq!(line.current(), "3/14 [final 2/7] RUN install");
+        assert_eq!(
+            (of(1, Some(1024), " / "), of(2048, Some(1024), " / ")),
+            (" / 1.00 KiB".into(), String::new())
+        );
+    }
+}

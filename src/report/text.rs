@@ -115,6 +115,9 @@ fn image_text(image: &ImageReport, builders: bool) -> String {
                 platform.platform
             );
         }
+        if platform.built.as_ref().is_some_and(Built::was_in_engine_storage) {
+            let _ = writeln!(text, "  {} was read from the engine's storage", platform.platform);
+        }
         if let Some(built) = &platform.built {
             text += &findings(&built.verdict);
             for smoke in built.smoke.iter().filter(|s| !s.passed) {
