@@ -52,7 +52,7 @@ pub(super) async fn beside(image: &RemoteImage) -> Result<Beside, PublishError> 
     let tags = digests
         .iter()
         .flat_map(|digest| SUFFIXES.map(|suffix| format!("{}.{suffix}", fallback_tag(digest))));
-    let tagged = tags.map(|tag| async move { Ok::<_, RegistryError>((repository.find_manifest(&tag).await?, tag)) });
+    let tagged = tags.map(|tag| async move { Ok::<_, RegistryError>((repository.find_tag(&tag).await?, tag)) });
     for (content, tag) in try_join_all(tagged.collect::<Vec<_>>()).await? {
         if let Some(content) = content {
             found.add(repository, content, Place::Tag(tag)).await?;

@@ -13,7 +13,7 @@ use crate::registry::Meter;
 
 /// Puts the manifest under the tag; if the tag exists, a manifest with the layers of both.
 pub(super) async fn put(site: &Site, tag: &str, manifest: &Content, meter: &Arc<Meter>) -> Result<(), PublishError> {
-    let Some(there) = site.repository.find_manifest(tag).await? else {
+    let Some(there) = site.repository.find_tag(tag).await? else {
         site.repository.put_manifest(tag, manifest).await?;
         return Ok(());
     };

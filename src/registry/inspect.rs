@@ -98,7 +98,7 @@ async fn beside(image: &RemoteImage, subject: &Digest) -> Result<Vec<Beside>, Re
     let mut found = Vec::new();
     for (suffix, kind) in [("sig", Kind::Signatures), ("att", Kind::Attestations)] {
         let tag = format!("{}.{suffix}", fallback_tag(subject));
-        if let Some(content) = repository.find_manifest(&tag).await? {
+        if let Some(content) = repository.find_tag(&tag).await? {
             let manifest: ImageManifest = image.parse(&content)?;
             found.push(Beside {
                 subject: subject.to_string(),

@@ -126,6 +126,10 @@ impl<'a, T> List<'a, T> {
         if url.host() == here.host() && url.port() == here.port() && url.scheme().starts_with("http") {
             let _ = url.set_scheme(here.scheme());
         }
+        // Nexus behind a port of its own names the path of its main port.
+        if url.path().ends_with(here.path()) {
+            url.set_path(here.path());
+        }
         if url.origin() != here.origin() {
             return Err(self.wrong(&format!(
                 "the next page is on another host, {}\nhelp: the registry must know its own name behind a proxy",

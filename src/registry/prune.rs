@@ -184,7 +184,10 @@ async fn remove_companions(
         return Ok(());
     }
     let tags = repository.tags().await?;
-    let needed = needed(repository, tags.iter().filter(|tag| !is_derived(tag))).await?;
+    let standing = tags.iter().filter(|tag| !is_derived(tag) && !was_removed(judged, tag));
+    let Some(needed) = needed(repository, standing).await? else {
+        return Ok(());
+    };
     let orphans = removed.into_iter().filter(|digest| !needed.contains(*digest));
     for digest in orphans.filter_map(|digest| digest.parse::<Digest>().ok()) {
         let base = fallback_tag(&digest);
@@ -207,24 +210,34 @@ fn is_derived(tag: &str) -> bool {
     hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// The digests of the manifests of these tags, and of the manifests in their indexes.
+fn was_removed(judged: &[Judged], tag: &str) -> bool {
+    judged.iter().any(|judged| judged.removed && judged.tag == tag)
+}
+
+/// The digests of the manifests of these tags, and of the manifests in their indexes. `None` if a tag cannot be read:
+/// it may need any of them.
 async fn needed(
     repository: &Repository,
     tags: impl Iterator<Item = &String>,
-) -> Result<BTreeSet<String>, RegistryError> {
+) -> Result<Option<BTreeSet<String>>, RegistryError> {
     let each = stream::iter(tags.collect::<Vec<_>>()).map(|tag| async move {
         let Some(content) = repository.find_manifest(tag).await? else {
-            return Ok(Vec::new());
+            repository.note(&format!(
+                "signatures of removed images stay: {}:{tag} is listed and cannot be read",
+                repository.name()
+            ));
+            return Ok(None);
         };
         let mut digests = vec![content.descriptor.digest().to_string()];
         if layout::is_index(content.descriptor.media_type()) {
             let index: ImageIndex = repository.parse(&content.descriptor, &content.bytes)?;
             digests.extend(index.manifests().iter().map(|child| child.digest().to_string()));
         }
-        Ok(digests)
+        Ok(Some(digests))
     });
-    let each: Vec<Vec<String>> = each.buffer_unordered(AT_ONCE).try_collect().await?;
-    Ok(each.into_iter().flatten().collect())
+    let each: Vec<Option<Vec<String>>> = each.buffer_unordered(AT_ONCE).try_collect().await?;
+    let each: Option<Vec<Vec<String>>> = each.into_iter().collect();
+    Ok(each.map(|digests| digests.into_iter().flatten().collect()))
 }
 
 /// The last push time of the tag, from the referrers of its image: push records, and other referrers with a creation

@@ -61,7 +61,7 @@ impl Repository {
     /// The referrers under the fallback tag. Anything but an index is not a list of referrers, and neither is the
     /// subject, which a registry returns if it takes the tag for the digest.
     async fn fallback_referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, RegistryError> {
-        let content = self.find_manifest(&fallback_tag(subject)).await?;
+        let content = self.find_tag(&fallback_tag(subject)).await?;
         let content = content.filter(|content| content.descriptor.digest() != subject);
         let index = content.and_then(|content| index_of(&content.bytes));
         Ok(index.map(|index| index.manifests().clone()).unwrap_or_default())
@@ -77,7 +77,7 @@ impl Repository {
         let tag = fallback_tag(&subject);
         let doing = format!("adding a referrer to {tag} of {}", self.path());
         for _ in 0..TRIES {
-            let there = self.find_manifest(&tag).await?;
+            let there = self.find_tag(&tag).await?;
             let there_digest = there.as_ref().map(|content| content.descriptor.digest().to_string());
             let mut all = match &there {
                 Some(content) if *content.descriptor.digest() == subject => {

@@ -99,6 +99,10 @@ impl Repository {
         self.client.send(call, &self.scopes).await
     }
 
+    pub(super) fn note(&self, text: &str) {
+        self.client.note(text);
+    }
+
     /// Parses the document `bytes` of the descriptor `what`.
     pub fn parse<T: DeserializeOwned>(&self, what: &Descriptor, bytes: &[u8]) -> Result<T, RegistryError> {
         serde_json::from_slice(bytes).map_err(|e| {
@@ -287,9 +291,23 @@ impl Repository {
         }
     }
 
+    /// The manifest of a tag, or `None`. Some registries respond with 403 if there is no such tag, like to one that may
+    /// not be read; then the list of tags decides.
+    pub async fn find_tag(&self, tag: &str) -> Result<Option<Content>, RegistryError> {
+        let denied = match self.find_manifest(tag).await {
+            Err(error @ RegistryError::Denied { .. }) => error,
+            found => return found,
+        };
+        match self.tags().await {
+            Ok(tags) if !tags.iter().any(|known| known == tag) => Ok(None),
+            Err(RegistryError::NotFound { .. }) => Ok(None),
+            _ => Err(denied),
+        }
+    }
+
     /// The digest of a tag's content, by GET. What protects a tag relies on this.
     pub async fn read_tag_digest(&self, tag: &str) -> Result<Option<String>, RegistryError> {
-        let found = self.find_manifest(tag).await?;
+        let found = self.find_tag(tag).await?;
         Ok(found.map(|content| content.descriptor.digest().to_string()))
     }
 

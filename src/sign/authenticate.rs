@@ -133,7 +133,7 @@ async fn bundles(
 }
 
 async fn tagged(repository: &Repository, tag: &str) -> Result<Option<Artifact>, RegistryError> {
-    match repository.find_manifest(tag).await? {
+    match repository.find_tag(tag).await? {
         Some(manifest) => Ok(Some(
             with_blobs(repository, manifest, Place::Tag(tag.to_string())).await?,
         )),

@@ -67,6 +67,13 @@ async fn without_an_image_index_there_is_no_referrers_api() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_denies_missing_tags_has_none_that_it_does_not_list() {
+    let both = signed_and_promoted(vec![]).await;
+    let habits = vec![Habit::MissingTag(403), Habit::Referrers(Referrers::Status(403))];
+    assert_eq!(signed_and_promoted(habits).await, both);
+}
+
 /// Only the tags of cosign 2 are left. The manifests in the subject are not its referrers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fallback_tag_that_serves_the_subject_is_not_a_list_of_referrers() {
@@ -169,6 +176,7 @@ async fn an_immutable_tag_that_head_does_not_see_is_not_overwritten() {
         Habit::HeadManifest(400),
         Habit::HeadManifest(403),
         Habit::NoDigestHeader,
+        Habit::MissingTag(403),
     ] {
         let registry = HabitRegistry::start([]).await;
         let tool = Tool::new("[[registries]]\nhost = \"127.0.0.1:*\"\nimmutable = [\"*:7.*\"]");
@@ -188,9 +196,7 @@ async fn an_immutable_tag_that_head_does_not_see_is_not_overwritten() {
         }
         assert_eq!(registry.tags("team/agent"), before, "{habit:?}");
         // The same image again is not a change.
-        if matches!(habit, Habit::HeadManifest(404) | Habit::NoDigestHeader) {
-            tool.json(&["push", &tool.image("old"), &to("7.0.0")]).await;
-        }
+        tool.json(&["push", &tool.image("old"), &to("7.0.0")]).await;
     }
 }
 

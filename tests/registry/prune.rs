@@ -183,6 +183,7 @@ async fn signatures_of_released_images_stay_in_every_form_of_pages() {
     for form in [
         Link::Absolute,
         Link::Query,
+        Link::Prefixed,
         Link::AfterFirst,
         Link::SecondHeader,
         Link::Cased,
@@ -219,6 +220,18 @@ async fn the_signature_of_a_platform_stays_while_a_released_index_has_it() {
     lab.registry.put("a/b", Some("stable-2"), INDEX, &index);
     lab.registry
         .put("a/b", Some(&signature(&platform)), MANIFEST, &manifest("its signature"));
+    let expected = lab.expected();
+    lab.prune().await;
+    assert_eq!(lab.tags(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signatures_stay_while_a_listed_tag_cannot_be_read() {
+    let lab = Lab::new([Habit::Dangling("unreadable")]).await;
+    lab.registry.put("a/b", Some("unreadable"), MANIFEST, &manifest("two"));
+    let two = lab.tags()["change_2"].clone();
+    lab.registry
+        .put("a/b", Some(&signature(&two)), MANIFEST, &manifest("its signature"));
     let expected = lab.expected();
     lab.prune().await;
     assert_eq!(lab.tags(), expected);

@@ -62,6 +62,12 @@ pub enum Habit {
     /// 403 and 400: ghcr.io (<https://github.com/containerd/stargz-snapshotter/pull/167>), docker-registry on S3
     /// (<https://github.com/distribution/distribution/issues/2055>).
     HeadBlob(u16),
+    /// Responds so to a request for a tag that does not exist.
+    /// 403: Artifactory (<https://github.com/sigstore/cosign/issues/2973>).
+    MissingTag(u16),
+    /// Lists this tag and responds with 404 to a request for it.
+    /// docker-registry after a push that ended half-way (<https://github.com/distribution/distribution/issues/936>).
+    Dangling(&'static str),
     /// Sends no `Docker-Content-Digest`.
     /// registry.access.redhat.com (<https://github.com/google/go-containerregistry/pull/971>).
     NoDigestHeader,
@@ -119,6 +125,9 @@ pub enum Link {
     Absolute,
     /// The query alone, relative to the page.
     Query,
+    /// An absolute URL with the path that another port has.
+    /// Nexus (<https://github.com/sonatype/nexus-public/issues/1011>).
+    Prefixed,
     /// `<…>; rel="first", <…>; rel="next"` in one header.
     AfterFirst,
     /// `rel="first"` in one header and `rel=next` in the next, as proxies that add a link do.
@@ -295,6 +304,15 @@ impl State {
                 (is(Method::DELETE, "/manifests/") && by_digest && self.store.is_tagged(&call.path)).then_some(status)
             }
             Habit::HeadManifest(status) => is(Method::HEAD, "/manifests/").then_some(status),
+            Habit::MissingTag(status) => {
+                let asks = !by_digest && call.path.contains("/manifests/");
+                let asks = asks && matches!(call.method, Method::GET | Method::HEAD);
+                (asks && self.store.digest_of(&call.path).is_none()).then_some(status)
+            }
+            Habit::Dangling(tag) => {
+                let asks = call.path.contains("/manifests/") && call.path.ends_with(tag);
+                (asks && matches!(call.method, Method::GET | Method::HEAD)).then_some(404)
+            }
             Habit::HeadBlob(status) => is(Method::HEAD, "/blobs/").then_some(status),
             Habit::OnlySinglePut(status) => is(Method::PATCH, "/blobs/uploads/").then_some(status),
             Habit::Mount(status) => call.query.contains_key("mount").then_some(status),
@@ -425,6 +443,7 @@ impl Link {
             Self::Broken => vec![format!("next: {target}")],
             Self::Same | Self::Endless => vec![format!("<{target}>; rel=\"next\"")],
             Self::Absolute => vec![format!("<http://{host}{target}>; rel=\"next\"")],
+            Self::Prefixed => vec![format!("<http://{host}/repository/docker{target}>; rel=\"next\"")],
             Self::OtherHost => vec![format!("<http://127.0.0.2:1{target}>; rel=\"next\"")],
             Self::Query => vec![format!("<?{query}>; rel=\"next\"")],
             Self::AfterFirst => vec![format!("<{path}?n={n}>; rel=\"first\", <{target}>; rel=\"next\"")],

@@ -146,10 +146,16 @@ impl Store {
 
     /// Replaces the tag in a path by its digest.
     pub fn use_digest(&self, path: &mut String) {
-        let digest = split(path).and_then(|(name, _, tag)| Some((self.target(name, tag)?, path.len() - tag.len())));
-        if let Some((digest, at)) = digest {
+        if let (Some(digest), Some((_, _, tag))) = (self.digest_of(path), split(path)) {
+            let at = path.len() - tag.len();
             path.replace_range(at.., &digest);
         }
+    }
+
+    /// The digest of the tag in a path.
+    pub fn digest_of(&self, path: &str) -> Option<String> {
+        let (name, _, tag) = split(path)?;
+        self.target(name, tag)
     }
 
     /// The end of the first chunk of an upload.
