@@ -408,6 +408,26 @@ mod tests {
     }
 
     #[test]
+    fn a_nexthop_object_is_a_next_hop_or_a_group() {
+        let gateway = attribute(NHA_GATEWAY, &[10, 0, 0, 1]);
+        let one = |flags: u32| {
+            let header = [&[2, 0, 0, 0][..], &flags.to_ne_bytes()].concat();
+            [header, attribute(NHA_OIF, &7u32.to_ne_bytes()), gateway.clone()].concat()
+        };
+        let hop = NextHop {
+            interface: 7,
+            gateway: Some([10, 0, 0, 1].into()),
+        };
+        assert_eq!(Object::parse(&one(0)).unwrap().next_hop, Some(hop));
+        let dead = u32::from(RouteNextHopFlags::Dead.bits());
+        assert_eq!(Object::parse(&one(dead)).unwrap().next_hop, None);
+        let member = |id: u32| [&id.to_ne_bytes()[..], &[1, 0, 0, 0]].concat();
+        let group = [vec![0; NHMSG], attribute(NHA_GROUP, &[member(3), member(4)].concat())].concat();
+        let group = Object::parse(&group).unwrap();
+        assert_eq!((group.next_hop, group.members), (None, vec![3, 4]));
+    }
+
+    #[test]
     fn a_rule_has_the_table_of_its_attribute() {
         let mut payload = emit(&RuleHeader {
             table: 254,
@@ -424,6 +444,7 @@ mod tests {
             let _ = Link::parse(&payload);
             let _ = Route::parse(&payload);
             let _ = Rule::parse(&payload);
+            let _ = Object::parse(&payload);
             let _ = next_hops(&payload);
         }
     }
