@@ -129,6 +129,46 @@ fn of_several_next_hops_the_lowest_address_wins() {
     assert_eq!(run.peer(), "10.0.192.1 route true");
 }
 
+/// Linux then leaves the next hops out of the routes that it lists.
+#[test]
+fn default_routes_through_nexthop_objects_are_read_without_compatibility_mode() {
+    let group = [
+        "nexthop add id 1 via 10.0.192.9 dev br-ex",
+        "nexthop add id 2 via 10.0.192.1 dev br-ex",
+    ];
+    for (mode, objects, peer) in [
+        (
+            "1",
+            &["nexthop add id 3 via 10.0.192.1 dev br-ex"][..],
+            "10.0.192.1 route true",
+        ),
+        (
+            "0",
+            &["nexthop add id 3 via 10.0.192.1 dev br-ex"][..],
+            "10.0.192.1 route true",
+        ),
+        (
+            "0",
+            &[group[0], group[1], "nexthop add id 3 group 1/2"][..],
+            "10.0.192.1 route true",
+        ),
+        (
+            "0",
+            &["nexthop add id 3 dev br-ex"][..],
+            "10.0.192.1 detection:first true",
+        ),
+    ] {
+        let Some(site) = Site::usual() else { return };
+        let set = format!("echo {mode} >/proc/sys/net/ipv4/nexthop_compat_mode");
+        succeed(site.server.command("sh").args(["-c", &set]));
+        for object in objects {
+            site.server.ip(object);
+        }
+        site.server.ip("route add default nhid 3");
+        assert_eq!(site.init(&["--json"]).peer(), peer, "{mode} {objects:?}");
+    }
+}
+
 #[test]
 fn routes_through_other_interfaces_are_ignored() {
     let Some(site) = Site::usual() else { return };

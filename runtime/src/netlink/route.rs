@@ -33,6 +33,19 @@ const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
+const RTA_NH_ID: u16 = 30;
+
+// linux/nexthop.h
+const RTM_NEWNEXTHOP: u16 = 104;
+const RTM_GETNEXTHOP: u16 = 106;
+const NHA_ID: u16 = 1;
+const NHA_GROUP: u16 = 2;
+const NHA_OIF: u16 = 5;
+const NHA_GATEWAY: u16 = 6;
+/// `struct nhmsg`: the flags are in its last four bytes.
+const NHMSG: usize = 8;
+/// `struct nexthop_grp`: it begins with the ID of a member.
+const NEXTHOP_GRP: usize = 8;
 
 // linux/if_link.h, linux/neighbour.h, linux/fib_rules.h
 const IFLA_IFNAME: u16 = 3;
@@ -62,6 +75,17 @@ pub struct Route {
     pub dead: bool,
     /// Several for a multipath route. Dead ones are left out.
     pub next_hops: Vec<NextHop>,
+    /// The nexthop object of the route. With net.ipv4.nexthop_compat_mode=0, only the object has the next hops.
+    pub object: Option<u32>,
+}
+
+/// A nexthop object (ip-nexthop(8)): a next hop, or a group of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Object {
+    /// `None` if it is dead, a blackhole or a group.
+    pub next_hop: Option<NextHop>,
+    /// The IDs of a group's members. The kernel does not nest groups.
+    pub members: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +135,12 @@ pub fn routes(address_family: AddressFamily, filter: Option<RouteFilter>) -> Req
         RouteFilter::Table(id) => (RTA_TABLE, id.to_ne_bytes().to_vec()),
     });
     request(RTM_GETROUTE, &header, attribute)
+}
+
+pub fn object(id: u32) -> Request<Object> {
+    let mut body = vec![0; NHMSG];
+    body.extend(emit(&DefaultNla::new(NHA_ID, id.to_ne_bytes().to_vec())));
+    Request::new(RTM_GETNEXTHOP, body)
 }
 
 pub fn rules(family: AddressFamily) -> Request<Rule> {
@@ -223,6 +253,7 @@ impl Message for Route {
             kind: header.kind,
             dead: header.flags.contains(RouteFlags::Dead),
             next_hops: Vec::new(),
+            object: None,
         };
         let (mut interface, mut gateway) = (None, None);
         for attribute in NlasIterator::new(&payload[header.buffer_len()..]) {
@@ -234,6 +265,7 @@ impl Message for Route {
                 RTA_OIF => interface = Some(parse_u32(value)?),
                 RTA_GATEWAY => gateway = ipv4(value),
                 RTA_MULTIPATH => route.next_hops = next_hops(value)?,
+                RTA_NH_ID => route.object = Some(parse_u32(value)?),
                 _ => (),
             }
         }
@@ -241,6 +273,34 @@ impl Message for Route {
             .next_hops
             .extend(interface.map(|interface| NextHop { interface, gateway }));
         Ok(route)
+    }
+}
+
+impl Message for Object {
+    const TYPE: u16 = RTM_NEWNEXTHOP;
+
+    fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
+        let (header, attributes) = payload.split_first_chunk::<NHMSG>().ok_or("a nexthop is too short")?;
+        let flags = u32::from_ne_bytes([header[4], header[5], header[6], header[7]]);
+        let (mut interface, mut gateway, mut members) = (None, None, Vec::new());
+        for attribute in NlasIterator::new(attributes) {
+            let attribute = attribute?;
+            let value = attribute.value();
+            match attribute.kind() {
+                NHA_OIF => interface = Some(parse_u32(value)?),
+                NHA_GATEWAY => gateway = ipv4(value),
+                NHA_GROUP => {
+                    let entries = value.chunks_exact(NEXTHOP_GRP);
+                    members.extend(entries.map(|e| u32::from_ne_bytes([e[0], e[1], e[2], e[3]])));
+                }
+                _ => (),
+            }
+        }
+        let dead = flags & u32::from(RouteNextHopFlags::Dead.bits()) != 0;
+        let next_hop = interface
+            .filter(|_| !dead)
+            .map(|interface| NextHop { interface, gateway });
+        Ok(Self { next_hop, members })
     }
 }
 
@@ -348,6 +408,26 @@ mod tests {
     }
 
     #[test]
+    fn a_nexthop_object_is_a_next_hop_or_a_group() {
+        let gateway = attribute(NHA_GATEWAY, &[10, 0, 0, 1]);
+        let one = |flags: u32| {
+            let header = [&[2, 0, 0, 0][..], &flags.to_ne_bytes()].concat();
+            [header, attribute(NHA_OIF, &7u32.to_ne_bytes()), gateway.clone()].concat()
+        };
+        let hop = NextHop {
+            interface: 7,
+            gateway: Some([10, 0, 0, 1].into()),
+        };
+        assert_eq!(Object::parse(&one(0)).unwrap().next_hop, Some(hop));
+        let dead = u32::from(RouteNextHopFlags::Dead.bits());
+        assert_eq!(Object::parse(&one(dead)).unwrap().next_hop, None);
+        let member = |id: u32| [&id.to_ne_bytes()[..], &[1, 0, 0, 0]].concat();
+        let group = [vec![0; NHMSG], attribute(NHA_GROUP, &[member(3), member(4)].concat())].concat();
+        let group = Object::parse(&group).unwrap();
+        assert_eq!((group.next_hop, group.members), (None, vec![3, 4]));
+    }
+
+    #[test]
     fn a_rule_has_the_table_of_its_attribute() {
         let mut payload = emit(&RuleHeader {
             table: 254,
@@ -364,6 +444,7 @@ mod tests {
             let _ = Link::parse(&payload);
             let _ = Route::parse(&payload);
             let _ = Rule::parse(&payload);
+            let _ = Object::parse(&payload);
             let _ = next_hops(&payload);
         }
     }

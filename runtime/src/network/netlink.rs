@@ -1,6 +1,6 @@
 //! rtnetlink messages -> the plain values of [`crate::network`].
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::{Address, DefaultRoute, Interface, Neighbor, NeighborState};
 use crate::netlink::Socket;
-use crate::netlink::route::{self, Route};
+use crate::netlink::route::{self, NextHop, Object, Route};
 
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
@@ -73,11 +73,33 @@ impl Netlink {
 
     fn default_routes(&mut self, index: u32) -> Result<Vec<DefaultRoute>, NetlinkError> {
         let request = route::routes(AddressFamily::Inet, None);
-        let routes = self
-            .socket
-            .dump(&request, |route| Some(to_default_routes(&route, index)))
-            .map_err(failed("the routes"))?;
-        Ok(routes.into_iter().flatten().collect())
+        let routes = self.socket.dump(&request, |route| is_default(&route).then_some(route));
+        let mut found = Vec::new();
+        for mut route in routes.map_err(failed("the routes"))? {
+            if let (true, Some(id)) = (route.next_hops.is_empty(), route.object) {
+                route.next_hops = self.next_hops(id).map_err(failed("a nexthop object"))?;
+            }
+            found.extend(to_default_routes(&route, index));
+        }
+        Ok(found)
+    }
+
+    /// The next hops of a nexthop object: its own, or those of a group's members.
+    fn next_hops(&mut self, id: u32) -> io::Result<Vec<NextHop>> {
+        let object = self.object(id)?;
+        let mut found = Vec::from_iter(object.next_hop);
+        for member in object.members {
+            found.extend(self.object(member)?.next_hop);
+        }
+        Ok(found)
+    }
+
+    /// An object that was removed since the route was read has no next hop.
+    fn object(&mut self, id: u32) -> io::Result<Object> {
+        match self.socket.get(&route::object(id)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            reply => Ok(reply.ok().flatten().unwrap_or_default()),
+        }
     }
 
     /// The neighbour table of an interface.
@@ -134,18 +156,21 @@ fn to_address(message: &AddressMessage) -> Option<Address> {
     })
 }
 
-/// The next hops through the interface, if the route is a default route of the main table.
-fn to_default_routes(route: &Route, index: u32) -> Vec<DefaultRoute> {
-    let usable = route.prefix_length == 0
+/// Whether packets may take this route as a default route of the main table.
+fn is_default(route: &Route) -> bool {
+    route.prefix_length == 0
         && route.kind == RouteType::Unicast
         && route.table == u32::from(RouteHeader::RT_TABLE_MAIN)
-        && !route.dead;
-    let hops = route.next_hops.iter().filter(|hop| usable && hop.interface == index);
+        && !route.dead
+}
+
+/// The next hops through the interface.
+fn to_default_routes(route: &Route, index: u32) -> impl Iterator<Item = DefaultRoute> {
+    let hops = route.next_hops.iter().filter(move |hop| hop.interface == index);
     hops.map(|hop| DefaultRoute {
         metric: route.metric,
         gateway: hop.gateway,
     })
-    .collect()
 }
 
 fn to_neighbor(message: &NeighbourMessage) -> Option<Neighbor> {
