@@ -94,10 +94,12 @@ async fn a_report_that_cannot_be_written_does_not_hide_the_result() {
     let mut text = project.command(&["--progress", "quiet", "--output"]);
     let text = text.arg(project.output("exported")).output().unwrap();
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
-    let rows: Vec<&str> = text
-        .lines()
-        .filter(|line| line.contains("linux/amd64 ") || line.contains("PLATFORM"))
-        .collect();
+    let in_table = |line: &&str| {
+        ["   PLATFORM ", "   linux/amd64 "]
+            .iter()
+            .any(|start| line.starts_with(start))
+    };
+    let rows: Vec<&str> = text.lines().filter(in_table).collect();
     assert!(
         rows.len() == 4 && rows.iter().all(|row| row.chars().count() <= 80),
         "{text}"
