@@ -102,7 +102,10 @@ impl Context {
         let (images, others) = match name {
             ImageName::Layout(reference) => {
                 let image = LayoutImage::open(reference)?;
-                (open::in_layout(&image, platforms, options)?, image.others)
+                (
+                    open::in_layout(&image, platforms, options)?,
+                    image.others_than(platforms),
+                )
             }
             ImageName::Engine(name) => {
                 let lines = Arc::new(self.terminal.clone());
@@ -115,7 +118,7 @@ impl Context {
             ImageName::Registry(reference) => {
                 let image = self.open(&self.registries(&self.build_file()?), reference).await?;
                 let images = self.read_remote(&image, platforms, hash_files).await?;
-                return Ok((images, image.others_are));
+                return Ok((images, image.others_than(platforms)));
             }
         };
         Ok((open::read(images, &self.cancel).await?, others))

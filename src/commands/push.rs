@@ -24,7 +24,7 @@ pub async fn run(context: &Context, args: &PushArgs) -> Result<(), Failure> {
         let text = "push takes an image of a layout: oci:DIR[:TAG]; from one registry to another, promote does it";
         return Err(ConfigError::Invalid(text.into()).into());
     };
-    let destinations = Destination::parse_all(&args.destinations, reference.tag.as_deref())?;
+    let destinations = Destination::parse_all(&args.destinations, reference.image_tag().as_deref())?;
     let key = PendingKey::load(args.publish.key.as_ref())?;
     if let Some(path) = &args.publish.zuul_artifacts {
         output::check_file("--zuul-artifacts", path)?;

@@ -46,22 +46,26 @@ pub async fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     }
     let remote = context.unless_cancelled(RemoteImage::open(root)).await??;
     let images = context.read_remote(&remote, &args.expect.platform, false).await?;
-    judge(context, args, &images, remote.others_are, Some(&authentic))
+    judge(
+        context,
+        args,
+        &images,
+        remote.others_than(&args.expect.platform),
+        Some(&authentic),
+    )
 }
 
 fn judge(
     context: &Context,
     args: &VerifyArgs,
     images: &[Image],
-    mut others: Vec<OtherManifest>,
+    others: Vec<OtherManifest>,
     authentic: Option<&[Authentic]>,
 ) -> Result<(), Failure> {
     let judge = context
         .judge(args.expect.distro.as_deref(), args.expect.contract.as_deref())?
         .checked()?;
     let verdicts = judge.verdicts(images)?;
-    let chosen = !args.expect.platform.is_empty();
-    others.iter_mut().for_each(|other| other.left_out |= chosen);
     let passed = verdicts.iter().all(Verdict::passed) && others.iter().all(|other| other.left_out);
     let mut result = json!({ "image": args.image, "passed": passed, "platforms": verdicts, "not_judged": others });
     if let Some(authentic) = authentic {

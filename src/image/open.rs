@@ -113,6 +113,9 @@ pub async fn read(images: Vec<Image>, cancel: &CancellationToken) -> anyhow::Res
 /// An image that has nothing to read is an error that names what it has.
 fn any(images: Vec<Image>, others: &[OtherManifest]) -> anyhow::Result<Vec<Image>> {
     if images.is_empty() {
+        if others.is_empty() {
+            bail!("the image has no manifests");
+        }
         let others: Vec<String> = others.iter().map(|o| format!("{} ({})", o.what, o.digest)).collect();
         bail!(
             "the image has no linux/amd64 or linux/arm64 manifest; it has {}",

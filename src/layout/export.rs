@@ -116,7 +116,7 @@ pub fn read<F: Layers>(
         documents,
         ..
     } = reader;
-    members.finish().map_err(ExportError::Archive)?;
+    members.finish(&mut io::sink()).map_err(ExportError::Archive)?;
     let config = documents.choose(platform)?;
     let diff_ids = diff_ids(&config, &layers)?;
     Ok(Export {

@@ -163,7 +163,11 @@ pub fn parse(
         });
     }
     let (seen, path_bytes) = members.counts();
-    let tee = members.finish()?;
+    let mut rest = Search::default();
+    let tee = members.finish(&mut rest)?;
+    if let Some(secret) = rest.finish() {
+        return Err(refuse("the archive", &format!("{secret} after its end")));
+    }
     Ok(ParsedLayer {
         limits_left: options.limits.after(tee.passed, seen, path_bytes),
         entries,

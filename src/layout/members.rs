@@ -184,23 +184,7 @@ impl<R: Read> Members<R> {
             }),
             _ => None,
         };
-        let size = match kind {
-            EntryType::Regular | EntryType::Continuous => ext.size.unwrap_or(size),
-            EntryType::GNUSparse => return Err(member_error("sparse members are not supported".into())),
-            // These have no data, whatever their size field.
-            EntryType::Link
-            | EntryType::Symlink
-            | EntryType::Directory
-            | EntryType::Char
-            | EntryType::Block
-            | EntryType::Fifo => 0,
-            other => {
-                return Err(member_error(format!(
-                    "unknown member type {:?}",
-                    char::from(other.as_byte())
-                )));
-            }
-        };
+        let size = data_size(kind, ext.size.unwrap_or(size)).map_err(member_error)?;
         if size > self.limits.layer_bytes.saturating_sub(self.position) {
             return Err(TarError::TooLarge {
                 what: format!("{path:?}"),
@@ -208,16 +192,7 @@ impl<R: Read> Members<R> {
                 limit: self.limits.layer_bytes,
             });
         }
-        let device = match kind {
-            EntryType::Char | EntryType::Block => {
-                let part = |n: io::Result<Option<u32>>| n.map(Option::unwrap_or_default);
-                (
-                    part(header.device_major()).map_err(|e| member_error(e.to_string()))?,
-                    part(header.device_minor()).map_err(|e| member_error(e.to_string()))?,
-                )
-            }
-            _ => (0, 0),
-        };
+        let device = device(header, kind).map_err(|e| member_error(e.to_string()))?;
         let member = Member {
             link,
             kind,
@@ -287,9 +262,9 @@ impl<R: Read> Members<R> {
         (self.seen, self.path_bytes)
     }
 
-    /// Reads everything after the archive's end, so that the whole stream passes through `inner`.
-    pub fn finish(mut self) -> Result<R, TarError> {
-        io::copy(&mut self.inner, &mut io::sink())?;
+    /// Reads everything after the archive's end, so that the whole stream passes through `inner`, and copies it to `rest`.
+    pub fn finish(mut self, rest: &mut impl io::Write) -> Result<R, TarError> {
+        io::copy(&mut self.inner, rest)?;
         Ok(self.inner)
     }
 
@@ -428,6 +403,33 @@ fn plain_mtime(header: &Header) -> io::Result<i64> {
         return Ok(-1);
     }
     Ok(i64::try_from(or_empty(&header.as_old().mtime, header.mtime())?).unwrap_or(i64::MAX))
+}
+
+/// The size of a member's data; `size` is that of its header or its extension header.
+fn data_size(kind: EntryType, size: u64) -> Result<u64, String> {
+    match kind {
+        EntryType::Regular | EntryType::Continuous => Ok(size),
+        // These have no data, whatever their size field.
+        EntryType::Link
+        | EntryType::Symlink
+        | EntryType::Directory
+        | EntryType::Char
+        | EntryType::Block
+        | EntryType::Fifo => Ok(0),
+        EntryType::GNUSparse => Err("sparse members are not supported".into()),
+        other => Err(format!("unknown member type {:?}", char::from(other.as_byte()))),
+    }
+}
+
+/// The numbers of a device; zeros for other kinds.
+fn device(header: &Header, kind: EntryType) -> io::Result<(u32, u32)> {
+    match kind {
+        EntryType::Char | EntryType::Block => Ok((
+            header.device_major()?.unwrap_or_default(),
+            header.device_minor()?.unwrap_or_default(),
+        )),
+        _ => Ok((0, 0)),
+    }
 }
 
 /// Go reads an empty numeric field as zero; the crate returns an error.

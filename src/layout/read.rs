@@ -14,7 +14,7 @@ use super::merge::{MergeError, Merged};
 use super::role::{OtherManifest, Role};
 use super::store::{Layout, StoreError};
 use super::tree::Tree;
-use crate::oci::Platform;
+use crate::oci::{ImageReference, Platform};
 
 const DOCKER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 const DOCKER_TAR: &str = "application/vnd.docker.image.rootfs.diff.tar";
@@ -91,6 +91,17 @@ impl ImageBlobs for Layout {
 pub struct LayoutReference {
     pub dir: PathBuf,
     pub tag: Option<String>,
+}
+
+impl LayoutReference {
+    /// The image's tag in a registry. Of a tag that is a whole image name, it is the name's tag.
+    pub fn image_tag(&self) -> Option<String> {
+        let tag = self.tag.as_deref()?;
+        match tag.contains('/') {
+            true => ImageReference::familiar(tag).ok()?.tag,
+            false => Some(tag.to_string()),
+        }
+    }
 }
 
 impl FromStr for LayoutReference {
@@ -175,6 +186,12 @@ impl LayoutImage {
             }
         }
         Ok(image)
+    }
+
+    /// The manifests that are not judged if these platforms are, or all if none is chosen.
+    pub fn others_than(&self, chosen: &[Platform]) -> Vec<OtherManifest> {
+        let images = self.platforms.iter().map(|(platform, manifest)| (*platform, manifest));
+        OtherManifest::all(&self.others, images, chosen)
     }
 
     pub fn layout(&self) -> &Layout {

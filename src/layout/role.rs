@@ -78,6 +78,26 @@ impl Role {
 }
 
 impl OtherManifest {
+    /// The manifests that are not judged where `chosen` platforms are: `others`, and the images of other platforms. If none
+    /// is chosen, all images are judged.
+    pub fn all<'a>(
+        others: &[Self],
+        images: impl Iterator<Item = (Platform, &'a Descriptor)>,
+        chosen: &[Platform],
+    ) -> Vec<Self> {
+        let images = images.filter(|(platform, _)| !chosen.is_empty() && !chosen.contains(platform));
+        let images = images.map(|(platform, manifest)| Self {
+            digest: manifest.digest().to_string(),
+            what: platform.to_string(),
+            left_out: true,
+        });
+        let others = others.iter().cloned().map(|other| Self {
+            left_out: other.left_out || !chosen.is_empty(),
+            ..other
+        });
+        others.chain(images).collect()
+    }
+
     /// `None` for an image of a supported platform.
     pub fn new(manifest: &Descriptor, role: &Role) -> Option<Self> {
         let what = match role {

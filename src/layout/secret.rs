@@ -5,9 +5,12 @@
 //! Formats: RFC 7468 and RFC 1421 (PEM), RFC 4716 (SSH2), RFC 9580 (OpenPGP), RFC 5208 and RFC 7292 (DER).
 
 use std::fmt;
+use std::io;
 use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, MatchKind};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
 /// A secret in a file, by its form.
@@ -35,6 +38,8 @@ impl fmt::Display for Secret {
     }
 }
 
+const PEM_IN_BASE64: &str = "LS0tLS1CRUdJTi";
+
 /// A beginning, and the function that decides by the bytes after it.
 type Form = (&'static str, fn(&[u8]) -> Option<Secret>);
 
@@ -57,6 +62,26 @@ const FORMS: &[Form] = &[
         let value = rest.trim_ascii_start().strip_prefix(b"=").map(<[u8]>::trim_ascii_start);
         key(value.is_some_and(|value| run(value, is_base64) == 44))
     }),
+    // A PEM file in Base64: kubeconfig's client-key-data, Secrets of Kubernetes, variables of CI systems.
+    (PEM_IN_BASE64, |rest| {
+        let encoded = [PEM_IN_BASE64.as_bytes(), &rest[..run(rest, is_base64).min(250)]].concat();
+        let whole = encoded.len() / 4 * 4;
+        let decoded = BASE64_STANDARD.decode(&encoded[..whole]).ok()?;
+        pem(decoded.strip_prefix(b"-----BEGIN ")?)
+    }),
+    // docker's and podman's logins under any name.
+    ("\"auths\"", |rest| {
+        let key = rest[..rest.len().min(WINDOW)]
+            .windows(6)
+            .position(|word| word == b"\"auth\"")?;
+        let value = rest[key + 6..]
+            .trim_ascii_start()
+            .strip_prefix(b":")?
+            .trim_ascii_start();
+        (run(value.strip_prefix(b"\"")?, is_base64) > 3).then_some(Secret::AccessToken)
+    }),
+    // npm.
+    ("_authToken=", |rest| token(rest, 8)),
     // GitHub, GitLab, PyPI, npm, Docker Hub, Slack, Stripe, Google, Hashicorp Vault.
     ("ghp_", |rest| token(rest, 36)),
     ("gho_", |rest| token(rest, 36)),
@@ -117,6 +142,17 @@ impl Search {
 
     pub fn finish(self) -> Option<Secret> {
         self.found
+    }
+}
+
+impl io::Write for Search {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.update(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -202,7 +238,23 @@ fn is_der_key(start: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn never_panics_after_a_beginning(
+            form in 0..FORMS.len(),
+            more in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b'A'), Just(b'='), Just(b'"'), Just(b'\\')], 0..80),
+            at in 0..100usize,
+        ) {
+            let file = [FORMS[form].0.as_bytes(), &more].concat();
+            let (a, b) = file.split_at(at.min(file.len()));
+            search(&[a, b]);
+            search(&[&more]);
+        }
+    }
 
     const BODY: &str = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7";
 
@@ -243,6 +295,8 @@ mod tests {
             "PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\n".to_string(),
             format!("AGE-SECRET-KEY-1{}", "QZ7".repeat(20)),
             format!("untrusted comment: minisign encrypted secret key\n{BODY}\n"),
+            format!("client-key-data: {}\n", BASE64_STANDARD.encode(&pem[1])),
+            format!("data: {}", BASE64_STANDARD.encode(&pem[0])),
             format!("[Interface]\nPrivateKey = {}=\n", "a1B".repeat(15).split_at(43).0),
         ];
         for text in pem.iter().chain(&others) {
@@ -273,6 +327,22 @@ mod tests {
                 );
             }
         }
+        for text in [
+            format!("//registry.npmjs.org/:_authToken={}\n", &chars[..36]),
+            "{\"auths\": {\"quay.io\": {\"auth\": \"bWU6c2VjcmV0\"}}}".to_string(),
+            "{\n\t\"auths\": {\n\t\t\"quay.io\": {\n\t\t\t\"auth\": \"bWU6c2VjcmV0\"\n".to_string(),
+        ] {
+            assert_eq!(search(&[text.as_bytes()]), Some(Secret::AccessToken), "{text}");
+        }
+        for text in [
+            "{\"auths\": {}}",
+            "{\"auths\": {\"h\": {\"auth\": \"\"}}}",
+            "_authToken=${NPM_TOKEN}",
+        ] {
+            assert_eq!(search(&[text.as_bytes()]), None, "{text}");
+        }
+        let certificate = BASE64_STANDARD.encode(format!("-----BEGIN CERTIFICATE-----\n{BODY}\n"));
+        assert_eq!(search(&[certificate.as_bytes()]), None);
         let aws = format!("aws_secret_access_key = {}\n", &chars[..40]);
         assert_eq!(search(&[aws.as_bytes()]), Some(Secret::AccessToken));
         assert_eq!(

@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use self::host_env::Host;
-use self::lock::{LockError, LockRequest};
+use self::lock::{LockError, LockFile, LockRequest};
 use self::patches::{Patch, PatchError};
 use self::runtime_binary::RuntimePlan;
 use self::source::{ProjectError, Source};
@@ -261,6 +261,33 @@ fn note_bases(images: &[ImagePlan], progress: &dyn Progress) {
     notes.iter().for_each(|note| progress.note(note));
 }
 
+/// The lock of the repository; creates one where it is missing, unless `--locked` is given.
+async fn find_or_create_lock(
+    settings: &Settings,
+    reference: &str,
+    source: &Source,
+    python: &str,
+    around: &Surroundings<'_>,
+) -> Result<LockFile, PlanError> {
+    let file = &settings.file;
+    match lock::find(file, reference, python) {
+        Err(LockError::Missing { .. }) if !settings.locked => {
+            around
+                .progress
+                .note(&format!("creating the lock for {reference} on Python {python}"));
+            let request = LockRequest {
+                file,
+                reference,
+                source,
+                python,
+                exclude_newer: settings::lock_moment()?,
+            };
+            Ok(lock::lock(&request, around.host, around.progress, around.cancel).await?)
+        }
+        found => Ok(found?),
+    }
+}
+
 async fn plan_image(
     settings: &Settings,
     name: &str,
@@ -273,24 +300,7 @@ async fn plan_image(
     let series = source::series(file, &reference)?;
     let patches = patches::needed(file, &reference)?;
     let source = source::resolve(file, &reference).await?;
-    let lock = match lock::find(file, &reference, &distro.python) {
-        Err(LockError::Missing { .. }) if !settings.locked => {
-            around.progress.note(&format!(
-                "creating the lock for {reference} on Python {}",
-                distro.python
-            ));
-            let exclude_newer = settings::lock_moment()?;
-            let request = LockRequest {
-                file,
-                reference: &reference,
-                source: &source,
-                python: &distro.python,
-                exclude_newer,
-            };
-            lock::lock(&request, around.host, around.progress, around.cancel).await?
-        }
-        found => found?,
-    };
+    let lock = find_or_create_lock(settings, &reference, &source, &distro.python, &around).await?;
     let image_name = settings.image_name(name, &reference)?;
     let tag = image_name.tag.clone().unwrap_or_default();
     let cache = base::cache_directory();

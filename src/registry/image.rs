@@ -129,6 +129,13 @@ impl RemoteImage {
         Ok(image)
     }
 
+    /// The manifests that are not judged if these platforms are, or all if none is chosen.
+    pub fn others_than(&self, chosen: &[Platform]) -> Vec<OtherManifest> {
+        let images = self.platforms.iter();
+        let images = images.map(|(platform, content)| (*platform, &content.descriptor));
+        OtherManifest::all(&self.others_are, images, chosen)
+    }
+
     fn add(&mut self, content: Content, role: &Role) {
         self.others_are.extend(OtherManifest::new(&content.descriptor, role));
         match role {

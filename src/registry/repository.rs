@@ -149,7 +149,7 @@ impl Repository {
     async fn look_up(&self, call: &Call) -> Result<Option<HeaderMap>, RegistryError> {
         let response = self.send(call).await?;
         match response.status() {
-            StatusCode::OK => Ok(Some(response.headers().clone())),
+            status if status.is_success() => Ok(Some(response.headers().clone())),
             StatusCode::NOT_FOUND => Ok(None),
             _ => Err(self.client.refused(&call.doing, response).await),
         }
@@ -313,11 +313,9 @@ impl Repository {
         call.headers.insert(CONTENT_TYPE, media_type);
         call.body = manifest.bytes.clone();
         let response = self.send(&call).await?;
-        match response.status() {
-            StatusCode::CREATED | StatusCode::OK | StatusCode::ACCEPTED => {
-                Ok(response.headers().contains_key("oci-subject"))
-            }
-            _ => Err(self.client.refused(&call.doing, response).await),
+        match response.status().is_success() {
+            true => Ok(response.headers().contains_key("oci-subject")),
+            false => Err(self.client.refused(&call.doing, response).await),
         }
     }
 

@@ -62,6 +62,40 @@ fn summary(report: &BuildReport) -> String {
 /// `builders`: whether several builders exist, so that the builder is printed.
 fn image_text(image: &ImageReport, builders: bool) -> String {
     let mut text = format!("{}\n", style(&image.name).bold());
+    text += &platform_table(image, builders);
+    text += &platform_problems(image);
+    match (&image.layout, &image.digest) {
+        (Some(layout), Some(digest)) => {
+            let _ = writeln!(text, "  {layout}\n  {digest}");
+            for delivered in image.published.iter().flat_map(|p| &p.destinations) {
+                let _ = writeln!(text, "  {} {}", delivered.reference, self::delivered(delivered));
+            }
+            if let Some(error) = &image.error {
+                let _ = writeln!(text, "\n{}\n{error}", style("not pushed:").red().bold());
+            }
+            text += &verify_with_cosign(&image.verify);
+            text += "\n";
+        }
+        (None, _) if image.error.is_some() => {
+            let error = image.error.as_deref().unwrap_or_default();
+            let _ = writeln!(text, "\n{}\n{error}\n", style("not tagged:").red().bold());
+        }
+        _ => {
+            let _ = writeln!(
+                text,
+                "  not tagged: {}\n",
+                if image.outcome == Outcome::Failed {
+                    "not every platform was built"
+                } else {
+                    "it breaks its contract"
+                }
+            );
+        }
+    }
+    text
+}
+
+fn platform_table(image: &ImageReport, builders: bool) -> String {
     let smoke = image
         .platforms
         .iter()
@@ -105,7 +139,12 @@ fn image_text(image: &ImageReport, builders: bool) -> String {
         }
         rows.add_row(row);
     }
-    let _ = writeln!(text, "{}", trim_lines(&rows.to_string()));
+    format!("{}\n", trim_lines(&rows.to_string()))
+}
+
+/// Errors, findings and failed smoke tests of each platform.
+fn platform_problems(image: &ImageReport) -> String {
+    let mut text = String::new();
     for platform in &image.platforms {
         if let Some(error) = &platform.error {
             let _ = writeln!(
@@ -130,34 +169,6 @@ fn image_text(image: &ImageReport, builders: bool) -> String {
                     smoke.output
                 );
             }
-        }
-    }
-    match (&image.layout, &image.digest) {
-        (Some(layout), Some(digest)) => {
-            let _ = writeln!(text, "  {layout}\n  {digest}");
-            for delivered in image.published.iter().flat_map(|p| &p.destinations) {
-                let _ = writeln!(text, "  {} {}", delivered.reference, self::delivered(delivered));
-            }
-            if let Some(error) = &image.error {
-                let _ = writeln!(text, "\n{}\n{error}", style("not pushed:").red().bold());
-            }
-            text += &verify_with_cosign(&image.verify);
-            text += "\n";
-        }
-        (None, _) if image.error.is_some() => {
-            let error = image.error.as_deref().unwrap_or_default();
-            let _ = writeln!(text, "\n{}\n{error}\n", style("not tagged:").red().bold());
-        }
-        _ => {
-            let _ = writeln!(
-                text,
-                "  not tagged: {}\n",
-                if image.outcome == Outcome::Failed {
-                    "not every platform was built"
-                } else {
-                    "it breaks its contract"
-                }
-            );
         }
     }
     text

@@ -120,6 +120,63 @@ async fn a_configuration_that_cannot_be_read_is_named_where_a_login_is_missing()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_credential_helper_is_asked_as_docker_asks_it() {
+    let mut tool = Tool::new("");
+    let (registry, image) = guarded(&mut tool).await;
+    let host = registry.host();
+    let bin = tool.project.path().join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    let helper = |script: &str| {
+        let path = bin.join("docker-credential-test");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    tool.environment = vec![("PATH".into(), format!("{}:/usr/bin:/bin", bin.display()))];
+    let configure = |config: Value| std::fs::write(tool.docker_config.join("config.json"), config.to_string()).unwrap();
+    let found = format!("echo '{{\"ServerURL\": \"\", \"Username\": \"{USER}\", \"Secret\": \"{PASSWORD}\"}}'");
+    // It need not read its input; the registry's helper is preferred, and an empty one stands for the file.
+    for (script, config) in [
+        (found.clone(), json!({ "credsStore": "test" })),
+        (
+            format!("test \"$1 $(cat)\" = 'get {host}' && {found}"),
+            json!({ "credsStore": "missing", "credHelpers": { &host: "test" }, "auths": { &host: {} } }),
+        ),
+        (
+            "echo 'credentials not found in native keychain'; exit 1".into(),
+            json!({ "credsStore": "test", "auths": { &host: { "auth": auth() } } }),
+        ),
+        (
+            "exit 9".into(),
+            json!({ "credsStore": "test", "credHelpers": { &host: "" }, "auths": { &host: { "auth": auth() } } }),
+        ),
+    ] {
+        helper(&script);
+        configure(config);
+        assert_eq!(tool.json(&["verify", &image]).await["passed"], true, "{script}");
+    }
+    configure(json!({ "credsStore": "test" }));
+    for (script, named) in [
+        (
+            "echo 'credentials not found in native keychain'; exit 1",
+            "docker login",
+        ),
+        (
+            "echo 'the keyring is locked' >&2; exit 1",
+            "docker-credential-test: exit status: 1: the keyring is locked",
+        ),
+        (
+            "echo '{\"Secret\": \"hunter2\"}'; exit 1",
+            "docker-credential-test: exit status: 1",
+        ),
+        ("echo hunter2", "its output is not a JSON object"),
+    ] {
+        helper(script);
+        let error = tool.failure(1, &["verify", &image]).await;
+        assert!(error.contains(named) && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_form_of_challenge_and_token_is_answered() {
     for habit in [
         Habit::BasicThenBearer,

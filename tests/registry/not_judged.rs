@@ -165,6 +165,13 @@ async fn what_is_not_judged_is_named_and_refused_unless_it_is_an_attestation_or_
         let pushed = tool.output(&["push", &tool.image(name), &remote]).await;
         assert_eq!(pushed.status.success(), code == 0, "{name}: {}", stderr(&pushed));
     }
+    // So is an image of a platform that was not chosen.
+    let chosen = tool
+        .output(&["verify", &tool.image("t"), "--platform", "linux/amd64"])
+        .await;
+    let line = format!("not judged: {}: linux/arm64", manifests[1].digest());
+    assert!(chosen.status.success(), "{}", stderr(&chosen));
+    assert!(String::from_utf8(chosen.stdout).unwrap().contains(&line));
     let remote = format!("{}/a/b:attested", registry.host());
     let (code, text, json) = verify(&tool, &remote).await;
     assert_eq!(code, Some(0), "{text}");

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use obgp_build::layout::Layout;
+
 use crate::MIB;
 use crate::support::habits::{Asked, Habit, HabitRegistry};
 use crate::support::tool::Tool;
@@ -103,8 +105,11 @@ async fn a_refused_mount_becomes_an_upload() {
 async fn what_head_does_not_show_is_asked_with_get() {
     let tool = Tool::new("");
     tool.project.make("t", 3, 4096);
-    for status in [400, 403, 405, 501] {
-        let registry = HabitRegistry::start([Habit::HeadBlob(status)]).await;
+    for (status, habit) in [400, 403, 405, 501]
+        .into_iter()
+        .flat_map(|s| [(s, Habit::HeadBlob(s)), (s, Habit::HeadManifest(s))])
+    {
+        let registry = HabitRegistry::start([habit]).await;
         let to = format!("{}/a/b:t", registry.host());
         tool.json(&["push", &tool.image("t"), &to]).await;
         registry.take_requests();
@@ -129,6 +134,22 @@ async fn a_tag_that_shows_late_is_read_again_before_a_race_is_reported() {
     let output = tool.output(&["push", &tool.image("t"), &to]).await;
     let text = crate::support::tool::stderr(&output);
     assert!(output.status.success() && text.contains("reading it again"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_a_layout_of_skopeo_is_pushed_with_the_tag_of_its_name() {
+    let tool = Tool::new("");
+    let index = tool.project.make("t", 7, 4096);
+    let dir = tool.project.image("t").dir;
+    Layout::open_or_create(&dir)
+        .unwrap()
+        .set_tag("docker.io/a/b:7.0", &index)
+        .unwrap();
+    let registry = HabitRegistry::start([]).await;
+    let image = format!("oci:{}:docker.io/a/b:7.0", dir.display());
+    let to = format!("{}/c/d", registry.host());
+    let pushed = tool.json(&["push", &image, &to]).await;
+    assert_eq!(pushed["destinations"][0]["reference"], format!("{to}:7.0"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

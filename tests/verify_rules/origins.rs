@@ -107,6 +107,15 @@ pub const BREAKS: &[Break] = &[
         },
         "another type",
     ),
+    breaks(
+        "package-files",
+        |i| {
+            i.remove("lib");
+            i.link("lib", "usr/lib");
+            in_a_later_layer(i, "lib");
+        },
+        "the link of layer 0",
+    ),
     breaks("package-files", |i| i.remove(LISTED), "the list of jq's files"),
     breaks(
         "package-files",

@@ -216,6 +216,38 @@ pub const BREAKS: &[Break] = &[
     ),
     breaks(
         "host-traces",
+        |i| i.file("etc/apt/apt.conf.d/99more", 0o644, "#include \"/usr/share/x.conf\";\n"),
+        "sets #include",
+    ),
+    breaks(
+        "host-traces",
+        |i| i.file("etc/profile.d/x.sh", 0o644, "export HTTP\\\nS_PROXY=http://p:3128\n"),
+        "sets https_proxy",
+    ),
+    breaks(
+        "host-traces",
+        |i| {
+            i.file(
+                "etc/profile.d/x.sh",
+                0o644,
+                "//bin/true; export https_proxy=http://p:3128\n",
+            )
+        },
+        "sets https_proxy",
+    ),
+    breaks(
+        "host-traces",
+        |i| {
+            i.file(
+                &format!("{SITE}/ovn_bgp_agent-7.0.0.dist-info/direct_url.json"),
+                0o644,
+                "{\"url\": \"\\u0066ile:///home/me\"}",
+            )
+        },
+        "a path of the build machine",
+    ),
+    breaks(
+        "host-traces",
         |i| i.file("usr/local/share/ca-certificates/proxy.crt", 0o644, ""),
         "a local one",
     ),
@@ -321,6 +353,10 @@ fn files_in_which_programs_keep_logins_are_findings_in_every_directory() {
 
 #[test]
 fn a_key_is_a_finding_wherever_it_stands_in_its_file() {
+    let has_secret = |content: &[u8]| {
+        let broken = broken_by("usr/share/app/server.pem", content);
+        broken.iter().any(|id| id == "secrets")
+    };
     let certificate =
         "-----BEGIN CERTIFICATE-----\nMIIDdzCCAl+gAwIBAgIEAgAAuTANBgkqhkiG9w0BAQUFADBa\n-----END CERTIFICATE-----\n";
     for before in [
@@ -329,7 +365,7 @@ fn a_key_is_a_finding_wherever_it_stands_in_its_file() {
         "\0".repeat((1 << 20) - 7),
     ] {
         let content = format!("{before}\n{KEY}");
-        assert_eq!(broken_by("usr/share/app/server.pem", content.as_bytes()), ["secrets"]);
+        assert!(has_secret(content.as_bytes()));
     }
-    assert_eq!(broken_by("usr/share/app/server.pem", certificate.as_bytes()), [""; 0]);
+    assert!(!has_secret(certificate.as_bytes()));
 }

@@ -27,6 +27,8 @@ pub struct PackageFile<'a> {
     pub package: &'a str,
     /// `None` for directories and links, of which dpkg has no hash.
     pub md5: Option<[u8; 16]>,
+    /// The layer in which dpkg unpacked the package: that of its list.
+    pub layer: usize,
 }
 
 /// The files of all packages.
@@ -44,12 +46,12 @@ impl<'a> PackageFiles<'a> {
         let mut paths = Paths::new(tree);
         let mut found = Self::default();
         for package in packages.iter().filter(|p| p.has_files()) {
-            let Some(list) = record(tree, package, "list") else {
+            let Some((list, layer)) = record(tree, package, "list") else {
                 found.unlisted.push(&package.name);
                 continue;
             };
             let sums: HashMap<&str, [u8; 16]> = record(tree, package, "md5sums")
-                .unwrap_or_default()
+                .map_or("", |(text, _)| text)
                 .lines()
                 .filter_map(|line| Some((line.get(34..)?, parse_md5(line.get(..32)?)?)))
                 .collect();
@@ -67,10 +69,11 @@ impl<'a> PackageFiles<'a> {
                 let file = found.files.entry(path).or_insert(PackageFile {
                     package: &package.name,
                     md5,
+                    layer,
                 });
                 // Packages share directories; the file is of the package that has its hash.
                 if file.md5.is_none() && md5.is_some() {
-                    (file.package, file.md5) = (&package.name, md5);
+                    (file.package, file.md5, file.layer) = (&package.name, md5, layer);
                 }
             }
         }
@@ -78,13 +81,17 @@ impl<'a> PackageFiles<'a> {
     }
 }
 
-/// The text of `info/PACKAGE.KIND`, or `info/PACKAGE:ARCHITECTURE.KIND` of a package that several architectures may have.
-fn record<'t>(tree: &'t Tree, package: &Package, kind: &str) -> Option<&'t str> {
+/// The text of `info/PACKAGE.KIND`, or `info/PACKAGE:ARCHITECTURE.KIND` of a package that several architectures may have; and
+/// its layer.
+fn record<'t>(tree: &'t Tree, package: &Package, kind: &str) -> Option<(&'t str, usize)> {
     let (name, architecture) = (&package.name, &package.architecture);
-    let bytes = tree
-        .content(&format!("{INFO}{name}:{architecture}.{kind}"))
-        .or_else(|| tree.content(&format!("{INFO}{name}.{kind}")))?;
-    std::str::from_utf8(bytes).ok()
+    let names = [
+        format!("{INFO}{name}:{architecture}.{kind}"),
+        format!("{INFO}{name}.{kind}"),
+    ];
+    let path = names.iter().find(|path| tree.get(path).is_some())?;
+    let text = std::str::from_utf8(tree.content(path)?).ok()?;
+    Some((text, tree.get(path)?.layer))
 }
 
 pub fn parse_md5(hexadecimal: &str) -> Option<[u8; 16]> {

@@ -81,3 +81,13 @@ fn a_key_in_data_that_no_runtime_unpacks_is_refused() {
         );
     }
 }
+
+#[test]
+fn a_key_after_the_end_of_a_layers_archive_is_refused() {
+    let base = tar(&[file("x", "x")]);
+    let layer = [tar(&[file("y", "y")]), vec![0; 8192], KEY.into()].concat();
+    let layers = [base, layer];
+    let export = legacy_export(&layers, &config(&layers, true));
+    let error = ingest_new(&export, &options(&[&layers[0]])).unwrap_err();
+    assert!(error.to_string().contains("a private key after its end"), "{error}");
+}

@@ -181,6 +181,8 @@ fn a_tag_in_an_existing_layout_may_be_a_whole_image_name() {
             let reference: LayoutReference = format!("{}:{tag}", dir.display()).parse().unwrap();
             assert_eq!((reference.dir, reference.tag.as_deref()), (dir.clone(), Some(tag)));
         }
+        let reference: LayoutReference = format!("{}:docker.io/a/b:tag", dir.display()).parse().unwrap();
+        assert_eq!(reference.image_tag().as_deref(), Some("tag"));
         let whole: LayoutReference = dir.to_str().unwrap().parse().unwrap();
         assert_eq!((whole.dir, whole.tag), (dir, None));
     }

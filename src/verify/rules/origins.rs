@@ -76,6 +76,10 @@ fn as_packaged(node: Option<&Node>, file: &PackageFile) -> Result<(), (String, S
             Err((format!("md5 {}, the file", hex::encode(md5)), found))
         }
         (Some(_), Some(_)) => kind("a regular file", "another type"),
+        (Some(NodeKind::Symlink(to)), None) if node.is_some_and(|n| n.layer != file.layer) => {
+            // dpkg has no hash of a link: one that is not of the layer with its package was changed there.
+            Err((format!("the link of layer {}", file.layer), format!("a link to {to}")))
+        }
         (Some(NodeKind::Directory | NodeKind::Symlink(_)), None) => Ok(()),
         (Some(NodeKind::File(_)), None) => kind("a file with an MD5 in the database", "no MD5 there"),
         (Some(_), None) => kind("a directory or a link", "another type"),

@@ -1,7 +1,7 @@
 //! Runs a credential helper: `docker-credential-NAME get`
 //! (<https://github.com/docker/docker-credential-helpers#development>).
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -12,7 +12,6 @@ use super::{Credentials, field, text_of};
 const NOT_FOUND: &str = "credentials not found in native keychain";
 /// The user name that marks a secret as an identity token.
 const TOKEN: &str = "<token>";
-const ANSWER_BYTES: u64 = 1 << 20;
 
 /// The credentials of `server`; `None` if the helper has none. The error names the program and contains no secret.
 pub(super) fn get(name: &str, server: &str) -> Result<Option<Credentials>, String> {
@@ -22,31 +21,25 @@ pub(super) fn get(name: &str, server: &str) -> Result<Option<Credentials>, Strin
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| failed(&e))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A helper need not read its input.
         let _ = stdin.write_all(server.as_bytes());
     }
-    let mut answer = Vec::new();
-    if let Some(stdout) = child.stdout.take() {
-        stdout
-            .take(ANSWER_BYTES)
-            .read_to_end(&mut answer)
-            .map_err(|e| failed(&e))?;
-    }
-    let status = child.wait().map_err(|e| failed(&e))?;
-    if !status.success() {
-        let text = String::from_utf8_lossy(&answer);
-        return match text.trim() {
-            NOT_FOUND => Ok(None),
-            // A JSON document may contain a secret.
-            document if document.is_empty() || document.starts_with('{') => Err(failed(&status)),
-            message => Err(failed(&format!("{status}: {}", first_line(message)))),
+    let output = child.wait_with_output().map_err(|e| failed(&e))?;
+    if !output.status.success() {
+        let (stdout, stderr) = (first_line(&output.stdout), first_line(&output.stderr));
+        // A JSON document may contain a secret.
+        let says_why = |line: &&String| !line.is_empty() && !line.starts_with('{');
+        return match [&stdout, &stderr].into_iter().find(says_why) {
+            Some(line) if *line == NOT_FOUND => Ok(None),
+            Some(line) => Err(failed(&format!("{}: {line}", output.status))),
+            None => Err(failed(&output.status)),
         };
     }
-    match serde_json::from_slice(&answer) {
+    match serde_json::from_slice(&output.stdout) {
         Ok(Value::Object(answer)) => {
             let text = |name: &str| text_of(field(&answer, name));
             Ok(match (text("Username"), text("Secret")) {
@@ -59,6 +52,13 @@ pub(super) fn get(name: &str, server: &str) -> Result<Option<Credentials>, Strin
     }
 }
 
-fn first_line(message: &str) -> String {
-    message.lines().next().unwrap_or_default().chars().take(200).collect()
+fn first_line(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    text.trim()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(200)
+        .collect()
 }
