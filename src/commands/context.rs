@@ -4,10 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::Failure;
 use crate::cli::GlobalArgs;
 use crate::config::file::{BuildFile, ConfigError};
 use crate::image::{Image, ImageName, open};
@@ -16,10 +14,9 @@ use crate::oci::{ImageReference, Platform};
 use crate::plan::{output, settings};
 use crate::registry::{Overrides, Registries, RemoteImage, RemoteRoot};
 use crate::report::terminal::{Notes, Terminal};
-use crate::report::text;
 use crate::util::cancel::{Interrupted, unless_cancelled};
 use crate::verify::judge::Judge;
-use crate::verify::{Verdict, Verified, read_options};
+use crate::verify::read_options;
 
 /// The context of a command. Clones share the terminal and the cancellation.
 #[derive(Clone)]
@@ -146,14 +143,5 @@ impl Context {
     pub async fn open(&self, registries: &Registries, reference: &ImageReference) -> anyhow::Result<RemoteImage> {
         let root = self.find(registries, reference).await?;
         Ok(self.unless_cancelled(RemoteImage::open(root)).await??)
-    }
-
-    /// Returns the value if every platform passed; otherwise prints the verdicts and fails.
-    pub fn admit<T>(&self, name: &str, value: T, verdicts: Vec<Verdict>) -> Result<Verified<T>, Failure> {
-        Verified::admit(value, verdicts).map_err(|refused| {
-            let result = json!({ "image": name, "passed": false, "platforms": refused.verdicts });
-            let printed = self.print(&result, || text::refused(&refused));
-            printed.err().unwrap_or(Failure::Contract)
-        })
     }
 }

@@ -5,9 +5,12 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
 use serde::Serialize;
+use serde_json::json;
 
 use super::{Context, Failure};
+use crate::report::text;
 use crate::sign::{CosignCommands, KeySource};
+use crate::verify::{Verdict, Verified};
 
 impl Context {
     /// Prints the result: JSON with `--json`, otherwise the text.
@@ -33,6 +36,15 @@ impl Context {
         });
         let images = images.iter().map(String::as_str);
         commands.map(|commands| commands.verify(images)).unwrap_or_default()
+    }
+
+    /// Returns the value if every platform passed; otherwise prints the verdicts and fails.
+    pub fn admit<T>(&self, name: &str, value: T, verdicts: Vec<Verdict>) -> Result<Verified<T>, Failure> {
+        Verified::admit(value, verdicts).map_err(|refused| {
+            let result = json!({ "image": name, "passed": false, "platforms": refused.verdicts });
+            let printed = self.print(&result, || text::refused(&refused));
+            printed.err().unwrap_or(Failure::Contract)
+        })
     }
 
     pub fn has_printed(&self) -> bool {

@@ -67,6 +67,47 @@ fn build_until_under_way(project: &Project, output: &str, disturb: impl FnOnce()
     (output, stderr)
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_cannot_be_written_does_not_hide_the_result() {
+    let Some(machine) = Which::Machine.endpoint() else {
+        return;
+    };
+    let project = Project::fast(&[&machine]);
+    project.builder("near", &machine.address.to_string(), "");
+    std::fs::create_dir_all(project.output("blocked").join("report.json/in-the-way")).unwrap();
+    let output = project.build("blocked", &[]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(stderr.contains("report.json"), "{stderr}");
+    let built = report(&output);
+    assert!(each(&built, "digest").iter().all(Value::is_string), "{built:#}");
+    // The engine's storage was read, or not, and the report says so; the second time nothing is read.
+    let from = each(&built, "read_from");
+    assert!(
+        from.iter()
+            .all(|from| ["engine-storage", "engine-export"].contains(&from.as_str().unwrap())),
+        "{from:?}"
+    );
+    let exported = report(&project.build("exported", &["--no-engine-storage"]));
+    assert_eq!(each(&exported, "read_from"), ["engine-export"; 2]);
+    assert_eq!(each(&exported, "digest"), each(&built, "digest"));
+    // The same as text: the table fits a terminal of 80 columns.
+    let mut text = project.command(&["--progress", "quiet", "--output"]);
+    let text = text.arg(project.output("exported")).output().unwrap();
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    let in_table = |line: &&str| {
+        ["   PLATFORM ", "   linux/amd64 "]
+            .iter()
+            .any(|start| line.starts_with(start))
+    };
+    let rows: Vec<&str> = text.lines().filter(in_table).collect();
+    assert!(
+        rows.len() == 4 && rows.iter().all(|row| row.chars().count() <= 80),
+        "{text}"
+    );
+    assert!(rows[1].contains("unchanged"), "{text}");
+    project.clean().await;
+}
+
 /// The host's engine on its socket, the modern one over mutual TLS on loopback.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_engines_build_in_parallel_one_over_mutual_tls() {

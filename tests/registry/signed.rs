@@ -24,6 +24,42 @@ fn keys(cosign: &Cosign, dir: &tempfile::TempDir, name: &str) -> (String, String
     (private.display().to_string(), public.display().to_string())
 }
 
+/// Both cosigns run without a network besides the registry.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cosign_commands_that_a_signed_push_prints_work_without_a_transparency_log() {
+    let Some(both) = cosign::both() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (private, _) = keys(&both[0], &dir, "printed");
+    let tool = tool();
+    let registry = Distribution::start();
+    tool.project.make("t", 8, KIB);
+    let to = format!("{}/team/agent", registry.host());
+    let pushed = tool.json(&["push", &tool.image("t"), &to, "--key", &private]).await;
+    let signed = tool.json(&["sign", &format!("{to}:t"), "--key", &private]).await;
+    assert_eq!(pushed["verify"], signed["verify"]);
+    let commands: Vec<&str> = pushed["verify"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    let [command] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
+    let words: Vec<&str> = command.split(' ').collect();
+    assert_eq!(words[..2], ["cosign", "verify"]);
+    for cosign in &both {
+        cosign.run(&words[1..]).unwrap();
+    }
+    // For people: the same command, whole.
+    let text = tool.output(&["push", &tool.image("t"), &to, "--key", &private]).await;
+    assert!(
+        String::from_utf8_lossy(&text.stdout)
+            .lines()
+            .any(|line| line == *command)
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signed_push_is_accepted_by_cosign_and_survives_promotion() {
     let Some(both) = cosign::both() else { return };
