@@ -11,7 +11,7 @@ use futures_util::stream;
 use http::header::{CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method};
 use oci_spec::image::Descriptor;
-use reqwest::{Body, Response, StatusCode};
+use reqwest::{Body, Response};
 use tokio::sync::Mutex as AsyncMutex;
 use url::Url;
 
@@ -19,7 +19,7 @@ use super::client::{ANSWER, Call, Stream, Target, obey};
 use super::error::RegistryError;
 use super::repository::{Mounted, Repository};
 use super::source::{Pieces, Source};
-use super::upload_way::Way;
+use super::upload_way::{Way, upload_is_gone};
 
 /// Counts the bytes of all uploads of a push.
 #[derive(Default)]
@@ -297,7 +297,10 @@ impl Upload<'_> {
             false => self.way.after_refusal(error, left.offset, closing),
         };
         let Some(other) = other else { return false };
-        self.to.client.note(&format!("{error}; {other}"));
+        // Without the help of the error.
+        let reason = error.to_string();
+        let reason = reason.lines().next().unwrap_or_default();
+        self.to.client.note(&format!("{reason}; {other}"));
         self.to.client.use_way(other);
         self.way = other;
         true
@@ -451,12 +454,4 @@ fn received(response: &Response) -> Option<u64> {
 
 fn arrived_changed(error: &RegistryError) -> bool {
     matches!(error, RegistryError::Status { message, .. } if message.contains("DIGEST_INVALID"))
-}
-
-/// Whether the upload is unknown or at another offset, so that a new upload may succeed.
-fn upload_is_gone(error: &RegistryError) -> bool {
-    matches!(error, RegistryError::Status { status, message, .. }
-        if *status == StatusCode::NOT_FOUND
-            || *status == StatusCode::RANGE_NOT_SATISFIABLE
-            || message.contains("BLOB_UPLOAD"))
 }
