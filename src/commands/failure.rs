@@ -55,20 +55,19 @@ fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
 impl Failure {
     /// Prints the reason and returns the exit code. `signal` is the exit code of the signal that stopped the run, if one did.
     pub fn report(&self, context: &Context, signal: Option<u8>) -> u8 {
-        let (text, code) = match (self, signal) {
+        let interrupted = "interrupted: stopped and cleaned up".to_string();
+        // An interrupted run prints no result, not even an error as JSON.
+        let (text, code, is_result) = match (self, signal) {
             (Self::Contract, _) => return EXIT_CONTRACT,
             (Self::Differs, _) => return EXIT_FAILED,
-            (_, Some(code)) => ("interrupted: stopped and cleaned up".to_string(), code),
-            (Self::Interrupted, None) => (
-                "interrupted: stopped and cleaned up".to_string(),
-                super::signals::EXIT_SIGINT,
-            ),
-            (Self::Failed(error), None) => (render(error), EXIT_FAILED),
-            (Self::Usage(error), None) => (render(error), EXIT_USAGE),
+            (_, Some(code)) => (interrupted, code, false),
+            (Self::Interrupted, None) => (interrupted, super::signals::EXIT_SIGINT, false),
+            (Self::Failed(error), None) => (render(error), EXIT_FAILED, true),
+            (Self::Usage(error), None) => (render(error), EXIT_USAGE, true),
         };
         context.terminal.close();
         context.terminal.say(&text);
-        if context.global.json && !context.has_printed() {
+        if is_result && context.global.json && !context.has_printed() {
             print_json(&text, code);
         }
         code
