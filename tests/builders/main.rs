@@ -91,8 +91,8 @@ async fn a_report_that_cannot_be_written_does_not_hide_the_result() {
     assert_eq!(each(&exported, "read_from"), ["engine-export"; 2]);
     assert_eq!(each(&exported, "digest"), each(&built, "digest"));
     // The same as text: the table fits a terminal of 80 columns.
-    let mut text = project.command(&["--progress", "quiet", "--output"]);
-    let text = text.arg(project.output("exported")).output().unwrap();
+    let mut text = project.command(&["--progress", "quiet"]);
+    let text = text.arg("--output").arg(project.output("exported")).output().unwrap();
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
     let in_table = |line: &&str| {
         ["   PLATFORM ", "   linux/amd64 "]
