@@ -18,7 +18,9 @@ use std::collections::BTreeMap;
 use oci_spec::image::ImageConfiguration;
 
 use crate::config::{Distro, Identity};
+use crate::image::packages::built;
 use crate::image::packages::dpkg::{self, DpkgError, Package};
+use crate::image::packages::dpkg_files::PackageFiles;
 use crate::image::packages::python::{SitePath, extension_suffixes};
 use crate::image::{Contents, Image};
 use crate::layout::tree::{Node, NodeKind, Tree};
@@ -82,6 +84,9 @@ pub(crate) struct Context<'a> {
     pub expected: &'a Expectation<'a>,
     pub accounts: Accounts,
     pub dpkg: Result<Vec<Package>, DpkgError>,
+    pub packaged: PackageFiles,
+    /// SHA-256 by path; an error says what is wrong with the build's list.
+    pub built: Result<BTreeMap<String, [u8; 32]>, String>,
     pub python: SitePath,
     pub sudoers: Policy,
 }
@@ -89,6 +94,7 @@ pub(crate) struct Context<'a> {
 impl<'a> Context<'a> {
     fn new(terms: &'a Terms, platform: Platform, image: &'a Contents, expected: &'a Expectation<'a>) -> Self {
         let tree = &image.tree;
+        let dpkg = dpkg::packages(tree);
         Self {
             terms,
             platform,
@@ -96,7 +102,9 @@ impl<'a> Context<'a> {
             tree,
             expected,
             accounts: Accounts::read(tree),
-            dpkg: dpkg::packages(tree),
+            packaged: PackageFiles::read(tree, dpkg.as_deref().unwrap_or_default()),
+            built: built::read(tree),
+            dpkg,
             python: SitePath::read(tree, &expected.distro.python, env_of(&image.config, "PYTHONPATH")),
             sudoers: Policy::read(tree),
         }

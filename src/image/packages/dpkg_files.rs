@@ -5,6 +5,7 @@
 //! image has `/bin -> usr/bin`: paths here are those of the tree.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::dpkg::Package;
 use crate::layout::tree::Tree;
@@ -23,8 +24,8 @@ pub fn is_record(path: &str) -> bool {
 
 /// What dpkg records of one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PackageFile<'a> {
-    pub package: &'a str,
+pub struct PackageFile {
+    pub package: Arc<str>,
     /// `None` for directories and links, of which dpkg has no hash.
     pub md5: Option<[u8; 16]>,
     /// The layer in which dpkg unpacked the package: that of its list.
@@ -33,23 +34,24 @@ pub struct PackageFile<'a> {
 
 /// The files of all packages.
 #[derive(Clone, Debug, Default)]
-pub struct PackageFiles<'a> {
+pub struct PackageFiles {
     /// By path in the tree.
-    pub files: BTreeMap<String, PackageFile<'a>>,
+    pub files: BTreeMap<String, PackageFile>,
     /// Packages without a readable list.
-    pub unlisted: Vec<&'a str>,
+    pub unlisted: Vec<String>,
 }
 
-impl<'a> PackageFiles<'a> {
-    pub fn read(tree: &Tree, packages: &'a [Package]) -> Self {
+impl PackageFiles {
+    pub fn read(tree: &Tree, packages: &[Package]) -> Self {
         let diversions = Diversions::read(tree);
         let mut paths = Paths::new(tree);
         let mut found = Self::default();
         for package in packages.iter().filter(|p| p.has_files()) {
             let Some((list, layer)) = record(tree, package, "list") else {
-                found.unlisted.push(&package.name);
+                found.unlisted.push(package.name.clone());
                 continue;
             };
+            let name: Arc<str> = package.name.as_str().into();
             let sums: HashMap<&str, [u8; 16]> = record(tree, package, "md5sums")
                 .map_or("", |(text, _)| text)
                 .lines()
@@ -66,14 +68,14 @@ impl<'a> PackageFiles<'a> {
             for listed in list.lines().filter(|line| line.starts_with('/')).chain(obsolete) {
                 let md5 = conffiles.get(listed).or_else(|| sums.get(&listed[1..])).copied();
                 let path = paths.resolve(diversions.place(listed, &package.name));
-                let file = found.files.entry(path).or_insert(PackageFile {
-                    package: &package.name,
+                let file = found.files.entry(path).or_insert_with(|| PackageFile {
+                    package: Arc::clone(&name),
                     md5,
                     layer,
                 });
                 // Packages share directories; the file is of the package that has its hash.
                 if file.md5.is_none() && md5.is_some() {
-                    (file.package, file.md5, file.layer) = (&package.name, md5, layer);
+                    (file.package, file.md5, file.layer) = (Arc::clone(&name), md5, layer);
                 }
             }
         }

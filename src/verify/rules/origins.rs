@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::Rule;
-use crate::image::packages::dpkg_files::{INFO, PackageFile, PackageFiles};
+use crate::image::packages::dpkg_files::{INFO, PackageFile, Paths};
 use crate::image::packages::{alternatives, built};
 use crate::layout::tree::{Node, NodeKind};
 use crate::verify::Context;
@@ -33,8 +33,7 @@ pub const ORIGINS: Rule = Rule {
 };
 
 fn package_files(context: &Context, evidence: &mut Evidence) {
-    let packages = packages(context);
-    for package in &packages.unlisted {
+    for package in &context.packaged.unlisted {
         evidence.finding(
             format_args!("/{INFO}{package}.list"),
             None,
@@ -42,10 +41,10 @@ fn package_files(context: &Context, evidence: &mut Evidence) {
             "missing, or not text",
         );
     }
-    let replaced = built::read(context.tree).unwrap_or_default();
+    let replaced = |path: &String| context.built.as_ref().is_ok_and(|built| built.contains_key(path));
     let terms = &context.terms.origin;
     let mut count = 0;
-    for (path, file) in packages.files.iter().filter(|(path, _)| !replaced.contains_key(*path)) {
+    for (path, file) in context.packaged.files.iter().filter(|(path, _)| !replaced(path)) {
         let node = context.tree.get(path);
         count += usize::from(node.is_some_and(is_file));
         if node.is_none() && terms.trimmed.matches(path) {
@@ -86,19 +85,14 @@ fn as_packaged(node: Option<&Node>, file: &PackageFile) -> Result<(), (String, S
     }
 }
 
-fn packages<'a>(context: &'a Context) -> PackageFiles<'a> {
-    let packages = context.dpkg.as_deref().unwrap_or_default();
-    PackageFiles::read(context.tree, packages)
-}
-
 fn built_files(context: &Context, evidence: &mut Evidence) {
     let at = format!("/{}", built::LIST);
-    let files = match built::read(context.tree) {
+    let files = match &context.built {
         Ok(files) => files,
         Err(found) => return evidence.finding(at, None, "the build's list of its files", found),
     };
     evidence.checked(files.len(), "files of the build");
-    for (path, sha256) in &files {
+    for (path, sha256) in files {
         if !context.terms.origin.built.matches(path) {
             evidence.finding(
                 &at,
@@ -157,8 +151,8 @@ fn origins(context: &Context, evidence: &mut Evidence) {
 
 /// Every path that a package, a RECORD, the build's list, update-alternatives or a path of the contract accounts for.
 fn known(context: &Context) -> BTreeSet<String> {
-    let mut known: BTreeSet<String> = packages(context).files.into_keys().collect();
-    known.extend(built::read(context.tree).unwrap_or_default().into_keys());
+    let mut known: BTreeSet<String> = context.packaged.files.keys().cloned().collect();
+    known.extend(context.built.iter().flat_map(|built| built.keys().cloned()));
     known.insert(built::LIST.to_string());
     let records = context
         .python
@@ -186,7 +180,7 @@ fn known(context: &Context) -> BTreeSet<String> {
 /// The links of update-alternatives that lead to one of their choices.
 fn alternatives(context: &Context) -> Vec<String> {
     let database = alternatives::links(context.tree);
-    let mut paths = crate::image::packages::dpkg_files::Paths::new(context.tree);
+    let mut paths = Paths::new(context.tree);
     let mut links = Vec::new();
     for (link, targets) in database {
         let path = paths.resolve(&link);
