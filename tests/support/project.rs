@@ -16,9 +16,6 @@ use super::{busybox, busybox_layer_with, host_platform, proxy};
 
 pub const PLATFORM: &str = "linux/amd64";
 
-/// An unreachable mirror: the tool falls back to the cached base.
-const MIRROR: &str = "http://127.0.0.1:9/debian";
-
 /// A line that the build prints some seconds before it ends.
 pub const UNDER_WAY: &str = "obgp-test is under way";
 
@@ -121,7 +118,7 @@ impl Project {
             let described = json!({
                 "image_name": name, "platform": PLATFORM, "digest": digest,
                 "diff_id": digest_of(&layer), "size": layer.len(), "packages": 0,
-                "suite": "test", "mirror": MIRROR, "snapshot": "2026-01-01T00:00:00Z"
+                "suite": "test", "mirror": mirror(distro), "snapshot": "2026-01-01T00:00:00Z"
             });
             std::fs::write(dir.join("base.json"), described.to_string()).unwrap();
         }
@@ -138,7 +135,7 @@ impl Project {
         for name in &self.distros {
             let mut distro = distros["debian_bookworm"].clone();
             let distro_table = distro.as_table_mut().unwrap();
-            distro_table.insert("mirror".into(), MIRROR.into());
+            distro_table.insert("mirror".into(), mirror(name).into());
             distro_table.insert("base".into(), self.base.lock().unwrap().clone().into());
             distros.insert(name.clone(), distro);
         }
@@ -229,6 +226,12 @@ impl Project {
 
 fn base_name(distro: &str) -> String {
     format!("obgp-build/base:{distro}-amd64-bootstrap")
+}
+
+/// An unreachable mirror: the tool falls back to the cached base. Each distro has its own, because a base that another
+/// test loaded from the same mirror and suite would be reused.
+fn mirror(distro: &str) -> String {
+    format!("http://127.0.0.1:9/{distro}")
 }
 
 /// The commands that the project's Dockerfile needs with [`STEPS`].
