@@ -98,18 +98,18 @@ fn strict_rp_filter(interface: &str) -> Option<Problem> {
 pub(super) fn no_vrf() -> Option<Problem> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let (sys, modules) = (Path::new("/sys/module"), Path::new("/lib/modules").join(&release));
-    let known = match vrf(sys, Path::new("/proc"), &modules) {
+    let (cause, help) = match vrf(sys, Path::new("/proc"), &modules) {
         Vrf::Available => return None,
-        Vrf::Unknown => {
-            "the kernel module vrf is not loaded; if the node does not have it, the agent ends with \"Operation not \
-                         supported\""
-        }
-        Vrf::Missing => "the kernel has no VRFs: the agent ends with \"Operation not supported\"",
+        Vrf::Unknown => (
+            "the kernel module vrf is not loaded; without it on the node, the agent ends with \"Operation not supported\"",
+            format!("on the node: modprobe vrf; if that fails on Ubuntu: apt install linux-modules-extra-{release}"),
+        ),
+        Vrf::Missing => (
+            "the kernel has no VRFs (no module vrf), so the agent ends with \"Operation not supported\"",
+            format!("use a kernel with CONFIG_NET_VRF (Ubuntu: apt install linux-modules-extra-{release})"),
+        ),
     };
-    Some(Problem::note(
-        format!("{known} (kernel {release})"),
-        format!("on the node: modprobe vrf (Ubuntu: in the package linux-modules-extra-{release})"),
-    ))
+    Some(Problem::note(cause, help))
 }
 
 #[derive(Debug, PartialEq, Eq)]
