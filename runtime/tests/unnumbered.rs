@@ -193,7 +193,7 @@ fn external(suite: Suite) {
     let Some(site) = Site::usual() else { return };
     fs::remove_file(site.path("mapping/mapping.json")).unwrap();
     let leaf_conf = format!(
-        "router bgp 65077\n bgp router-id 10.255.1.1\n no bgp ebgp-requires-policy\n bgp graceful-restart\n \
+        "router bgp 65077\n bgp router-id 10.255.1.1\n no bgp ebgp-requires-policy\n \
          neighbor {SERVER} remote-as {SERVER_ASN}\n neighbor {SERVER} timers connect 1\n neighbor {SERVER} bfd\n"
     );
     let leaf = site.switch(&root, &site.leaf, "leaf", &leaf_conf);
@@ -270,6 +270,48 @@ fn a_session_with_any_external_asn_has_the_timers_8_4() {
 #[test]
 fn a_session_with_any_external_asn_has_the_timers_10_3() {
     external(Suite::Trixie);
+}
+
+/// As a helper of the leaf switch's graceful restart, bgpd waits for the leaf switch to connect, until the leaf switch's restart time
+/// is over. A server that listens does not wait.
+#[test]
+fn a_leaf_that_restarts_gracefully_can_connect_to_a_server_that_listens() {
+    for suite in Suite::ALL {
+        let Some(root) = FrrRoot::get(suite) else { return };
+        let Some(site) = Site::usual() else { return };
+        let leaf_conf = format!(
+            "router bgp 65001\n bgp router-id 10.255.1.1\n no bgp ebgp-requires-policy\n bgp graceful-restart restart-time 25\n \
+             bgp graceful-restart\n neighbor {SERVER} remote-as {SERVER_ASN}\n neighbor {SERVER} timers connect 1\n"
+        );
+        let owner = root.frr_owner();
+        let mut took = Vec::new();
+        for listen in [&[][..], &["--listen"]] {
+            let leaf = site.switch(&root, &site.leaf, "leaf", &leaf_conf);
+            let base = ["--frr-owner", &owner, "--peer-ip", LEAF, "--preflight", "warn"];
+            site.init(&[&base[..], listen].concat()).succeeded();
+            let server = start_server(&site, &root);
+            server.wait_for_session(LEAF, ESTABLISHED, PATIENCE);
+            // Its routes are complete, so that it can be helped.
+            std::thread::sleep(Duration::from_secs(2));
+            drop(leaf);
+            wait_until("the server notices", || match server.session(LEAF) {
+                state if state == ESTABLISHED => Err(state),
+                _ => Ok(()),
+            });
+            let _leaf = site.switch(&root, &site.leaf, "leaf", &leaf_conf);
+            let back = Instant::now();
+            server.wait_for_session(LEAF, ESTABLISHED, PATIENCE);
+            took.push(back.elapsed());
+        }
+        println!(
+            "FRR {}: without and with --listen {took:?} after the leaf was back",
+            suite.frr_version()
+        );
+        assert!(
+            took[0] < Duration::from_secs(40) && took[1] < Duration::from_secs(12),
+            "{took:?}"
+        );
+    }
 }
 
 /// `--peer-ip` and `--peer-interface` exclude each other, in both commands.
