@@ -365,6 +365,35 @@ while True:
     server.sendto(head + question[12:end] + b"".join(records), client)
 "#;
 
+/// Starts `agent` with a resolv.conf of its own and, unless it is empty, the connection in a variable.
+fn start_with_resolver(lab: &Lab, variable: &str) -> Child {
+    let pod = &lab.pod;
+    let mut command = lab.server.space.command("unshare");
+    let script = "mount --bind \"$1\" /etc/resolv.conf; shift; exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script, "sh"]);
+    command.arg(pod.path("resolv.conf")).arg(runtime());
+    let mut command = pod.agent(command, &lab.program, "30");
+    if !variable.is_empty() {
+        command.env("OS_OVN__OVN_NB_CONNECTION", variable);
+    }
+    let _ = fs::remove_file(pod.path("out"));
+    let log = fs::File::create(pod.path("log")).unwrap();
+    command.stderr(log).spawn().unwrap()
+}
+
+/// The name is replaced by its two addresses with a route; the other connections are unchanged.
+fn assert_resolved(conf: &str) {
+    let line = conf.lines().find(|line| line.starts_with("ovn_nb_connection = "));
+    let line = line.unwrap_or_else(|| panic!("{conf}"));
+    let mut remotes: Vec<&str> = line.split(" = ").nth(1).unwrap().split(',').collect();
+    assert_eq!(remotes.split_off(2), ["tcp:[fd00:5::9]:6641", "tcp:10.0.192.9:16641"]);
+    // The resolver's order depends on the node's addresses.
+    remotes.sort_unstable();
+    assert_eq!(remotes, ["ssl:10.0.192.7:6641", "ssl:[fd00:5::7]:6641"]);
+    let only_it = conf.contains("\n[ovn]\novn_nb_connection") && !conf.contains("unused") && !conf.contains("unix:");
+    assert!(only_it, "{conf}");
+}
+
 /// The names of OVSDB servers are resolved at every start, and DNS may start later than the agent.
 #[test]
 fn names_of_ovsdb_servers_are_resolved_at_every_start() {
@@ -382,28 +411,10 @@ fn names_of_ovsdb_servers_are_resolved_at_every_start() {
         "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
     )
     .unwrap();
-    let start = |variable: &str| {
-        // The namespace's processes have their own resolv.conf.
-        let mut command = space.command("unshare");
-        let script = "mount --bind \"$1\" /etc/resolv.conf; shift; exec \"$@\"";
-        command
-            .args(["--mount", "sh", "-c", script, "sh"])
-            .arg(pod.path("resolv.conf"))
-            .arg(runtime());
-        let mut command = pod.agent(command, &lab.program, "30");
-        if !variable.is_empty() {
-            command.env("OS_OVN__OVN_NB_CONNECTION", variable);
-        }
-        let _ = fs::remove_file(pod.path("out"));
-        command
-            .stderr(fs::File::create(pod.path("log")).unwrap())
-            .spawn()
-            .unwrap()
-    };
     let log = || fs::read_to_string(pod.path("log")).unwrap();
     let node_conf = || fs::read_to_string(pod.shared().join("node.conf")).unwrap();
 
-    let mut child = start("");
+    let mut child = start_with_resolver(&lab, "");
     wait_for("the agent waits for DNS", || {
         log()
             .contains(" s of 30 s): ovn_nb_connection: nb.example: ")
@@ -419,32 +430,16 @@ fn names_of_ovsdb_servers_are_resolved_at_every_start() {
     let mut dns = dns.args(["-c", DNS]).arg(pod.path("names")).spawn().unwrap();
     lab.out();
     terminate(&mut child);
-    let (log_text, conf) = (log(), node_conf());
-    let line = conf
-        .lines()
-        .find(|line| line.starts_with("ovn_nb_connection = "))
-        .unwrap_or_else(|| panic!("{conf}"));
-    let mut remotes: Vec<&str> = line.split(" = ").nth(1).unwrap().split(',').collect();
-    assert_eq!(
-        remotes.split_off(2),
-        ["tcp:[fd00:5::9]:6641", "tcp:10.0.192.9:16641"],
-        "the others are unchanged"
-    );
-    // The resolver's order depends on the node's addresses.
-    remotes.sort_unstable();
-    assert_eq!(remotes, ["ssl:10.0.192.7:6641", "ssl:[fd00:5::7]:6641"]);
+    assert_resolved(&node_conf());
     assert!(
-        conf.contains("\n[ovn]\novn_nb_connection") && !conf.contains("unused") && !conf.contains("unix:"),
-        "{conf}"
-    );
-    assert!(
-        log_text.contains("obgp-runtime agent: ovn_nb_connection: nb.example is "),
-        "{log_text}"
+        log().contains("obgp-runtime agent: ovn_nb_connection: nb.example is "),
+        "{}",
+        log()
     );
 
     // The server has moved.
     fs::write(pod.path("names"), "nb.example 10.0.192.8\n").unwrap();
-    let mut child = start("");
+    let mut child = start_with_resolver(&lab, "");
     lab.out();
     terminate(&mut child);
     assert!(
@@ -459,7 +454,7 @@ fn names_of_ovsdb_servers_are_resolved_at_every_start() {
     );
 
     // oslo.config would ignore the option in a file.
-    let mut child = start("tcp:10.0.192.6:6641");
+    let mut child = start_with_resolver(&lab, "tcp:10.0.192.6:6641");
     lab.out();
     terminate(&mut child);
     assert!(!node_conf().contains("ovn_nb_connection"), "{}", node_conf());

@@ -56,6 +56,20 @@ fn agent_drain(site: &Site, server: &Node, arguments: &[&str]) -> String {
     succeed(command.arg("--frr-sockets").arg(server.sockets()))
 }
 
+/// A leaf switch with an unnumbered session on swp1 that announces a default route in both families.
+fn leaf_conf(id: &str, asn: &str) -> String {
+    let family = |name: &str| {
+        format!(
+            " address-family {name} unicast\n  neighbor swp1 activate\n  neighbor swp1 default-originate\n exit-address-family\n"
+        )
+    };
+    format!(
+        "router bgp {asn}\n bgp router-id {id}\n no bgp ebgp-requires-policy\n neighbor swp1 interface remote-as external\n{}{}",
+        family("ipv4"),
+        family("ipv6")
+    )
+}
+
 /// Two leaf switches on interfaces without addresses. They learn the server's IPv4 and IPv6 addresses, and the server their default
 /// routes, with IPv6 next hops.
 fn unnumbered(suite: Suite) {
@@ -66,19 +80,6 @@ fn unnumbered(suite: Suite) {
     for (index, leaf) in [&site.leaf, &other].into_iter().enumerate() {
         site.server.link(&format!("eth{index}"), leaf, "swp1");
     }
-    let leaf_conf = |id: &str, asn: &str| {
-        let family = |name: &str| {
-            format!(
-                " address-family {name} unicast\n  neighbor swp1 activate\n  neighbor swp1 default-originate\n exit-address-family\n"
-            )
-        };
-        format!(
-            "router bgp {asn}\n bgp router-id {id}\n no bgp ebgp-requires-policy\n neighbor swp1 interface remote-as external\n\
-             {}{}",
-            family("ipv4"),
-            family("ipv6")
-        )
-    };
     let leaves = [
         site.switch(&root, &site.leaf, "leaf", &leaf_conf("10.255.1.1", "65001")),
         site.switch(&root, &other, "leaf2", &leaf_conf("10.255.1.2", "65002")),
