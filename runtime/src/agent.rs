@@ -1,8 +1,9 @@
 //! `obgp-runtime agent`: starts ovn-bgp-agent with the node's options once frr-init has finished and FRR answers.
 //!
-//! Inputs: `bgp-config.env`, the agent's configuration, FRR's sockets, rt_tables, DNS. It writes the per-node options to `node.conf`,
-//! among them the OVSDB connections by address instead of by name ([`remotes`]), ensures that the provider bridge has a routing table ([`tables`]) and runs the agent as its child ([`child`]), which receives
-//! its signals and determines its exit code. `agent.pid` identifies the process for `health`; the agent writes `state.json`.
+//! Inputs: `bgp-config.env`, the agent's configuration, FRR's sockets, rt_tables, DNS. It writes the per-node options
+//! to `node.conf`, among them the OVSDB connections by address instead of by name ([`remotes`]), and ensures that the provider
+//! bridge has a routing table ([`tables`]). It runs the agent as its child ([`child`]), which receives its signals and
+//! determines its exit code. `agent.pid` identifies the process for `health`; the agent writes `state.json`.
 //!
 //! `health ready`, which the kubelet runs periodically, creates the file `ready` while the agent is ready and removes it
 //! otherwise. This command removes it when it starts and when the agent ends.

@@ -70,12 +70,12 @@ pub struct Args {
     /// The leaf switch: detection, first or last (address of the subnet), or addresses, separated by commas
     #[arg(long, env = "BGP_PEER_IP", value_name = "HOW|IP[,IP]…", default_value = "detection", value_parser = peer_ip)]
     peer_ip: Choice,
-    /// Interface that leads to a leaf switch without a configured address (BGP unnumbered), or several, separated by commas. Then
-    /// --peer-ip must be absent
+    /// Interface that leads to a leaf switch without a configured address (BGP unnumbered), or several, separated by
+    /// commas. It excludes --peer-ip
     #[arg(long, env = "BGP_PEER_INTERFACE", value_name = "NAME[,NAME]…", default_value = "", hide_default_value = true, value_parser = parse_interfaces)]
     peer_interface: Interfaces,
-    /// The leaf switch's ASN: mapping (the subnet's in --asn-mapping), external (any except this server's; no mapping is needed), or a
-    /// number
+    /// The leaf switch's ASN: mapping (the subnet's in --asn-mapping), external (any except this server's; no mapping
+    /// is needed), or a number
     #[arg(
         long,
         visible_alias = "peer-as",
@@ -316,7 +316,8 @@ impl Site {
     }
 }
 
-/// Of several addresses on the interface: NODE_IP; else the one whose subnet contains a fixed leaf switch; else the gateway; else the first.
+/// Of several addresses on the interface: NODE_IP; else the one whose subnet contains a fixed leaf switch; else the
+/// gateway; else the first.
 fn node_address(args: &Args, interface: &Interface, notes: &mut Vec<String>) -> Result<Ipv4Net, InitError> {
     let nets = interface.ipv4();
     let Some(first) = nets.first() else {

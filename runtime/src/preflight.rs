@@ -22,7 +22,8 @@ pub struct Preflight {
     /// What to do if the container lacks something that the agent needs: fail, or print a warning and continue
     #[arg(long, env = "PREFLIGHT", value_name = "WHAT", value_enum, default_value_t = Mode::Fail)]
     preflight: Mode,
-    /// Group of FRR's sockets, as a number: this container must have it. Without the option, the existing sockets tell the group
+    /// Group of FRR's sockets, as a number: this container must have it. Without the option, the existing sockets
+    /// tell the group
     #[arg(
         long,
         env = "FRR_VTY_GROUP",
@@ -88,7 +89,8 @@ impl fmt::Display for Problem {
 pub struct PreflightError(Vec<String>);
 
 impl Preflight {
-    /// The checks that `frr-init` can do: it has the network and some mounts of the agent's container, but no capabilities.
+    /// The checks that `frr-init` can do: it has the network and some mounts of the agent's container, but no
+    /// capabilities.
     pub fn node(&self, frr: &Frr<'_>, config: &Path) -> Result<(), PreflightError> {
         let mut problems = Vec::from_iter(sysctls());
         problems.extend(node::no_vrf());

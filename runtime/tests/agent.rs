@@ -345,7 +345,8 @@ fn the_agent_waits_for_mgmtd_if_frr_has_it() {
     );
 }
 
-/// A DNS server (RFC 1035) that knows the names in a file: lines of `NAME ADDRESS`. It reads the file for each question.
+/// A DNS server (RFC 1035) that knows the names in a file: lines of `NAME ADDRESS`. It reads the file for each
+/// question.
 const DNS: &str = r#"
 import ipaddress, socket, sys
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -1,5 +1,5 @@
-//! Sessions without the leaf switch's address (BGP unnumbered) or ASN (`external`), and FRR's timers: a server with frr-init's
-//! configuration, and real leaf switches. FRR 8.4.4 and 10.3.
+//! Sessions without the leaf switch's address (BGP unnumbered) or ASN (`external`), and FRR's timers: a server with
+//! frr-init's configuration, and real leaf switches. FRR 8.4.4 and 10.3.
 
 mod support;
 
@@ -70,8 +70,8 @@ fn leaf_conf(id: &str, asn: &str) -> String {
     )
 }
 
-/// Two leaf switches on interfaces without addresses. They learn the server's IPv4 and IPv6 addresses, and the server their default
-/// routes, with IPv6 next hops.
+/// Two leaf switches on interfaces without addresses. They learn the server's IPv4 and IPv6 addresses, and the server
+/// their default routes, with IPv6 next hops.
 fn unnumbered(suite: Suite) {
     let Some(root) = FrrRoot::get(suite) else { return };
     let Some(site) = Site::new("", "") else { return };
@@ -273,8 +273,8 @@ fn a_session_with_any_external_asn_has_the_timers_10_3() {
     external(Suite::Trixie);
 }
 
-/// As a helper of the leaf switch's graceful restart, bgpd waits for the leaf switch to connect, until the leaf switch's restart time
-/// is over. A server that listens does not wait.
+/// As a helper of the leaf switch's graceful restart, bgpd waits for the leaf switch to connect, until the leaf
+/// switch's restart time is over. A server that listens does not wait.
 #[test]
 fn a_leaf_that_restarts_gracefully_can_connect_to_a_server_that_listens() {
     for suite in Suite::ALL {

@@ -1,9 +1,10 @@
 //! Host names in the OVSDB connections -> the same connections with addresses, as options of `node.conf`.
 //!
-//! The agent's Python library opens an IPv6 socket for everything that is not an IPv4 address, so a name with an IPv4 address ends
-//! in ECONNREFUSED at every attempt. A name is replaced by all its addresses, in the order of the resolver (RFC 6724), each as a
-//! connection of its own: the library tries one after the other. Addresses without a route are left out if others have one.
-//! TLS needs no name: the library checks the server's certificate against the CA, and not the server's name.
+//! The agent's Python library opens an IPv6 socket for everything that is not an IPv4 address, so a name with an IPv4
+//! address ends in ECONNREFUSED at every attempt. A name is replaced by all its addresses, in the order of the
+//! resolver (RFC 6724), each as a connection of its own: the library tries one after the other. Addresses without a
+//! route are left out if others have one. TLS needs no name: the library checks the server's certificate against the
+//! CA, and not the server's name.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::mpsc;
@@ -22,7 +23,8 @@ pub struct Resolved {
     pub value: String,
 }
 
-/// Resolves the names, and repeats that until the deadline while one of them has no address: the cluster's DNS may start later.
+/// Resolves the names, and repeats that until the deadline while one of them has no address: the cluster's DNS may
+/// start later.
 pub fn resolve(expected: Vec<Expected>, deadline: &mut Deadline) -> Result<Vec<Resolved>, AgentError> {
     let mut resolved = Vec::new();
     for Expected {

@@ -43,10 +43,12 @@ pub struct Args {
     /// Address of the leaf switch, or several, separated by commas
     #[arg(long, env = "BGP_PEER_IP", value_name = "IP[,IP]…", default_value = "", hide_default_value = true, value_parser = addresses)]
     peer_ip: Addresses,
-    /// Interface that leads to a leaf switch without a configured address (BGP unnumbered), or several, separated by commas
+    /// Interface that leads to a leaf switch without a configured address (BGP unnumbered), or several, separated by
+    /// commas
     #[arg(long, env = "BGP_PEER_INTERFACE", value_name = "NAME[,NAME]…", default_value = "", hide_default_value = true, value_parser = parse_interfaces)]
     peer_interface: Interfaces,
-    /// ASN of the leaf switch, or external for any other than this server's: one for all, or one for each, separated by commas
+    /// ASN of the leaf switch, or external for any other than this server's: one for all, or one for each, separated
+    /// by commas
     #[arg(
         long,
         visible_alias = "peer-as",

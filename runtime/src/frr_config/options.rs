@@ -78,10 +78,12 @@ pub struct Options {
     /// Also exchange IPv6 routes over sessions with IPv4 addresses
     #[arg(long, env = "FRR_IPV6", value_parser = FalseyValueParser::new())]
     pub ipv6: bool,
-    /// Accept connections on TCP port 179. By default only this server connects, because the node may run other BGP daemons
+    /// Accept connections on TCP port 179. By default only this server connects, because the node may run other BGP
+    /// daemons
     #[arg(long, env = "BGP_LISTEN", value_parser = FalseyValueParser::new())]
     pub listen: bool,
-    /// Seconds for which routes outlive a restart of FRR, until it has learned them again; 0: FRR removes them [default: 120]
+    /// Seconds for which routes outlive a restart of FRR, until it has learned them again; 0: FRR removes them
+    /// [default: 120]
     #[arg(long, env = "FRR_ZEBRA_KEEP", value_name = "SECONDS", default_value = "", hide_default_value = true, value_parser = zebra_keep)]
     pub zebra_keep: OptionalArg<u16>,
     /// Detect a failed leaf switch with BFD, which the switch must support
@@ -90,13 +92,15 @@ pub struct Options {
     /// With --bfd: the number of lost packets after which the leaf switch counts as failed, 2 to 255 [default: 3]
     #[arg(long, env = "BFD_DETECT_MULTIPLIER", value_name = "NUMBER", default_value = "", hide_default_value = true, value_parser = bfd_multiplier)]
     pub bfd_detect_multiplier: OptionalArg<u16>,
-    /// With --bfd: the shortest accepted interval of the leaf switch's packets in milliseconds, 10 to 60000 [default: 300]
+    /// With --bfd: the shortest accepted interval of the leaf switch's packets in milliseconds, 10 to 60000
+    /// [default: 300]
     #[arg(long, env = "BFD_RECEIVE_INTERVAL", value_name = "MS", default_value = "", hide_default_value = true, value_parser = bfd_interval)]
     pub bfd_receive_interval: OptionalArg<u16>,
     /// With --bfd: the interval of this server's packets in milliseconds, 10 to 60000 [default: 300]
     #[arg(long, env = "BFD_TRANSMIT_INTERVAL", value_name = "MS", default_value = "", hide_default_value = true, value_parser = bfd_interval)]
     pub bfd_transmit_interval: OptionalArg<u16>,
-    /// Seconds for which the leaf switch keeps the routes while bgpd restarts, 1 to 4095; 0: no graceful restart [default: 120]
+    /// Seconds for which the leaf switch keeps the routes while bgpd restarts, 1 to 4095; 0: no graceful restart
+    /// [default: 120]
     #[arg(long, env = "FRR_GRACEFUL_RESTART", value_name = "SECONDS", default_value = "", hide_default_value = true, value_parser = restart_time)]
     pub graceful_restart: OptionalArg<u16>,
     /// Seconds for which this server keeps the routes of a leaf switch that restarts, 1 to 4095 [default: 360]
@@ -105,7 +109,8 @@ pub struct Options {
     /// Announce every prefix. By default only single addresses (/32, /128) are announced
     #[arg(long, env = "FRR_NO_OUTBOUND_FILTER", value_parser = FalseyValueParser::new())]
     pub no_outbound_filter: bool,
-    /// The agent's configuration, which names the VRF whose routes frr.conf leaks. Without the file the agent's defaults apply
+    /// The agent's configuration, which names the VRF whose routes frr.conf leaks. Without the file the agent's
+    /// defaults apply
     #[arg(
         long,
         env = "AGENT_CONFIG",

@@ -95,8 +95,8 @@ pub(super) fn render(sessions: &Sessions, extras: &Extras) -> Result<[(&'static 
     ])
 }
 
-/// IPv4 over IPv4 sessions, IPv6 over IPv6 sessions, and with `ipv6` over both. Unnumbered sessions carry IPv4 too, with IPv6 next
-/// hops (RFC 8950), which FRR negotiates for them. The agent leaks in both families, even if no leaf
+/// IPv4 over IPv4 sessions, IPv6 over IPv6 sessions, and with `ipv6` over both. Unnumbered sessions carry IPv4 too,
+/// with IPv6 next hops (RFC 8950), which FRR negotiates for them. The agent leaks in both families, even if no leaf
 /// switch carries them.
 fn families(leaves: &[Leaf], ipv6: bool, leak: bool) -> Vec<Family<'_>> {
     let peers = leaves.iter().map(|leaf| &leaf.peer);

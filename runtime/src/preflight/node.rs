@@ -1,4 +1,5 @@
-//! The node's side: kernel, interfaces, sockets and ports, as an unprivileged container on the node's network sees them.
+//! The node's side: kernel, interfaces, sockets and ports, as an unprivileged container on the node's network sees
+//! them.
 
 use std::fs;
 use std::path::Path;
@@ -47,7 +48,8 @@ pub(super) fn no_interface(name: &str) -> Option<Problem> {
     Some(Problem::new(cause, help))
 }
 
-/// Whether a program of the node uses a port. `protocol` is the name of its files in /proc/net, `state` that of its sockets.
+/// Whether a program of the node uses a port. `protocol` is the name of its files in /proc/net, `state` that of its
+/// sockets.
 fn port_in_use(name: &str, protocol: &str, state: &str, port: u16, option: &str) -> Option<Problem> {
     let tables =
         ["", "6"].map(|family| fs::read_to_string(format!("/proc/net/{protocol}{family}")).unwrap_or_default());
@@ -65,7 +67,8 @@ fn port_in_use(name: &str, protocol: &str, state: &str, port: u16, option: &str)
 fn owner(table: &str, state: &str, port: u16) -> Option<u32> {
     let port = format!("{port:04X}");
     table.lines().skip(1).find_map(|line| {
-        // "  0: 00000000:00B3 00000000:0000 0A 00000000:00000000 00:00000000 00000000   100 …": local, remote, state, …, UID
+        // Local address, remote address, state, queues, timer, retransmits, UID:
+        // "  0: 00000000:00B3 00000000:0000 0A 00000000:00000000 00:00000000 00000000   100 …"
         let mut fields = line.split_whitespace().skip(1);
         let (_, local) = fields.next()?.rsplit_once(':')?;
         let found = fields.nth(1)?;
@@ -93,8 +96,8 @@ fn strict_rp_filter(interface: &str) -> Option<Problem> {
     })
 }
 
-/// The agent puts its addresses into a VRF. The kernel loads the module at the first VRF if the node has it, so a module that is not
-/// loaded is only a problem if it is not installed, and containers usually do not see that.
+/// The agent puts its addresses into a VRF. The kernel loads the module at the first VRF if the node has it, so a
+/// module that is not loaded is only a problem if it is not installed, and containers usually do not see that.
 pub(super) fn no_vrf() -> Option<Problem> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let (sys, modules) = (Path::new("/sys/module"), Path::new("/lib/modules").join(&release));
@@ -122,7 +125,8 @@ enum Vrf {
 
 /// `modules` is the directory of the running kernel's modules.
 fn vrf(sys_module: &Path, proc: &Path, modules: &Path) -> Vrf {
-    // The module has a version, so the directory also exists if the kernel contains it. The sysctl is of Linux 5.8 and later.
+    // The module has a version, so the directory also exists if the kernel contains it. The sysctl is of Linux 5.8
+    // and later.
     if sys_module.join("vrf").exists() || proc.join("sys/net/vrf").exists() {
         return Vrf::Available;
     }
