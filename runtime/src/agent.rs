@@ -57,7 +57,7 @@ pub struct Args {
     /// Bridge that needs a routing table [default: the interface that frr-init used]
     #[arg(long, value_name = "NAME", env = "INTERFACE")]
     interface: Option<String>,
-    /// Seconds to wait for frr-init and FRR in total
+    /// Seconds to wait for frr-init, FRR and DNS in total
     #[arg(long, value_name = "SECONDS", default_value_t = 300, env = "AGENT_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
