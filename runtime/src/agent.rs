@@ -1,14 +1,16 @@
 //! `obgp-runtime agent`: starts ovn-bgp-agent with the node's options once frr-init has finished and FRR answers.
 //!
-//! Inputs: `bgp-config.env`, the agent's configuration, FRR's sockets, rt_tables. It writes the per-node options to `node.conf`,
-//! ensures that the provider bridge has a routing table ([`tables`]) and runs the agent as its child ([`child`]), which receives
-//! its signals and determines its exit code. `agent.pid` identifies the process for `health`; the agent writes `state.json`.
+//! Inputs: `bgp-config.env`, the agent's configuration, FRR's sockets, rt_tables, DNS. It writes the per-node options
+//! to `node.conf`, among them the OVSDB connections by address instead of by name ([`remotes`]), and ensures that the provider
+//! bridge has a routing table ([`tables`]). It runs the agent as its child ([`child`]), which receives its signals and
+//! determines its exit code. `agent.pid` identifies the process for `health`; the agent writes `state.json`.
 //!
 //! `health ready`, which the kubelet runs periodically, creates the file `ready` while the agent is ready and removes it
 //! otherwise. This command removes it when it starts and when the agent ends.
 
 mod child;
 mod deadline;
+mod remotes;
 mod tables;
 
 use std::io;
@@ -28,6 +30,7 @@ use crate::preflight::{Pod, Preflight};
 use crate::signals;
 use crate::vty::{Connection, VtyError};
 use deadline::Deadline;
+use remotes::Resolved;
 
 /// FRR has mgmtd since this version, and is configured through it.
 const FIRST_WITH_MGMTD: u32 = 9;
@@ -54,7 +57,7 @@ pub struct Args {
     /// Bridge that needs a routing table [default: the interface that frr-init used]
     #[arg(long, value_name = "NAME", env = "INTERFACE")]
     interface: Option<String>,
-    /// Seconds to wait for frr-init and FRR in total
+    /// Seconds to wait for frr-init, FRR and DNS in total
     #[arg(long, value_name = "SECONDS", default_value_t = 300, env = "AGENT_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
@@ -133,7 +136,7 @@ fn prepare(args: &Args) -> Result<(), Failure> {
     PidRecord::of(std::process::id())?.write(&paths.shared_dir)?;
     // Before the waiting, so that a mistake in the file is reported at once.
     let options = AgentOptions::load(&paths.config)?;
-    options.connections()?;
+    let connections = options.connections()?;
 
     let mut deadline = Deadline::new(Duration::from_secs(args.timeout));
     deadline.wait_until("frr-init has not finished", || match env_file.try_exists() {
@@ -154,7 +157,9 @@ fn prepare(args: &Args) -> Result<(), Failure> {
     let interface = interface.unwrap_or(&node.interface);
     log(&tables::ensure(&args.rt_tables, interface, &options)?.to_string());
 
-    let content = node_conf(&node, &options, &env_file);
+    // After FRR: the way to the DNS servers may be a route that FRR has learned.
+    let resolved = remotes::resolve(connections, &mut deadline)?;
+    let content = node_conf(&node, &options, &resolved, &env_file);
     files::write(&paths.node_conf(), content.as_bytes(), 0o644, None, Durability::Visible)?;
     Ok(())
 }
@@ -187,7 +192,7 @@ fn frr_version(sockets: &Path) -> Result<String, String> {
 }
 
 /// The options that differ between nodes. An EVPN address in the mounted file takes precedence over the node's address.
-fn node_conf(node: &Node, options: &AgentOptions, source: &Path) -> String {
+fn node_conf(node: &Node, options: &AgentOptions, resolved: &[Resolved], source: &Path) -> String {
     let mut text = format!(
         "# Written by obgp-runtime agent from {} at every start.\n[DEFAULT]\nbgp_AS = {}\nbgp_router_id = {}\n",
         source.display(),
@@ -197,6 +202,15 @@ fn node_conf(node: &Node, options: &AgentOptions, source: &Path) -> String {
     let configured = |name| options.get("DEFAULT", name).is_some();
     if node.evpn_peer.is_some() && !configured("evpn_local_ip") && !configured("evpn_nic") {
         text += &format!("evpn_local_ip = {}\n", node.address);
+    }
+    // oslo.config merges sections of the same name.
+    let mut current = "DEFAULT";
+    for Resolved { section, option, value } in resolved {
+        if *section != current {
+            text += &format!("[{section}]\n");
+            current = section;
+        }
+        text += &format!("{option} = {value}\n");
     }
     text
 }
@@ -231,16 +245,32 @@ mod tests {
         let options = |text: &str| AgentOptions::parse(text, env).unwrap();
         let expected = "# Written by obgp-runtime agent from /run/x/bgp-config.env at every start.\n[DEFAULT]\n\
                         bgp_AS = 4200000001\nbgp_router_id = 10.0.0.9\n";
-        assert_eq!(node_conf(&node, &options(""), env), expected);
+        assert_eq!(node_conf(&node, &options(""), &[], env), expected);
+        let connection = |section, option, value: &str| Resolved {
+            section,
+            option,
+            value: value.into(),
+        };
+        let resolved = [
+            connection("DEFAULT", "ovsdb_connection", "tcp:10.0.0.7:6640"),
+            connection("ovn", "ovn_sb_connection", "tcp:10.0.0.8:6642,tcp:[fd00::8]:6642"),
+        ];
+        assert_eq!(
+            node_conf(&node, &options(""), &resolved, env),
+            format!(
+                "{expected}ovsdb_connection = tcp:10.0.0.7:6640\n[ovn]\n\
+                 ovn_sb_connection = tcp:10.0.0.8:6642,tcp:[fd00::8]:6642\n"
+            )
+        );
 
         let node = Node::parse(&format!("{text}EVPN_RR_IP='10.9.9.9'\n"), env).unwrap();
         assert_eq!(
-            node_conf(&node, &options(""), env),
+            node_conf(&node, &options(""), &[], env),
             format!("{expected}evpn_local_ip = 10.0.0.1\n")
         );
         for own in ["evpn_nic = lo", "evpn_local_ip = 10.7.7.7"] {
             assert_eq!(
-                node_conf(&node, &options(&format!("[DEFAULT]\n{own}\n")), env),
+                node_conf(&node, &options(&format!("[DEFAULT]\n{own}\n")), &[], env),
                 expected
             );
         }

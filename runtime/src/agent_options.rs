@@ -4,6 +4,7 @@
 //! white space continues the previous value. References to other options (`$name`) are not resolved.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::files::{self, FileError};
@@ -33,17 +34,46 @@ pub enum OptionsError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remote {
     Unix(PathBuf),
-    /// `tcp:` and `ssl:`.
     Tcp {
+        scheme: Scheme,
+        /// An address or a name.
         host: String,
         port: u16,
     },
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Tcp,
+    /// TCP with TLS.
+    Ssl,
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Ssl => "ssl",
+        })
+    }
+}
+
+/// In the syntax of the options.
+impl fmt::Display for Remote {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+            Self::Tcp { scheme, host, port } if host.contains(':') => write!(formatter, "{scheme}:[{host}]:{port}"),
+            Self::Tcp { scheme, host, port } => write!(formatter, "{scheme}:{host}:{port}"),
+        }
+    }
+}
+
 /// An OVSDB connection that a working agent has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// The option that configures it.
+    /// The section and the option that configure it.
+    pub section: &'static str,
     pub option: &'static str,
     /// The connection is to one of these. Empty if the file does not name the server: the local Open vSwitch knows it, or the value
     /// contains a `$name`.
@@ -207,7 +237,11 @@ impl AgentOptions {
                 remotes.push(remote(text).map_err(|problem| self.bad(section, name, value, problem))?);
             }
         }
-        Ok(Expected { option: name, remotes })
+        Ok(Expected {
+            section,
+            option: name,
+            remotes,
+        })
     }
 
     fn bad(&self, section: &'static str, name: &'static str, value: &str, problem: &'static str) -> OptionsError {
@@ -238,8 +272,12 @@ fn remote(text: &str) -> Result<Remote, &'static str> {
             false => Err("an absolute path is expected after unix:"),
         };
     }
-    let address = text.strip_prefix("tcp:").or_else(|| text.strip_prefix("ssl:"));
-    let address = address.ok_or("tcp:HOST:PORT, ssl:HOST:PORT or unix:FILE is expected")?;
+    let after = |scheme: Scheme| {
+        let rest = text.strip_prefix(&scheme.to_string())?.strip_prefix(':')?;
+        Some((scheme, rest))
+    };
+    let address = after(Scheme::Tcp).or_else(|| after(Scheme::Ssl));
+    let (scheme, address) = address.ok_or("tcp:HOST:PORT, ssl:HOST:PORT or unix:FILE is expected")?;
     if address.starts_with("//") {
         // The agent accepts this form, and its connection fails much later.
         return Err("write tcp:HOST:PORT, without slashes");
@@ -251,6 +289,7 @@ fn remote(text: &str) -> Result<Remote, &'static str> {
     let (host, port) = parts.ok_or("HOST:PORT is expected, with an IPv6 address in brackets")?;
     match port.parse() {
         Ok(port @ 1..) if !host.is_empty() => Ok(Remote::Tcp {
+            scheme,
             host: host.to_string(),
             port,
         }),
@@ -315,16 +354,21 @@ mod tests {
     #[test]
     fn the_driver_determines_the_connections() {
         let unix = |path: &str| Remote::Unix(PathBuf::from(path));
-        let tcp = |host: &str, port| Remote::Tcp {
+        let remote = |scheme, host: &str, port| Remote::Tcp {
+            scheme,
             host: host.into(),
             port,
         };
+        let tcp = |host, port| remote(Scheme::Tcp, host, port);
         let text = "[DEFAULT]\novsdb_connection = unix:/run/openvswitch/db.sock\ndriver = nb_ovn_bgp_driver\nexposing_method = ovn\n\
                     [ovn]\novn_nb_connection = tcp:10.0.0.1:6641,ssl:[fd00::1]:6641\novn_sb_connection = tcp:10.0.0.1:6642\n";
         let found = connections(text).unwrap();
         assert_eq!(found[0].remotes, [unix("/run/openvswitch/db.sock")]);
         assert_eq!(found[1].option, "ovn_nb_connection");
-        assert_eq!(found[1].remotes, [tcp("10.0.0.1", 6641), tcp("fd00::1", 6641)]);
+        let tls = remote(Scheme::Ssl, "fd00::1", 6641);
+        assert_eq!(tls.to_string(), "ssl:[fd00::1]:6641");
+        assert_eq!(found[1].remotes, [tcp("10.0.0.1", 6641), tls]);
+        assert_eq!((found[1].section, found[2].section), ("ovn", "local_ovn_cluster"));
         assert_eq!(found[2].remotes, [unix("/var/run/ovn/ovnnb_db.sock")]);
 
         let found = connections("[DEFAULT]\novn_sb_connection = tcp:10.0.0.1:6642\n").unwrap();

@@ -2,19 +2,19 @@
 
 mod open;
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::bgp_peer::PeerName;
 use crate::node::Node;
 use crate::vty::{Connection, VtyError};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Session {
-    pub peer: IpAddr,
+    pub peer: PeerName,
     pub role: Role,
     /// FRR's name of the state; `none` if FRR does not know the neighbour.
     pub state: String,
@@ -59,14 +59,14 @@ pub fn sessions(sockets: &Path, timeout: Duration, node: &Node) -> Result<Vec<Se
         Ok(summary) => summary,
         Err(error) => return Err(format!("bgpd's summary is not JSON: {error}")),
     };
-    let leaves = node.peers.iter().map(|peer| (*peer, Role::Leaf));
-    let evpn = node.evpn_peer.iter().map(|peer| (*peer, Role::Evpn));
+    let leaves = node.peers.iter().map(|peer| (peer.clone(), Role::Leaf));
+    let evpn = node.evpn_peer.iter().map(|peer| (PeerName::Address(*peer), Role::Evpn));
     let mut session = |(peer, role)| {
-        let state = state(&summary, peer, role);
+        let state = state(&summary, &peer, role);
         // On an established session an earlier problem is irrelevant. Without a reply the state has to do.
         let problem = match state.as_str() {
             "Established" | "none" => None,
-            _ => problem(&mut connection, peer, node).ok().flatten(),
+            _ => problem(&mut connection, &peer, node).ok().flatten(),
         };
         Session {
             peer,
@@ -79,7 +79,7 @@ pub fn sessions(sockets: &Path, timeout: Duration, node: &Node) -> Result<Vec<Se
 }
 
 /// Explains a last attempt that ended with "Bad Peer AS" (RFC 4271, section 6.2): the one mistake in the mapping that FRR detects.
-fn problem(connection: &mut Connection, peer: IpAddr, node: &Node) -> Result<Option<String>, VtyError> {
+fn problem(connection: &mut Connection, peer: &PeerName, node: &Node) -> Result<Option<String>, VtyError> {
     let reply = connection.execute(&format!("show bgp neighbors {peer} json"))?;
     let all: Value = serde_json::from_str(&reply.text).unwrap_or_default();
     let Some(neighbor) = all.get(peer.to_string()) else {
@@ -100,17 +100,21 @@ fn problem(connection: &mut Connection, peer: IpAddr, node: &Node) -> Result<Opt
         Some(asn) => format!("the peer has AS {asn}"),
         None => "the peer has another AS".to_string(),
     };
-    let configured = neighbor.get("remoteAs").and_then(Value::as_u64).unwrap_or_default();
-    Ok(Some(format!("bad peer AS: {peer_as}, configured is AS {configured}")))
+    let configured = match neighbor.get("remoteAs").and_then(Value::as_u64).unwrap_or_default() {
+        // `remote-as external`: FRR learns the ASN when the session comes up.
+        0 => "external, any AS except this server's".to_string(),
+        asn => format!("AS {asn}"),
+    };
+    Ok(Some(format!("bad peer AS: {peer_as}, configured is {configured}")))
 }
 
 /// FRR lists a neighbour under each of its activated address families, with the same state. For the EVPN peer only EVPN counts.
-fn state(summary: &Value, peer: IpAddr, role: Role) -> String {
+fn state(summary: &Value, peer: &PeerName, role: Role) -> String {
     let families = summary.as_object().into_iter().flatten();
     let families = families.filter(|(family, _)| role != Role::Evpn || family.as_str() == "l2VpnEvpn");
     let states = families.filter_map(|(_, family)| {
         let peers = family.get("peers")?.as_object()?;
-        let (_, found) = peers.iter().find(|(address, _)| address.parse() == Ok(peer))?;
+        let (_, found) = peers.iter().find(|(name, _)| peer.is(name))?;
         found.get("state")?.as_str()
     });
     let mut states: Vec<&str> = states.collect();
@@ -143,11 +147,14 @@ mod tests {
     use super::*;
 
     fn of(summary: &str, peer: &str, role: Role) -> Session {
-        let peer = peer.parse().unwrap();
+        let peer = match peer.parse() {
+            Ok(address) => PeerName::Address(address),
+            Err(_) => PeerName::Interface(peer.to_string()),
+        };
         Session {
+            state: state(&serde_json::from_str(summary).unwrap(), &peer, role),
             peer,
             role,
-            state: state(&serde_json::from_str(summary).unwrap(), peer, role),
             problem: None,
         }
     }
@@ -156,6 +163,7 @@ mod tests {
         "ipv4Unicast": {"routerId": "10.0.0.9", "peers": {
             "10.0.0.1": {"remoteAs": 65001, "state": "Established"},
             "10.0.0.2": {"remoteAs": 65001, "state": "Active"},
+            "eth1": {"remoteAs": 65001, "state": "Established", "idType": "interface"},
             "10.9.9.9": {"state": "Established"}}},
         "ipv6Unicast": {"peers": {"fd00:0::1": {"state": "Idle (Admin)"}}},
         "l2VpnEvpn": {"peers": {"10.9.9.9": {"state": "Connect"}}}}"#;
@@ -171,6 +179,8 @@ mod tests {
             "Idle (Admin)",
             "addresses are compared as values"
         );
+        assert_eq!(of(SUMMARY, "eth1", Role::Leaf).state, "Established");
+        assert_eq!(of(SUMMARY, "eth10", Role::Leaf).state, "none");
         let checked = check(&[down.clone(), leaf.clone()]);
         assert_eq!(checked.unwrap(), "the BGP session with 10.0.0.1 is established");
         assert_eq!(

@@ -5,12 +5,12 @@
 //! the leaf switch does not keep them as stale. Both changes exist in FRR's memory only. The file `drained` in the shared
 //! directory records them for `health ready` and for the next start of `agent`, which reverts them.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::bgp;
+use crate::bgp_peer::PeerName;
 use crate::failure::Failure;
 use crate::files::{self, Durability};
 use crate::node::Node;
@@ -76,7 +76,7 @@ fn drain(args: &Args, node: &Node) -> Result<(), Failure> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    let peers: Vec<String> = peers(node).iter().map(IpAddr::to_string).collect();
+    let peers: Vec<String> = peers(node).iter().map(PeerName::to_string).collect();
     println!("drain: the sessions with {} are shut down", peers.join(" and "));
     Ok(())
 }
@@ -98,7 +98,7 @@ pub fn undo(node: &Node, shared_dir: &Path, frr_sockets: &Path) -> Result<(), Fa
     Ok(())
 }
 
-fn configure(node: &Node, sockets: &Path, lines: impl Fn(&[IpAddr]) -> Vec<String>) -> Result<(), Failure> {
+fn configure(node: &Node, sockets: &Path, lines: impl Fn(&[PeerName]) -> Vec<String>) -> Result<(), Failure> {
     let mut all = vec![format!("router bgp {}", node.asn)];
     all.extend(lines(&peers(node)));
     vtysh::configure(sockets, TIMEOUT, &all).map_err(|problem| format!("cannot configure FRR: {problem}").into())
@@ -109,6 +109,7 @@ fn sessions(args: &Args, node: &Node) -> Result<Vec<bgp::Session>, Failure> {
     found.map_err(|problem| format!("cannot read FRR's sessions: {problem}").into())
 }
 
-fn peers(node: &Node) -> Vec<IpAddr> {
-    node.peers.iter().chain(&node.evpn_peer).copied().collect()
+fn peers(node: &Node) -> Vec<PeerName> {
+    let evpn = node.evpn_peer.map(PeerName::Address);
+    node.peers.iter().cloned().chain(evpn).collect()
 }

@@ -4,21 +4,23 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::asn::Asn;
+use crate::asn::{Asn, AsnError};
+use crate::bgp_peer::{PeerAs, PeerName, parse_interfaces};
 use crate::env_file;
 use crate::failure::Failure;
 use crate::files::{self, Durability};
-use crate::frr_config::{self, Leaf, RouteReflector, Sessions};
+use crate::frr_config::{self, ConfigError, Interfaces, Leaf, RouteReflector, Sessions};
 use crate::mapping::{Mapping, MappingError};
 use crate::network::{Interface, Netlink};
 use crate::optional_arg::OptionalArg;
 use crate::paths;
 use crate::peer::{self, Choice, Discovery, FoundPeer};
-use crate::preflight::Preflight;
+use crate::preflight::{self, Preflight};
 use crate::probe::Prober;
 use crate::report::{AsnSource, Local, Peer, Report};
 use crate::signals;
@@ -40,7 +42,9 @@ The leaf switch is found by detection, in this order:
 On a /31 the leaf switch is the other address. A /32 needs a default route with a gateway, or a fixed address.
 
 Example:
-  NODE_NAME=worker1 obgp-runtime frr-init --interface br-ex --asn-mapping /etc/ovn-bgp-agent/asn-mapping")]
+  NODE_NAME=worker1 obgp-runtime frr-init --interface br-ex --asn-mapping /etc/ovn-bgp-agent/asn-mapping
+Sessions over interfaces without addresses (BGP unnumbered), the node's address on the loopback interface:
+  NODE_NAME=worker1 obgp-runtime frr-init --interface lo --peer-interface eth0,eth1 --peer-asn external")]
 pub struct Args {
     /// The interface that leads to the leaf switch
     #[arg(long, env = "INTERFACE", value_name = "NAME", default_value = "br-ex")]
@@ -66,6 +70,20 @@ pub struct Args {
     /// The leaf switch: detection, first or last (address of the subnet), or addresses, separated by commas
     #[arg(long, env = "BGP_PEER_IP", value_name = "HOW|IP[,IP]…", default_value = "detection", value_parser = peer_ip)]
     peer_ip: Choice,
+    /// Interface that leads to a leaf switch without a configured address (BGP unnumbered), or several, separated by
+    /// commas. It excludes --peer-ip
+    #[arg(long, env = "BGP_PEER_INTERFACE", value_name = "NAME[,NAME]…", default_value = "", hide_default_value = true, value_parser = parse_interfaces)]
+    peer_interface: Interfaces,
+    /// The leaf switch's ASN: mapping (the subnet's in --asn-mapping), external (any except this server's; no mapping
+    /// is needed), or a number
+    #[arg(
+        long,
+        visible_alias = "peer-as",
+        env = "BGP_PEER_AS",
+        value_name = "mapping|external|ASN",
+        default_value = "mapping"
+    )]
+    peer_asn: LeafAsn,
     /// This server's ASN [default: 4200000000 + the last three octets of its address]
     #[arg(
         long,
@@ -107,6 +125,24 @@ enum InitError {
     NoIpv4 { interface: String, down: &'static str },
 }
 
+/// The option `--peer-asn`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LeafAsn {
+    Mapping,
+    Configured(PeerAs),
+}
+
+impl FromStr for LeafAsn {
+    type Err = AsnError;
+
+    fn from_str(text: &str) -> Result<Self, AsnError> {
+        match text {
+            "" | "mapping" => Ok(Self::Mapping),
+            text => text.parse().map(Self::Configured),
+        }
+    }
+}
+
 /// A function, because clap has no parser for the type.
 fn peer_ip(text: &str) -> Result<Choice, String> {
     text.parse()
@@ -118,7 +154,13 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     // If this run fails, the result of an earlier run must not be taken for its result.
     files::remove(&env_file)?;
 
-    args.preflight.node()?;
+    let interfaces = std::iter::once(&args.interface).chain(&args.peer_interface);
+    let frr = preflight::Frr {
+        interfaces: interfaces.map(String::as_str).collect(),
+        listen: args.frr.listen,
+        bfd: args.frr.bfd,
+    };
+    args.preflight.node(&frr, &args.frr.agent_config)?;
     let mut notes = Vec::new();
     let (report, sessions) = find(args, &mut notes)?;
     for note in &report.notes {
@@ -140,42 +182,40 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 
 fn find(args: &Args, notes: &mut Vec<String>) -> Result<(Report, Sessions), Failure> {
     let reflector = args.frr.route_reflector()?;
-    let mapping = Mapping::load(&args.asn_mapping)?;
+    let leaf_asns = match args.peer_asn {
+        LeafAsn::Mapping => LeafAsns::Mapping(Mapping::load(&args.asn_mapping)?),
+        LeafAsn::Configured(asn) => LeafAsns::Configured(asn),
+    };
     let mut netlink = Netlink::open()?;
     let interface = netlink.interface(&args.interface)?;
     let node = node_address(args, &interface, notes)?;
     let asn = args.asn.0.unwrap_or_else(|| Asn::of_server(node.addr()));
-    if args.asn.0.is_none() {
+    if let (None, LeafAsns::Mapping(mapping)) = (args.asn.0, &leaf_asns) {
         notes.extend(mapping.collision());
     }
-    // A missing entry is reported before the probes, which take time.
-    if !matches!(args.peer_ip, Choice::Fixed(_)) {
-        mapping.leaf_asn(IpNet::V4(node))?;
-    }
-    let timeout = Duration::from_millis(args.probe_timeout_ms);
-    let mut prober = Prober::new(netlink, interface.index, node.addr().into(), timeout);
-    let found = peer::discover(&args.peer_ip, node, &interface, &mut prober, notes)?;
-    notes.append(&mut prober.notes);
-    let leaves: Vec<Leaf> = found
-        .iter()
-        .map(|found| {
-            let asn = asn_of_leaf(found, node, &interface, &mapping)?;
-            Ok(Leaf {
-                address: found.address,
-                asn,
+    let site = Site {
+        node,
+        interface,
+        leaf_asns,
+    };
+    let peers = match args.peer_interface.is_empty() {
+        true => site.discovered(args, netlink, notes)?,
+        false => site.unnumbered(args, &mut netlink, notes)?,
+    };
+    let sessions = Sessions {
+        asn,
+        router_id: node.addr(),
+        leaves: peers
+            .iter()
+            .map(|peer| Leaf {
+                peer: peer.name.clone(),
+                asn: peer.asn,
             })
-        })
-        .collect::<Result<_, MappingError>>()?;
-    let peers = found.iter().zip(&leaves).map(|(found, leaf)| Peer {
-        address: leaf.address,
-        asn: leaf.asn,
-        asn_source: AsnSource::ConfigMap,
-        discovery: found.discovery,
-        reachable: Peer::reachable(found.reachable),
-    });
+            .collect(),
+    };
     let report = Report {
         node: args.node_name.as_ref().cloned().unwrap_or_else(host_name),
-        interface: interface.name.clone(),
+        interface: site.interface.name,
         subnet: node.trunc(),
         local: Local {
             address: node,
@@ -187,22 +227,103 @@ fn find(args: &Args, notes: &mut Vec<String>) -> Result<(Report, Sessions), Fail
             },
             router_id: node.addr(),
         },
-        peers: peers.collect(),
+        peers,
         evpn: reflector,
         notes: std::mem::take(notes),
-    };
-    let sessions = Sessions {
-        asn,
-        router_id: node.addr(),
-        leaves,
     };
     Ok((report, sessions))
 }
 
-/// Of several addresses: NODE_IP; else the one whose subnet contains a fixed leaf switch; else the gateway; else the first.
+struct Site {
+    node: Ipv4Net,
+    interface: Interface,
+    leaf_asns: LeafAsns,
+}
+
+enum LeafAsns {
+    Mapping(Mapping),
+    Configured(PeerAs),
+}
+
+impl Site {
+    /// The leaf switches of `--peer-ip`.
+    fn discovered(&self, args: &Args, netlink: Netlink, notes: &mut Vec<String>) -> Result<Vec<Peer>, Failure> {
+        // A missing entry is reported before the probes, which take time.
+        if !matches!(args.peer_ip, Choice::Fixed(_)) {
+            self.leaf_asn(self.node.into())?;
+        }
+        let timeout = Duration::from_millis(args.probe_timeout_ms);
+        let mut prober = Prober::new(netlink, self.interface.index, self.node.addr().into(), timeout);
+        let found = peer::discover(&args.peer_ip, self.node, &self.interface, &mut prober, notes)?;
+        notes.append(&mut prober.notes);
+        let peer = |found: &FoundPeer| {
+            let (asn, asn_source) = self.leaf_asn(self.subnet_of_leaf(found))?;
+            Ok(Peer {
+                name: PeerName::Address(found.address),
+                asn,
+                asn_source,
+                discovery: found.discovery,
+                reachable: Peer::reachable(found.reachable),
+            })
+        };
+        found.iter().map(peer).collect()
+    }
+
+    /// The leaf switches of `--peer-interface`. The kernel and FRR find their addresses.
+    fn unnumbered(&self, args: &Args, netlink: &mut Netlink, notes: &mut Vec<String>) -> Result<Vec<Peer>, Failure> {
+        if args.peer_ip != Choice::Detection {
+            return Err(ConfigError::TwoKinds.into());
+        }
+        let (asn, asn_source) = self.leaf_asn(self.node.into())?;
+        let mut peers = Vec::new();
+        for name in &args.peer_interface {
+            let interface = netlink.interface(name)?;
+            if !interface.up {
+                notes.push(format!("{name} is down"));
+            } else if !interface.has_link_local() {
+                notes.push(format!(
+                    "{name} has no IPv6 link-local address, which its session needs: is net.ipv6.conf.{name}.disable_ipv6 1?"
+                ));
+            }
+            peers.push(Peer {
+                name: PeerName::Interface(name.clone()),
+                asn,
+                asn_source,
+                discovery: Discovery::Interface,
+                reachable: None,
+            });
+        }
+        Ok(peers)
+    }
+
+    fn leaf_asn(&self, subnet: IpNet) -> Result<(PeerAs, AsnSource), MappingError> {
+        match &self.leaf_asns {
+            LeafAsns::Configured(asn) => Ok((*asn, AsnSource::Option)),
+            LeafAsns::Mapping(mapping) => Ok((PeerAs::Number(mapping.leaf_asn(subnet)?), AsnSource::ConfigMap)),
+        }
+    }
+
+    /// A fixed leaf switch may be in another subnet than the node's address.
+    fn subnet_of_leaf(&self, found: &FoundPeer) -> IpNet {
+        let subnet = match found.discovery {
+            Discovery::Fixed => self
+                .interface
+                .subnet_of(found.address)
+                .filter(|net| net.prefix_len() < net.max_prefix_len()),
+            _ => Some(self.node.into()),
+        };
+        subnet.unwrap_or_else(|| found.address.into())
+    }
+}
+
+/// Of several addresses on the interface: NODE_IP; else the one whose subnet contains a fixed leaf switch; else the
+/// gateway; else the first.
 fn node_address(args: &Args, interface: &Interface, notes: &mut Vec<String>) -> Result<Ipv4Net, InitError> {
     let nets = interface.ipv4();
     let Some(first) = nets.first() else {
+        if let (false, Some(IpAddr::V4(address))) = (args.peer_interface.is_empty(), args.node_ip.0) {
+            return Ok(address.into());
+        }
         return Err(InitError::NoIpv4 {
             interface: interface.name.clone(),
             down: if interface.up { "" } else { " (and it is down)" },
@@ -236,28 +357,17 @@ fn node_address(args: &Args, interface: &Interface, notes: &mut Vec<String>) -> 
     Ok(*chosen)
 }
 
-/// A fixed leaf switch may be in another subnet than the node's address.
-fn asn_of_leaf(
-    found: &FoundPeer,
-    node: Ipv4Net,
-    interface: &Interface,
-    mapping: &Mapping,
-) -> Result<Asn, MappingError> {
-    let subnet = match found.discovery {
-        Discovery::Fixed => interface
-            .subnet_of(found.address)
-            .filter(|net| net.prefix_len() < net.max_prefix_len()),
-        _ => Some(node.into()),
-    };
-    mapping.leaf_asn(subnet.unwrap_or_else(|| found.address.into()))
-}
-
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn variables(args: &Args, report: &Report) -> Vec<(&'static str, String)> {
     let joined = |part: &dyn Fn(&Peer) -> String| report.peers.iter().map(part).collect::<Vec<_>>().join(",");
+    let names = |interface: bool| {
+        let peers = report.peers.iter().filter(|peer| peer.name.is_interface() == interface);
+        peers.map(|peer| peer.name.to_string()).collect::<Vec<_>>().join(",")
+    };
+    let (addresses, interfaces) = (names(false), names(true));
     let node_ip: IpAddr = args.node_ip.0.unwrap_or(IpAddr::V4(report.local.ipv4));
     let mut variables = vec![
         ("NODE_NAME", report.node.clone()),
@@ -266,10 +376,13 @@ fn variables(args: &Args, report: &Report) -> Vec<(&'static str, String)> {
         ("SUBNET", report.subnet.to_string()),
         ("BGP_AS", report.local.asn.to_string()),
         ("BGP_ROUTER_ID", report.local.router_id.to_string()),
-        ("BGP_PEER_IP", joined(&|peer| peer.address.to_string())),
+        ("BGP_PEER_IP", addresses),
         ("BGP_PEER_AS", joined(&|peer| peer.asn.to_string())),
         ("BGP_PEER_DISCOVERY", joined(&|peer| peer.discovery.to_string())),
     ];
+    if !interfaces.is_empty() {
+        variables.push(("BGP_PEER_INTERFACE", interfaces));
+    }
     if let Some(RouteReflector { address, asn }) = report.evpn {
         variables.push(("EVPN_RR_IP", address.to_string()));
         variables.push(("EVPN_RR_AS", asn.to_string()));

@@ -27,6 +27,7 @@
 //! | [`rt_tables`] | parses iproute2's `rt_tables` |
 //! | `netlink` | requests to the kernel: the socket, rtnetlink messages |
 //! | `network` | interfaces, addresses, routes and neighbours as plain values |
+//! | `bgp_peer` | the name and the ASN of a BGP peer: an address or an interface, a number or `external` |
 //! | `node` | `bgp-config.env` -> the node's addresses, ASN and peers |
 //! | `agent_options` | the agent's configuration -> the options needed here |
 //! | `agent_pid` | `agent.pid` and /proc -> the state of the agent's process |
@@ -53,6 +54,7 @@ mod agent_options;
 mod agent_pid;
 mod asn;
 mod bgp;
+mod bgp_peer;
 pub mod cli;
 mod drain;
 mod env_file;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use crate::asn::{Asn, AsnError};
+use crate::bgp_peer::{PeerName, parse_interfaces};
 use crate::network::is_interface_name;
 use crate::{env_file, files};
 
@@ -15,7 +16,7 @@ pub struct Node {
     pub asn: Asn,
     pub router_id: Ipv4Addr,
     /// The leaf switches: one, or several with ECMP.
-    pub peers: Vec<IpAddr>,
+    pub peers: Vec<PeerName>,
     /// The route reflector or spine for EVPN.
     pub evpn_peer: Option<IpAddr>,
 }
@@ -63,9 +64,16 @@ impl Node {
         }
         let router_id = required("BGP_ROUTER_ID")?;
         let asn = required("BGP_AS")?;
-        let peers = required("BGP_PEER_IP")?
-            .split([',', ' '])
-            .filter(|peer| !peer.is_empty());
+        let interfaces = parse_interfaces(optional("BGP_PEER_INTERFACE").unwrap_or_default())
+            .map_err(|why| bad("BGP_PEER_INTERFACE", why))?;
+        let addresses = match interfaces.is_empty() {
+            true => required("BGP_PEER_IP")?,
+            false => optional("BGP_PEER_IP").unwrap_or_default(),
+        };
+        let addresses = addresses.split([',', ' ']).filter(|peer| !peer.is_empty());
+        let addresses = addresses.map(|peer| address("BGP_PEER_IP", peer).map(PeerName::Address));
+        let mut peers: Vec<PeerName> = addresses.collect::<Result<_, _>>()?;
+        peers.extend(interfaces.into_iter().map(PeerName::Interface));
         Ok(Self {
             name,
             address: address("NODE_IP", required("NODE_IP")?)?,
@@ -76,9 +84,7 @@ impl Node {
             router_id: router_id
                 .parse()
                 .map_err(|_| bad("BGP_ROUTER_ID", format!("{router_id:?} is not an IPv4 address")))?,
-            peers: peers
-                .map(|peer| address("BGP_PEER_IP", peer))
-                .collect::<Result<_, _>>()?,
+            peers,
             evpn_peer: optional("EVPN_RR_IP")
                 .map(|peer| address("EVPN_RR_IP", peer))
                 .transpose()?,
@@ -113,6 +119,12 @@ mod tests {
         let node = parse(&two).unwrap();
         assert_eq!(node.peers.len(), 2);
         assert_eq!(node.evpn_peer, Some("10.9.9.9".parse().unwrap()));
+        let unnumbered = FILE.replace("10.0.192.1'", "'") + "BGP_PEER_INTERFACE='eth0,eth1'\n";
+        let node = parse(&unnumbered).unwrap();
+        assert_eq!(
+            node.peers,
+            ["eth0", "eth1"].map(|name| PeerName::Interface(name.into()))
+        );
     }
 
     #[test]
@@ -150,6 +162,11 @@ mod tests {
                 "BGP_AS: 4294967295 is not a usable ASN",
             ),
             (replaced("4200049263", ""), "BGP_AS is missing"),
+            (replaced("10.0.192.1'", "'"), "BGP_PEER_IP is missing"),
+            (
+                format!("{FILE}BGP_PEER_INTERFACE='a b'\n"),
+                "BGP_PEER_INTERFACE: \"a b\" is not the name of an interface",
+            ),
             (
                 replaced("='10.0.192.1'", "='leaf'"),
                 "BGP_PEER_IP: \"leaf\" is not an IP address",

@@ -35,6 +35,8 @@ pub enum Discovery {
     First,
     Last,
     Fixed,
+    /// The option `--peer-interface`.
+    Interface,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -336,6 +338,7 @@ impl fmt::Display for Discovery {
             Self::First => "first",
             Self::Last => "last",
             Self::Fixed => "fixed",
+            Self::Interface => "interface",
         })
     }
 }

@@ -4,12 +4,17 @@
 //! vSwitch).
 
 mod agent;
+mod node;
 
 use std::fmt;
+use std::path::Path;
 
+use crate::agent_options::AgentOptions;
+use crate::optional_arg::OptionalArg;
 use crate::sysctl::access;
 
 pub use agent::Pod;
+pub use node::Frr;
 
 /// The reaction to problems
 #[derive(Clone, Debug, clap::Args)]
@@ -17,6 +22,16 @@ pub struct Preflight {
     /// What to do if the container lacks something that the agent needs: fail, or print a warning and continue
     #[arg(long, env = "PREFLIGHT", value_name = "WHAT", value_enum, default_value_t = Mode::Fail)]
     preflight: Mode,
+    /// Group of FRR's sockets, as a number: this container must have it. Without the option, the existing sockets
+    /// tell the group
+    #[arg(
+        long,
+        env = "FRR_VTY_GROUP",
+        value_name = "GID",
+        default_value = "",
+        hide_default_value = true
+    )]
+    vty_group: OptionalArg<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -29,8 +44,15 @@ enum Mode {
 struct Problem {
     cause: String,
     help: String,
-    /// If false, the agent works with a limitation.
-    fatal: bool,
+    affected: Affected,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Affected {
+    Agent,
+    Frr,
+    /// Nothing, or it is uncertain: a note.
+    Nothing,
 }
 
 impl Problem {
@@ -38,13 +60,13 @@ impl Problem {
         Self {
             cause: cause.into(),
             help: help.into(),
-            fatal: true,
+            affected: Affected::Agent,
         }
     }
 
     fn note(cause: impl Into<String>, help: impl Into<String>) -> Self {
         Self {
-            fatal: false,
+            affected: Affected::Nothing,
             ..Self::new(cause, help)
         }
     }
@@ -52,7 +74,11 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cannot = if self.fatal { "the agent cannot work here: " } else { "" };
+        let cannot = match self.affected {
+            Affected::Agent => "the agent cannot work here: ",
+            Affected::Frr => "FRR cannot work here: ",
+            Affected::Nothing => "",
+        };
         write!(f, "{cannot}{}\nhelp: {}", self.cause, self.help)
     }
 }
@@ -63,20 +89,31 @@ impl fmt::Display for Problem {
 pub struct PreflightError(Vec<String>);
 
 impl Preflight {
-    /// The checks that `frr-init` can do: it has the mounts of the agent's container but no capabilities.
-    pub fn node(&self) -> Result<(), PreflightError> {
-        self.report(sysctls())
+    /// The checks that `frr-init` can do: it has the network and some mounts of the agent's container, but no
+    /// capabilities.
+    pub fn node(&self, frr: &Frr<'_>, config: &Path) -> Result<(), PreflightError> {
+        let mut problems = Vec::from_iter(sysctls());
+        problems.extend(node::no_vrf());
+        problems.extend(frr.problems());
+        // `frr-init` reports a mistake in the configuration itself, if it needs the file.
+        let options = AgentOptions::load(config).unwrap_or_default();
+        problems.extend(agent::open_vswitch(&options, agent::Directory::MayBeMissing));
+        problems.extend(self.vty_group.0.and_then(agent::not_in_group));
+        self.report(problems)
     }
 
     /// All checks, in the agent's container.
     pub fn agent(&self, pod: &Pod<'_>) -> Result<(), PreflightError> {
-        self.report(sysctls().into_iter().chain(pod.problems()))
+        let mut problems = Vec::from_iter(sysctls());
+        problems.extend(node::no_vrf());
+        problems.extend(pod.problems(self.vty_group.0));
+        self.report(problems)
     }
 
     fn report(&self, problems: impl IntoIterator<Item = Problem>) -> Result<(), PreflightError> {
         let mut fatal = Vec::new();
         for problem in problems {
-            match problem.fatal && self.preflight == Mode::Fail {
+            match problem.affected != Affected::Nothing && self.preflight == Mode::Fail {
                 true => fatal.push(problem.to_string()),
                 false => eprintln!("obgp-runtime: note: {problem}"),
             }
@@ -107,18 +144,15 @@ mod tests {
                 Problem::new("f", "g"),
             ]
         };
-        let error = Preflight { preflight: Mode::Fail }
-            .report(problems())
-            .unwrap_err()
-            .to_string();
+        let preflight = |preflight| Preflight {
+            preflight,
+            vty_group: OptionalArg(None),
+        };
+        let error = preflight(Mode::Fail).report(problems()).unwrap_err().to_string();
         let expected =
             "the agent cannot work here: a is b\nhelp: do c\nobgp-runtime: the agent cannot work here: f\nhelp: g";
         assert_eq!(error, expected);
-        assert!(Preflight { preflight: Mode::Warn }.report(problems()).is_ok());
-        assert!(
-            Preflight { preflight: Mode::Fail }
-                .report([Problem::note("d", "e")])
-                .is_ok()
-        );
+        assert!(preflight(Mode::Warn).report(problems()).is_ok());
+        assert!(preflight(Mode::Fail).report([Problem::note("d", "e")]).is_ok());
     }
 }

@@ -344,3 +344,126 @@ fn the_agent_waits_for_mgmtd_if_frr_has_it() {
         text(&output)
     );
 }
+
+/// A DNS server (RFC 1035) that knows the names in a file: lines of `NAME ADDRESS`. It reads the file for each
+/// question.
+const DNS: &str = r#"
+import ipaddress, socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.1", 53))
+while True:
+    question, client = server.recvfrom(512)
+    labels, at = [], 12
+    while question[at]:
+        labels.append(question[at + 1:at + 1 + question[at]].decode())
+        at += 1 + question[at]
+    kind, end = int.from_bytes(question[at + 1:at + 3], "big"), at + 5
+    known = [ipaddress.ip_address(line.split()[1]) for line in open(sys.argv[1]) if line.split()[0] == ".".join(labels)]
+    wanted = [one for one in known if kind == {4: 1, 6: 28}[one.version]]
+    code = b"\x85\x80" if known else b"\x85\x83"
+    head = question[:2] + code + b"\0\1" + len(wanted).to_bytes(2, "big") + b"\0\0\0\0"
+    records = [b"\xc0\x0c" + question[at + 1:end] + b"\0\0\0\x1e" + len(one.packed).to_bytes(2, "big") + one.packed for one in wanted]
+    server.sendto(head + question[12:end] + b"".join(records), client)
+"#;
+
+/// Starts `agent` with a resolv.conf of its own and, unless it is empty, the connection in a variable.
+fn start_with_resolver(lab: &Lab, variable: &str) -> Child {
+    let pod = &lab.pod;
+    let mut command = lab.server.space.command("unshare");
+    let script = "mount --bind \"$1\" /etc/resolv.conf; shift; exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script, "sh"]);
+    command.arg(pod.path("resolv.conf")).arg(runtime());
+    let mut command = pod.agent(command, &lab.program, "30");
+    if !variable.is_empty() {
+        command.env("OS_OVN__OVN_NB_CONNECTION", variable);
+    }
+    let _ = fs::remove_file(pod.path("out"));
+    let log = fs::File::create(pod.path("log")).unwrap();
+    command.stderr(log).spawn().unwrap()
+}
+
+/// The name is replaced by its two addresses with a route; the other connections are unchanged.
+fn assert_resolved(conf: &str) {
+    let line = conf.lines().find(|line| line.starts_with("ovn_nb_connection = "));
+    let line = line.unwrap_or_else(|| panic!("{conf}"));
+    let mut remotes: Vec<&str> = line.split(" = ").nth(1).unwrap().split(',').collect();
+    assert_eq!(remotes.split_off(2), ["tcp:[fd00:5::9]:6641", "tcp:10.0.192.9:16641"]);
+    // The resolver's order depends on the node's addresses.
+    remotes.sort_unstable();
+    assert_eq!(remotes, ["ssl:10.0.192.7:6641", "ssl:[fd00:5::7]:6641"]);
+    let only_it = conf.contains("\n[ovn]\novn_nb_connection") && !conf.contains("unused") && !conf.contains("unix:");
+    assert!(only_it, "{conf}");
+}
+
+/// The names of OVSDB servers are resolved at every start, and DNS may start later than the agent.
+#[test]
+fn names_of_ovsdb_servers_are_resolved_at_every_start() {
+    let Some(lab) = Lab::new(Suite::Trixie) else { return };
+    let (pod, space) = (&lab.pod, &lab.server.space);
+    pod.env_file();
+    // A route for IPv6, and none for 198.51.100.0/24.
+    space.ip("address add fd00:5::111/64 dev br-ex nodad");
+    let conf = "[DEFAULT]\ndriver = nb_ovn_bgp_driver\novsdb_connection = unix:/run/openvswitch/db.sock\n[ovn]\n\
+                ovn_nb_connection = ssl:nb.example:6641,tcp:[fd00:5::9]:6641,tcp:10.0.192.9:16641\n\
+                ovn_sb_connection = tcp:unused.example:6642\n";
+    fs::write(pod.path("agent.conf"), conf).unwrap();
+    fs::write(
+        pod.path("resolv.conf"),
+        "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+    )
+    .unwrap();
+    let log = || fs::read_to_string(pod.path("log")).unwrap();
+    let node_conf = || fs::read_to_string(pod.shared().join("node.conf")).unwrap();
+
+    let mut child = start_with_resolver(&lab, "");
+    wait_for("the agent waits for DNS", || {
+        log()
+            .contains(" s of 30 s): ovn_nb_connection: nb.example: ")
+            .then_some(())
+    });
+    assert!(!pod.path("out").exists(), "{}", log());
+    fs::write(
+        pod.path("names"),
+        "nb.example 10.0.192.7\nnb.example fd00:5::7\nnb.example 198.51.100.7\n",
+    )
+    .unwrap();
+    let mut dns = space.command("python3");
+    let mut dns = dns.args(["-c", DNS]).arg(pod.path("names")).spawn().unwrap();
+    lab.out();
+    terminate(&mut child);
+    assert_resolved(&node_conf());
+    assert!(
+        log().contains("obgp-runtime agent: ovn_nb_connection: nb.example is "),
+        "{}",
+        log()
+    );
+
+    // The server has moved.
+    fs::write(pod.path("names"), "nb.example 10.0.192.8\n").unwrap();
+    let mut child = start_with_resolver(&lab, "");
+    lab.out();
+    terminate(&mut child);
+    assert!(
+        node_conf().contains("ovn_nb_connection = ssl:10.0.192.8:6641,tcp:[fd00:5::9]:6641,"),
+        "{}",
+        node_conf()
+    );
+    assert!(
+        log().contains("ovn_nb_connection: nb.example is 10.0.192.8\n"),
+        "{}",
+        log()
+    );
+
+    // oslo.config would ignore the option in a file.
+    let mut child = start_with_resolver(&lab, "tcp:10.0.192.6:6641");
+    lab.out();
+    terminate(&mut child);
+    assert!(!node_conf().contains("ovn_nb_connection"), "{}", node_conf());
+    assert!(
+        log().contains("ovn_nb_connection comes from OS_OVN__OVN_NB_CONNECTION"),
+        "{}",
+        log()
+    );
+    dns.kill().unwrap();
+    dns.wait().unwrap();
+}

@@ -20,6 +20,7 @@ const ORDER: &[&str] = &[
     "rt_tables",
     "netlink",
     "network",
+    "bgp_peer",
     "node",
     "agent_options",
     "agent_pid",

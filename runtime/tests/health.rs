@@ -75,9 +75,10 @@ impl Lab {
         let pod = Pod::new(server.node.sockets());
         pod.env_file();
         let conf = format!(
+            // By name: the agent itself cannot connect to a name with an IPv4 address.
             // The only method without requirements that the kernel of the test machine may lack.
             "[DEFAULT]\ndriver = nb_ovn_bgp_driver\nexposing_method = vrf\novsdb_connection = unix:{}\n[ovn]\n\
-             ovn_nb_connection = tcp:127.0.0.1:{}\n",
+             ovn_nb_connection = tcp:localhost:{}\n",
             ovsdb.socket().display(),
             Ovsdb::PORT
         );

@@ -23,6 +23,10 @@ impl Deadline {
         }
     }
 
+    pub fn end(&self) -> Instant {
+        self.begun + self.timeout
+    }
+
     /// Repeats `attempt` until it succeeds. At the deadline the error is `what` with the reason of the last attempt.
     pub fn wait_until<T>(
         &mut self,

@@ -1,20 +1,22 @@
 //! `obgp-runtime frr-config`: BGP sessions and options -> FRR's `daemons`, `frr.conf` and `vtysh.conf`.
 
+mod options;
 mod render;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::builder::FalseyValueParser;
 use serde::Serialize;
 
 use crate::agent_options::{AgentOptions, Leak, OptionsError};
 use crate::asn::Asn;
+use crate::bgp_peer::{PeerAs, PeerName, parse_interfaces};
 use crate::failure::Failure;
-use crate::files::{self, Durability, FileError, Owner};
-use crate::optional_arg::OptionalArg;
+use crate::files::{self, Durability, FileError};
 use crate::peer;
+pub use options::Options;
+use options::{Bfd, GracefulRestart};
 
 /// The mode that FRR's packages and images use. frr.conf may contain a password.
 const MODE: u32 = 0o640;
@@ -27,6 +29,8 @@ const PASSWORD_LIMIT: usize = 80;
 Example:
   obgp-runtime frr-config --asn 4200049263 --router-id 10.0.192.111 \\
       --peer-ip 10.0.192.1 --peer-asn 65001 --output-dir /etc/frr
+  obgp-runtime frr-config --asn 4200049263 --router-id 10.0.192.111 \\
+      --peer-interface eth0,eth1 --peer-asn external
 
 frr-init determines these values and writes the same files.")]
 pub struct Args {
@@ -37,83 +41,25 @@ pub struct Args {
     #[arg(long, env = "BGP_ROUTER_ID", value_name = "IPV4")]
     router_id: Ipv4Addr,
     /// Address of the leaf switch, or several, separated by commas
-    #[arg(long, env = "BGP_PEER_IP", value_name = "IP[,IP]…", value_parser = addresses)]
+    #[arg(long, env = "BGP_PEER_IP", value_name = "IP[,IP]…", default_value = "", hide_default_value = true, value_parser = addresses)]
     peer_ip: Addresses,
-    /// ASN of the leaf switch: one for all, or one for each, separated by commas
+    /// Interface that leads to a leaf switch without a configured address (BGP unnumbered), or several, separated by
+    /// commas
+    #[arg(long, env = "BGP_PEER_INTERFACE", value_name = "NAME[,NAME]…", default_value = "", hide_default_value = true, value_parser = parse_interfaces)]
+    peer_interface: Interfaces,
+    /// ASN of the leaf switch, or external for any other than this server's: one for all, or one for each, separated
+    /// by commas
     #[arg(
         long,
+        visible_alias = "peer-as",
         env = "BGP_PEER_AS",
-        value_name = "ASN[,ASN]…",
+        value_name = "external|ASN[,ASN]…",
         value_delimiter = ',',
         required = true
     )]
-    peer_asn: Vec<Asn>,
+    peer_asn: Vec<PeerAs>,
     #[command(flatten)]
     options: Options,
-}
-
-/// Options that frr-init has too.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Options {
-    /// Directory for FRR's configuration
-    #[arg(long, env = "FRR_CONFIG_DIR", value_name = "DIR", default_value = "/etc/frr")]
-    pub output_dir: PathBuf,
-    /// Owner of FRR's files, in the image that runs FRR. Ignored if this program does not run as root
-    #[arg(long, env = "FRR_OWNER", value_name = "UID:GID", default_value = "100:101")]
-    pub frr_owner: Owner,
-    /// Address of an EVPN route reflector (a spine) for an eBGP multihop session
-    #[arg(
-        long,
-        env = "EVPN_RR_IP",
-        value_name = "IP",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub evpn_rr_ip: OptionalArg<IpAddr>,
-    /// ASN of the EVPN route reflector
-    #[arg(
-        long,
-        env = "EVPN_RR_AS",
-        value_name = "ASN",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub evpn_rr_asn: OptionalArg<Asn>,
-    /// Also exchange IPv6 routes over sessions with IPv4 addresses
-    #[arg(long, env = "FRR_IPV6", value_parser = FalseyValueParser::new())]
-    pub ipv6: bool,
-    /// Detect a failed leaf switch with BFD, which the switch must support
-    #[arg(long, env = "FRR_BFD", value_parser = FalseyValueParser::new())]
-    pub bfd: bool,
-    /// Announce every prefix. By default only single addresses (/32, /128) are announced
-    #[arg(long, env = "FRR_NO_OUTBOUND_FILTER", value_parser = FalseyValueParser::new())]
-    pub no_outbound_filter: bool,
-    /// The agent's configuration, which names the VRF whose routes frr.conf leaks. Without the file the agent's defaults apply
-    #[arg(
-        long,
-        env = "AGENT_CONFIG",
-        value_name = "FILE",
-        default_value = "/etc/ovn-bgp-agent/ovn-bgp-agent.conf"
-    )]
-    pub agent_config: PathBuf,
-    /// File with the TCP MD5 password of the sessions with the leaf switches
-    #[arg(
-        long,
-        env = "BGP_PASSWORD_FILE",
-        value_name = "FILE",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub password_file: OptionalArg<PathBuf>,
-    /// File with lines to append to frr.conf
-    #[arg(
-        long,
-        env = "FRR_EXTRA_CONFIG",
-        value_name = "FILE",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub extra_config: OptionalArg<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -122,10 +68,16 @@ pub enum ConfigError {
     HalfReflector(&'static str),
     #[error("{0} is both leaf switch and EVPN route reflector, but FRR can have only one session with an address")]
     LeafIsReflector(IpAddr),
+    #[error(
+        "there is no leaf switch\nhelp: set --peer-ip to its address, or --peer-interface to the interface that leads to it"
+    )]
+    NoPeer,
+    #[error("--peer-ip and --peer-interface exclude each other\nhelp: use one of them")]
+    TwoKinds,
     #[error("the {whose} ASN {asn} is this server's own, but an eBGP session needs two different ASNs")]
     OwnAsn { whose: &'static str, asn: Asn },
-    #[error("{addresses} leaf switches and {asns} ASNs\nhelp: set --peer-asn to one ASN for all, or one for each")]
-    Uneven { addresses: usize, asns: usize },
+    #[error("{peers} leaf switches and {asns} ASNs\nhelp: set --peer-asn to one ASN for all, or one for each")]
+    Uneven { peers: usize, asns: usize },
     #[error("the router ID {0} is not a host address")]
     RouterId(Ipv4Addr),
     #[error("{path}: FRR needs a password of 1 to {PASSWORD_LIMIT} printable ASCII characters without spaces", path = path.display())]
@@ -148,10 +100,10 @@ pub struct Sessions {
     pub leaves: Vec<Leaf>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
-    pub address: IpAddr,
-    pub asn: Asn,
+    pub peer: PeerName,
+    pub asn: PeerAs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -160,29 +112,40 @@ pub struct RouteReflector {
     pub asn: Asn,
 }
 
-/// An alias, because clap would treat a `Vec` as repeated values.
+// Aliases, because clap would treat a `Vec` as repeated values.
 type Addresses = Vec<IpAddr>;
+pub type Interfaces = Vec<String>;
 
 fn addresses(text: &str) -> Result<Addresses, String> {
-    peer::parse_addresses(text)
+    match text.trim() {
+        "" => Ok(Vec::new()),
+        list => peer::parse_addresses(list),
+    }
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let addresses = args.peer_ip.iter().copied().map(PeerName::Address);
+    let interfaces = args.peer_interface.iter().cloned().map(PeerName::Interface);
+    let peers: Vec<PeerName> = match (args.peer_ip.is_empty(), args.peer_interface.is_empty()) {
+        (true, true) => return Err(ConfigError::NoPeer.into()),
+        (false, false) => return Err(ConfigError::TwoKinds.into()),
+        _ => addresses.chain(interfaces).collect(),
+    };
     let asns = match args.peer_asn.as_slice() {
-        [one] => vec![*one; args.peer_ip.len()],
+        [one] => vec![*one; peers.len()],
         several => several.to_vec(),
     };
-    if asns.len() != args.peer_ip.len() {
+    if asns.len() != peers.len() {
         return Err(Box::new(ConfigError::Uneven {
-            addresses: args.peer_ip.len(),
+            peers: peers.len(),
             asns: asns.len(),
         }));
     }
-    let leaves = args.peer_ip.iter().zip(asns);
+    let leaves = peers.into_iter().zip(asns);
     let sessions = Sessions {
         asn: args.asn,
         router_id: args.router_id,
-        leaves: leaves.map(|(address, asn)| Leaf { address: *address, asn }).collect(),
+        leaves: leaves.map(|(peer, asn)| Leaf { peer, asn }).collect(),
     };
     write(&sessions, &args.options)?;
     Ok(ExitCode::SUCCESS)
@@ -209,7 +172,10 @@ pub fn write(sessions: &Sessions, options: &Options) -> Result<(), ConfigError> 
 struct Extras {
     reflector: Option<RouteReflector>,
     ipv6: bool,
-    bfd: bool,
+    listen: bool,
+    zebra_keep: Option<u16>,
+    bfd: Option<Bfd>,
+    graceful_restart: Option<GracefulRestart>,
     outbound_filter: bool,
     leak: Option<Leak>,
     password: Option<String>,
@@ -223,23 +189,15 @@ impl Extras {
         Ok(Self {
             reflector,
             ipv6: options.ipv6,
-            bfd: options.bfd,
+            listen: options.listen,
+            zebra_keep: options.zebra_keep(),
+            bfd: options.bfd(),
+            graceful_restart: options.graceful_restart(),
             outbound_filter: !options.no_outbound_filter,
             leak: leak(&options.agent_config)?,
             password: options.password_file.as_ref().map(|path| password(path)).transpose()?,
             extra: options.extra_config.as_ref().map(|path| extra(path)).transpose()?,
         })
-    }
-}
-
-impl Options {
-    pub fn route_reflector(&self) -> Result<Option<RouteReflector>, ConfigError> {
-        match (self.evpn_rr_ip.0, self.evpn_rr_asn.0) {
-            (Some(address), Some(asn)) => Ok(Some(RouteReflector { address, asn })),
-            (None, None) => Ok(None),
-            (Some(_), None) => Err(ConfigError::HalfReflector("--evpn-rr-asn")),
-            (None, Some(_)) => Err(ConfigError::HalfReflector("--evpn-rr-ip")),
-        }
     }
 }
 
@@ -253,9 +211,15 @@ fn check(sessions: &Sessions, reflector: Option<RouteReflector>) -> Result<(), C
         return Err(ConfigError::RouterId(id));
     }
     for leaf in &sessions.leaves {
-        own("leaf switch's", leaf.asn)?;
-        if reflector.is_some_and(|reflector| reflector.address == leaf.address) {
-            return Err(ConfigError::LeafIsReflector(leaf.address));
+        if let PeerAs::Number(asn) = leaf.asn {
+            own("leaf switch's", asn)?;
+        }
+        let address = leaf.peer.address();
+        if let Some(both) = reflector
+            .map(|reflector| reflector.address)
+            .filter(|own| Some(*own) == address)
+        {
+            return Err(ConfigError::LeafIsReflector(both));
         }
     }
     reflector.map_or(Ok(()), |reflector| own("route reflector's", reflector.asn))

@@ -111,16 +111,44 @@ fn an_unusable_asn_is_rejected() {
 
 #[test]
 fn a_fixed_leaf_gets_the_asn_of_its_own_subnet() {
-    let interface = interface(&[("10.0.192.111/24", false), ("fd00:7::5/64", false)], None);
     let text = r#"{"10.0.192.0/24": 65001, "fd00:7::/64": 65007, "10.9.0.0/16": 65009}"#;
-    let mapping = Mapping::parse("mapping.json".as_ref(), text).unwrap();
+    let site = Site {
+        node: "10.0.192.111/24".parse().unwrap(),
+        interface: interface(&[("10.0.192.111/24", false), ("fd00:7::5/64", false)], None),
+        leaf_asns: LeafAsns::Mapping(Mapping::parse("mapping.json".as_ref(), text).unwrap()),
+    };
     for (address, asn) in [("10.0.192.1", 65001), ("fd00:7::1", 65007), ("10.9.9.9", 65009)] {
         let found = FoundPeer {
             address: address.parse().unwrap(),
             discovery: Discovery::Fixed,
             reachable: peer::Reachable::No,
         };
-        let node = "10.0.192.111/24".parse().unwrap();
-        assert_eq!(asn_of_leaf(&found, node, &interface, &mapping).unwrap().number(), asn);
+        let (found, _) = site.leaf_asn(site.subnet_of_leaf(&found)).unwrap();
+        assert_eq!(found, PeerAs::Number(Asn::new(asn).unwrap()));
     }
+}
+
+#[test]
+fn the_leafs_asn_is_mapped_or_configured() {
+    let number = |number| LeafAsn::Configured(PeerAs::Number(Asn::new(number).unwrap()));
+    for (arguments, expected) in [
+        (&[][..], LeafAsn::Mapping),
+        (&["--peer-as="], LeafAsn::Mapping),
+        (&["--peer-asn=mapping"], LeafAsn::Mapping),
+        (&["--peer-as=external"], LeafAsn::Configured(PeerAs::External)),
+        (&["--peer-asn=65001"], number(65001)),
+    ] {
+        assert_eq!(args(arguments).peer_asn, expected, "{arguments:?}");
+    }
+    assert!(Command::try_parse_from(["frr-init", "--peer-as=internal"]).is_err());
+}
+
+#[test]
+fn the_nodes_ip_is_used_where_an_unnumbered_node_has_no_other() {
+    let bare = interface(&[], None);
+    let address = |arguments: &[&str]| node_address(&args(arguments), &bare, &mut Vec::new()).map_err(|_| ());
+    let unnumbered = ["--peer-interface=eth0", "--node-ip=10.0.0.5"];
+    assert_eq!(address(&unnumbered), Ok("10.0.0.5/32".parse().unwrap()));
+    assert_eq!(address(&unnumbered[..1]), Err(()));
+    assert_eq!(address(&unnumbered[1..]), Err(()));
 }

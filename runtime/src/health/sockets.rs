@@ -101,7 +101,7 @@ fn matches(remote: &Remote, peer: Peer) -> bool {
         (Remote::Unix(path), Peer::Unix { inode }) => {
             std::fs::metadata(path).is_ok_and(|file| file.ino() as u32 == inode)
         }
-        (Remote::Tcp { host, port }, Peer::Tcp(address)) => {
+        (Remote::Tcp { host, port, .. }, Peer::Tcp(address)) => {
             // A host name can have any address.
             let same = host
                 .parse::<IpAddr>()
@@ -118,15 +118,24 @@ mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
+    use crate::agent_options::Scheme;
 
     fn expected(option: &'static str, remotes: &[Remote]) -> Expected {
         let remotes = remotes.to_vec();
-        Expected { option, remotes }
+        let section = "DEFAULT";
+        Expected {
+            section,
+            option,
+            remotes,
+        }
     }
 
     fn tcp(host: &str, port: u16) -> Remote {
-        let host = host.to_string();
-        Remote::Tcp { host, port }
+        Remote::Tcp {
+            scheme: Scheme::Tcp,
+            host: host.to_string(),
+            port,
+        }
     }
 
     fn verdicts(expected: &[Expected], peers: &[Peer]) -> Vec<(&'static str, bool)> {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-pub use self::netlink::Netlink;
+pub use self::netlink::{Netlink, NetlinkError};
 
 /// A network interface with its configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,6 +68,11 @@ impl Interface {
         // The sort is stable and keeps the kernel's order. /32 addresses come last: they are usually not the node's.
         nets.sort_by_key(|(secondary, net)| (net.prefix_len() == 32, *secondary));
         nets.into_iter().map(|(_, net)| net).collect()
+    }
+
+    pub fn has_link_local(&self) -> bool {
+        let is = |net: &IpNet| matches!(net, IpNet::V6(net) if net.addr().is_unicast_link_local());
+        self.addresses.iter().any(|own| is(&own.net))
     }
 
     pub fn has(&self, address: IpAddr) -> bool {

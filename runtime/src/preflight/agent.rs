@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use rustix::fs::{Access, StatVfsMountFlags, access};
 use rustix::thread::CapabilitySet;
 
-use super::Problem;
+use super::{Problem, node};
 use crate::agent_options::{AgentOptions, Remote};
 use crate::files;
 use crate::node::Node;
@@ -42,14 +42,15 @@ pub struct Pod<'a> {
 }
 
 impl Pod<'_> {
-    pub(super) fn problems(&self) -> Vec<Problem> {
+    pub(super) fn problems(&self, vty_group: Option<u32>) -> Vec<Problem> {
         let mut problems = capabilities();
         problems.extend(root(problems.is_empty()));
         problems.extend(LINKS.iter().filter_map(|link| not_obgp_runtime(Path::new(link))));
-        problems.extend(self.frr());
+        problems.extend(self.frr(vty_group));
         // `agent` reports a mistake in the configuration itself.
         let options = AgentOptions::load(self.config).unwrap_or_default();
-        problems.extend(open_vswitch(&options));
+        problems.extend(open_vswitch(&options, Directory::MustExist));
+        problems.extend(self.bridge().and_then(|name| no_bridge(&name)));
         if options.has_bridge_tables() {
             problems.extend(self.tables(&options));
         }
@@ -59,7 +60,15 @@ impl Pod<'_> {
         problems
     }
 
-    fn frr(&self) -> Option<Problem> {
+    /// The provider bridge.
+    fn bridge(&self) -> Option<String> {
+        self.interface.map(str::to_string).or_else(|| {
+            let text = files::read_text(self.env_file).ok()?;
+            Some(Node::parse(&text, self.env_file).ok()?.interface)
+        })
+    }
+
+    fn frr(&self, vty_group: Option<u32>) -> Option<Problem> {
         let directory = self.frr_sockets;
         if !directory.is_dir() {
             return Some(Problem::new(
@@ -68,11 +77,14 @@ impl Pod<'_> {
             ));
         }
         let daemons = ["zebra.vty", "bgpd.vty"].map(|name| directory.join(name));
-        no_access(directory, "FRR's sockets", Access::EXEC_OK).or_else(|| {
+        let problem = no_access(directory, "FRR's sockets", Access::EXEC_OK).or_else(|| {
             daemons
                 .iter()
                 .find_map(|path| no_access(path, "FRR's sockets", Access::WRITE_OK))
-        })
+        });
+        // Existing sockets show their group themselves.
+        let decided = problem.is_some() || daemons.iter().any(|path| path.exists());
+        problem.or_else(|| vty_group.filter(|_| !decided).and_then(not_in_group))
     }
 
     /// Whether the bridge's routing table has a name or can get one.
@@ -94,10 +106,7 @@ impl Pod<'_> {
                 ));
             }
         };
-        let interface = self.interface.map(str::to_string).or_else(|| {
-            let text = files::read_text(self.env_file).ok()?;
-            Some(Node::parse(&text, self.env_file).ok()?.interface)
-        })?;
+        let interface = self.bridge()?;
         let vrf = options.vrf_table().ok()?;
         match rt_tables::find(&rt_tables::parse(&text), &interface) {
             Some(entry) if entry.id == vrf => Some(Problem::new(
@@ -178,7 +187,40 @@ fn not_obgp_runtime(link: &Path) -> Option<Problem> {
     ))
 }
 
-fn open_vswitch(options: &AgentOptions) -> Vec<Problem> {
+/// The bridge may be created later than this container, by Open vSwitch.
+fn no_bridge(name: &str) -> Option<Problem> {
+    let missing = node::no_interface(name)?;
+    let help = format!("create it on the node: ovs-vsctl add-br {name}, and name it in ovn-bridge-mappings");
+    Some(Problem::note(missing.cause, help))
+}
+
+/// Root needs no group. FRR's sockets will have this one.
+pub(super) fn not_in_group(gid: u32) -> Option<Problem> {
+    let own = rustix::process::getgroups().unwrap_or_default();
+    let mut groups = own.iter().copied().chain([rustix::process::getegid()]);
+    if rustix::process::geteuid().is_root() || groups.any(|group| group.as_raw() == gid) {
+        return None;
+    }
+    let uid = rustix::process::getuid();
+    Some(Problem::new(
+        format!("uid {uid} is not in group {gid}, which FRR's sockets belong to"),
+        add_group(gid),
+    ))
+}
+
+fn add_group(gid: u32) -> String {
+    format!("add group {gid} (docker: --group-add {gid}; pod: securityContext.supplementalGroups)")
+}
+
+/// The directory of a socket in this container.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Directory {
+    MustExist,
+    /// The container does not use the socket.
+    MayBeMissing,
+}
+
+pub(super) fn open_vswitch(options: &AgentOptions, wanted: Directory) -> Vec<Problem> {
     let mut problems = Vec::new();
     // `agent` reports invalid values itself.
     for expected in options.connections().unwrap_or_default() {
@@ -187,7 +229,7 @@ fn open_vswitch(options: &AgentOptions) -> Vec<Problem> {
             let directory = parent(&path);
             if directory.is_dir() {
                 problems.extend(no_access(&path, expected.option, Access::WRITE_OK));
-            } else {
+            } else if wanted == Directory::MustExist {
                 problems.push(Problem::new(
                     format!("there is no directory {} for {}", directory.display(), expected.option),
                     format!(
@@ -222,7 +264,7 @@ fn no_access(path: &Path, what: &str, wanted: Access) -> Option<Problem> {
             rustix::process::getuid(),
             closed.display()
         ),
-        format!("add group {gid} (docker: --group-add {gid}; pod: securityContext.supplementalGroups)"),
+        add_group(gid),
     ))
 }
 

@@ -1,4 +1,5 @@
 use super::super::RouteReflector;
+use super::super::options::ZEBRA_KEEP;
 use super::*;
 use crate::asn::Asn;
 
@@ -7,9 +8,16 @@ fn asn(number: u32) -> Asn {
 }
 
 fn sessions(leaves: &[(&str, u32)]) -> Sessions {
-    let leaf = |(address, number): &(&str, u32)| Leaf {
-        address: address.parse().unwrap(),
-        asn: asn(*number),
+    // A number that is 0 stands for `external`.
+    let leaf = |(name, number): &(&str, u32)| Leaf {
+        peer: match name.parse::<IpAddr>() {
+            Ok(address) => address.into(),
+            Err(_) => PeerName::Interface(name.to_string()),
+        },
+        asn: match number {
+            0 => PeerAs::External,
+            number => PeerAs::Number(asn(*number)),
+        },
     };
     Sessions {
         asn: asn(4_200_049_263),
@@ -30,6 +38,8 @@ fn filtered() -> Extras {
     Extras {
         outbound_filter: true,
         leak: None,
+        zebra_keep: Some(ZEBRA_KEEP),
+        graceful_restart: Some(GracefulRestart::default()),
         ..Extras::default()
     }
 }
@@ -53,7 +63,7 @@ router bgp 4200049263
  neighbor 10.0.192.1 remote-as 65001
  neighbor 10.0.192.1 description Leaf-Switch
  neighbor 10.0.192.1 timers 3 10
- neighbor 10.0.192.1 timers connect 10
+ neighbor 10.0.192.1 timers connect 3
  !
  address-family ipv4 unicast
   neighbor 10.0.192.1 activate
@@ -78,9 +88,19 @@ frr defaults traditional
 ! The route reflector may be reachable through the default route only.
 ip nht resolve-via-default
 !
+bfd
+ profile leaf-switch
+  detect-multiplier 5
+  receive-interval 150
+  transmit-interval 200
+ exit
+exit
+!
 router bgp 4200049263
  bgp router-id 10.0.192.111
  bgp log-neighbor-changes
+ bgp graceful-restart restart-time 60
+ bgp graceful-restart stalepath-time 90
  bgp graceful-restart
  ! The kernel keeps the routes of the virtual machines while bgpd restarts, so the leaf switch may keep its routes too.
  bgp graceful-restart preserve-fw-state
@@ -94,13 +114,13 @@ router bgp 4200049263
  neighbor 10.0.192.1 password s3cret{{x}}
  neighbor 10.0.192.1 timers 3 10
  neighbor 10.0.192.1 timers connect 10
- neighbor 10.0.192.1 bfd
+ neighbor 10.0.192.1 bfd profile leaf-switch
  neighbor fd00::1 remote-as 65002
  neighbor fd00::1 description Leaf-Switch
  neighbor fd00::1 password s3cret{{x}}
  neighbor fd00::1 timers 3 10
  neighbor fd00::1 timers connect 10
- neighbor fd00::1 bfd
+ neighbor fd00::1 bfd profile leaf-switch
  neighbor 10.255.0.1 remote-as 65100
  neighbor 10.255.0.1 description EVPN-Route-Reflector
  neighbor 10.255.0.1 ebgp-multihop
@@ -164,7 +184,14 @@ fn everything_at_once() {
             asn: asn(65100),
         }),
         ipv6: true,
-        bfd: true,
+        listen: true,
+        zebra_keep: Some(ZEBRA_KEEP),
+        bfd: Some(Bfd {
+            multiplier: 5,
+            receive: 150,
+            transmit: 200,
+        }),
+        graceful_restart: Some(GracefulRestart { restart: 60, stale: 90 }),
         outbound_filter: true,
         leak: Some(Leak {
             vrf: "bgp-vrf".into(),
@@ -213,12 +240,95 @@ fn the_filter_can_be_disabled() {
     assert!(!frr_conf(LEAF, &Extras::default()).contains("prefix-list"));
 }
 
+fn daemons(extras: &Extras) -> String {
+    let [(name, content), _, _] = render(&sessions(LEAF), extras).unwrap();
+    assert_eq!(name, "daemons");
+    content
+}
+
 #[test]
 fn bfd_enables_its_daemon() {
-    for (bfd, line) in [(true, "bfdd=yes\n"), (false, "bfdd=no\n")] {
-        let [(name, content), _, _] = render(&sessions(LEAF), &Extras { bfd, ..filtered() }).unwrap();
-        assert!(name == "daemons" && content.contains(line), "{content}");
+    for (bfd, line) in [(Some(Bfd::default()), "bfdd=yes\n"), (None, "bfdd=no\n")] {
+        let extras = Extras { bfd, ..filtered() };
+        assert!(daemons(&extras).contains(line));
+        assert_eq!(
+            frr_conf(LEAF, &extras).contains(" neighbor 10.0.192.1 bfd\n"),
+            bfd.is_some()
+        );
     }
+}
+
+#[test]
+fn the_daemons_have_their_options() {
+    let usual = daemons(&filtered());
+    assert!(usual.contains("\nbgpd_options=\"-A 127.0.0.1 -P 0 -p 0\"\n"), "{usual}");
+    assert!(
+        usual.contains("\nzebra_options=\"-A 127.0.0.1 -P 0 -s 90000000 -r -K 120\"\n"),
+        "{usual}"
+    );
+    let other = daemons(&Extras {
+        listen: true,
+        zebra_keep: None,
+        ..filtered()
+    });
+    assert!(other.contains("\nbgpd_options=\"-A 127.0.0.1 -P 0\"\n"), "{other}");
+    assert!(
+        other.contains("\nzebra_options=\"-A 127.0.0.1 -P 0 -s 90000000\"\n"),
+        "{other}"
+    );
+    assert!(!other.contains("-K") && !other.contains("-p 0"), "{other}");
+}
+
+#[test]
+fn graceful_restart_can_be_disabled() {
+    let text = frr_conf(
+        LEAF,
+        &Extras {
+            graceful_restart: None,
+            ..filtered()
+        },
+    );
+    assert!(text.contains("\n bgp graceful-restart-disable\n"), "{text}");
+    assert!(
+        !text.contains("preserve-fw-state") && !text.contains("bgp graceful-restart\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn unnumbered_sessions_carry_ipv4_and_with_the_option_ipv6() {
+    let leaves = [("eth0", 0), ("eth1", 0)];
+    let text = frr_conf(&leaves, &filtered());
+    let expected = " bgp bestpath as-path multipath-relax
+ neighbor eth0 interface remote-as external
+ neighbor eth0 description Leaf-Switch
+ neighbor eth0 timers 3 10
+ neighbor eth0 timers connect 3
+ neighbor eth1 interface remote-as external
+ neighbor eth1 description Leaf-Switch
+ neighbor eth1 timers 3 10
+ neighbor eth1 timers connect 3
+ !
+ address-family ipv4 unicast
+  neighbor eth0 activate
+  neighbor eth0 soft-reconfiguration inbound
+  neighbor eth0 prefix-list HOSTS-V4 out
+  neighbor eth1 activate
+  neighbor eth1 soft-reconfiguration inbound
+  neighbor eth1 prefix-list HOSTS-V4 out
+  maximum-paths 2
+ exit-address-family
+exit
+";
+    assert!(text.contains(expected), "{text}");
+    let both = frr_conf(
+        &leaves,
+        &Extras {
+            ipv6: true,
+            ..filtered()
+        },
+    );
+    assert!(both.contains("  neighbor eth1 prefix-list HOSTS-V6 out\n"), "{both}");
 }
 
 #[test]
