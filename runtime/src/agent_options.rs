@@ -159,6 +159,11 @@ impl AgentOptions {
         }
     }
 
+    /// The name of the agent's VRF.
+    pub fn vrf(&self) -> &str {
+        self.get("DEFAULT", "bgp_vrf").unwrap_or("bgp-vrf")
+    }
+
     /// Whether each bridge has its own routing table: only with this exposing method.
     pub fn has_bridge_tables(&self) -> bool {
         self.get("DEFAULT", "exposing_method")
@@ -175,7 +180,7 @@ impl AgentOptions {
             return Ok(None);
         }
         let name = "bgp_vrf";
-        let vrf = self.get("DEFAULT", name).unwrap_or("bgp-vrf");
+        let vrf = self.vrf();
         if vrf.contains('$') || !is_interface_name(vrf) {
             return Err(self.bad("DEFAULT", name, vrf, "an interface name without $ is expected"));
         }

@@ -97,6 +97,7 @@ impl Preflight {
         problems.extend(frr.problems());
         // `frr-init` reports a mistake in the configuration itself, if it needs the file.
         let options = AgentOptions::load(config).unwrap_or_default();
+        problems.extend(node::table_taken(&options));
         problems.extend(agent::open_vswitch(&options, agent::Directory::MayBeMissing));
         problems.extend(self.vty_group.0.and_then(agent::not_in_group));
         self.report(problems)

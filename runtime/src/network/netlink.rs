@@ -61,6 +61,13 @@ impl Netlink {
             .map_err(failed("the interfaces"))
     }
 
+    /// The VRFs: name and routing table.
+    pub fn vrfs(&mut self) -> Result<Vec<(String, u32)>, NetlinkError> {
+        self.socket
+            .dump(&route::links(), |link| Some((link.name, link.table?)))
+            .map_err(failed("the VRFs"))
+    }
+
     fn addresses(&mut self, index: u32) -> Result<Vec<Address>, NetlinkError> {
         let found = self
             .socket

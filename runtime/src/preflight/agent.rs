@@ -49,6 +49,7 @@ impl Pod<'_> {
         problems.extend(self.frr(vty_group));
         // `agent` reports a mistake in the configuration itself.
         let options = AgentOptions::load(self.config).unwrap_or_default();
+        problems.extend(node::table_taken(&options));
         problems.extend(open_vswitch(&options, Directory::MustExist));
         problems.extend(self.bridge().and_then(|name| no_bridge(&name)));
         if options.has_bridge_tables() {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{Affected, Problem};
+use crate::agent_options::AgentOptions;
 use crate::network::{Netlink, NetlinkError};
 use crate::sysctl::access as sysctl;
 
@@ -115,6 +116,25 @@ pub(super) fn no_vrf() -> Option<Problem> {
     Some(Problem::note(cause, help))
 }
 
+/// Another VRF that has the table of the agent's. FRR's zebra ends when it sees the second one.
+pub(super) fn table_taken(options: &AgentOptions) -> Option<Problem> {
+    let table = options.vrf_table().ok()?;
+    let vrfs = Netlink::open().and_then(|mut netlink| netlink.vrfs()).ok()?;
+    let other = other_vrf(vrfs, options.vrf(), table)?;
+    Some(Problem::new(
+        format!(
+            "routing table {table}, which is for the agent's VRF {}, belongs to the VRF {other}",
+            options.vrf()
+        ),
+        "set bgp_vrf_table_id to a table that no VRF of the node has",
+    ))
+}
+
+fn other_vrf(vrfs: Vec<(String, u32)>, own: &str, wanted: u32) -> Option<String> {
+    vrfs.into_iter()
+        .find_map(|(name, table)| (name != own && table == wanted).then_some(name))
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Vrf {
     Available,
@@ -163,6 +183,14 @@ mod tests {
         assert_eq!(owner(table, LISTENS, 8080), None);
         assert_eq!(owner("", LISTENS, 179), None);
         assert_eq!(owner("header\n 0: x\n", LISTENS, 179), None);
+    }
+
+    #[test]
+    fn a_table_is_taken_by_another_vrf_only() {
+        let vrfs = || vec![("bgp-vrf".to_string(), 10), ("red".to_string(), 20)];
+        assert_eq!(other_vrf(vrfs(), "bgp-vrf", 10), None);
+        assert_eq!(other_vrf(vrfs(), "bgp-vrf", 20).as_deref(), Some("red"));
+        assert_eq!(other_vrf(vrfs(), "blue", 30), None);
     }
 
     #[test]

@@ -98,7 +98,7 @@ def table_taken(world):
     run("ip link add other-vrf type vrf table 10", netns="n1")
     run("ip link set other-vrf up", netns="n1")
     try:
-        _refused(world, ["not ready: the last", "failed"], "table 10 taken", 300, settings={"bgp_vrf_table_id": "10"})
+        _refused(world, ["routing table 10", "belongs to the VRF other-vrf"], "table 10 taken", settings={"bgp_vrf_table_id": "10"})
     finally:
         run("ip link del other-vrf", netns="n1")
 
