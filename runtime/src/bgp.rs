@@ -100,10 +100,13 @@ fn problem(connection: &mut Connection, peer: &PeerName, node: &Node) -> Result<
         Some(asn) => format!("the peer has AS {asn}"),
         None => "the peer has another AS".to_string(),
     };
-    let configured = match neighbor.get("remoteAs").and_then(Value::as_u64).unwrap_or_default() {
-        // `remote-as external`: FRR learns the ASN when the session comes up.
-        0 => "external, any AS except this server's".to_string(),
-        asn => format!("AS {asn}"),
+    // FRR shows the ASN of an earlier session for `remote-as external`.
+    let configured = match node.external_peers && node.peers.contains(peer) {
+        true => "external, any AS except this server's".to_string(),
+        false => {
+            let asn = neighbor.get("remoteAs").and_then(Value::as_u64).unwrap_or_default();
+            format!("AS {asn}")
+        }
     };
     Ok(Some(format!("bad peer AS: {peer_as}, configured is {configured}")))
 }

@@ -17,6 +17,8 @@ pub struct Node {
     pub router_id: Ipv4Addr,
     /// The leaf switches: one, or several with ECMP.
     pub peers: Vec<PeerName>,
+    /// Whether the leaf switches may have every ASN except this node's.
+    pub external_peers: bool,
     /// The route reflector or spine for EVPN.
     pub evpn_peer: Option<IpAddr>,
 }
@@ -85,6 +87,7 @@ impl Node {
                 .parse()
                 .map_err(|_| bad("BGP_ROUTER_ID", format!("{router_id:?} is not an IPv4 address")))?,
             peers,
+            external_peers: optional("BGP_PEER_AS").is_some_and(|asns| asns.starts_with("external")),
             evpn_peer: optional("EVPN_RR_IP")
                 .map(|peer| address("EVPN_RR_IP", peer))
                 .transpose()?,
@@ -119,8 +122,10 @@ mod tests {
         let node = parse(&two).unwrap();
         assert_eq!(node.peers.len(), 2);
         assert_eq!(node.evpn_peer, Some("10.9.9.9".parse().unwrap()));
-        let unnumbered = FILE.replace("10.0.192.1'", "'") + "BGP_PEER_INTERFACE='eth0,eth1'\n";
-        let node = parse(&unnumbered).unwrap();
+        assert!(!node.external_peers);
+        let unnumbered = FILE.replace("10.0.192.1'", "'").replace("65001", "external,external");
+        let node = parse(&(unnumbered + "BGP_PEER_INTERFACE='eth0,eth1'\n")).unwrap();
+        assert!(node.external_peers);
         assert_eq!(
             node.peers,
             ["eth0", "eth1"].map(|name| PeerName::Interface(name.into()))

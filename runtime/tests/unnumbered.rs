@@ -315,6 +315,32 @@ fn a_leaf_that_restarts_gracefully_can_connect_to_a_server_that_listens() {
     }
 }
 
+/// The only ASN that is not external is the server's own.
+#[test]
+fn a_leaf_with_the_servers_own_asn_is_rejected() {
+    for suite in Suite::ALL {
+        let Some(root) = FrrRoot::get(suite) else { return };
+        let Some(site) = Site::usual() else { return };
+        let own = format!(
+            "router bgp {SERVER_ASN}\n bgp router-id 10.255.1.1\n neighbor {SERVER} remote-as {SERVER_ASN}\n \
+             neighbor {SERVER} timers connect 1\n"
+        );
+        let _leaf = site.switch(&root, &site.leaf, "leaf", &own);
+        let owner = root.frr_owner();
+        site.init(&["--frr-owner", &owner, "--peer-ip", LEAF, "--peer-asn", "external"])
+            .succeeded();
+        let server = start_server(&site, &root);
+        wait_until("the server rejects its own ASN", || {
+            let neighbor = &server.json(&format!("show bgp neighbors {LEAF} json"))[LEAF];
+            let reason = neighbor["lastNotificationReason"].as_str().unwrap_or_default();
+            reason
+                .ends_with("Bad Peer AS")
+                .then_some(())
+                .ok_or(neighbor.to_string())
+        });
+    }
+}
+
 /// `--peer-ip` and `--peer-interface` exclude each other, in both commands.
 #[test]
 fn a_peer_has_an_address_or_an_interface() {
