@@ -120,7 +120,7 @@ def scraping(context):
     ports = {port["name"]: port["containerPort"] for port in rendering.container("frr-exporter")["ports"]}
     service = rendering.find("Service")
     assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
-    assert service["spec"]["publishNotReadyAddresses"] is True, "a pod whose session is down would lose its metrics"
+    assert service["spec"].get("publishNotReadyAddresses") is True, "a pod whose session is down would lose its metrics"
     assert all(port["targetPort"] in ports and port["protocol"] == "TCP" for port in service["spec"]["ports"])
     assert service["metadata"]["annotations"]["prometheus.io/port"] == str(ports["metrics"])
     monitor = rendering.find("ServiceMonitor")
