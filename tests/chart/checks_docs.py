@@ -163,6 +163,26 @@ def configmap_example(context):
     assert json.loads(context.chart.render_values({"bgp": {"asn_mapping": mapping}}).mapping()).keys() == mapping.keys()
 
 
+@check("docs/chart.md's release note, job and script are valid for upstream, and the paths in it exist")
+def submission(context):
+    page = PROJECT / "docs/chart.md"
+    for number, block in enumerate(blocks(page, "yaml")):
+        file = context.scratch / f"submission-{number}.yaml"
+        file.write_text(block)
+        assert yaml.safe_load(block), block
+        command = [context.tools["yamllint"], "--strict", "--config-file", PROJECT / "tests/chart/yamllint.conf", file]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout
+    script = blocks(page, "bash")[0]
+    result = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    variables = re.findall(r"--set ([\w.]+)=", script)
+    context.chart.render("--set", f"{variables[0]}=external", "--set", f"{variables[1]}=10.0.0.1")
+    for path in re.findall(r"^\$ cp -r (\S+)", page.read_text(), re.MULTILINE):
+        assert (PROJECT / path).is_dir(), path
+    return f"{len(blocks(page, 'yaml'))} YAML blocks, 1 script"
+
+
 @check("NOTES.txt names the objects that are rendered")
 def notes(context):
     for options in ([], ["--set", "bgp.peer_asn=external"], ["--values", str(OVERRIDES / "hybrid.yaml")]):
