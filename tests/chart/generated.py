@@ -35,9 +35,7 @@ def rows(text):
                 walk(value, f"{here}.")
 
     def documented(node):
-        return any(
-            comment_above(lines, key.start_mark.line) or (isinstance(value, yaml.MappingNode) and documented(value)) for key, value in node.value
-        )
+        return any(comment_above(lines, key.start_mark.line) or (isinstance(value, yaml.MappingNode) and documented(value)) for key, value in node.value)
 
     walk(yaml.compose(text, Loader=yaml.SafeLoader), "")
     return found
