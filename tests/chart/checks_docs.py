@@ -44,7 +44,10 @@ def overrides_of_others(context):
     rules = yaml.safe_load(generated.OVERRIDE_OF_PROMETHEUS.read_text())["conf"]["prometheus"]["rules"]
     assert rules == {"ovn_bgp_agent": yaml.safe_load((SOURCE / "files/alerts.yaml").read_text())}
     dashboards = yaml.safe_load(generated.OVERRIDE_OF_GRAFANA.read_text())["conf"]["dashboards"]
-    assert json.loads(dashboards["ovn_bgp_agent"]["ovn_bgp_agent"]) == json.loads((SOURCE / "files/dashboard.json").read_text())
+    (group,) = dashboards
+    # The group is a part of the name of a ConfigMap.
+    assert re.fullmatch("[a-z0-9-]+", group), f"grafana-dashboards-{group} is not a name in Kubernetes"
+    assert json.loads(dashboards[group]["ovn_bgp_agent"]) == json.loads((SOURCE / "files/dashboard.json").read_text())
 
 
 @check("README.md's commands of helm render, its values pass the schema, and its tables name files and alerts that exist")

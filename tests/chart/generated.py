@@ -97,7 +97,7 @@ def override_of_prometheus():
 def override_of_grafana():
     dashboard = (SOURCE / "files/dashboard.json").read_text()
     head = f"{licence()}\n\n# Dashboard of the chart ovn-bgp-agent for the chart grafana. Made from ovn-bgp-agent/files/dashboard.json.\n\n---\n"
-    return f"{head}conf:\n  dashboards:\n    ovn_bgp_agent:\n      ovn_bgp_agent: |-\n{indented(dashboard, 8)}...\n"
+    return f"{head}conf:\n  dashboards:\n    ovn-bgp-agent:\n      ovn_bgp_agent: |-\n{indented(dashboard, 8)}...\n"
 
 
 def indented(text, spaces):
