@@ -144,6 +144,13 @@ def collectors(context):
         assert ("--no-collector.bfd" in arguments) == (bfd == "false"), f"bgp.bfd.enabled={bfd}: {arguments}"
 
 
+@check("the exporter sees FRR's sockets and nothing else")
+def exporter_mounts(context):
+    # frr.conf can contain the sessions' password. Version 1.8.1 does not start vtysh, which would need the directory.
+    mounts = {mount["name"] for mount in context.chart.render(*EXPORTER).container("frr-exporter")["volumeMounts"]}
+    assert mounts == {"run-frr"}, mounts
+
+
 @check("without the exporter nothing tells Prometheus to scrape it, and impossible choices are errors")
 def monitoring_off(context):
     rendering = context.chart.render("--set", "manifests.servicemonitor=true")
