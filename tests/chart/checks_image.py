@@ -16,7 +16,7 @@ FOREIGN = {"NODE_NAME"}
 
 
 def in_image(context, *command, environment=None, stdin=""):
-    """Runs a command in the image like the pod does, but with nothing around it: no network, no volumes, no capabilities."""
+    """Runs a command in the image, with nothing around it: no network, no volumes, no capabilities."""
     if not context.image:
         raise Skip("--no-image")
     variables = [part for name, value in (environment or {}).items() for part in ("--env", f"{name}={value}")]
@@ -91,7 +91,7 @@ def image_sync(context):
     images = variables["IMAGE_SYNC_LIST"]
     copied = [image for image in images.split(",") if image]
     assert len(copied) == 3, copied
-    # The list is parsed in order before the first request, so that a wrong name at its end stops the program without a network.
+    # The list is parsed before the first request: a wrong name at its end stops the program.
     result = in_image(context, *shell, script, environment=variables | {"IMAGE_SYNC_LIST": f"{images},Wrong!"})
     assert result.returncode == 1 and "Wrong!" in result.stderr and not any(image in result.stderr for image in copied), f"{result.returncode}: {result.stderr}"
     return f"{len(copied)} images"

@@ -5,7 +5,7 @@ import json
 from chart import RELEASE
 from runner import check
 
-# The smallest contexts that work: user, privilege escalation, added capabilities. The image's README.rst has the reasons.
+# The smallest contexts that work: user, privilege escalation, added capabilities. README.md has the reasons.
 CONTEXTS = {
     "init": (65534, False, set()),
     "init-frr-config": (42494, False, set()),

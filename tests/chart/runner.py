@@ -69,7 +69,8 @@ def run(context, only=()):
         except Skip as skipped:
             result, remark = "SKIPPED", str(skipped)
         except (AssertionError, HelmError, yaml.YAMLError) as failure:
-            result, remark = "FAILED", str(failure) or traceback.format_exc()
+            frame = traceback.extract_tb(failure.__traceback__)[-1]
+            result, remark = "FAILED", str(failure) or f"{pathlib.Path(frame.filename).name}:{frame.lineno}: {frame.line}"
         rows.append((name, title, result, time.monotonic() - began, remark))
         print(f"{result:8} {name}: {title}" + (f"\n{indented(remark)}" if result != "ok" else ""), flush=True)
     print_table(rows)

@@ -2,7 +2,7 @@
 ServiceAccount with its Role, and the container that waits for the dependencies.
 */}}
 
-{{/* The dependencies of a component, with those of the local registry if it is in use. Jobs whose manifest is off are left out. */}}
+{{/* A component's dependencies, with the local registry's if it is in use. Jobs whose manifest is off are left out. */}}
 {{- define "helm-toolkit._dependencies" -}}
 {{- $root := index . 0 -}}
 {{- $dependencies := index $root.Values.dependencies.static (index . 1) | default dict | deepCopy -}}
