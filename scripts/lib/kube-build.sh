@@ -16,10 +16,10 @@ want_kubernetes_requirements() {
 }
 
 # ensure_kubernetes: sets `kube_bin` to a directory with the programs and etcd. The first time it compiles them, in about
-# five minutes on two cores. The directory's name has the hash of this file, which is the whole recipe.
+# five minutes on two cores. The directory's name has the hash of the recipe: the functions below.
 ensure_kubernetes() {
   local recipe
-  recipe=$(sha256sum <"${BASH_SOURCE[0]}" | cut -c 1-12)
+  recipe=$({ echo "$kube_suite" "${kube_programs[@]}" && declare -f kube_go kube_source kube_goenv kube_generate kube_compile; } | sha256sum | cut -c 1-12)
   kube_bin=$tools_dir/kubernetes/$kube_version-$recipe
   [[ ! -d $kube_bin ]] || return 0
   say "  compiling Kubernetes $kube_version (once; it stays in $kube_bin)"
@@ -29,7 +29,7 @@ ensure_kubernetes() {
   exec {kube_lock}>"$work/lock"
   flock "$kube_lock"
   if [[ ! -d $kube_bin ]]; then
-    rm -rf "$work/bin"
+    rm -rf "${work:?}/bin"
     mkdir "$work/bin"
     kube_go
     kube_source
@@ -92,7 +92,7 @@ END
 
 kube_goenv() {
   (
-    cd "$work/gopath/src/k8s.io/kubernetes"
+    cd "$work/gopath/src/k8s.io/kubernetes" || exit
     kube_run env GOROOT="$work/go/usr/lib/go-1.19" GOPATH="$work/gopath" GOCACHE="$work/cache" HOME="$work" GO111MODULE=off CGO_ENABLED=0 \
       GOFLAGS='-buildvcs=false -tags=providerless' PATH="$work/go/usr/lib/go-1.19/bin:$PATH" "$@"
   )

@@ -20,11 +20,11 @@ readonly kube_files=$project/tests/kube/images
 # ensure_kube_images: sets `kube_image[NAME]` for each image.
 declare -A kube_image
 ensure_kube_images() {
-  kube_tag frr "$kube_files/docker-start" "$kube_files/frr-ids"
-  kube_tag ovn "$kube_files/databases"
-  kube_tag frr-exporter-stand-in "$kube_files/frr_exporter" "$kube_files/databases"
-  kube_tag kubernetes-entrypoint-stand-in "$kube_files/kubernetes-entrypoint" "$kube_files/databases"
-  kube_tag pause "$kube_files/pause.c"
+  kube_tag frr kube_make_frr docker-start frr-ids
+  kube_tag ovn kube_make_ovn databases
+  kube_tag frr-exporter-stand-in kube_make_ovn databases frr_exporter
+  kube_tag kubernetes-entrypoint-stand-in kube_make_ovn databases kubernetes-entrypoint
+  kube_tag pause kube_make_pause pause.c
   kube_has frr || kube_make_frr
   kube_has ovn || kube_make_ovn
   kube_has frr-exporter-stand-in ||
@@ -34,11 +34,10 @@ ensure_kube_images() {
   kube_has pause || kube_make_pause
 }
 
-# kube_tag NAME FILE...: the recipes are this file and the FILEs.
+# kube_tag NAME FUNCTION FILE...: an image's content is its function's and its files'.
 kube_tag() {
-  local name=$1
-  shift
-  kube_image[$name]=kube/$name:$(cat "${BASH_SOURCE[0]}" "$@" | sha256sum | cut -c 1-12)
+  local name=$1 function=$2 files=("${@:3}")
+  kube_image[$name]=kube/$name:$({ declare -f kube_debian kube_add "$function" && cat "${files[@]/#/$kube_files/}"; } | sha256sum | cut -c 1-12)
 }
 
 kube_has() { docker image inspect "${kube_image[$1]}" >/dev/null 2>&1; }

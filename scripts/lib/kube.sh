@@ -123,7 +123,7 @@ kube_down() {
 kube_certificates() {
   local api=$1
   (
-    cd "$kube_home/pki"
+    cd "$kube_home/pki" || exit
     openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 30 -subj /CN=test-cluster 2>/dev/null
     openssl genrsa -out accounts.key 2048 2>/dev/null
     openssl rsa -in accounts.key -pubout -out accounts.pub 2>/dev/null

@@ -1,0 +1,178 @@
+"""From the installation to a pod that works: preflight, scheduling, init, FRR, contexts, probes, agent."""
+
+import re
+import time
+
+from ..fabric import FIRST, LEAF_ASN, NB_PORT, NODE
+from ..release import LABEL, NO_VRF, Pod, daemonset, has_vrf, new_pod, pods
+from ..shell import attempt, run, until
+
+LACK = "the agent cannot work here: "
+# CapEff of each container's first process, by the numbers of linux/capability.h.
+CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "DAC_READ_SEARCH": 2, "KILL": 5, "SETGID": 6, "SETUID": 7, "NET_BIND_SERVICE": 10, "NET_ADMIN": 12,
+                "NET_RAW": 13, "SYS_ADMIN": 21}
+
+
+def lacks(text):
+    return [line.split(LACK, 1)[1] for line in text.splitlines() if LACK in line]
+
+
+def preflight(world):
+    if world.release.installed():
+        world.release.uninstall()
+    world.release.label()
+    world.release.install(preflight="fail")
+    pod = new_pod()
+
+    def ended():
+        status = pod.status("init-frr-config")
+        state = status["state"].get("terminated") or status.get("lastState", {}).get("terminated")
+        return state and [state["exitCode"]]
+    code = until("the init container has ended", ended)[0]
+    log = pod.log("init-frr-config") + pod.log("init-frr-config", previous=True)
+    found = sorted(set(lacks(log)))
+    if has_vrf():
+        world.check("this node lacks nothing", found or f"exit {code}", not found and code == 0)
+    else:
+        world.check("the node lacks the module vrf, and nothing else", found or log[-300:], len(found) == 1 and "vrf" in found[0])
+        helps = [line for line in log.splitlines() if line.strip().startswith("help:")]
+        world.check("a line says how to get it", helps[:1], any("vrf" in line for line in helps))
+        world.check("the init container fails", f"exit {code}", code == 1)
+        world.check("FRR and the agent do not start", pod.status("frr")["state"], "waiting" in pod.status("frr")["state"])
+    world.release.uninstall()
+
+
+def schedule(world):
+    world.release.label(False)
+    if not world.release.installed():
+        world.release.install()
+    until("the DaemonSet is known to its controller", lambda: daemonset()["status"].get("observedGeneration") == daemonset()["metadata"]["generation"])
+    until("no pod is left", lambda: not pods(), 60)
+    status = daemonset()["status"]
+    world.check(f"no pod without the label {LABEL}", f"desired {status['desiredNumberScheduled']}", status["desiredNumberScheduled"] == 0)
+    world.release.label()
+    new_pod()
+    until("the DaemonSet counts the node", lambda: daemonset()["status"]["desiredNumberScheduled"] == 1)
+    world.check(f"one pod with {LABEL}", [item["spec"]["nodeName"] for item in pods()], len(pods()) == 1)
+    world.release.label(False)
+    until("the pod has gone", lambda: not pods(), 90)
+    world.check("no pod after the label's removal", f"{len(pods())} pods", not pods())
+    world.release.label()
+
+
+def init(world):
+    pod = world.pod()
+    log = pod.log("init-frr-config")
+    world.check("the report names the leaf, how it was found, and both ASNs", log[-600:],
+                all(re.search(rf"\b{re.escape(str(word))}\b", log) for word in (FIRST, "detection:first", LEAF_ASN, 4200000000 + 213 * 65536 + 7 * 256 + 10)))
+    world.check("frr.conf has the session", [line for line in pod.configuration().splitlines() if "remote-as" in line],
+                re.search(rf"neighbor {FIRST} remote-as {LEAF_ASN}$", pod.configuration(), re.MULTILINE))
+    entry = pod.log("init")
+    world.check("the stand-in for kubernetes-entrypoint got the pods that the chart waits for", entry, "DEPENDENCY_POD_JSON" in entry and "ovn-controller" in entry)
+
+
+def session(world):
+    """A pod from its creation to the session, with the images on the node."""
+    old = world.pod()
+    run("kubectl", "--namespace", "openstack", "delete", "pod", old.name, "--wait=false")
+    until("the old pod has gone", lambda: all(item["metadata"]["uid"] != old.uid for item in pods()), 90)
+    began = time.monotonic()
+    pod = new_pod(old)
+    until("the leaf's session is established", lambda: world.leaf.peers().get(NODE) == "Established" and pod.peers().get(FIRST) == "Established", 90)
+    world.figure("old pod gone to session Established", round(time.monotonic() - began, 1), "s")
+    world.check("the session is established at both ends", f"pod {pod.peers()}, leaf {world.leaf.peers()}", True)
+    world.check("FRR's container is ready", pod.status("frr")["ready"], until("FRR is ready", lambda: pod.status("frr")["ready"]))
+    world.check("it did not restart", pod.status("frr")["restartCount"], pod.status("frr")["restartCount"] == 0)
+    world.figure("memory of FRR's container", memory(pod, "frr"), "MiB")
+
+
+def memory(pod, container):
+    """The resident memory of the container's processes."""
+    listing = run("docker", "top", pod.container_id(container), "-o", "pid,rss")
+    return round(sum(int(line.split()[1]) for line in listing.splitlines()[1:]) / 1024, 1)
+
+
+def status_of(pid):
+    return dict(line.split(":\t", 1) for line in open(f"/proc/{pid}/status", encoding="utf-8").read().splitlines() if ":\t" in line)
+
+
+def capabilities(mask):
+    return {name for name, bit in CAPABILITIES.items() if int(mask, 16) >> bit & 1}, int(mask, 16) & ~sum(1 << bit for bit in CAPABILITIES.values())
+
+
+def contexts(world):
+    pod = world.pod()
+    frr = status_of(pod.process("frr"))
+    granted, others = capabilities(frr["CapBnd"])
+    expected = {"NET_ADMIN", "NET_RAW", "SYS_ADMIN", "NET_BIND_SERVICE", "SETUID", "SETGID", "CHOWN", "KILL"}
+    world.check("FRR's bounding set is the chart's list", sorted(granted), granted == expected and not others)
+    world.check("FRR cannot gain privileges", f"NoNewPrivs {frr['NoNewPrivs']}", frr["NoNewPrivs"].strip() == "1")
+    done = pod.exec("frr", "touch", "/usr/lib/frr/probe")
+    world.check("FRR's root file system is read-only", done, done.code != 0 and "Read-only file system" in done.errors)
+    containers = {item["name"]: item["securityContext"] for item in pod.item()["spec"]["initContainers"] + pod.item()["spec"]["containers"]}
+    privileged = [name for name, context in containers.items() if context.get("privileged")]
+    world.check("no container is privileged", privileged or sorted(containers), not privileged)
+    sockets = pod.exec("frr", "stat", "--format", "%u:%g %a", "/var/run/frr/bgpd.vty")
+    world.check("FRR's sockets are the vty group's", sockets.output or sockets, sockets.output.strip() == "100:102 770")
+    engine = run("docker", "inspect", "--format", "{{.HostConfig.ReadonlyRootfs}} {{.Config.User}} {{.HostConfig.GroupAdd}} {{.HostConfig.CapAdd}}",
+                 pod.container_id("ovn-bgp-agent"))
+    world.check("the agent's container: user, groups, read-only root", engine,
+                engine.startswith("true 42494 ") and {"42424", "102", "101"} <= set(re.findall(r"\d+", engine.split("]")[0])))
+    token = attempt("docker", "inspect", "--format", "{{range .Mounts}}{{.Destination}} {{end}}", pod.container_id("ovn-bgp-agent")).output
+    world.check("the agent's container has no token of the API", token, "serviceaccount" not in token)
+
+
+def probes(world):
+    pod = world.pod()
+    spec = {item["name"]: item for item in pod.item()["spec"]["containers"]}
+    missing = [f"{name}.{probe}" for name in ("frr", "ovn-bgp-agent") for probe in ("startupProbe", "livenessProbe", "readinessProbe") if probe not in spec[name]]
+    world.check("each container has its three probes", missing or "startup, liveness, readiness of frr and ovn-bgp-agent", not missing)
+    until("FRR is started and ready", lambda: pod.status("frr")["started"] and pod.status("frr")["ready"])
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        done = pod.exec("frr", *spec["frr"][probe]["exec"]["command"])
+        world.check(f"FRR's {probe} succeeds", done, done.code == 0)
+    # A pod's probe that never fails proves nothing: the same command with the daemon stopped.
+    killed = pod.exec("frr", "sh", "-c", "kill -STOP $(cat /var/run/frr/bgpd.pid)")
+    done = attempt("timeout", "8", "kubectl", "--namespace", "openstack", "exec", pod.name, "--container", "frr", "--", *spec["frr"]["livenessProbe"]["exec"]["command"])
+    pod.exec("frr", "sh", "-c", "kill -CONT $(cat /var/run/frr/bgpd.pid)")
+    world.check("FRR's livenessProbe fails for a stopped bgpd", f"{killed.errors}{done}", killed.code == 0 and done.code != 0)
+    world.session(pod)
+    if has_vrf():
+        until("the agent is ready", lambda: pod.status("ovn-bgp-agent")["ready"], 180)
+        world.check("the agent's container is started and ready", pod.status("ovn-bgp-agent")["state"], pod.status("ovn-bgp-agent")["started"])
+    else:
+        status = pod.status("ovn-bgp-agent")
+        world.check("the agent's container is neither started nor ready", f"started {status['started']}, ready {status['ready']}",
+                    not status["started"] and not status["ready"])
+
+
+def agent(world):
+    pod = world.pod()
+    if has_vrf():
+        until("the agent is ready", lambda: pod.status("ovn-bgp-agent")["ready"], 180)
+        world.figure("memory of the agent's container", memory(pod, "ovn-bgp-agent"), "MiB")
+        log = pod.log("ovn-bgp-agent")
+    else:
+        peak = 0.0
+
+        def ended():
+            nonlocal peak
+            status = pod.status("ovn-bgp-agent")
+            if "running" in status["state"]:
+                peak = max(peak, memory(pod, "ovn-bgp-agent"))
+            return status["state"].get("terminated") or status.get("lastState", {}).get("terminated")
+        state = until("the agent has ended", ended, 180)
+        world.figure("memory of the agent's container, largest seen", peak, "MiB")
+        log = pod.log("ovn-bgp-agent", previous="terminated" not in pod.status("ovn-bgp-agent")["state"])
+        errors = [line for line in log.splitlines() if re.search(r" (ERROR|CRITICAL) |^error:", line)]
+        reasons = sorted({line for line in errors if not re.search(r"Traceback|^\S+ \S+ \d+ \S+ \S+ \[.*\]\s+File |^\s", line)})
+        last = errors[-1] if errors else log[-300:]
+        world.check("the agent stops because this kernel has no VRF devices", last, NO_VRF in last and state["exitCode"] != 0)
+        others = [line for line in reasons if NO_VRF not in line and "raise " not in line and "File " not in line]
+        world.check("it is the only error", others or f"{len(errors)} lines of that error", not others)
+        found = [text for text in lacks(log) if "vrf" not in text]
+        world.check("the preflight finds nothing else", found or lacks(log), not found)
+    resolved = [line for line in log.splitlines() if "localhost" in line]
+    world.check("the northbound connection's name was resolved", resolved[:2], any(f":{NB_PORT}" in line and ("127.0.0.1" in line or "::1" in line) for line in resolved))
+    world.check("the pod still has its session", pod.peers(), pod.peers().get(FIRST) == "Established")
+    world.check("FRR did not restart with the agent", Pod(pod.item()).status("frr")["restartCount"], pod.status("frr")["restartCount"] == 0)
