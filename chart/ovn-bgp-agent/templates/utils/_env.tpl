@@ -33,9 +33,14 @@ usage: |
 - name: ASN_MAPPING
   value: /etc/asn-mapping
 {{- $variables := dict }}
-{{- $_ := set $variables "BGP_PEER_IP" (include "ovn_bgp_agent.utils.joined" $bgp.peer_ip | default "detection") }}
-{{- with include "ovn_bgp_agent.utils.joined" $bgp.peer_interface }}
-{{- $_ := set $variables "BGP_PEER_INTERFACE" . }}
+{{- $peer_ip := include "ovn_bgp_agent.utils.joined" $bgp.peer_ip }}
+{{- $peer_interface := include "ovn_bgp_agent.utils.joined" $bgp.peer_interface }}
+{{- if and $peer_ip $peer_interface }}
+{{- fail "bgp.peer_ip and bgp.peer_interface exclude each other: one of them must be empty" }}
+{{- else if $peer_interface }}
+{{- $_ := set $variables "BGP_PEER_INTERFACE" $peer_interface }}
+{{- else }}
+{{- $_ := set $variables "BGP_PEER_IP" ($peer_ip | default "detection") }}
 {{- end }}
 {{- $_ := set $variables "BGP_PEER_AS" (include "ovn_bgp_agent.utils.asn" $bgp.peer_asn | default "mapping") }}
 {{- with include "ovn_bgp_agent.utils.asn" $bgp.asn }}
