@@ -54,7 +54,8 @@ kube_debian() {
 kube_make_frr() {
   say "  making ${kube_image[frr]}"
   # shellcheck disable=SC2016 # mmdebstrap's shell expands it
-  kube_debian frr,tini,procps,iproute2 --customize-hook="install -m 0755 '$kube_files/docker-start' \"\$1/usr/lib/frr/docker-start\"" \
+  # /run/frr is a part of the image.
+  kube_debian frr,tini,procps,iproute2 --skip=cleanup/run --customize-hook="install -m 0755 '$kube_files/docker-start' \"\$1/usr/lib/frr/docker-start\"" \
     --customize-hook="install -m 0755 '$kube_files/frr-ids' \"\$1/frr-ids\"" --customize-hook='chroot "$1" /frr-ids' --customize-hook='rm "$1/frr-ids"' |
     docker import --change 'ENV TINI_SUBREAPER=true' --change 'ENTRYPOINT ["/sbin/tini", "--"]' --change 'CMD ["/usr/lib/frr/docker-start"]' \
       - "${kube_image[frr]}" >/dev/null || die "making ${kube_image[frr]} failed"
@@ -62,7 +63,7 @@ kube_make_frr() {
 
 kube_make_ovn() {
   say "  making ${kube_image[ovn]}"
-  kube_debian openvswitch-switch,ovn-common,python3 --customize-hook="install -m 0755 '$kube_files/databases' \"\$1/usr/local/bin/databases\"" |
+  kube_debian openvswitch-switch,ovn-central,python3 --customize-hook="install -m 0755 '$kube_files/databases' \"\$1/usr/local/bin/databases\"" |
     docker import --change 'ENTRYPOINT ["/usr/local/bin/databases"]' - "${kube_image[ovn]}" >/dev/null || die "making ${kube_image[ovn]} failed"
 }
 
