@@ -18,7 +18,6 @@ want_kube_cluster_requirements() {
 
 # Ends the script where the cluster cannot work, or would disturb another one.
 kube_check_machine() {
-  ((EUID == 0)) || die 'the Kubernetes needs root' 'kubelet mounts volumes and reads control groups: run it with sudo.'
   [[ -d /sys/fs/cgroup/cpu || -d /sys/fs/cgroup/cpu,cpuacct ]] ||
     die 'kubelet 1.20 needs control groups of version 1, and this machine has version 2 only' 'Boot it with systemd.unified_cgroup_hierarchy=0.'
   local version
@@ -30,13 +29,12 @@ kube_check_machine() {
 
 kube_containers() { docker ps --all --quiet --filter label=io.kubernetes.pod.name; }
 
-# kube_up DIRECTORY PAUSE-IMAGE: starts the cluster; exports KUBECONFIG. Needs `kube_bin` and kubectl.
+# kube_up DIRECTORY PAUSE-IMAGE: starts the cluster, where none runs; exports KUBECONFIG. Needs `kube_bin` and kubectl.
 kube_up() {
   kube_home=$1
   local pause=$2 api=https://127.0.0.1:$kube_api_port try
   kube_address=$(ip -4 route get 192.0.2.1 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p')
   [[ -n $kube_address ]] || die 'this machine has no IPv4 address that leads out'
-  kube_down "$kube_home"
   rm -rf "$kube_home"/{pki,etcd,kubelet,pids}
   mkdir -p "$kube_home"/{pki,etcd,kubelet,logs,pids}
   # A path of a socket has at most 107 bytes, and kubelet's are below this directory.

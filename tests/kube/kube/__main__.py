@@ -52,6 +52,7 @@ def keep_logs(world, name):
                 "databases.log": ["docker", "logs", "kube-databases"]}
     for container in ("init-frr-config", "frr", "ovn-bgp-agent"):
         commands[f"{container}.log"] = [*kubectl, "logs", "--selector", "application=ovn-bgp-agent", "--container", container, "--tail", "400"]
+        commands[f"{container}-before.log"] = [*commands[f"{container}.log"], "--previous"]
     for file, command in commands.items():
         done = attempt(*command)
         (directory / file).write_text(done.output + done.errors)

@@ -10,7 +10,7 @@ from .shell import Failed, attempt, run, until
 NAMESPACE, NAME, MAPPING = "openstack", "ovn-bgp-agent", "ovn-bgp-agent-asn-mapping"
 LABEL = "openvswitch=enabled"
 # Where a kernel has no VRF devices, the agent ends with this.
-NO_VRF = "bgp-vrf"
+NO_VRF = re.compile(r"Operation not supported on interface bgp-vrf|Error starting thread")
 
 
 def values(images, preflight):

@@ -3,18 +3,19 @@
 import re
 import time
 
-from ..fabric import FIRST, LEAF_ASN, NB_PORT, NODE
+from ..fabric import FIRST, LEAF_ASN, NODE
 from ..release import LABEL, NO_VRF, Pod, daemonset, has_vrf, new_pod, pods
 from ..shell import attempt, run, until
 
-LACK = "the agent cannot work here: "
+LACK = re.compile(r"(?:the agent|FRR) cannot work here: (.*)")
 # CapEff of each container's first process, by the numbers of linux/capability.h.
 CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "DAC_READ_SEARCH": 2, "KILL": 5, "SETGID": 6, "SETUID": 7, "NET_BIND_SERVICE": 10, "NET_ADMIN": 12,
                 "NET_RAW": 13, "SYS_ADMIN": 21}
 
 
 def lacks(text):
-    return [line.split(LACK, 1)[1] for line in text.splitlines() if LACK in line]
+    """What the preflight says of the node, in a log: the text of each line."""
+    return LACK.findall(text)
 
 
 def preflight(world):
@@ -80,8 +81,10 @@ def session(world):
     pod = new_pod(old)
     until("the leaf's session is established", lambda: world.leaf.peers().get(NODE) == "Established" and pod.peers().get(FIRST) == "Established", 90)
     world.figure("old pod gone to session Established", round(time.monotonic() - began, 1), "s")
-    world.check("the session is established at both ends", f"pod {pod.peers()}, leaf {world.leaf.peers()}", True)
-    world.check("FRR's container is ready", pod.status("frr")["ready"], until("FRR is ready", lambda: pod.status("frr")["ready"]))
+    peers, at_leaf = pod.peers(), world.leaf.peers()
+    world.check("the session is established at both ends", f"pod {peers}, leaf {at_leaf}", peers == {FIRST: "Established"} and at_leaf.get(NODE) == "Established")
+    until("FRR's container is ready", lambda: pod.status("frr")["ready"])
+    world.figure("old pod gone to FRR's container ready", round(time.monotonic() - began, 1), "s")
     world.check("it did not restart", pod.status("frr")["restartCount"], pod.status("frr")["restartCount"] == 0)
     world.figure("memory of FRR's container", memory(pod, "frr"), "MiB")
 
@@ -146,6 +149,12 @@ def probes(world):
                     not status["started"] and not status["ready"])
 
 
+def exceptions(log):
+    """The messages of errors in the agent's log: of records, and of the exceptions in their tracebacks."""
+    texts = [match[2] for match in re.finditer(r"^\S+ \S+ \d+ (?:ERROR|CRITICAL) \S+ (\[[^]]*\] )?(.*)$", log, re.MULTILINE) if match[2]]
+    return [text for text in texts if re.match(r"[A-Za-z_.]+", text) and not text.startswith("Traceback ")]
+
+
 def agent(world):
     pod = world.pod()
     if has_vrf():
@@ -163,16 +172,17 @@ def agent(world):
             return status["state"].get("terminated") or status.get("lastState", {}).get("terminated")
         state = until("the agent has ended", ended, 180)
         world.figure("memory of the agent's container, largest seen", peak, "MiB")
-        log = pod.log("ovn-bgp-agent", previous="terminated" not in pod.status("ovn-bgp-agent")["state"])
-        errors = [line for line in log.splitlines() if re.search(r" (ERROR|CRITICAL) |^error:", line)]
-        reasons = sorted({line for line in errors if not re.search(r"Traceback|^\S+ \S+ \d+ \S+ \S+ \[.*\]\s+File |^\s", line)})
-        last = errors[-1] if errors else log[-300:]
-        world.check("the agent stops because this kernel has no VRF devices", last, NO_VRF in last and state["exitCode"] != 0)
-        others = [line for line in reasons if NO_VRF not in line and "raise " not in line and "File " not in line]
-        world.check("it is the only error", others or f"{len(errors)} lines of that error", not others)
-        found = [text for text in lacks(log) if "vrf" not in text]
+        # kubelet may have started the next one, so --previous could mean another container.
+        done = attempt("docker", "logs", state["containerID"].removeprefix("docker://"))
+        log = done.output + done.errors
+        (world.output / "agent.log").write_text(log)
+        found = exceptions(log)
+        world.check("the agent stops because this kernel has no VRF devices", f"exit {state['exitCode']}: {found[-1:] or log[-300:]}", any(NO_VRF.search(text) for text in found))
+        others = [text for text in found if not NO_VRF.search(text)]
+        world.check("it is the only error", others or f"{len(found)} messages of that error", not others)
+        found = [text for text in lacks(log) if "no VRFs" not in text]
         world.check("the preflight finds nothing else", found or lacks(log), not found)
-    resolved = [line for line in log.splitlines() if "localhost" in line]
-    world.check("the northbound connection's name was resolved", resolved[:2], any(f":{NB_PORT}" in line and ("127.0.0.1" in line or "::1" in line) for line in resolved))
+    resolved = [line for line in log.splitlines() if re.search(r"ovn_nb_connection: localhost is (127\.0\.0\.1|::1)", line)]
+    world.check("the name in the northbound connection was resolved", resolved or log[:300], resolved)
     world.check("the pod still has its session", pod.peers(), pod.peers().get(FIRST) == "Established")
     world.check("FRR did not restart with the agent", Pod(pod.item()).status("frr")["restartCount"], pod.status("frr")["restartCount"] == 0)
