@@ -85,6 +85,7 @@ class Switch:
         run("chown", "-R", "100:101", self.etc)
         run("docker", "run", "--detach", "--name", self.name, "--hostname", self.name, "--network", "none",
             "--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW", "--cap-add", "SYS_ADMIN", "--sysctl", "net.ipv4.ip_forward=1",
+            "--sysctl", "net.ipv6.conf.all.disable_ipv6=0", "--sysctl", "net.ipv6.conf.default.disable_ipv6=0",
             "--volume", f"{self.etc.resolve()}:/etc/frr", self.image)
         self.process = run("docker", "inspect", "--format", "{{.State.Pid}}", self.name).strip()
 
