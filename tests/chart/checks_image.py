@@ -79,6 +79,24 @@ def variables_known(context):
     return f"{sum(len(names) for names in known.values())} variables known"
 
 
+@check("the job that fills a local registry starts obgp-runtime in the image with the toolkit's command")
+def image_sync(context):
+    rendering = context.renderings()["everything"]
+    (container,) = rendering.find("Job")["spec"]["template"]["spec"]["containers"]
+    *shell, program = container["command"]
+    assert program == "/tmp/image-repo-sync.sh", container["command"]
+    script = rendering.find("ConfigMap", "ovn-bgp-agent-bin")["data"]["image-repo-sync.sh"]
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    # The images that are pulled from their own registry leave empty items.
+    images = variables["IMAGE_SYNC_LIST"]
+    copied = [image for image in images.split(",") if image]
+    assert len(copied) == 3, copied
+    # The list is parsed in order before the first request, so that a wrong name at its end stops the program without a network.
+    result = in_image(context, *shell, script, environment=variables | {"IMAGE_SYNC_LIST": f"{images},Wrong!"})
+    assert result.returncode == 1 and "Wrong!" in result.stderr and not any(image in result.stderr for image in copied), f"{result.returncode}: {result.stderr}"
+    return f"{len(copied)} images"
+
+
 def runtime_commands(rendering):
     """(command, variables) of each start of obgp-runtime: containers, probes and hooks of every DaemonSet."""
     for daemonset in rendering.all("DaemonSet"):

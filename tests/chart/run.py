@@ -7,8 +7,9 @@ import pathlib
 import sys
 import tempfile
 
+import lab_pod
 import runner
-from chart import STAND_IN, Chart
+from chart import CASES, STAND_IN, Chart
 
 HERE = pathlib.Path(__file__).parent
 
@@ -31,6 +32,9 @@ def main():
             tools=tools,
             image=arguments.image,
         )
+        if arguments.lab_pod:
+            arguments.lab_pod.write_text(lab_pod.manifest(context.chart.render(files=[CASES / "lab.yaml"])))
+            return 0
         print(f"helm-toolkit: {toolkit or 'the stand-in of the tests'}; image: {arguments.image or 'none'}", flush=True)
         return 0 if runner.run(context, arguments.check) else 1
 
@@ -40,6 +44,7 @@ def parse():
     parser.add_argument("--tool", action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--image", help="the agent's image in the engine")
     parser.add_argument("--check", action="append", default=[], metavar="NAME", help="run only this check")
+    parser.add_argument("--lab-pod", type=pathlib.Path, metavar="FILE", help="only write the manifest for scripts/lab")
     return parser.parse_args()
 
 

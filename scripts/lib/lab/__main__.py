@@ -40,6 +40,8 @@ def arguments():
     run.add_argument("--case", action="append", default=[], metavar="NAME", help="only this case; may be repeated")
     run.add_argument("--all", action="store_true", help="every case, not only the core")
     run.add_argument("--scale", type=int, default=100, metavar="N", help="floating IPs of the case `scale` (default: %(default)s)")
+    run.add_argument("--manifest", type=pathlib.Path, default=boot.PROJECT / "images/ovn-bgp-agent/pod.yaml", metavar="FILE",
+                     help="the pod, in the form of images/ovn-bgp-agent/pod.yaml, which is the default; `scripts/test-chart --lab-pod` writes the chart's")
     run.add_argument("--keep", action="store_true", help="leave the machine running for `scripts/lab shell`")
     run.add_argument("--json", action="store_true", help="print the results as JSON on stdout")
     run.add_argument("--output", type=pathlib.Path, default=pathlib.Path("target/lab"), metavar="DIR", help="where logs are written (default: %(default)s)")
@@ -83,7 +85,7 @@ def run(options):
     root, kernel = cache.machine(architecture)
     disks = {"root": root, "kernel": kernel, "image": image.disk(options.image, architecture), "frr": cache.frr(options.frr, architecture)}
     wanted = {"cases": options.case, "all": options.all, "scale": options.scale, "keep": options.keep, "factor_here": factor()}
-    machine = boot.Machine(architecture, disks, wanted, MEMORY_MIB, options.output)
+    machine = boot.Machine(architecture, disks, wanted, MEMORY_MIB, options.output, options.manifest)
     results, done = [], False
     try:
         for report in machine.follow(LIMIT_S["all" if options.all or options.case or architecture != NATIVE else "core"]):

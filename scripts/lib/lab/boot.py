@@ -27,20 +27,20 @@ def modules():
 
 
 class Machine:
-    def __init__(self, architecture, disks, arguments, memory, directory):
+    def __init__(self, architecture, disks, arguments, memory, directory, manifest):
         self.architecture = architecture
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.reports, self.console = directory / "reports", directory / "console.log"
         self.reports.write_bytes(b"")
-        self.process = subprocess.Popen(self._command({**disks, "lab": self._lab_disk(arguments)}, memory), stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen(self._command({**disks, "lab": self._lab_disk(arguments, manifest)}, memory), stdin=subprocess.DEVNULL,
                                         env={**os.environ, "QEMU_MODULE_DIR": str(modules())})
 
-    def _lab_disk(self, arguments):
+    def _lab_disk(self, arguments, manifest):
         with tempfile.TemporaryDirectory(prefix="obgp-lab-") as scratch:
             root = pathlib.Path(scratch) / "root"
             shutil.copytree(PROJECT / "tests/lab", root, ignore=shutil.ignore_patterns("__pycache__"))
-            shutil.copy(PROJECT / "images/ovn-bgp-agent/pod.yaml", root)
+            shutil.copy(manifest, root / "pod.yaml")
             _, _, reports, shell = MACHINES[self.architecture]
             (root / "arguments.json").write_text(json.dumps({**arguments, "reports": f"/dev/{reports}", "shell": f"/dev/{shell}", "now": time.time()}))
             disk = self.directory / "lab.img"

@@ -220,7 +220,7 @@ class Pod:
         directory = self.home / "volumes" / volume["name"]
         if "hostPath" in volume:
             path = volume["hostPath"]["path"]
-            return pathlib.Path(path) if path.startswith("/proc/") else self.node.home / path.removeprefix("/var").lstrip("/")
+            return pathlib.Path(path) if path.startswith(("/proc/", "/lib/")) else self.node.home / path.removeprefix("/var").lstrip("/")
         directory.mkdir(parents=True)
         if "configMap" in volume:
             for name, text in self.config_maps[volume["configMap"]["name"]].items():
