@@ -30,6 +30,8 @@ class Release:
     def __init__(self, chart, images, output):
         self.chart, self.images, self.output = chart, images, output
         self.files = 0
+        # What differs from the operator's file: "" is nothing.
+        self.change = ""
 
     def _values(self, preflight):
         self.files += 1
@@ -42,14 +44,17 @@ class Release:
 
     def install(self, *options, preflight="warn"):
         run("helm", "install", NAME, self.chart, "--namespace", NAMESPACE, "--create-namespace", "--values", self._values(preflight), *options)
+        self.change = ""
 
     def upgrade(self, *options):
         """As an operator changes one setting: `helm upgrade --reuse-values --set …`."""
         run("helm", "upgrade", NAME, self.chart, "--namespace", NAMESPACE, "--reuse-values", *options)
+        self.change = "options"
 
     def reset(self):
         """Back to the operator's file."""
         run("helm", "upgrade", NAME, self.chart, "--namespace", NAMESPACE, "--reset-values", "--values", self._values("warn"))
+        self.change = ""
 
     def rollback(self, *options):
         run("helm", "rollback", NAME, "--namespace", NAMESPACE, *options)

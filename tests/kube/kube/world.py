@@ -33,11 +33,15 @@ class World:
         self._say(f"       {self.case:16} {text}")
 
     def pod(self):
-        """The running pod of the operator's own values, which is installed if it is not."""
+        """The running pod of the operator's own values: installs the release, or takes back what an earlier case changed."""
         self.release.label()
         if not self.release.installed():
             self.release.install()
-        pod = new_pod()
+            pod = new_pod()
+        elif self.release.change:
+            pod = self._reset()
+        else:
+            pod = new_pod()
         self.session(pod)
         return pod
 
@@ -49,7 +53,7 @@ class World:
         self.session(pod, peer, family)
         return pod
 
-    def reset(self):
+    def _reset(self):
         before = new_pod()
         self.release.reset()
         return new_pod(before)

@@ -14,14 +14,16 @@ GAP_S = 1.5
 
 def announcing(world):
     """A pod whose FRR announces ADDRESS."""
-    asn = re.search(r"^router bgp (\d+)$", world.pod().configuration(), re.MULTILINE)[1]
-    lines = [f"ip route {ADDRESS} Null0", f"router bgp {asn}", " address-family ipv4 unicast", f"  network {ADDRESS}", " exit-address-family", "exit"]
-    path = world.output / "frr-extra.conf"
-    path.write_text("\n".join([*lines, ""]))
-    if "203.0.113.77" in world.pod().configuration():
-        pod = world.pod()
+    if world.release.change == ADDRESS:
+        pod = new_pod()
+        world.session(pod)
     else:
+        asn = re.search(r"^router bgp (\d+)$", world.pod().configuration(), re.MULTILINE)[1]
+        lines = [f"ip route {ADDRESS} Null0", f"router bgp {asn}", " address-family ipv4 unicast", f"  network {ADDRESS}", " exit-address-family", "exit"]
+        path = world.output / "frr-extra.conf"
+        path.write_text("\n".join([*lines, ""]))
         pod = world.upgraded("--set-file", f"bgp.extra_config={path}")
+        world.release.change = ADDRESS
     until(f"the leaf has {ADDRESS}", lambda: world.leaf.has(ADDRESS), 60)
     return pod
 

@@ -24,7 +24,6 @@ def evpn(world):
     world.check("and its session with the leaf", pod.peers(), pod.peers() == {FIRST: "Established"})
     until("the spine has the session", lambda: world.fabric.spine.peers("l2vpn evpn").get(NODE) == "Established", 60)
     world.check("the spine has it too", world.fabric.spine.peers("l2vpn evpn"), True)
-    world.reset()
 
 
 def unnumbered(world):
@@ -39,7 +38,6 @@ def unnumbered(world):
     world.check("the report says so", log[-400:], "external" in log and "br-ex" in log)
     until("the leaf has the session of its interface", lambda: world.leaf.peers().get("node0") == "Established", 60)
     world.check("the leaf has it too", world.leaf.peers(), True)
-    world.reset()
 
 
 def listening():
@@ -53,7 +51,6 @@ def listen(world):
     pod = world.upgraded("--set", "bgp.listen=true")
     world.check("with bgp.listen=true bgpd does", listening(), ":179" in listening())
     world.check("the session is established", pod.peers(), pod.peers() == {FIRST: "Established"})
-    world.reset()
 
 
 def exporter(world):
@@ -83,6 +80,6 @@ def exporter(world):
     world.check("the Service has Prometheus' annotations", metadata and metadata[0].get("annotations"),
                 metadata and metadata[0].get("annotations", {}).get("prometheus.io/port") == "9342")
     world.session(pod)
-    world.reset()
+    world.pod()
     world.check("without the setting there is no exporter", kubectl("get", "pods", "--output", "jsonpath={.items[*].spec.containers[*].name}"),
                 "frr-exporter" not in kubectl("get", "pods", "--output", "jsonpath={.items[0].spec.containers[*].name}"))
