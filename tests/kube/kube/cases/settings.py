@@ -60,8 +60,8 @@ def exporter(world):
     # The pod is not ready where the agent does not work, so its address may be in either list.
     subsets = [subset for item in objects("endpoints") for subset in item.get("subsets", []) if any(port["port"] == 9342 for port in subset["ports"])]
     addresses = [address["ip"] for subset in subsets for address in subset.get("addresses", []) + subset.get("notReadyAddresses", [])]
-    world.check("the Service has the pod's address", addresses, len(addresses) == 1)
-    url = f"http://{addresses[0] if addresses else '127.0.0.1'}:9342/metrics"
+    world.check("the Service has the pod's address", addresses, addresses == [pod.item()["status"]["hostIP"]])
+    url = f"http://{pod.item()['status']['hostIP']}:9342/metrics"
 
     def scraped():
         with urllib.request.urlopen(url, timeout=5) as answer:
