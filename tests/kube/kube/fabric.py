@@ -141,6 +141,24 @@ class Watch:
         return longest if lost is None else float("inf")
 
 
+def kernel_routes():
+    """The node's routes of FRR, in all tables: of bgpd, zebra and staticd (196)."""
+    lines = [line for family in ("-4", "-6") for line in run("ip", family, "route", "show", "table", "all").splitlines()]
+    return [line for line in lines if re.search(r"proto (bgp|zebra|196)\b", line)]
+
+
+def kernel_nexthops():
+    return [line for line in run("ip", "nexthop").splitlines() if "proto zebra" in line]
+
+
+def flush_routes():
+    """Removes what an FRR that was killed left in the node's kernel: the commands of docs/kubernetes.md."""
+    for protocol in ("bgp", "zebra", "196"):
+        for family in ("-4", "-6"):
+            attempt("ip", family, "route", "flush", "table", "all", "proto", protocol)
+    attempt("ip", "nexthop", "flush", "proto", "zebra")
+
+
 class Fabric:
     def __init__(self, images, output):
         self.images = images
@@ -154,6 +172,8 @@ class Fabric:
             raise Failed("this machine has an interface br-ex: the test would change it")
         if OPENVSWITCH.exists():
             raise Failed(f"this machine has {OPENVSWITCH}: the test would change the node's Open vSwitch")
+        if kernel_routes():
+            raise Failed(f"this machine has routes of another FRR: {kernel_routes()[0]}")
         self.made = True
         self.leaf.start()
         self.spine.start()
@@ -186,6 +206,7 @@ class Fabric:
         if self.made or found:
             for device in ("br-ex", "kube-node0", "kube-leaf1"):
                 attempt("ip", "link", "del", device)
+            flush_routes()
             for entry in [*OPENVSWITCH.glob("*")] if OPENVSWITCH.exists() else []:
                 entry.unlink()
             if OPENVSWITCH.exists():

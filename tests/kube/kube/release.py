@@ -154,11 +154,3 @@ def new_pod(other=None, timeout=90):
 def has_vrf():
     """Whether this kernel makes VRF devices: found by making one in a network namespace of its own."""
     return subprocess.run(["unshare", "--net", "ip", "link", "add", "probe", "type", "vrf", "table", "1000"], capture_output=True, check=False).returncode == 0
-
-
-def kernel_routes():
-    """The node's routes of routing protocols, in all tables."""
-    lines = []
-    for family in ("-4", "-6"):
-        lines += [line for line in run("ip", family, "route", "show", "table", "all").splitlines() if re.search(r"proto (bgp|zebra|static|19[0-9])", line)]
-    return lines

@@ -3,8 +3,8 @@
 import pathlib
 import subprocess
 
-from ..fabric import LEARNT, NODE
-from ..release import NAMESPACE, kernel_routes, kubectl
+from ..fabric import FIRST, LEARNT, NODE, flush_routes, kernel_nexthops, kernel_routes
+from ..release import NAMESPACE, kubectl
 from ..shell import attempt, run, until
 
 KINDS = "daemonsets,pods,configmaps,secrets,services,endpoints,serviceaccounts,roles,rolebindings,jobs,networkpolicies"
@@ -22,8 +22,6 @@ def on_node():
     return {
         "interfaces": sorted(line.split()[1].rstrip(":").split("@")[0] for line in run("ip", "-o", "link").splitlines() if "veth" not in line),
         "rules": sorted(run("ip", "rule").splitlines() + run("ip", "-6", "rule").splitlines()),
-        "routes": kernel_routes(),
-        "nexthops": [line for line in run("ip", "nexthop").splitlines() if "proto zebra" in line],
         "listeners": sorted({port for port in ("179", "3784", "3785", "4784", "9342", "2601", "2605") if f":{port} " in listeners}),
         "sysctls": run("sysctl", "-n", "net.ipv4.conf.br-ex.proxy_arp", "net.ipv4.conf.br-ex.rp_filter", "net.ipv4.ip_forward",
                        "net.ipv6.conf.br-ex.forwarding").split(),
@@ -33,10 +31,10 @@ def on_node():
 
 
 def uninstall(world):
-    pod = None
     if world.release.installed():
         world.release.uninstall()
     until("no object is left of cases before", lambda: not in_namespace(), 60)
+    flush_routes()
     before = on_node()
     pod = world.pod()
     until("the node has the leaf's route", lambda: any(LEARNT in line for line in kernel_routes()), 60)
@@ -59,5 +57,11 @@ def uninstall(world):
     for name, value in before.items():
         changed = after[name]
         world.check(f"the node's {name} are as before", changed if changed != value else "equal", changed == value)
+    # FRR ends without removing its routes, so that traffic goes on while it restarts; it cannot know that it will not.
+    left = kernel_routes()
+    world.check("of FRR's routes those through the leaf are left, as documented", left or "nothing", all(f"via {FIRST} " in line and "proto bgp" in line for line in left))
+    flush_routes()
+    left = kernel_routes() + kernel_nexthops()
+    world.check("the documented commands remove them", left or "nothing", not left)
     until("the leaf has no session", lambda: world.leaf.peers().get(NODE) != "Established", 60)
     world.check("the leaf's session has ended", world.leaf.peers(), True)
