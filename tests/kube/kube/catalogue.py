@@ -10,7 +10,7 @@ class Case(NamedTuple):
 
 
 CASES = [
-    Case("preflight", "start.preflight", "the init container names what the node lacks, one line each, and stops the pod"),
+    Case("preflight", "start.preflight", "the init container names what the node lacks, a line and a fix each, and stops the pod where that is fatal"),
     Case("schedule", "start.schedule", "no pod without the node's label, one with it, none after its removal"),
     Case("init", "start.init", "the init container's report in the log, and the files that it wrote"),
     Case("session", "start.session", "FRR starts, the session with the leaf is established at both ends"),

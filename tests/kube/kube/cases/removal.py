@@ -59,7 +59,8 @@ def uninstall(world):
         world.check(f"the node's {name} are as before", changed if changed != value else "equal", changed == value)
     # FRR ends without removing its routes, so that traffic goes on while it restarts; it cannot know that it will not.
     left = kernel_routes()
-    world.check("of FRR's routes those through the leaf are left, as documented", left or "nothing", all(f"via {FIRST} " in line and "proto bgp" in line for line in left))
+    world.check("of FRR's routes those through the leaf are left, as documented", left or "nothing",
+                all(f"via {FIRST} " in line and "proto bgp" in line for line in left))
     flush_routes()
     left = kernel_routes() + kernel_nexthops()
     world.check("the documented commands remove them", left or "nothing", not left)

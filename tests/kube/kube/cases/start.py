@@ -1,6 +1,7 @@
 """From the installation to a pod that works: preflight, scheduling, init, FRR, contexts, probes, agent."""
 
 import re
+import socket
 import time
 
 from ..fabric import FIRST, LEAF_ASN, NODE
@@ -18,28 +19,41 @@ def lacks(text):
     return LACK.findall(text)
 
 
+def ended(pod, container):
+    """How a container ended the last time: exit code and log."""
+    def probe():
+        status = pod.status(container)
+        state = status["state"].get("terminated") or status.get("lastState", {}).get("terminated")
+        return state and (state["exitCode"], attempt("docker", "logs", state["containerID"].removeprefix("docker://")))
+    code, log = until(f"the container {container} has ended", probe, 120)
+    return code, log.output + log.errors
+
+
 def preflight(world):
     if world.release.installed():
         world.release.uninstall()
     world.release.label()
     world.release.install(preflight="fail")
     pod = new_pod()
-
-    def ended():
-        status = pod.status("init-frr-config")
-        state = status["state"].get("terminated") or status.get("lastState", {}).get("terminated")
-        return state and [state["exitCode"]]
-    code = until("the init container has ended", ended)[0]
-    log = pod.log("init-frr-config") + pod.log("init-frr-config", previous=True)
-    found = sorted(set(lacks(log)))
-    if has_vrf():
-        world.check("this node lacks nothing", found or f"exit {code}", not found and code == 0)
-    else:
-        world.check("the node lacks the module vrf, and nothing else", found or log[-300:], len(found) == 1 and "vrf" in found[0])
-        helps = [line for line in log.splitlines() if line.strip().startswith("help:")]
-        world.check("a line says how to get it", helps[:1], any("vrf" in line for line in helps))
-        world.check("the init container fails", f"exit {code}", code == 1)
-        world.check("FRR and the agent do not start", pod.status("frr")["state"], "waiting" in pod.status("frr")["state"])
+    code, log = ended(pod, "init-frr-config")
+    world.check("on this node nothing stops the init container", f"exit {code} {lacks(log)}", code == 0 and not lacks(log))
+    notes = [text for text in re.findall(r"^obgp-runtime: note: (.*)\n(?:help: .*)$", log, re.MULTILINE) if "VRF" in text or "vrf" in text]
+    world.check("a line names the VRFs that the kernel lacks, the next one the fix" if not has_vrf() else "no line names VRFs", notes or log[:200],
+                bool(notes) != has_vrf())
+    before = pod
+    world.release.upgrade("--set", "bgp.interface=kube-missing")
+    pod = new_pod(before)
+    code, log = ended(pod, "init-frr-config")
+    world.check("a missing interface ends the init container", f"exit {code}: {log}", code == 1 and "kube-missing" in log)
+    world.check("FRR and the agent do not start", pod.status("frr")["state"], "waiting" in pod.status("frr")["state"])
+    before = pod
+    with socket.create_server(("0.0.0.0", 179)):
+        world.release.upgrade("--set", "bgp.interface=br-ex", "--set", "bgp.listen=true")
+        pod = new_pod(before)
+        code, log = ended(pod, "init-frr-config")
+    found = lacks(log)
+    world.check("a port in use ends it, in one line", f"exit {code}: {found or log[:200]}", code == 1 and len(found) == 1 and "179" in found[0])
+    world.check("the next line has the fix", [line for line in log.splitlines() if line.startswith("help: ")][-1:], "help: stop the other FRR" in log)
     world.release.uninstall()
 
 
