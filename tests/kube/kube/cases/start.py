@@ -169,6 +169,23 @@ def exceptions(log):
     return [text for text in texts if re.match(r"[A-Za-z_.]+", text) and not text.startswith("Traceback ")]
 
 
+def one_run(pod):
+    """One run of the agent's container: the largest memory that was seen, and how it ended."""
+    seen = {"id": None, "peak": 0.0}
+
+    def probe():
+        status = pod.status("ovn-bgp-agent")
+        if "running" in status["state"] and seen["id"] in (None, status["containerID"]):
+            seen["id"] = status["containerID"]
+            seen["peak"] = max(seen["peak"], memory(pod, "ovn-bgp-agent"))
+            return None
+        states = [status["state"].get("terminated"), status.get("lastState", {}).get("terminated")]
+        return next((state for state in states if state and state["containerID"] == seen["id"]), None)
+    # kubelet waits up to 300 s before it starts the container again.
+    state = until("the agent has run", probe, 360)
+    return seen["peak"], state
+
+
 def agent(world):
     pod = world.pod()
     if has_vrf():
@@ -176,15 +193,7 @@ def agent(world):
         world.figure("memory of the agent's container", memory(pod, "ovn-bgp-agent"), "MiB")
         log = pod.log("ovn-bgp-agent")
     else:
-        peak = 0.0
-
-        def ended():
-            nonlocal peak
-            status = pod.status("ovn-bgp-agent")
-            if "running" in status["state"]:
-                peak = max(peak, memory(pod, "ovn-bgp-agent"))
-            return status["state"].get("terminated") or status.get("lastState", {}).get("terminated")
-        state = until("the agent has ended", ended, 180)
+        peak, state = one_run(pod)
         world.figure("memory of the agent's container, largest seen", peak, "MiB")
         # kubelet may have started the next one, so --previous could mean another container.
         done = attempt("docker", "logs", state["containerID"].removeprefix("docker://"))
