@@ -5,7 +5,7 @@ import socket
 import time
 
 from ..fabric import FIRST, LEAF_ASN, NODE
-from ..release import LABEL, NO_VRF, Pod, daemonset, has_vrf, new_pod, pods
+from ..release import LABEL, NO_VRF, daemonset, has_vrf, new_pod, pods
 from ..shell import attempt, run, until
 
 LACK = re.compile(r"(?:the agent|FRR) cannot work here: (.*)")
@@ -209,4 +209,4 @@ def agent(world):
     resolved = [line for line in log.splitlines() if re.search(r"ovn_nb_connection: localhost is (127\.0\.0\.1|::1)", line)]
     world.check("the name in the northbound connection was resolved", resolved or log[:300], resolved)
     world.check("the pod still has its session", pod.peers(), pod.peers().get(FIRST) == "Established")
-    world.check("FRR did not restart with the agent", Pod(pod.item()).status("frr")["restartCount"], pod.status("frr")["restartCount"] == 0)
+    world.check("FRR did not restart with the agent", pod.status("frr")["restartCount"], pod.status("frr")["restartCount"] == 0)
