@@ -62,7 +62,7 @@ kube_up() {
     --client-ca-file "$kube_home/pki/ca.crt" --anonymous-auth=false --authorization-mode AlwaysAllow --read-only-port 0 \
     --healthz-bind-address 127.0.0.1 --container-runtime docker --pod-infra-container-image "$pause" --cgroup-driver cgroupfs \
     --cgroups-per-qos=false --enforce-node-allocatable= --fail-swap-on=false --make-iptables-util-chains=false \
-    --image-gc-high-threshold 100 --image-gc-low-threshold 99 --eviction-hard=
+    --image-gc-high-threshold 100 --image-gc-low-threshold 99 --eviction-hard= --sync-frequency 5s
   kube_wait 120 kubelet kube_node_ready
   # The account exists a moment after the namespace; pods before it are rejected.
   kube_wait 60 kube-controller-manager kubectl get serviceaccount default
