@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import pathlib
+import signal
 import sys
 import time
 import traceback
@@ -81,6 +82,8 @@ def main():
         raise SystemExit(f"no case is called {', '.join(sorted(unknown))}\nhelp: scripts/test-kube --list")
     world = World(fabric.Fabric(options.images, options.output), release.Release(options.chart, options.images, options.output), options.output, say)
     done = False
+    # SIGTERM ends the process without `finally`.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         world.fabric.create()
         if not release.has_vrf():
