@@ -152,9 +152,11 @@ def kernel_nexthops():
 
 
 def flush_routes():
-    """Removes what an FRR that was killed left in the node's kernel: the command of docs/kubernetes.md."""
+    """Removes what an FRR that was killed left in the node's kernel: the commands of docs/kubernetes.md."""
     # 11 is zebra. A route ends with its nexthop; `ip route flush` of iproute2 6.1 fails at routes that have one.
     run("ip", "nexthop", "flush", "proto", "11")
+    # Those without: staticd's to Null0.
+    attempt("ip", "route", "flush", "table", "all", "proto", "196")
 
 
 class Fabric:

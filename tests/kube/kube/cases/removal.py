@@ -63,6 +63,6 @@ def uninstall(world):
                 all(f"via {FIRST} " in line and "proto bgp" in line for line in left))
     flush_routes()
     left = kernel_routes() + kernel_nexthops()
-    world.check("the documented command removes them", left or "nothing", not left)
+    world.check("the documented commands remove them", left or "nothing", not left)
     until("the leaf has no session", lambda: world.leaf.peers().get(NODE) != "Established", 60)
     world.check("the leaf's session has ended", world.leaf.peers(), True)
