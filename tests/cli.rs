@@ -294,7 +294,7 @@ fn the_name_of_something_that_this_machine_does_not_have_is_a_usage_error() {
         vec!["verify", "oci:/usr:x"],
         vec!["sign", "quay.io/a:b", "--key", "/nope.key"],
         vec!["sign", "quay.io/a:b", "--key", "env://NOPE"],
-        vec!["sign", "quay.io/a:b", "--key", "/etc/passwd"],
+        vec!["verify", "quay.io/a:b", "--key", "/etc/passwd"],
         vec!["verify", "quay.io/a:b", "--key", "/nope.pub"],
         vec!["build", "--push", "--key", "/nope.key"],
         vec!["plan", "--push", "--key", "/nope.key"],

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Context;
 use super::print::write_stdout;
 use crate::config::file::ConfigError;
-use crate::layout::StoreError;
+use crate::layout::{ReadError, StoreError};
 use crate::oci::ReferenceError;
 use crate::publish::PublishError;
 use crate::sign::KeyError;
@@ -54,6 +54,7 @@ fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
         || cause.is::<ReferenceError>()
         || matches!(cause.downcast_ref(), Some(PublishError::Destination { .. }))
         || cause.downcast_ref().is_some_and(StoreError::is_wrong_name)
+        || cause.downcast_ref().is_some_and(ReadError::is_wrong_name)
         || cause.downcast_ref().is_some_and(KeyError::is_wrong_name)
 }
 

@@ -164,6 +164,13 @@ pub struct Contents {
     pub uncompressed: u64,
 }
 
+impl ReadError {
+    /// Whether the caller named a wrong directory or tag.
+    pub fn is_wrong_name(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_wrong_name())
+    }
+}
+
 impl LayoutImage {
     pub fn open(reference: &LayoutReference) -> Result<Self, ReadError> {
         Self::of(Layout::open(&reference.dir)?, reference)
