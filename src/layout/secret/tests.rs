@@ -102,9 +102,9 @@ fn keys_are_found_in_compressed_files_and_in_utf_16() {
 
 #[test]
 fn a_compressed_bomb_ends_the_search_inside_it() {
-    let mut layers = vec![0; 256 << 20];
-    layers.extend_from_slice(format!("-----BEGIN PRIVATE KEY-----\n{BODY}\n").as_bytes());
-    let bomb = gzip(&layers);
+    let mut zeros = vec![0; 80 << 20];
+    zeros.extend_from_slice(format!("-----BEGIN PRIVATE KEY-----\n{BODY}\n").as_bytes());
+    let bomb = gzip(&zeros);
     let started = std::time::Instant::now();
     assert_eq!(search(&[&bomb]), None);
     assert!(started.elapsed() < std::time::Duration::from_secs(20));
