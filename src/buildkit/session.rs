@@ -37,8 +37,9 @@ const UPLOAD_CHUNK: usize = 1 << 20;
 /// Maximum size of a message of the result; BuildKit sends 3 MiB.
 const RESULT_CHUNK: usize = 16 << 20;
 
-/// The methods of every session. With `GetTokenAuthority`, BuildKit asks whether the client fetches the tokens of a registry; this
-/// one only has tokens that are in docker's configuration. For others BuildKit requests credentials and fetches tokens itself.
+/// The methods of every session. With `GetTokenAuthority`, BuildKit asks whether the client fetches the tokens of a
+/// registry; this one only has tokens that are in docker's configuration. For others BuildKit requests credentials and
+/// fetches tokens itself.
 const METHODS: [&str; 6] = [
     "/grpc.health.v1.Health/Check",
     "/moby.upload.v1.Upload/Pull",

@@ -47,8 +47,9 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
-/// Whether the command line or build.toml is wrong: an unknown distro, an invalid name, or the name of a file, directory, tag or
-/// image that this machine does not have. What a registry does not have is a failure: it may have it later.
+/// Whether the command line or build.toml is wrong: an unknown distro, an invalid name, or the name of a file,
+/// directory, tag or image that this machine does not have. What a registry does not have is a failure: it may have it
+/// later.
 fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.is::<ConfigError>()
         || cause.is::<ReferenceError>()

@@ -1,9 +1,9 @@
-//! The bytes of a file -> the text inside it: gzip, the members of a zip archive, and UTF-16. A tar archive needs nothing: its
-//! members are in its bytes.
+//! The bytes of a file -> the text inside it: gzip, the members of a zip archive, and UTF-16. A tar archive needs
+//! nothing: its members are in its bytes.
 //!
-//! Bytes are pushed chunk by chunk, as a layer is read; memory does not depend on their number. Data that cannot be decoded ends
-//! the text without an error: it may be any file that begins like one of these. Formats: RFC 1952 (gzip), APPNOTE 6.3 (zip).
-//! Why not the `zip` crate: it pulls from a `Read`, which would need a thread for each file.
+//! Bytes are pushed chunk by chunk, as a layer is read; memory does not depend on their number. Data that cannot be
+//! decoded ends the text without an error: it may be any file that begins like one of these. Formats: RFC 1952 (gzip),
+//! APPNOTE 6.3 (zip). Why not the `zip` crate: it pulls from a `Read`, which would need a thread for each file.
 
 use std::io::Write as _;
 

@@ -1,4 +1,5 @@
-//! Searches the bytes of a file for private keys and access tokens while a layer is read, and the text inside compressed files.
+//! Searches the bytes of a file for private keys and access tokens while a layer is read, and the text inside
+//! compressed files.
 //!
 //! One vectorised pass finds the beginnings of all forms; what follows a beginning decides, so that
 //! programs and documentation that only name a form are not taken for a secret. Memory does not depend on the file's size.
@@ -118,8 +119,8 @@ static BEGINNINGS: LazyLock<AhoCorasick> = LazyLock::new(|| {
 /// The bytes in which a form begins and is recognised. A beginning at the end of a chunk is searched again with the next one.
 const WINDOW: usize = 512;
 
-/// The search in one file, chunk by chunk: in its bytes, and in the text inside them. The text is searched once: archives in
-/// archives are not.
+/// The search in one file, chunk by chunk: in its bytes, and in the text inside them. The text is searched once:
+/// archives in archives are not.
 #[derive(Default)]
 pub struct Search {
     bytes: Plain,

@@ -58,8 +58,8 @@ impl Repository {
         }
     }
 
-    /// Whether the registry's list of referrers can be read. A proxy may block it although the registry itself has it and
-    /// sends `OCI-Subject`. Then the clients behind the proxy need the fallback tag.
+    /// Whether the registry's list of referrers can be read. A proxy may block it although the registry itself has it
+    /// and sends `OCI-Subject`. Then the clients behind the proxy need the fallback tag.
     async fn has_referrers_api(&self, subject: &Digest) -> Result<bool, RegistryError> {
         if !self.client.lists_referrers() && self.listed_referrers(subject).await?.is_some() {
             self.client.note_list_of_referrers();

@@ -1,5 +1,5 @@
-//! Removes a tag but not its image, which may have other tags. After a failure, the tag points to what it did before; after
-//! a crash between two steps it may point to a [`Dummy`], from which the next removal continues.
+//! Removes a tag but not its image, which may have other tags. After a failure, the tag points to what it did before;
+//! after a crash between two steps it may point to a [`Dummy`], from which the next removal continues.
 
 use oci_spec::image::{ImageManifest, MediaType};
 use reqwest::StatusCode;
@@ -54,8 +54,8 @@ enum Deletion {
 
 impl Repository {
     /// Removes a tag that points to `image`. Registries before distribution-spec 1.1 delete manifests only by digest,
-    /// with every tag that points to them. There the tag is first moved to a dummy manifest, which is then deleted. `image`
-    /// may be the dummy of a removal that did not end.
+    /// with every tag that points to them. There the tag is first moved to a dummy manifest, which is then deleted.
+    /// `image` may be the dummy of a removal that did not end.
     pub async fn remove_tag(&self, tag: &str, image: &Content) -> Result<(), RegistryError> {
         match self.delete(tag).await? {
             Deletion::Done => return Ok(()),

@@ -1,7 +1,7 @@
 //! The terminal on stderr for progress bars, some columns narrower than it is.
 //!
-//! A terminal echoes Ctrl-C as `^C` where the cursor is: after the last bar. Bars fill their lines, so on a bar of the full width
-//! the echo would begin another line, and the bar above it would stay when the bars are removed.
+//! A terminal echoes Ctrl-C as `^C` where the cursor is: after the last bar. Bars fill their lines, so on a bar of the
+//! full width the echo would begin another line, and the bar above it would stay when the bars are removed.
 
 use std::io;
 

@@ -109,8 +109,8 @@ impl Terminal {
         });
     }
 
-    /// Removes all bars for good: after an interruption no task is left to do it. A bar that is not finished could be drawn
-    /// again by its own thread.
+    /// Removes all bars for good: after an interruption no task is left to do it. A bar that is not finished could be
+    /// drawn again by its own thread.
     pub fn close(&self) {
         let shown = std::mem::take(&mut *self.shown.lock().unwrap_or_else(|e| e.into_inner()));
         shown
@@ -302,8 +302,8 @@ impl Progress for Quiet {
     }
 }
 
-/// Breaks long lines between words. Indented lines are tables and commands, and `help:` may contain a command: a line break would
-/// end it where it is pasted.
+/// Breaks long lines between words. Indented lines are tables and commands, and `help:` may contain a command: a line
+/// break would end it where it is pasted.
 fn wrapped(text: &str, columns: usize) -> String {
     /// Narrower terminals break the words themselves.
     const NARROWEST: usize = 20;

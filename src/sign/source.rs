@@ -159,7 +159,8 @@ mod tests {
         assert!(matches!(read("env://OBGP_NO_SUCH_VARIABLE"), KeyProblem::NoVariable(_)));
         assert!(matches!(read("env://"), KeyProblem::NoVariable(_)));
         assert!(matches!(read("env://A=B"), KeyProblem::NoVariable(_)));
-        assert!(matches!(read("/nonexistent"), KeyProblem::Read(_)));
+        assert!(matches!(read("/nonexistent"), KeyProblem::Missing(_)));
+        assert!(matches!(read("/"), KeyProblem::Read(_)));
         assert_eq!(read("/dev/zero"), KeyProblem::TooLarge(KEY_LIMIT));
     }
 

@@ -97,14 +97,14 @@ pub enum Habit {
     /// Refuses PATCH; a blob is one PUT.
     /// Google Artifact Registry (<https://github.com/podman-container-tools/skopeo/issues/1101>).
     OnlySinglePut(u16),
-    /// Redirects requests of this method for a blob or manifest to another name of this registry, below `/moved`, which accepts
-    /// no credentials.
-    /// 307: docker-registry in front of S3 (<https://github.com/distribution/distribution/issues/2313>). 308: ingresses that
-    /// redirect to their canonical host (<https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/>).
+    /// Redirects requests of this method for a blob or manifest to another name of this registry, below `/moved`, which
+    /// accepts no credentials. 307: docker-registry in front of S3
+    /// (<https://github.com/distribution/distribution/issues/2313>). 308: ingresses that redirect to their canonical
+    /// host (<https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/>).
     Redirect(Method, u16),
-    /// Refuses everything but GET and HEAD with 405.
-    /// docker-registry in read-only mode (<https://distribution.github.io/distribution/about/configuration/#readonly>), and as a
-    /// pull-through cache (<https://distribution.github.io/distribution/recipes/mirror/>).
+    /// Refuses everything but GET and HEAD with 405. docker-registry in read-only mode
+    /// (<https://distribution.github.io/distribution/about/configuration/#readonly>), and as a pull-through cache
+    /// (<https://distribution.github.io/distribution/recipes/mirror/>).
     ReadOnly,
     /// Refuses to mount a blob.
     /// 401 and 403: Harbor (<https://github.com/oras-project/oras/pull/1924>); others: 404, 405, 500.

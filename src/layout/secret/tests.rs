@@ -30,8 +30,8 @@ fn search(chunks: &[&[u8]]) -> Option<Secret> {
     search.finish()
 }
 
-/// Two archives of Python's `zipfile` with a stored and two deflated members, the last of which is a key: written to a file, and
-/// to a stream, where descriptors follow the members.
+/// Two archives of Python's `zipfile` with a stored and two deflated members, the last of which is a key: written to a
+/// file, and to a stream, where descriptors follow the members.
 const ZIPS: [&str; 2] = [
     "UEsDBBQAAAAAAAAAIQBHQq0nFAAAABQAAAAKAAAAc3RvcmVkLnR4dHh4eHh4eHh4eHh4eHh4eHh4eHh4UEsDBBQAAAAIAHGLfF0k\
  Q+RuCwAAALQAAAAGAAAAcmVhZG1ly0jNyclXyBhSJABQSwMEFAAAAAgAcYt8XY4AbmhKAAAAXwAAAAkAAABkL2tleS5wZW3T1QUC\

@@ -103,7 +103,8 @@ impl Config {
         }
         let failed = match self.helper(host).map(|program| helper::get(program, server(host))) {
             Some(Ok(Some(found))) => return Ok(Some(found)),
-            // As in Docker, the entry of a registry whose helper fails is used, and that of one whose helper works is not.
+            // As in Docker, the entry of a registry whose helper fails is used, and that of one whose helper works is
+            // not.
             Some(Err(reason)) => Some(reason),
             Some(Ok(None)) => return self.unused_entry(host, path),
             None => None,
