@@ -170,6 +170,51 @@ fn completion_offers_subcommands_flags_distros_and_platforms() {
     }
 }
 
+/// Runs a script with this shell, which must be installed; `None` outside CI if it is not.
+fn in_shell(shell: &str, arguments: &[&str]) -> Option<String> {
+    let bin = std::path::Path::new(env!("CARGO_BIN_EXE_obgp-build")).parent().unwrap();
+    let output = std::process::Command::new("timeout")
+        .args(["30", shell])
+        .args(arguments)
+        .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display()))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    if output.status.code() == Some(127) {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "{shell} is missing (apt-get install {shell})"
+        );
+        eprintln!("SKIPPED: {shell} is missing (apt-get install {shell})");
+        return None;
+    }
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn fish_completes_the_values_of_flags() {
+    let script = "source (obgp-build completions fish | psub); complete -C 'obgp-build plan --distro debian_t'";
+    if let Some(offered) = in_shell("fish", &["--no-config", "-c", script]) {
+        assert_eq!(offered.trim(), "debian_trixie");
+    }
+}
+
+/// zsh completes only where it edits lines: in a terminal, which its module `zpty` makes.
+#[test]
+fn zsh_completes_the_values_of_flags() {
+    let script = "
+        zmodload zsh/zpty
+        zpty z zsh -f -i
+        zpty -w z 'PS1=; autoload -U compinit; compinit -u -D; source <(obgp-build completions zsh); print READY-$((1+1))'
+        zpty -r z line '*READY-2*'
+        zpty -w -n z $'obgp-build plan --distro debian_t\\t'
+        zpty -r z line '*debian_trixie*' && print completed
+        zpty -d z";
+    if let Some(printed) = in_shell("zsh", &["-f", "-c", script]) {
+        assert_eq!(printed.trim(), "completed");
+    }
+}
+
 #[test]
 fn a_wrong_value_is_a_usage_error_that_names_its_flag_before_an_engine_is_asked() {
     for (arguments, named) in [
@@ -236,6 +281,26 @@ fn a_wrong_value_is_a_usage_error_that_names_its_flag_before_an_engine_is_asked(
         let text = outcome(obgp_build().args(&arguments));
         assert!(text.starts_with("exit code: 2\n"), "{arguments:?}: {text}");
         assert!(text.contains(named), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn the_name_of_something_that_this_machine_does_not_have_is_a_usage_error() {
+    for arguments in [
+        vec!["verify", "oci:/nope:x"],
+        vec!["sbom", "oci:/nope:x"],
+        vec!["diff", "oci:/nope:x", "oci:/nope:y"],
+        vec!["push", "oci:/nope:x", "quay.io/a:b"],
+        vec!["verify", "oci:/usr:x"],
+        vec!["sign", "quay.io/a:b", "--key", "/nope.key"],
+        vec!["sign", "quay.io/a:b", "--key", "env://NOPE"],
+        vec!["verify", "quay.io/a:b", "--key", "/etc/passwd"],
+        vec!["verify", "quay.io/a:b", "--key", "/nope.pub"],
+        vec!["build", "--push", "--key", "/nope.key"],
+        vec!["plan", "--push", "--key", "/nope.key"],
+    ] {
+        let text = outcome(obgp_build().args(&arguments));
+        assert!(text.starts_with("exit code: 2\n"), "{arguments:?}: {text}");
     }
 }
 

@@ -15,7 +15,7 @@ use base64::Engine as _;
 use obgp_build::engine::{Address, Endpoint, Engine, Origin};
 use obgp_build::oci::{Architecture, Platform};
 use obgp_build::progress::Silent;
-use support::registry::{PASSWORD, Registry, USER};
+use support::registry::{PASSWORD, Registry, TOKEN, USER};
 use support::{Recorder, Which, address_for_containers, host_platform};
 
 /// A directory for docker's configuration and for programs, first on the PATH.
@@ -169,6 +169,17 @@ fn a_login_in_dockers_config_is_used_on_the_hosts_engine() {
         let login = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
         let name = format!("127.0.0.1:{}", registry.port);
         configure_docker(|config| config["auths"][name] = serde_json::json!({"auth": login}));
+        pull_a_private_base(Which::Machine, "127.0.0.1", registry).await;
+    });
+}
+
+#[test]
+fn a_registry_token_in_dockers_config_is_used_on_the_hosts_engine() {
+    run(async {
+        let registry = Registry::start(support::busybox_layer()).await;
+        registry.bearer.store(true, Ordering::Relaxed);
+        let name = format!("127.0.0.1:{}", registry.port);
+        configure_docker(|config| config["auths"][name] = serde_json::json!({"registrytoken": TOKEN}));
         pull_a_private_base(Which::Machine, "127.0.0.1", registry).await;
     });
 }

@@ -14,6 +14,7 @@ use obgp_build::layout::tree::NodeKind;
 use obgp_build::layout::{
     Compression, IngestOptions, Ingested, Layout, LayoutImage, ReadOptions, ingest, read_export, write_index,
 };
+use obgp_build::oci::{Architecture, Platform};
 use obgp_build::progress::Silent;
 use obgp_build::util::bridge;
 use sha2::{Digest, Sha256};
@@ -260,6 +261,169 @@ async fn the_engines_storage_and_its_export_give_the_same_image() {
             assert_eq!(stored.manifest, exported.manifest);
             assert!(stored.tree.iter().eq(exported.tree.iter()));
         }
+    })
+    .await;
+}
+
+/// A member of a tar with its name and link target as they are. The writer of the `tar` crate would change them.
+fn member(tar: &mut tar::Builder<Vec<u8>>, kind: tar::EntryType, name: &str, link: &str, content: &str) {
+    let mut header = tar::Header::new_gnu();
+    let old = header.as_old_mut();
+    old.name[..name.len()].copy_from_slice(name.as_bytes());
+    old.linkname[..link.len()].copy_from_slice(link.as_bytes());
+    header.set_entry_type(kind);
+    header.set_mode(if kind == tar::EntryType::Directory {
+        0o755
+    } else {
+        0o644
+    });
+    header.set_size(content.len() as u64);
+    header.set_cksum();
+    tar.append(&header, content.as_bytes()).unwrap();
+}
+
+/// The engine's `docker load` and `docker export` decide what a layer with absolute names contains.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_with_absolute_names_has_the_files_that_the_engine_gives_it() {
+    use tar::EntryType::{Directory, Link, Regular, Symlink};
+    on(Which::Machine, async |lab| {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (kind, name, link, content) in [
+            (Directory, "/d", "", ""),
+            (Directory, "bin/", "", ""),
+            (Regular, "/d/absolute", "", "absolute"),
+            (Regular, "./d/dotted", "", "dotted"),
+            (Regular, "//d//slashes", "", "slashes"),
+            (Regular, "/../d/above", "", "above"),
+            (Regular, "d/x/../cleaned", "", "cleaned"),
+            (Regular, "/new/parent/file", "", "in a new directory"),
+            (Link, "/d/hard-absolute", "/d/absolute", ""),
+            (Link, "d/hard-relative", "d/dotted", ""),
+            (Link, "d/hard-dotted", "./d/dotted", ""),
+            (Link, "d/hard-above", "/../d/above", ""),
+            (Symlink, "/d/soft-absolute", "/d/absolute", ""),
+            (Symlink, "d/soft-relative", "../d/dotted", ""),
+            (Symlink, "/d/soft-outside", "/../../etc/passwd", ""),
+            (Regular, "/d/replaced", "", "first"),
+            (Regular, "d/replaced", "", "second"),
+        ] {
+            member(&mut tar, kind, name, link, content);
+        }
+        let layer = tar.into_inner().unwrap();
+        let name = lab.image_name();
+        let archive = image_archive(&name, host_platform(), &layer);
+        let chunks = archive
+            .chunks(1 << 16)
+            .map(|c| Ok::<_, std::io::Error>(Bytes::copy_from_slice(c)));
+        let chunks: Vec<_> = chunks.collect();
+        lab.engine.load(futures_util::stream::iter(chunks)).await.unwrap();
+        // The engine exports a layer byte by byte as it was loaded.
+        let export = bridge::reader(&Handle::current(), lab.engine.export(&name));
+        let read = tokio::task::spawn_blocking(move || {
+            let options = ReadOptions {
+                keep: &|_, size| size < 100,
+                ..ReadOptions::default()
+            };
+            read_export(export, host_platform(), &options, &Silent).unwrap()
+        });
+        let (_, tree) = read.await.unwrap();
+        let ours: BTreeMap<String, String> = tree
+            .iter()
+            .filter(|(path, _)| path.starts_with("d/") || path.starts_with("new/"))
+            .filter_map(|(path, node)| match &node.kind {
+                NodeKind::File(file) => {
+                    Some((path.to_string(), String::from_utf8_lossy(file.content.as_ref()?).into()))
+                }
+                NodeKind::Symlink(target) => Some((path.to_string(), format!("-> {target}"))),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(ours, given_by_the_engine(&name), "ours is left");
+        assert_eq!(ours.len(), 14, "{ours:?}");
+    })
+    .await;
+}
+
+/// The files and links below `d` and `new` of a container of this image, with content and target.
+fn given_by_the_engine(image: &str) -> BTreeMap<String, String> {
+    let id = run("docker", &["create", image]);
+    let exported = Command::new("docker").args(["export", id.trim()]).output().unwrap();
+    run("docker", &["rm", id.trim()]);
+    assert!(
+        exported.status.success(),
+        "{}",
+        String::from_utf8_lossy(&exported.stderr)
+    );
+    let mut found: BTreeMap<String, String> = BTreeMap::new();
+    for entry in tar::Archive::new(&exported.stdout[..]).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().display().to_string();
+        let link = entry.link_name().unwrap().map(|link| link.display().to_string());
+        let shown = match (entry.header().entry_type(), link) {
+            (tar::EntryType::Symlink, Some(target)) => format!("-> {target}"),
+            // The export begins with the first name of a file.
+            (tar::EntryType::Link, Some(target)) => found[&target].clone(),
+            (tar::EntryType::Regular, _) => {
+                let mut text = String::new();
+                entry.read_to_string(&mut text).unwrap_or_default();
+                text
+            }
+            _ => continue,
+        };
+        if path.starts_with("d/") || path.starts_with("new/") {
+            found.insert(path, shown);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_report_where_an_engines_image_was_read_and_a_platform_that_a_tag_loses() {
+    on(Which::Machine, async |lab| {
+        let image = format!("docker:{}", lab.shell_image().await);
+        let mut tool = support::tool::Tool::new("");
+        tool.environment
+            .extend(std::env::var("DOCKER_HOST").map(|host| ("DOCKER_HOST".to_string(), host)));
+        let json = async |arguments: &[&str]| -> serde_json::Value {
+            let output = tool.output(&[arguments, &["--json"]].concat()).await;
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+        };
+        let known = ["engine-storage", "engine-export"];
+        let verified = json(&["verify", &image, "--distro", "debian_bookworm"]).await;
+        assert!(
+            known.contains(&verified["read_from"].as_str().unwrap_or_default()),
+            "{verified:#}"
+        );
+        let exported = json(&["verify", &image, "--distro", "debian_bookworm", "--no-engine-storage"]).await;
+        assert_eq!(exported["read_from"], "engine-export");
+        let diff = json(&["diff", &image, &image, "--no-engine-storage"]).await;
+        let both = serde_json::json!({"old": "engine-export", "new": "engine-export"});
+        assert_eq!(diff["read_from"], both);
+        let text = tool.output(&["diff", &image, &image, "--no-engine-storage"]).await;
+        let text = String::from_utf8_lossy(&text.stdout).into_owned();
+        assert!(text.contains(&format!("{image}: exported by the engine")), "{text}");
+        let sbom = tool.output(&["sbom", &image, "--no-engine-storage"]).await;
+        let sbom = support::tool::stderr(&sbom);
+        assert!(sbom.contains(&format!("{image}: exported by the engine")), "{sbom}");
+        // A layout is not an engine.
+        tool.project.make("t", 1, 1024);
+        let layout = json(&["verify", "oci:dist/oci:t"]).await;
+        assert_eq!(layout["read_from"], serde_json::Value::Null);
+        let ingested = tool
+            .output(&["ingest", &image, "--tag", "t", "--distro", "debian_bookworm"])
+            .await;
+        let warned = support::tool::stderr(&ingested);
+        let other = Architecture::ALL
+            .map(Platform)
+            .into_iter()
+            .find(|platform| *platform != host_platform())
+            .unwrap();
+        assert!(
+            warned.contains("warning: t in ") && warned.contains(&format!("has {other}, which")),
+            "{warned}"
+        );
+        let missing = tool.failure(2, &["verify", "docker:obgp-test/missing:1"]).await;
+        assert!(missing.contains("the engine has no image"), "{missing}");
     })
     .await;
 }

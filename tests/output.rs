@@ -124,3 +124,59 @@ fn completion_offers_the_tags_of_the_layout_from_anywhere_in_the_project() {
     assert_eq!(offered("images", "oci:"), "oci:../dist/oci:7.0.0-ubuntu_noble");
     assert!(!offered(".", "oci:dist/oci:8").contains("7.0.0"));
 }
+
+/// Reads stderr up to the line with this text.
+fn wait_for(stderr: &mut impl std::io::BufRead, text: &str) -> String {
+    let mut line = String::new();
+    while !line.contains(text) {
+        line.clear();
+        assert!(
+            stderr.read_line(&mut line).unwrap() > 0,
+            "the run ended without {text:?}"
+        );
+    }
+    line
+}
+
+#[test]
+fn a_run_waits_for_the_layout_of_another_run_and_shows_who_has_it() {
+    let tool = Tool::new("");
+    tool.project.make("t", 1, KIB);
+    let dir = tool.project.image("t").dir;
+    let other_run = obgp_build::layout::Layout::open_or_create(&dir).unwrap();
+    let start = || {
+        let mut child = tool
+            .command(&["verify", "oci:dist/oci:t"])
+            .stderr(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+        let line = wait_for(&mut stderr, "is in use by");
+        let holder = format!("process {} (", std::process::id());
+        assert!(line.contains(&holder) && line.contains("waiting for it"), "{line}");
+        (child, stderr)
+    };
+    // Ctrl-C ends the wait.
+    let (mut child, _stderr) = start();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    // A limit ends it as well, at once if it is 0.
+    let limited = tool
+        .command(&["verify", "oci:dist/oci:t", "--lock-timeout", "0"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&limited.stderr);
+    assert_eq!(limited.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("is in use by") && !stderr.contains("waiting"),
+        "{stderr}"
+    );
+    let (mut child, _stderr) = start();
+    // Longer than the former limit of 5 s.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    assert!(child.try_wait().unwrap().is_none());
+    drop(other_run);
+    assert!(child.wait().unwrap().success());
+}

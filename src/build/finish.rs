@@ -64,24 +64,12 @@ impl Build {
         Ok(index)
     }
 
-    /// Warns if the image's tag in the layout has platforms that this run does not build: the tag will no longer have them.
     pub(super) fn warn_of_lost_platforms(&self, image: &ImagePlan) {
-        let layout = &self.store.layout;
-        let lost: Vec<String> = layout
-            .platforms(&image.tag)
-            .into_iter()
-            .filter(|platform| image.targets.iter().all(|target| target.platform != *platform))
-            .map(|platform| platform.to_string())
-            .collect();
-        if !lost.is_empty() {
-            let (tag, root) = (&image.tag, layout.root().display());
-            self.run.lines.line(&image.distro).note(&format!(
-                "warning: {tag} in {root} has {}, which this run does not build: the tag will have {} only. To keep both, \
-                 build both, or use another --tag or --output",
-                lost.join(", "),
-                image.targets.iter().map(|t| t.platform.to_string()).collect::<Vec<_>>().join(", ")
-            ));
-        }
+        let built: Vec<_> = image.targets.iter().map(|target| target.platform).collect();
+        let progress = self.run.lines.line(&image.distro);
+        self.store
+            .layout
+            .warn_of_lost_platforms(&image.tag, &built, progress.as_ref());
     }
 }
 

@@ -19,7 +19,7 @@ use crate::engine::storage::{Archive, ReadFrom};
 use crate::engine::{Engine, EngineImage};
 use crate::image::Image;
 use crate::image::state::{Remembered, State};
-use crate::layout::{self, Compression, IngestError, IngestOptions, Ingested, Layout, StoreError};
+use crate::layout::{self, Compression, IngestError, IngestOptions, Ingested, Layout, StoreError, Wait};
 use crate::oci::Platform;
 use crate::plan::{ImagePlan, output};
 use crate::progress::SharedProgress;
@@ -43,11 +43,10 @@ pub struct Store {
 
 impl Store {
     /// Opens the layout below the output directory, or creates it.
-    pub fn open(run: &Arc<Run>, output: &Path, compression: Compression) -> Result<Self, StoreError> {
-        let progress = run.lines.line("output");
+    pub fn open(run: &Arc<Run>, output: &Path, compression: Compression, wait: &Wait<'_>) -> Result<Self, StoreError> {
         Ok(Self {
             run: Arc::clone(run),
-            layout: Arc::new(Layout::open_or_create_with(output::layout(output), progress.as_ref())?),
+            layout: Arc::new(Layout::open_or_create_with(output::layout(output), wait)?),
             compression,
             state: State::new(output),
             ingests: Semaphore::new(INGESTS),

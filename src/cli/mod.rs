@@ -72,6 +72,9 @@ pub struct GlobalArgs {
     /// Let the engine export images instead of reading them from its storage
     #[arg(long, global = true)]
     pub no_engine_storage: bool,
+    /// Wait at most this long for a directory that another run uses [default: without limit]
+    #[arg(long, global = true, value_name = "SECONDS", env = "OBGP_LOCK_TIMEOUT")]
+    pub lock_timeout: Option<u64>,
     #[command(flatten)]
     pub registries: RegistryArgs,
 }

@@ -42,7 +42,7 @@ pub async fn run(context: &Context, args: &BuildArgs) -> Result<(), Failure> {
         cancel: context.cancel.clone(),
         jobs: Semaphore::new(options.jobs.map_or_else(|| builders.slots(), usize::from)),
     });
-    let store = Arc::new(Store::open(&run, &output, options.compression.into())?);
+    let store = Arc::new(Store::open(&run, &output, options.compression.into(), &context.wait())?);
     let build = Arc::new(Build {
         builders,
         bases: Arc::new(Bases::new(&run, lookup)),

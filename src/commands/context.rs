@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::GlobalArgs;
 use crate::config::file::{BuildFile, ConfigError};
 use crate::image::{Image, ImageName, open};
-use crate::layout::{LayoutImage, OtherManifest};
+use crate::layout::{LayoutImage, OtherManifest, Wait};
 use crate::oci::{ImageReference, Platform};
 use crate::plan::{output, settings};
 use crate::registry::{Overrides, Registries, RemoteImage, RemoteRoot};
@@ -77,6 +78,15 @@ impl Context {
         unless_cancelled(&self.cancel, work).await
     }
 
+    /// How to wait for a layout that another run uses.
+    pub fn wait(&self) -> Wait<'_> {
+        Wait {
+            lines: &self.terminal,
+            cancel: &self.cancel,
+            limit: self.global.lock_timeout.map(Duration::from_secs),
+        }
+    }
+
     /// The output directory: of the flag, else next to build.toml.
     pub fn output(&self, given: Option<&Path>, file: &BuildFile) -> PathBuf {
         output::directory(given, &file.root)
@@ -98,7 +108,7 @@ impl Context {
         let options = read_options(hash_files);
         let (images, others) = match name {
             ImageName::Layout(reference) => {
-                let image = LayoutImage::open(reference)?;
+                let image = LayoutImage::open_with(reference, &self.wait())?;
                 (
                     open::in_layout(&image, platforms, options)?,
                     image.others_than(platforms),

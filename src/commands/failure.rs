@@ -8,8 +8,10 @@ use serde_json::json;
 use super::Context;
 use super::print::write_stdout;
 use crate::config::file::ConfigError;
+use crate::layout::{ReadError, StoreError};
 use crate::oci::ReferenceError;
 use crate::publish::PublishError;
+use crate::sign::KeyError;
 use crate::util::cancel::Interrupted;
 use crate::util::errors::render;
 
@@ -45,11 +47,16 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
-/// Whether it was asked for wrongly: an unknown distro, a name that cannot be one.
+/// Whether the command line or build.toml is wrong: an unknown distro, an invalid name, or the name of a file,
+/// directory, tag or image that this machine does not have. What a registry does not have is a failure: it may have it
+/// later.
 fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.is::<ConfigError>()
         || cause.is::<ReferenceError>()
         || matches!(cause.downcast_ref(), Some(PublishError::Destination { .. }))
+        || cause.downcast_ref().is_some_and(StoreError::is_wrong_name)
+        || cause.downcast_ref().is_some_and(ReadError::is_wrong_name)
+        || cause.downcast_ref().is_some_and(KeyError::is_wrong_name)
 }
 
 impl Failure {

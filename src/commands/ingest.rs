@@ -17,7 +17,6 @@ use crate::layout::{self, IngestOptions, Layout};
 use crate::oci::ImageReference;
 use crate::plan::output;
 use crate::plan::settings::epoch_from_environment;
-use crate::report::terminal::Notes;
 use crate::report::text;
 use crate::verify::{Verified, read_options};
 
@@ -37,10 +36,8 @@ pub async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
     let engine = context.unless_cancelled(Engine::from_env()).await??;
     let (image, platform) = open::find_in_engine(&engine, &name).await?;
     let source_date_epoch = epoch_from_environment()?.unwrap_or_else(|| created(&image));
-    let layout = Arc::new(Layout::open_or_create_with(
-        output::layout(&output),
-        &Notes(context.terminal.clone()),
-    )?);
+    let layout = Arc::new(Layout::open_or_create_with(output::layout(&output), &context.wait())?);
+    layout.warn_of_lost_platforms(&tag, &[platform], context.terminal.line(&name).as_ref());
     let progress = context.terminal.line(&name);
     progress.step("exporting into the layout");
     let storage = judge.file.engine.read_storage;

@@ -30,7 +30,7 @@ pub async fn run(context: &Context, args: &PushArgs) -> Result<(), Failure> {
         output::check_file("--zuul-artifacts", path)?;
     }
     let judge = context.judge(args.judge.distro.as_deref(), args.judge.contract.as_deref())?;
-    let image = LayoutImage::open(&reference)?;
+    let image = LayoutImage::open_with(&reference, &context.wait())?;
     let output = reference.dir.parent().unwrap_or(&reference.dir);
     let images = open::in_layout(&image, &[], read_options(false))?;
     let (verdicts, images) = verdicts(context, &reference.to_string(), images, output, &judge).await?;

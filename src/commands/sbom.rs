@@ -24,6 +24,9 @@ pub async fn run(context: &Context, args: &SbomArgs) -> Result<(), Failure> {
         )));
     }
     for image in &images {
+        if let Some(from) = image.read_from() {
+            context.terminal.tell(&format!("{}: {from}", args.image));
+        }
         let platform = image.platform();
         let sbom = Sbom::of(image).with_context(|| format!("the SBOM of {} {platform}", args.image))?;
         for gap in &sbom.gaps {

@@ -71,8 +71,15 @@ fn judge(
     if let Some(authentic) = authentic {
         result["authentic"] = json!(authentic);
     }
+    let read_from = images.iter().find_map(Image::read_from);
+    if let Some(from) = read_from {
+        result["read_from"] = json!(from);
+    }
     context.print(&result, || {
-        text::verdicts(&verdicts) + &not_judged(&others) + &authentic.map(signed).unwrap_or_default()
+        let from = read_from
+            .map(|from| format!("{}: {from}\n", args.image))
+            .unwrap_or_default();
+        text::verdicts(&verdicts) + &not_judged(&others) + &authentic.map(signed).unwrap_or_default() + &from
     })?;
     if passed { Ok(()) } else { Err(Failure::Contract) }
 }

@@ -3,6 +3,7 @@
 //! Both the typed API and the connections upgraded to gRPC use it.
 
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -82,7 +83,7 @@ impl Dialer {
         match &self.address {
             Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
             Address::Tcp { host, port, .. } => {
-                let tcp = TcpStream::connect((host.as_str(), *port)).await?;
+                let tcp = connect(host, *port).await?;
                 tcp.set_nodelay(true)?;
                 match &self.tls {
                     Some((connector, name)) => Ok(Box::new(connector.connect(name.clone(), tcp).await?)),
@@ -112,6 +113,15 @@ impl Dialer {
             }
         }
     }
+}
+
+/// `localhost` is both loopback addresses (RFC 6761, section 6.3), whichever of them the system's resolver knows.
+async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    if host.eq_ignore_ascii_case("localhost") {
+        let both: [SocketAddr; 2] = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+        return TcpStream::connect(&both[..]).await;
+    }
+    TcpStream::connect((host, port)).await
 }
 
 fn tls_config(files: &TlsFiles) -> io::Result<rustls::ClientConfig> {
@@ -266,6 +276,20 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
+
+    #[tokio::test]
+    async fn localhost_is_both_loopback_addresses() {
+        for ip in ["127.0.0.1", "::1"] {
+            let listener = tokio::net::TcpListener::bind((ip, 0)).await.unwrap();
+            let address = Address::Tcp {
+                host: "localhost".into(),
+                port: listener.local_addr().unwrap().port(),
+                tls: None,
+            };
+            let dialed = Dialer::new(&address).unwrap().dial().await;
+            assert!(dialed.is_ok(), "{ip}: {:?}", dialed.err());
+        }
+    }
 
     #[tokio::test]
     async fn a_pipe_that_broke_under_the_request_is_explained_by_what_ssh_says() {

@@ -11,6 +11,7 @@
 //! - `image/DRIVER/layerdb/sha256/CHAIN-ID/tar-split.json.gz`: the layer's tar without file contents, and the
 //!   positions of the contents (<https://github.com/vbatts/tar-split>).
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,15 @@ const BLOCK: u64 = 512;
 pub enum ReadFrom {
     EngineStorage,
     EngineExport,
+}
+
+impl fmt::Display for ReadFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EngineStorage => "read from the engine's storage",
+            Self::EngineExport => "exported by the engine",
+        })
+    }
 }
 
 /// An image archive, for a thread that may block.

@@ -52,6 +52,8 @@ enum Source {
         options: ReadOptions<'static>,
         /// Whether the engine's storage may be read.
         storage: bool,
+        /// Set when the contents are read.
+        read_from: OnceLock<ReadFrom>,
     },
     /// The contents were in memory from the start, and stay there.
     Memory { manifest: Option<Descriptor> },
@@ -178,6 +180,7 @@ impl Image {
                 lines,
                 options,
                 storage,
+                read_from,
             } => {
                 let progress = lines.line(name);
                 let read = engine.read_image(image, *storage, |archive| {
@@ -187,10 +190,8 @@ impl Image {
                     name: name.clone(),
                     source,
                 })?;
-                progress.step(match from {
-                    ReadFrom::EngineStorage => "read from the engine's storage",
-                    ReadFrom::EngineExport => "exported by the engine",
-                });
+                progress.step(&from.to_string());
+                read_from.get_or_init(|| from);
                 Ok(Contents {
                     config,
                     tree,
@@ -200,6 +201,14 @@ impl Image {
                 })
             }
             Source::Memory { .. } => Err(ImageError::NotRead),
+        }
+    }
+
+    /// Where the contents of an engine's image came from; `None` for other images, and before they are read.
+    pub fn read_from(&self) -> Option<ReadFrom> {
+        match &self.source {
+            Source::Engine { read_from, .. } => read_from.get().copied(),
+            Source::Blobs { .. } | Source::Memory { .. } => None,
         }
     }
 

@@ -3,15 +3,16 @@
 //! Each function takes the platforms that the caller wants; an empty list means all. A platform that the image does not have
 //! is an error.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use oci_spec::image::Descriptor;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::{Image, Source};
+use crate::config::file::ConfigError;
 use crate::engine::{Engine, EngineImage};
 use crate::layout::{ImageBlobs, LayoutImage, OtherManifest, ReadOptions};
 use crate::oci::Platform;
@@ -42,7 +43,7 @@ pub fn in_registry(
     let blobs = Arc::new(image.clone()).blocking(Handle::current());
     any(
         of_blobs(&(Arc::new(blobs) as _), all, platforms, options)?,
-        &image.others_are,
+        &image.other_manifests,
     )
 }
 
@@ -55,7 +56,8 @@ fn of_blobs<'a>(
     let has = |platform: &Platform| all.clone().any(|(p, _)| p == *platform);
     if let Some(missing) = wanted.iter().find(|platform| !has(platform)) {
         let all: Vec<String> = all.map(|(platform, _)| platform.to_string()).collect();
-        bail!("the image has no {missing}; it has {}", all.join(", "));
+        let text = format!("the image has no {missing}; it has {}", all.join(", "));
+        return Err(ConfigError::Invalid(text).into());
     }
     let chosen = all.filter(|(platform, _)| wanted.is_empty() || wanted.contains(platform));
     let image = |(platform, manifest): (_, &Descriptor)| {
@@ -76,7 +78,7 @@ pub async fn in_engine(
     let engine = Engine::from_env().await?;
     let (image, platform) = find_in_engine(&engine, name).await?;
     if let Some(missing) = platforms.iter().find(|p| **p != platform) {
-        bail!("the engine's {name} is {platform}, not {missing}");
+        return Err(ConfigError::Invalid(format!("the engine's {name} is {platform}, not {missing}")).into());
     }
     Ok(vec![Image {
         platform,
@@ -87,6 +89,7 @@ pub async fn in_engine(
             lines,
             options,
             storage,
+            read_from: OnceLock::new(),
         },
         contents: Default::default(),
     }])
@@ -94,7 +97,7 @@ pub async fn in_engine(
 
 pub async fn find_in_engine(engine: &Engine, name: &str) -> anyhow::Result<(EngineImage, Platform)> {
     let image = engine.inspect_image(name).await?;
-    let image = image.ok_or_else(|| anyhow!("the engine has no image {name}"))?;
+    let image = image.ok_or_else(|| ConfigError::Invalid(format!("the engine has no image {name}")))?;
     let platform = format!("{}/{}", image.os, image.architecture).parse()?;
     Ok((image, platform))
 }

@@ -11,6 +11,7 @@
 mod assemble;
 mod canonical;
 mod compress;
+mod compressed;
 mod config;
 mod export;
 mod index;
@@ -40,5 +41,5 @@ pub use read::{
 };
 pub use role::{OtherManifest, Role};
 pub use secret::Secret;
-pub use store::{BlobWriter, Layout, StoreError, canonical_json, tags_in};
+pub use store::{BlobWriter, Layout, StoreError, Wait, canonical_json, tags_in};
 pub use tree::Tree;

@@ -12,7 +12,7 @@ use super::layer::{Discard, KeptBytes, ReadOptions};
 use super::members::TarError;
 use super::merge::{MergeError, Merged};
 use super::role::{OtherManifest, Role};
-use super::store::{Layout, StoreError};
+use super::store::{Layout, StoreError, Wait};
 use super::tree::Tree;
 use crate::oci::{ImageReference, Platform};
 
@@ -164,9 +164,25 @@ pub struct Contents {
     pub uncompressed: u64,
 }
 
+impl ReadError {
+    /// Whether the caller named a wrong directory or tag.
+    pub fn is_wrong_name(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_wrong_name())
+    }
+}
+
 impl LayoutImage {
     pub fn open(reference: &LayoutReference) -> Result<Self, ReadError> {
-        let layout = Arc::new(Layout::open(&reference.dir)?);
+        Self::of(Layout::open(&reference.dir)?, reference)
+    }
+
+    /// The same; waits while another process writes to the layout.
+    pub fn open_with(reference: &LayoutReference, wait: &Wait<'_>) -> Result<Self, ReadError> {
+        Self::of(Layout::open_with(&reference.dir, wait)?, reference)
+    }
+
+    fn of(layout: Layout, reference: &LayoutReference) -> Result<Self, ReadError> {
+        let layout = Arc::new(layout);
         let descriptor = layout.resolve(reference.tag.as_deref())?;
         let mut image = Self {
             layout,

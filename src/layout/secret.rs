@@ -1,4 +1,5 @@
-//! Searches the bytes of a file for private keys and access tokens while a layer is read.
+//! Searches the bytes of a file for private keys and access tokens while a layer is read, and the text inside
+//! compressed files.
 //!
 //! One vectorised pass finds the beginnings of all forms; what follows a beginning decides, so that
 //! programs and documentation that only name a form are not taken for a secret. Memory does not depend on the file's size.
@@ -12,6 +13,8 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
+
+use super::compressed::Inside;
 
 /// A secret in a file, by its form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,17 +119,58 @@ static BEGINNINGS: LazyLock<AhoCorasick> = LazyLock::new(|| {
 /// The bytes in which a form begins and is recognised. A beginning at the end of a chunk is searched again with the next one.
 const WINDOW: usize = 512;
 
-/// The search in one file, chunk by chunk.
+/// The search in one file, chunk by chunk: in its bytes, and in the text inside them. The text is searched once:
+/// archives in archives are not.
 #[derive(Default)]
 pub struct Search {
+    bytes: Plain,
+    text: Plain,
+    inside: Progress,
+}
+
+/// How far the text inside is searched.
+#[derive(Default)]
+enum Progress {
+    /// Before the first chunk.
+    #[default]
+    Unknown,
+    Open(Inside),
+    Done,
+}
+
+impl Search {
+    pub fn update(&mut self, data: &[u8]) {
+        self.bytes.update(data);
+        if data.is_empty() {
+            return;
+        }
+        if matches!(self.inside, Progress::Unknown) {
+            self.inside = Inside::of(data).map_or(Progress::Done, Progress::Open);
+        }
+        if let Progress::Open(inside) = &mut self.inside {
+            let more = inside.update(data, |text| self.text.update(text));
+            if !more || self.text.found.is_some() {
+                self.inside = Progress::Done;
+            }
+        }
+    }
+
+    pub fn finish(self) -> Option<Secret> {
+        self.bytes.found.or(self.text.found)
+    }
+}
+
+/// The search in bytes as they are.
+#[derive(Default)]
+struct Plain {
     found: Option<Secret>,
     /// The last bytes of the previous chunk.
     tail: Vec<u8>,
 }
 
-impl Search {
-    pub fn update(&mut self, data: &[u8]) {
-        if self.found.is_some() {
+impl Plain {
+    fn update(&mut self, data: &[u8]) {
+        if self.found.is_some() || data.is_empty() {
             return;
         }
         if self.tail.is_empty() {
@@ -136,12 +180,14 @@ impl Search {
             self.found = find(&self.tail);
         }
         self.found = self.found.or_else(|| find(data));
-        self.tail.clear();
-        self.tail.extend_from_slice(&data[data.len().saturating_sub(WINDOW)..]);
-    }
-
-    pub fn finish(self) -> Option<Secret> {
-        self.found
+        match data.len() < WINDOW {
+            // The tail has all of the chunk.
+            true if !self.tail.is_empty() => drop(self.tail.drain(..self.tail.len().saturating_sub(WINDOW))),
+            _ => {
+                self.tail.clear();
+                self.tail.extend_from_slice(&data[data.len().saturating_sub(WINDOW)..]);
+            }
+        }
     }
 }
 
@@ -237,161 +283,4 @@ fn is_der_key(start: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn never_panics_after_a_beginning(
-            form in 0..FORMS.len(),
-            more in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b'A'), Just(b'='), Just(b'"'), Just(b'\\')], 0..80),
-            at in 0..100usize,
-        ) {
-            let file = [FORMS[form].0.as_bytes(), &more].concat();
-            let (a, b) = file.split_at(at.min(file.len()));
-            search(&[a, b]);
-            search(&[&more]);
-        }
-    }
-
-    const BODY: &str = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7";
-
-    fn search(chunks: &[&[u8]]) -> Option<Secret> {
-        let mut search = Search::default();
-        for chunk in chunks {
-            search.update(chunk);
-        }
-        search.finish()
-    }
-
-    #[test]
-    fn keys_are_found_in_every_form_in_which_programs_store_them() {
-        let labels = [
-            "",
-            "RSA ",
-            "EC ",
-            "DSA ",
-            "OPENSSH ",
-            "ENCRYPTED ",
-            "ENCRYPTED SIGSTORE ",
-            "ENCRYPTED COSIGN ",
-            "X25519 ",
-        ];
-        let pem = labels.map(|label| format!("-----BEGIN {label}PRIVATE KEY-----\n{BODY}\n"));
-        let others = [
-            format!("-----BEGIN PRIVATE KEY-----\r\n{BODY}\r\n"),
-            format!("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n{BODY}\n"),
-            format!("-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n{BODY}\n"),
-            format!("-----BEGIN PGP PRIVATE KEY BLOCK-----\nVersion: GnuPG v2\n\n{BODY}\n"),
-            format!("---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nComment: x\n{BODY}\n"),
-            format!("{{\"type\": \"service_account\", \"private_key\": \"-----BEGIN PRIVATE KEY-----\\n{BODY}\\n\"}}"),
-            format!("key: |\n    -----BEGIN PRIVATE KEY-----\n    {BODY}\n"),
-            format!("KEY = (b\"-----BEGIN PRIVATE KEY-----\\n\"\n       b\"{BODY}\\n\")\n"),
-            format!("# -----BEGIN PRIVATE KEY-----\n# {BODY}\n"),
-            format!("KEY=\"-----BEGIN PRIVATE KEY----- {BODY}\""),
-            "-----BEGIN EC PRIVATE KEY-----\nMII\n".to_string(),
-            "PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\n".to_string(),
-            format!("AGE-SECRET-KEY-1{}", "QZ7".repeat(20)),
-            format!("untrusted comment: minisign encrypted secret key\n{BODY}\n"),
-            format!("client-key-data: {}\n", BASE64_STANDARD.encode(&pem[1])),
-            format!("data: {}", BASE64_STANDARD.encode(&pem[0])),
-            format!("[Interface]\nPrivateKey = {}=\n", "a1B".repeat(15).split_at(43).0),
-        ];
-        for text in pem.iter().chain(&others) {
-            assert_eq!(search(&[text.as_bytes()]), Some(Secret::PrivateKey), "{text}");
-        }
-    }
-
-    #[test]
-    fn tokens_are_found_and_placeholders_are_not() {
-        let chars = "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0fG3iL6oR9uX2z0123456789aB3dE6gH9jK2mN5pQ8sT1v";
-        for start in [
-            "ghp_",
-            "github_pat_",
-            "glpat-",
-            "pypi-AgEI",
-            "npm_",
-            "dckr_pat_",
-            "xoxb-",
-            "sk_live_",
-        ] {
-            let text = format!("url = https://{start}{chars}@host\n");
-            assert_eq!(search(&[text.as_bytes()]), Some(Secret::AccessToken), "{text}");
-            for placeholder in ["x".repeat(60), "<token>".to_string(), "...".to_string()] {
-                assert_eq!(
-                    search(&[format!("{start}{placeholder}").as_bytes()]),
-                    None,
-                    "{start}{placeholder}"
-                );
-            }
-        }
-        for text in [
-            format!("//registry.npmjs.org/:_authToken={}\n", &chars[..36]),
-            "{\"auths\": {\"quay.io\": {\"auth\": \"bWU6c2VjcmV0\"}}}".to_string(),
-            "{\n\t\"auths\": {\n\t\t\"quay.io\": {\n\t\t\t\"auth\": \"bWU6c2VjcmV0\"\n".to_string(),
-        ] {
-            assert_eq!(search(&[text.as_bytes()]), Some(Secret::AccessToken), "{text}");
-        }
-        for text in [
-            "{\"auths\": {}}",
-            "{\"auths\": {\"h\": {\"auth\": \"\"}}}",
-            "_authToken=${NPM_TOKEN}",
-        ] {
-            assert_eq!(search(&[text.as_bytes()]), None, "{text}");
-        }
-        let certificate = BASE64_STANDARD.encode(format!("-----BEGIN CERTIFICATE-----\n{BODY}\n"));
-        assert_eq!(search(&[certificate.as_bytes()]), None);
-        let aws = format!("aws_secret_access_key = {}\n", &chars[..40]);
-        assert_eq!(search(&[aws.as_bytes()]), Some(Secret::AccessToken));
-        assert_eq!(
-            search(&[b"aws_secret_access_key = os.environ['AWS_SECRET_ACCESS_KEY_OF_THIS']"]),
-            None
-        );
-    }
-
-    #[test]
-    fn texts_that_name_a_form_are_not_secrets() {
-        for text in [
-            "-----BEGIN CERTIFICATE-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n",
-            "-----BEGIN PUBLIC KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n",
-            "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQINBFmUjJ0BEADS\n",
-            "grep -- '-----BEGIN PRIVATE KEY-----' file",
-            "_SK_START = b\"-----BEGIN OPENSSH PRIVATE KEY-----\"\n_SK_END = b\"-----END OPENSSH PRIVATE KEY-----\"\n",
-            "-----BEGIN RSA PRIVATE KEY-----\0-----BEGIN EC PRIVATE KEY-----\0",
-            "-----BEGIN PRIVATE KEY-----\n...\n-----END PRIVATE KEY-----\n",
-            "-----BEGIN PRIVATE KEY-----\n<the key>\n",
-            "PuTTY-User-Key-File-%d: %s\n",
-            "AGE-SECRET-KEY-1",
-            "PrivateKey = <the key>",
-        ] {
-            assert_eq!(search(&[text.as_bytes()]), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_key_is_found_at_every_position_between_chunks() {
-        let text =
-            format!("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n{BODY}\n");
-        let file = [&[b'x'; 700][..], text.as_bytes(), &[b'y'; 700]].concat();
-        for at in 0..file.len() {
-            let (a, b) = file.split_at(at);
-            assert_eq!(search(&[a, b]), Some(Secret::PrivateKey), "split at {at}");
-        }
-    }
-
-    #[test]
-    fn keys_in_der_are_known_by_their_first_fields() {
-        let pkcs8_ec = [&[0x30, 0x81, 0x87, 2, 1, 0, 0x30, 0x13, 6, 7][..], &[0; 100]].concat();
-        let pkcs1 = [&[0x30, 0x82, 4, 0xa3, 2, 1, 0, 2, 0x82, 1, 1][..], &[0; 100]].concat();
-        let ed25519 = [&[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3][..], &[0; 30]].concat();
-        let sec1 = [&[0x30, 0x77, 2, 1, 1, 4, 0x20][..], &[0; 100]].concat();
-        let pkcs12 = [&[0x30, 0x82, 9, 0, 2, 1, 3, 0x30, 0x82][..], &[0; 100]].concat();
-        for der in [pkcs8_ec, pkcs1, ed25519, sec1, pkcs12] {
-            assert_eq!(search(&[&der]), Some(Secret::PrivateKey), "{der:02x?}");
-        }
-        let certificate = [&[0x30, 0x82, 3, 0, 0x30, 0x82, 2, 0, 0xa0, 3, 2, 1, 2][..], &[0; 100]].concat();
-        assert_eq!(search(&[&certificate]), None);
-    }
-}
+mod tests;

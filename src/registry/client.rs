@@ -1,6 +1,7 @@
 //! The HTTP client of one registry: selects the scheme, authenticates, and retries transient failures.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +25,7 @@ pub(super) const ANSWER: Duration = Duration::from_secs(60);
 /// Upper limit for `Retry-After`.
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
 const ERROR_BODY: usize = 64 << 10;
-const REDIRECTS: usize = 10;
+pub(super) const REDIRECTS: usize = 10;
 
 /// The number of retries of transient failures, and the delay between them. Delays double, with jitter.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +93,8 @@ pub(super) struct Client {
     auth: Auth,
     pub(super) patience: Patience,
     way: Mutex<Way>,
+    /// Whether a list of referrers was read.
+    lists_referrers: AtomicBool,
     progress: SharedProgress,
 }
 
@@ -111,6 +114,7 @@ impl Client {
             base: OnceCell::new(),
             patience,
             way: Mutex::default(),
+            lists_referrers: AtomicBool::new(false),
             progress,
         }
     }
@@ -122,6 +126,14 @@ impl Client {
 
     pub fn use_way(&self, way: Way) {
         *self.way.lock().unwrap_or_else(PoisonError::into_inner) = way;
+    }
+
+    pub fn lists_referrers(&self) -> bool {
+        self.lists_referrers.load(Ordering::Relaxed)
+    }
+
+    pub fn note_list_of_referrers(&self) {
+        self.lists_referrers.store(true, Ordering::Relaxed);
     }
 
     pub fn host(&self) -> &str {
@@ -160,7 +172,7 @@ impl Client {
             let answered = tokio::time::timeout(ANSWER, request.send()).await;
             let response = self.answer(&call.doing, answered)?;
             if response.status() == StatusCode::UNAUTHORIZED {
-                if rounds > 0 && self.challenged(&response, &url, scopes, header.as_ref()).await? {
+                if rounds > 0 && self.challenged(&response, scopes, header.as_ref()).await? {
                     continue;
                 }
                 return Err(self.denied(&call.doing, response, scopes).await);
@@ -169,7 +181,7 @@ impl Client {
         }
     }
 
-    /// Sends a body that cannot be sent twice. The caller handles failures, including 401.
+    /// Sends a body that cannot be sent twice. The caller handles failures, including 401, and redirects.
     pub async fn send_stream(
         &self,
         call: &Call,
@@ -189,7 +201,7 @@ impl Client {
             () = stalled => return Err(self.silent(&call.doing)),
         };
         if response.status() == StatusCode::UNAUTHORIZED {
-            self.challenged(&response, &url, scopes, header.as_ref()).await?;
+            self.challenged(&response, scopes, header.as_ref()).await?;
             return Err(self.denied(&call.doing, response, scopes).await);
         }
         self.judged(&call.doing, response, scopes).await
@@ -237,13 +249,14 @@ impl Client {
         self.auth.header(scopes).await
     }
 
+    /// The host of a redirect must not ask for the credentials either.
     async fn challenged(
         &self,
         response: &Response,
-        url: &Url,
         scopes: &[String],
         used: Option<&HeaderValue>,
     ) -> Result<bool, RegistryError> {
+        let url = response.url();
         if url.origin() != self.base().await?.origin() {
             return Ok(false);
         }

@@ -155,6 +155,8 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
+const OF_TLS: &str = "\nhelp: it speaks TLS: leave out --plain-http, or `plain-http` in [[registries]] of build.toml";
+
 /// What to try if the settings do not match the registry; empty for transient failures.
 fn hint(reason: &str) -> &'static str {
     if reason.contains("UnknownIssuer") {
@@ -170,6 +172,9 @@ fn hint(reason: &str) -> &'static str {
         "\nhelp: it may require a client certificate: set `client-cert` and `client-key` in [[registries]] of build.toml"
     } else if reason.contains("InvalidContentType") || reason.contains("corrupt message") {
         "\nhelp: it does not speak TLS; for plain HTTP use --plain-http, or `plain-http = true` in [[registries]] of build.toml"
+    } else if reason.contains("invalid HTTP version") {
+        // An alert of TLS in place of a status line.
+        OF_TLS
     } else {
         ""
     }
@@ -183,7 +188,10 @@ fn status_hint(status: StatusCode, message: &str) -> &'static str {
         "plain HTTP request was sent to HTTPS",
     ];
     if of_tls.iter().any(|text| message.contains(text)) {
-        "\nhelp: it speaks TLS: leave out --plain-http, or `plain-http` in [[registries]] of build.toml"
+        OF_TLS
+    } else if message.contains("NAME_UNKNOWN") {
+        "\nhelp: the registry has no such repository and may not create it on a push (as Amazon ECR): create it there, or correct \
+         the name"
     } else if status == StatusCode::METHOD_NOT_ALLOWED {
         "\nhelp: the registry does not allow this: it may be read-only (maintenance, a mirror or a proxy); use another registry, or \
          ask its administrator"
@@ -256,6 +264,7 @@ mod tests {
         };
         assert!(status(405, "UNSUPPORTED").contains("\nhelp: the registry does not allow this: it may be read-only"));
         assert!(status(400, "Client sent an HTTP request to an HTTPS server.").contains("leave out --plain-http"));
+        assert!(status(404, "NAME_UNKNOWN no").contains("\nhelp: the registry has no such repository"));
         assert!(!status(404, "").contains("help"));
     }
 

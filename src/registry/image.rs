@@ -28,8 +28,8 @@ pub struct RemoteImage {
     pub platforms: Vec<(Platform, Content)>,
     /// Other manifests of the index, such as BuildKit's attestations.
     pub others: Vec<Content>,
-    /// What the other manifests are.
-    pub others_are: Vec<OtherManifest>,
+    /// The same, described for messages.
+    pub other_manifests: Vec<OtherManifest>,
 }
 
 /// The document of a tag or digest, before its manifests are fetched.
@@ -103,7 +103,7 @@ impl RemoteImage {
             repository: repository.clone(),
             platforms: Vec::new(),
             others: Vec::new(),
-            others_are: Vec::new(),
+            other_manifests: Vec::new(),
             root: content,
         };
         if let Some(named) = named {
@@ -133,11 +133,12 @@ impl RemoteImage {
     pub fn others_than(&self, chosen: &[Platform]) -> Vec<OtherManifest> {
         let images = self.platforms.iter();
         let images = images.map(|(platform, content)| (*platform, &content.descriptor));
-        OtherManifest::all(&self.others_are, images, chosen)
+        OtherManifest::all(&self.other_manifests, images, chosen)
     }
 
     fn add(&mut self, content: Content, role: &Role) {
-        self.others_are.extend(OtherManifest::new(&content.descriptor, role));
+        self.other_manifests
+            .extend(OtherManifest::new(&content.descriptor, role));
         match role {
             Role::Image(platform) => self.platforms.push((*platform, content)),
             Role::Attestation | Role::Other(_) => self.others.push(content),

@@ -8,6 +8,7 @@ use oci_spec::image::{Descriptor, Digest, ImageIndex};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::untag::Dummy;
 use super::{Registries, RegistryError, Repository, fallback_tag};
 use crate::layout;
 use crate::oci::{Content, RepositoryName};
@@ -95,6 +96,10 @@ pub async fn remove(
                 repository.remove_tag(&tag.tag, &image).await?;
                 standing.remove(&tag.tag);
                 tag.removed = true;
+                if let Some(dummy) = Dummy::read(&image) {
+                    // The signatures to remove are those of the image that the tag had.
+                    tag.digest = dummy.image;
+                }
                 keep_others(repository, &standing, &tag.tag, &image).await?;
             }
             _ => tag.kept = Some("it was changed meanwhile"),
@@ -157,6 +162,8 @@ async fn judge(
             pushed = pushed_at(&repository.referrers(&subject).await?);
         }
         kept = match pushed {
+            // A dummy has no age, and the image that the tag had was old enough.
+            None if is_half_removed(repository, &tag).await? => None,
             None => Some("its age is unknown"),
             Some(pushed) if pushed > before => Some("it is not old enough"),
             Some(_) => None,
@@ -169,6 +176,12 @@ async fn judge(
         removed: false,
         kept,
     }))
+}
+
+/// Whether an earlier prune ended while it removed this tag.
+async fn is_half_removed(repository: &Repository, tag: &str) -> Result<bool, RegistryError> {
+    let found = repository.find_manifest(tag).await?;
+    Ok(found.and_then(|content| Dummy::read(&content)).is_some())
 }
 
 /// Also removes the tags derived from the digests of removed tags (signatures, attestations, lists of referrers),

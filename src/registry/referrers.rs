@@ -58,6 +58,15 @@ impl Repository {
         }
     }
 
+    /// Whether the registry's list of referrers can be read. A proxy may block it although the registry itself has it
+    /// and sends `OCI-Subject`. Then the clients behind the proxy need the fallback tag.
+    async fn has_referrers_api(&self, subject: &Digest) -> Result<bool, RegistryError> {
+        if !self.client.lists_referrers() && self.listed_referrers(subject).await?.is_some() {
+            self.client.note_list_of_referrers();
+        }
+        Ok(self.client.lists_referrers())
+    }
+
     /// The referrers under the fallback tag. Anything but an index is not a list of referrers, and neither is the
     /// subject, which a registry returns if it takes the tag for the digest.
     async fn fallback_referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, RegistryError> {
@@ -70,10 +79,11 @@ impl Repository {
     /// Puts a manifest with a subject, and adds it to the fallback tag if the registry has no referrers API.
     pub async fn attach(&self, referrer: &Content) -> Result<(), RegistryError> {
         let digest = referrer.descriptor.digest().to_string();
-        if self.put_manifest(&digest, referrer).await? {
+        let processed = self.put_manifest(&digest, referrer).await?;
+        let (subject, descriptor) = self.as_referrer(referrer)?;
+        if processed && self.has_referrers_api(&subject).await? {
             return Ok(());
         }
-        let (subject, descriptor) = self.as_referrer(referrer)?;
         let tag = fallback_tag(&subject);
         let doing = format!("adding a referrer to {tag} of {}", self.path());
         for _ in 0..TRIES {

@@ -1,6 +1,7 @@
-//! Removes a tag but not its image, which may have other tags. After a failure, the tag points to what it did before.
+//! Removes a tag but not its image, which may have other tags. After a failure, the tag points to what it did before;
+//! after a crash between two steps it may point to a [`Dummy`], from which the next removal continues.
 
-use oci_spec::image::MediaType;
+use oci_spec::image::{ImageManifest, MediaType};
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -14,6 +15,24 @@ const ENABLE: &str = "enable deletion in the registry (docker-registry: storage.
 
 /// Tries to see that a tag is gone; with the default patience some 8 seconds.
 const LATE: usize = 5;
+
+/// The annotation of a dummy with the digest of the image that the tag had.
+const REMOVING: &str = "dev.obgp-build.removing";
+
+/// The manifest to which a tag points while it is removed.
+pub(super) struct Dummy {
+    /// The digest of the image that the tag had.
+    pub image: String,
+}
+
+impl Dummy {
+    /// `None` if the manifest is not a dummy.
+    pub fn read(content: &Content) -> Option<Self> {
+        let manifest: ImageManifest = serde_json::from_slice(&content.bytes).ok()?;
+        let image = manifest.annotations().as_ref()?.get(REMOVING)?.clone();
+        manifest.layers().is_empty().then_some(Self { image })
+    }
+}
 
 /// The responses of registries before distribution-spec 1.1 to DELETE of a tag. Other errors are about this tag.
 fn lacks_deletion_of_tags(error: &RegistryError) -> bool {
@@ -36,6 +55,7 @@ enum Deletion {
 impl Repository {
     /// Removes a tag that points to `image`. Registries before distribution-spec 1.1 delete manifests only by digest,
     /// with every tag that points to them. There the tag is first moved to a dummy manifest, which is then deleted.
+    /// `image` may be the dummy of a removal that did not end.
     pub async fn remove_tag(&self, tag: &str, image: &Content) -> Result<(), RegistryError> {
         match self.delete(tag).await? {
             Deletion::Done => return Ok(()),
@@ -44,6 +64,15 @@ impl Repository {
             }
             Deletion::Unknown | Deletion::Refused(_) => {}
         }
+        if let Some(dummy) = Dummy::read(image) {
+            let Err(error) = self.delete_tagged(tag, image).await else {
+                return Ok(());
+            };
+            return match self.find_manifest(&dummy.image).await? {
+                Some(image) => Err(self.set_back(tag, &image, error.to_string()).await),
+                None => Err(self.not_removed(tag, &error.to_string())),
+            };
+        }
         let config = Content::new(MediaType::ImageConfig, "{}".to_string());
         // The tag and the time make the dummy unique.
         let dummy = json!({
@@ -51,7 +80,10 @@ impl Repository {
             "mediaType": MediaType::ImageManifest.to_string(),
             "config": config.descriptor,
             "layers": [],
-            "annotations": { "dev.obgp-build.removing": format!("{tag} {}", jiff::Timestamp::now()) },
+            "annotations": {
+                REMOVING: image.descriptor.digest(),
+                "dev.obgp-build.tag": format!("{tag} {}", jiff::Timestamp::now()),
+            },
         });
         let dummy = Content::new(MediaType::ImageManifest, dummy.to_string());
         // A registry that deletes nothing refuses this as well, before anything is written.
@@ -69,19 +101,23 @@ impl Repository {
             Err(error) if error.is_refusal() => return Err(self.not_removed(tag, &error.to_string())),
             Err(error) => Err(error),
         };
-        let reason = match deleted {
-            Ok(()) => return Ok(()),
-            Err(error) => error.to_string(),
-        };
+        match deleted {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.set_back(tag, image, error.to_string()).await),
+        }
+    }
+
+    /// Sets a tag that could not be removed to its image again, and returns the error of the removal.
+    async fn set_back(&self, tag: &str, image: &Content, reason: String) -> RegistryError {
         match self.put_manifest(tag, image).await {
-            Ok(_) => Err(self.not_removed(tag, &reason)),
-            Err(source) => Err(RegistryError::NotSetBack {
+            Ok(_) => self.not_removed(tag, &reason),
+            Err(source) => RegistryError::NotSetBack {
                 repository: self.name(),
                 tag: tag.to_string(),
                 digest: image.descriptor.digest().to_string(),
                 reason,
                 source: Box::new(source),
-            }),
+            },
         }
     }
 

@@ -11,11 +11,11 @@ use futures_util::stream;
 use http::header::{CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method};
 use oci_spec::image::Descriptor;
-use reqwest::{Body, Response};
+use reqwest::{Body, Response, StatusCode};
 use tokio::sync::Mutex as AsyncMutex;
 use url::Url;
 
-use super::client::{ANSWER, Call, Stream, Target, obey};
+use super::client::{ANSWER, Call, REDIRECTS, Stream, Target, obey};
 use super::error::RegistryError;
 use super::repository::{Mounted, Repository};
 use super::source::{Pieces, Source};
@@ -183,6 +183,7 @@ impl Upload<'_> {
     async fn send_from(&self, mut session: Session, feed: Option<Feed>) -> Result<(), Failure> {
         let size = self.blob.size();
         let mut feed = feed.filter(|feed| feed.at == session.offset);
+        let mut redirects = Redirects::default();
         loop {
             let reading = match feed.take() {
                 Some(feed) => feed,
@@ -193,8 +194,14 @@ impl Upload<'_> {
             };
             let shared = Arc::new(AsyncMutex::new(reading));
             let (length, closing) = self.way.next_request(size - session.offset, session.shortest_chunk);
-            let response = match self.send_chunk(&session, length, closing, &shared).await {
-                Ok(response) => response,
+            let to = redirects.target.take();
+            let sent = self.send_chunk(&session, to, length, closing, &shared).await;
+            let response = match sent.and_then(|response| redirects.follow(self.to, response)) {
+                Ok(Some(response)) => response,
+                Ok(None) => {
+                    self.watch.count_to(session.offset);
+                    continue;
+                }
                 Err(error) => {
                     let left = session;
                     return Err(Failure { error, left, closing });
@@ -216,6 +223,7 @@ impl Upload<'_> {
     async fn send_chunk(
         &self,
         session: &Session,
+        redirected: Option<Url>,
         length: u64,
         closing: bool,
         feed: &Arc<AsyncMutex<Feed>>,
@@ -239,7 +247,7 @@ impl Upload<'_> {
         let call = Call {
             doing: format!("uploading a blob to {}", self.to.path()),
             method,
-            target: Target::Url(url),
+            target: Target::Url(redirected.unwrap_or(url)),
             headers,
             body: Bytes::new(),
         };
@@ -251,7 +259,7 @@ impl Upload<'_> {
         let response = client
             .send_stream(&call, stream, &self.to.scopes, self.watch.stalled())
             .await?;
-        match response.status().is_success() {
+        match response.status().is_success() || keeps_method(&response) {
             true => Ok(response),
             false => Err(client.refused(&call.doing, response).await),
         }
@@ -363,6 +371,37 @@ impl Upload<'_> {
             reason,
         }
     }
+}
+
+/// The redirects of one upload. The HTTP client cannot follow them, because it cannot send the body again.
+#[derive(Default)]
+struct Redirects {
+    /// Where the last request must be sent again.
+    target: Option<Url>,
+    followed: usize,
+}
+
+impl Redirects {
+    /// `None` for a redirect, which sets the target of the next request.
+    fn follow(&mut self, to: &Repository, response: Response) -> Result<Option<Response>, RegistryError> {
+        if !keeps_method(&response) {
+            self.followed = 0;
+            return Ok(Some(response));
+        }
+        let doing = format!("uploading a blob to {}", to.path());
+        self.followed += 1;
+        if self.followed > REDIRECTS {
+            return Err(to.client.protocol(&doing, "too many redirects"));
+        }
+        self.target = Some(to.location(&doing, &response)?);
+        Ok(None)
+    }
+}
+
+/// A redirect after which the request has the same method and body (RFC 9110, sections 15.4.8 and 15.4.9).
+fn keeps_method(response: &Response) -> bool {
+    let statuses = [StatusCode::TEMPORARY_REDIRECT, StatusCode::PERMANENT_REDIRECT];
+    statuses.contains(&response.status())
 }
 
 impl Feed {

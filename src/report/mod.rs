@@ -3,6 +3,7 @@
 pub mod files;
 pub mod html;
 pub mod inspect;
+mod narrow;
 pub mod plan;
 pub mod prune;
 pub mod terminal;

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use console::style;
 use indicatif::{
     HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+    WeakProgressBar,
 };
 use jiff::Timestamp;
 
+use super::narrow::Narrow;
 use crate::config::ProgressMode;
 use crate::progress::{Lines, Progress, SharedProgress};
 
@@ -21,6 +23,8 @@ use crate::progress::{Lines, Progress, SharedProgress};
 pub struct Terminal {
     mode: Mode,
     bars: MultiProgress,
+    /// The bars that may be drawn.
+    shown: Arc<Mutex<Vec<WeakProgressBar>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +41,29 @@ impl Terminal {
             ProgressMode::Auto | ProgressMode::Plain => Mode::Plain,
             ProgressMode::Quiet => Mode::Quiet,
         };
+        /// Drawings per second.
+        const RATE: u8 = 20;
+        let target = match mode {
+            Mode::Bars => ProgressDrawTarget::term_like_with_hz(Box::new(Narrow::stderr()), RATE),
+            Mode::Plain | Mode::Quiet => ProgressDrawTarget::hidden(),
+        };
         Terminal {
             mode,
-            bars: MultiProgress::new(),
+            bars: MultiProgress::with_draw_target(target),
+            shown: Arc::default(),
         }
+    }
+
+    /// A new bar below the others.
+    fn bar(&self, style: ProgressStyle, name: &str, tick: Duration) -> ProgressBar {
+        let bar = self.bars.add(ProgressBar::new_spinner());
+        bar.set_style(style);
+        bar.set_prefix(name.to_string());
+        bar.enable_steady_tick(tick);
+        let mut shown = self.shown.lock().unwrap_or_else(|e| e.into_inner());
+        shown.retain(|bar| bar.upgrade().is_some());
+        shown.push(bar.downgrade());
+        bar
     }
 
     /// A progress line under `name`, e.g. `debian_bookworm linux/arm64`.
@@ -60,10 +83,7 @@ impl Terminal {
             }),
             Mode::Plain => Arc::new(Plain { line }),
             Mode::Bars => {
-                let bar = self.bars.add(ProgressBar::new_spinner());
-                bar.set_style(steps_style());
-                bar.set_prefix(name.to_string());
-                bar.enable_steady_tick(Duration::from_millis(120));
+                let bar = self.bar(steps_style(), name, Duration::from_millis(120));
                 Arc::new(Bar {
                     line,
                     bar,
@@ -81,24 +101,32 @@ impl Terminal {
             let _ = write!(text, "{left:.0}");
         };
         let style = ProgressStyle::with_template("{spinner} {prefix:.bold} waiting, {left} s left");
-        let bar = self.bars.add(ProgressBar::new_spinner());
-        bar.set_style(style.expect("the template is constant").with_key("left", left));
-        bar.set_prefix(name.to_string());
-        bar.enable_steady_tick(Duration::from_millis(200));
+        let style = style.expect("the template is constant").with_key("left", left);
+        let bar = self.bar(style, name, Duration::from_millis(200));
         std::thread::spawn(move || {
             std::thread::sleep(time);
             bar.finish_and_clear();
         });
     }
 
-    /// Removes all bars for good: after an interruption no task is left to do it.
+    /// Removes all bars for good: after an interruption no task is left to do it. A bar that is not finished could be
+    /// drawn again by its own thread.
     pub fn close(&self) {
+        let shown = std::mem::take(&mut *self.shown.lock().unwrap_or_else(|e| e.into_inner()));
+        shown
+            .iter()
+            .filter_map(WeakProgressBar::upgrade)
+            .for_each(|bar| bar.finish_and_clear());
         let _ = self.bars.clear();
         self.bars.set_draw_target(ProgressDrawTarget::hidden());
     }
 
     /// Prints a line above the bars, also with `--progress quiet`.
     pub fn say(&self, text: &str) {
+        let columns = console::Term::stderr()
+            .size_checked()
+            .map(|(_, columns)| columns.into());
+        let text = columns.map_or_else(|| text.to_string(), |columns| wrapped(text, columns));
         self.bars.suspend(|| eprintln!("{text}"));
     }
 
@@ -274,6 +302,24 @@ impl Progress for Quiet {
     }
 }
 
+/// Breaks long lines between words. Indented lines are tables and commands, and `help:` may contain a command: a line
+/// break would end it where it is pasted.
+fn wrapped(text: &str, columns: usize) -> String {
+    /// Narrower terminals break the words themselves.
+    const NARROWEST: usize = 20;
+    let options = textwrap::Options::new(columns.max(NARROWEST))
+        .subsequent_indent("  ")
+        .break_words(false)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    let lines = text
+        .lines()
+        .map(|line| match line.starts_with("  ") || line.starts_with("help: ") {
+            true => line.to_string(),
+            false => textwrap::fill(line, &options),
+        });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// A RUN can have several lines.
 fn on_one_line(step: &str) -> String {
     step.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -359,6 +405,23 @@ mod tests {
             "{text}"
         );
         assert!(!line.enter(&command).1);
+    }
+
+    #[test]
+    fn long_lines_break_between_words_and_commands_stay_whole() {
+        let path = "/a".repeat(30);
+        let text = format!(
+            "warning: the tag in {path} has linux/arm64\nhelp: obgp-build --platform linux/amd64\n  cosign verify --key cosign.pub x"
+        );
+        assert_eq!(
+            wrapped(&text, 30),
+            format!(
+                "warning: the tag in\n  {path}\n  has linux/arm64\nhelp: obgp-build --platform linux/amd64\n  cosign verify --key \
+                 cosign.pub x"
+            )
+        );
+        let bold = style("noble linux/amd64").bold().force_styling(true).to_string();
+        assert_eq!(wrapped(&format!("{bold} has 12"), 24), format!("{bold} has 12"));
     }
 
     #[test]

@@ -13,8 +13,31 @@ pub struct KeyError {
     pub problem: KeyProblem,
 }
 
+impl KeyError {
+    /// Whether the caller named something that does not exist, or is not a key.
+    pub fn is_wrong_name(&self) -> bool {
+        match &self.problem {
+            KeyProblem::Missing(_)
+            | KeyProblem::NoVariable(_)
+            | KeyProblem::TooLarge(_)
+            | KeyProblem::NotPem(_)
+            | KeyProblem::OtherFormat { .. }
+            | KeyProblem::WrongKind { .. }
+            | KeyProblem::Unsupported { .. } => true,
+            KeyProblem::Read(_)
+            | KeyProblem::NoPassword
+            | KeyProblem::WrongPassword
+            | KeyProblem::Malformed(_)
+            | KeyProblem::Token(_) => false,
+        }
+    }
+}
+
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyProblem {
+    /// The error of the system.
+    #[error("{0}")]
+    Missing(String),
     #[error("{0}")]
     Read(String),
     #[error("the environment variable {0} is not set")]

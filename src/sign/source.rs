@@ -84,13 +84,18 @@ impl fmt::Display for KeySource {
     }
 }
 
+fn unreadable(error: std::io::Error) -> KeyProblem {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => KeyProblem::Missing(error.to_string()),
+        _ => KeyProblem::Read(error.to_string()),
+    }
+}
+
 impl KeySource {
     /// Whether the source exists, without reading a file: it may be a pipe.
     pub(super) fn check(&self) -> Result<(), KeyProblem> {
         match self {
-            Self::File(path) => std::fs::metadata(path)
-                .map(|_| ())
-                .map_err(|e| KeyProblem::Read(e.to_string())),
+            Self::File(path) => std::fs::metadata(path).map(|_| ()).map_err(unreadable),
             Self::Environment(_) | Self::Token(_) | Self::Unsupported(_) => self.read().map(|_| ()),
         }
     }
@@ -98,10 +103,9 @@ impl KeySource {
     pub(super) fn read(&self) -> Result<Material<'_>, KeyProblem> {
         match self {
             Self::File(path) => {
-                let failed = |e: std::io::Error| KeyProblem::Read(e.to_string());
                 let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
-                let file = File::open(path).map_err(failed)?;
-                file.take(KEY_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
+                let file = File::open(path).map_err(unreadable)?;
+                file.take(KEY_LIMIT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
                 within_limit(bytes)
             }
             Self::Environment(variable) => {
@@ -155,7 +159,8 @@ mod tests {
         assert!(matches!(read("env://OBGP_NO_SUCH_VARIABLE"), KeyProblem::NoVariable(_)));
         assert!(matches!(read("env://"), KeyProblem::NoVariable(_)));
         assert!(matches!(read("env://A=B"), KeyProblem::NoVariable(_)));
-        assert!(matches!(read("/nonexistent"), KeyProblem::Read(_)));
+        assert!(matches!(read("/nonexistent"), KeyProblem::Missing(_)));
+        assert!(matches!(read("/"), KeyProblem::Read(_)));
         assert_eq!(read("/dev/zero"), KeyProblem::TooLarge(KEY_LIMIT));
     }
 

@@ -142,7 +142,7 @@ async fn a_credential_helper_is_asked_as_docker_asks_it() {
             json!({ "credsStore": "missing", "credHelpers": { &host: "test" }, "auths": { &host: {} } }),
         ),
         (
-            "echo 'credentials not found in native keychain'; exit 1".into(),
+            "exit 9".into(),
             json!({ "credsStore": "test", "auths": { &host: { "auth": auth() } } }),
         ),
         (
@@ -154,6 +154,11 @@ async fn a_credential_helper_is_asked_as_docker_asks_it() {
         configure(config);
         assert_eq!(tool.json(&["verify", &image]).await["passed"], true, "{script}");
     }
+    // docker-credential-helpers: a helper that works and has no login decides.
+    helper("echo 'credentials not found in native keychain'; exit 1");
+    configure(json!({ "credsStore": "test", "auths": { &host: { "auth": auth() } } }));
+    let error = tool.failure(1, &["verify", &image]).await;
+    assert!(error.contains("in `auths` is not used"), "{error}");
     configure(json!({ "credsStore": "test" }));
     for (script, named) in [
         (

@@ -12,6 +12,7 @@ use crate::support::tool::Tool;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const ORAS: &str = "application/vnd.cncf.oras.artifact.manifest.v1+json";
 const ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
 
 /// A new key pair in the project: the paths of its private and its public key.
@@ -65,6 +66,23 @@ async fn without_an_image_index_there_is_no_referrers_api() {
         let habits = vec![Habit::Referrers(other)];
         assert_eq!(signed_and_promoted(habits).await, both, "{other:?}");
     }
+}
+
+/// `OCI-Subject` comes from the registry, and the list from nowhere: the fallback tag has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_blocks_the_referrers_api_hides_no_signature() {
+    let both = signed_and_promoted(vec![]).await;
+    for status in [403, 404, 405] {
+        let habits = vec![Habit::BlockedReferrers(status)];
+        assert_eq!(signed_and_promoted(habits).await, both, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_that_are_unknown_until_a_tag_names_them_are_pushed_and_signed() {
+    let both = signed_and_promoted(vec![]).await;
+    let habits = vec![Habit::OnlyTaggedManifests, Habit::Referrers(Referrers::Status(404))];
+    assert_eq!(signed_and_promoted(habits).await, both);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,4 +305,72 @@ async fn promote_names_artifacts_that_the_destination_refuses() {
     let promoted = tool.json(&["promote", &pushed, &to]).await;
     let left = promoted["destinations"][0]["left"][0].as_str().unwrap();
     assert!(left.contains(&artifact) && left.contains("415"), "{left}");
+}
+
+/// An ORAS artifact with a blob, an index as a signature, and a referrer of a referrer of a referrer.
+#[tokio::test(flavor = "multi_thread")]
+async fn promote_copies_artifacts_of_every_form_with_their_blobs() {
+    let (source, target) = (HabitRegistry::start([]).await, HabitRegistry::start([]).await);
+    let tool = Tool::new("");
+    let image = tool.project.make("t", 1, MIB);
+    let pushed = format!("{}/team/agent:t", source.host());
+    tool.json(&["push", &tool.image("t"), &pushed]).await;
+    let entry = |media_type: &str, digest: &str, document: &Value| json!({"mediaType": media_type, "digest": digest, "size": document.to_string().len()});
+    let put = |tag: Option<&str>, media_type: &str, document: Value| {
+        let digest = source.put("team/agent", tag, media_type, &document);
+        (entry(media_type, &digest, &document), digest)
+    };
+    let subject = json!({"mediaType": INDEX, "digest": image.digest(), "size": image.size()});
+    let blob = source.put_blob("team/agent", b"an SBOM");
+    let blobs = [json!({"mediaType": "text/spdx", "digest": blob, "size": 7})];
+    let (_, oras) = put(
+        None,
+        ORAS,
+        json!({"mediaType": ORAS, "artifactType": "an/sbom", "blobs": blobs, "subject": subject}),
+    );
+    let (part, part_digest) = put(
+        None,
+        MANIFEST,
+        json!({"schemaVersion": 2, "mediaType": MANIFEST, "layers": []}),
+    );
+    let (inner, inner_digest) = put(
+        None,
+        INDEX,
+        json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [part]}),
+    );
+    let tag = format!("{}.sig", image.digest().to_string().replace(':', "-"));
+    let (_, signature) = put(
+        Some(&tag),
+        INDEX,
+        json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [inner]}),
+    );
+    let (mut above, mut chain) = (subject, Vec::new());
+    for level in 0..4 {
+        let document =
+            json!({"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": format!("a/{level}"), "subject": above});
+        let (next, digest) = put(None, MANIFEST, document);
+        above = next;
+        chain.push(digest);
+    }
+    let to = format!("{}/public/agent:t", target.host());
+    let promoted = tool.json(&["promote", &pushed, &to]).await;
+    for digest in [&oras, &part_digest, &inner_digest, &signature]
+        .into_iter()
+        .chain(&chain[..3])
+    {
+        assert!(target.manifest("public/agent", digest).is_some(), "{digest}");
+    }
+    assert_eq!(target.tags("public/agent")[&tag], signature);
+    assert_eq!(target.blob("public/agent", &blob).as_deref(), Some(&b"an SBOM"[..]));
+    let left = promoted["destinations"][0]["left"].as_array().unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let left = left[0].as_str().unwrap();
+    assert!(left.contains(&chain[3]) && left.contains("nested too deeply"), "{left}");
+
+    // Another signature stays there, and the error names its tag.
+    let other = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []});
+    let other = target.put("public/agent", Some(&tag), INDEX, &other);
+    let again = tool.output(&["promote", &pushed, &to, "--json"]).await;
+    assert_eq!(target.tags("public/agent")[&tag], other);
+    assert!(String::from_utf8_lossy(&again.stdout).contains(&tag), "{again:?}");
 }

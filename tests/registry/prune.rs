@@ -211,6 +211,16 @@ async fn prune_removes_nothing_on_the_strength_of_a_list_that_may_be_short() {
     }
 }
 
+/// The limit is a number of tags; pages of one tag reach it in requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_ever_new_tags_ends_with_an_error() {
+    let lab = Lab::new([Habit::EverNewTags]).await;
+    let started = Instant::now();
+    let error = lab.prune_in_vain("ever new tags").await;
+    assert!(error.contains("the list does not end"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(120), "{:?}", started.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_signature_of_a_platform_stays_while_a_released_index_has_it() {
     let lab = Lab::new([]).await;
@@ -246,4 +256,50 @@ async fn an_immutable_tag_is_not_pruned() {
     let pruned = tool.json(&["prune", &repository, "--prefix", "7"]).await;
     assert_eq!(pruned["tags"][0]["kept"], "it is immutable");
     assert!(registry.tags("a/b").contains_key("7.0.0"));
+}
+
+/// A registry that deletes manifests only by digest, in which a killed prune left the tag `change_1` at its dummy. Also
+/// returns the digest of the image that the tag had.
+async fn killed_half_way() -> (Lab, String) {
+    let lab = Lab::new([Habit::DeleteTag(405)]).await;
+    // The prune waits before it tries the second step again.
+    let busy = Habit::DeleteTagged(503);
+    lab.registry.switch_on(busy.clone());
+    let image = lab.tags()["change_1"].clone();
+    let arguments = ["prune", &lab.repository(), "--prefix", "change_1"];
+    let mut prune = lab.tool.command(&arguments).spawn().unwrap();
+    let started = Instant::now();
+    while lab.tags()["change_1"] == image {
+        assert!(started.elapsed() < Duration::from_secs(30), "the tag was not moved");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    prune.kill().unwrap();
+    prune.wait().unwrap();
+    lab.registry.switch_off(&busy);
+    (lab, image)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prune_finishes_what_a_killed_one_began() {
+    let (lab, image) = killed_half_way().await;
+    let arguments = ["prune", &lab.repository(), "--prefix", "change_1", "--older-than", "1d"];
+    let dry = lab.tool.json(&[&arguments[..], &["--dry-run"]].concat()).await;
+    assert_eq!(dry["tags"][0]["kept"], Value::Null, "{dry}");
+    let pruned = lab.tool.json(&arguments).await;
+    assert_eq!(pruned["tags"][0]["removed"], true, "{pruned}");
+    assert_eq!(pruned["tags"][0]["digest"], image, "{pruned}");
+    let tags = lab.tags();
+    assert!(!tags.contains_key("change_1") && tags["stable"] == image, "{tags:?}");
+    // `stable` has the image, so its signature stays.
+    assert!(tags.contains_key(&signature(&image)), "{tags:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prune_sets_a_half_removed_tag_back_if_it_cannot_finish() {
+    let (lab, image) = killed_half_way().await;
+    lab.registry.switch_on(Habit::Delete(405));
+    let arguments = ["prune", &lab.repository(), "--prefix", "change_1"];
+    let error = lab.tool.failure(1, &arguments).await;
+    assert!(error.contains("help: "), "{error}");
+    assert_eq!(lab.tags()["change_1"], image, "{error}");
 }

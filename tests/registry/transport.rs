@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::MIB;
 use super::support::distribution::{Distribution, Login, Tls};
+use super::support::habits::{Habit, HabitRegistry};
 use super::support::tool::Tool;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
@@ -216,4 +217,52 @@ async fn the_proxy_resolves_the_name_of_the_registry() {
     tool.environment = vec![("HTTPS_PROXY".into(), "http://me:secret@127.0.0.1:1".into())];
     let error = tool.failure(1, &["inspect", to]).await;
     assert!(!error.contains("secret"), "{error}");
+}
+
+/// Go's server answers plain HTTP with an error; others close the connection, or send an alert of TLS.
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_http_to_a_server_with_tls_names_the_flag_to_leave_out() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let files = certificates(dir.path());
+    let registry = Distribution::start_with(
+        Login::None,
+        Some(Tls {
+            certificate: files("server.pem"),
+            key: files("server.key"),
+            client_ca: None,
+        }),
+    );
+    let config = super::support::tls::Certificates::make(dir.path()).server;
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rustls = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move { acceptor.accept(tcp).await.map(drop) });
+        }
+    });
+    let tool = Tool::new("");
+    tool.project.make("t", 16, 4096);
+    for host in [registry.host(), rustls] {
+        let to = format!("{host}/a/b:t");
+        let error = tool.failure(1, &["push", &tool.image("t"), &to, "--plain-http"]).await;
+        assert!(
+            error.contains("help: it speaks TLS: leave out --plain-http"),
+            "{host}: {error}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_registry_is_named_as_one() {
+    let registry = HabitRegistry::start([Habit::ReadOnly]).await;
+    let tool = Tool::new("");
+    tool.project.make("t", 16, 4096);
+    let to = format!("{}/a/b:t", registry.host());
+    let error = tool.failure(1, &["push", &tool.image("t"), &to]).await;
+    assert!(
+        error.contains("405") && error.contains("it may be read-only"),
+        "{error}"
+    );
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use http::Method;
 use obgp_build::layout::Layout;
 
 use crate::MIB;
@@ -165,5 +166,56 @@ async fn a_registry_may_have_an_ipv6_address_and_localhost_is_both_addresses() {
     }
     let old = HabitRegistry::start([]).await;
     let to = format!("localhost:{}/a/b:t", old.port());
+    tool.json(&["push", &tool.image("t"), &to]).await;
+}
+
+/// 307 and 308 keep method and body; the credentials stay with the registry's own name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_of_an_upload_is_followed_with_the_body_and_without_the_credentials() {
+    let cases = [
+        (307, Method::POST),
+        (307, Method::PATCH),
+        (308, Method::PATCH),
+        (308, Method::PUT),
+    ];
+    let tool = Tool::new("");
+    let index = tool.project.make("t", 1, 33 * MIB);
+    for (status, method) in cases {
+        let habits = [Habit::Redirect(method.clone(), status), Habit::ExpiresIn(Some(300))];
+        let registry = HabitRegistry::start(habits).await;
+        tool.login(&registry.host());
+        let to = format!("{}/a/b:t", registry.host());
+        let pushed = tool.json(&["push", &tool.image("t"), &to]).await;
+        assert_eq!(pushed["digest"], index.digest().to_string(), "{status} {method}");
+        let requests = registry.take_requests();
+        let (moved, own): (Vec<_>, Vec<_>) = requests
+            .iter()
+            .partition(|request| request.host.starts_with("localhost"));
+        assert!(
+            moved
+                .iter()
+                .any(|request| request.method == method && request.status < 300),
+            "{status} {method}"
+        );
+        assert!(moved.iter().all(|request| !request.authorized), "{status} {method}");
+        assert!(own.iter().any(|request| request.authorized), "{status} {method}");
+        assert_eq!(tool.json(&["verify", &to]).await["passed"], true, "{status} {method}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_a_push_does_not_create_is_named() {
+    let tool = Tool::new("");
+    tool.project.make("t", 1, 4096);
+    let registry = HabitRegistry::start([Habit::NoNewRepository(404)]).await;
+    let to = format!("{}/a/b:t", registry.host());
+    let error = tool.failure(1, &["push", &tool.image("t"), &to]).await;
+    assert!(error.contains("help: the registry has no such repository"), "{error}");
+    registry.put(
+        "a/b",
+        None,
+        "application/vnd.oci.image.manifest.v1+json",
+        &serde_json::json!({}),
+    );
     tool.json(&["push", &tool.image("t"), &to]).await;
 }

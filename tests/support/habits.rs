@@ -3,6 +3,7 @@
 //! `store` follows the distribution specification 1.1. Each habit here is a deviation of a registry in use; its comment
 //! names the registry and a public source. A test starts a registry with habits, and may switch more on later.
 
+mod link;
 mod store;
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, LINK, LOCATION, RANGE, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HOST, LINK, LOCATION, RANGE, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -21,6 +22,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+pub use link::Link;
 use store::{Call, Store};
 
 /// A deviation from the specification. A number is the HTTP status of the response.
@@ -51,6 +53,9 @@ pub enum Habit {
     /// Lists at most this many tags or referrers in a page.
     /// 50 and 100: quay.io (<https://github.com/regclient/regclient/issues/272>).
     PageSize(usize),
+    /// Lists ever new tags, in full pages without end.
+    /// No registry in use; a broken or hostile one must not occupy a client for ever.
+    EverNewTags,
     /// The form in which a page names the next one. RFC 8288 allows all that have a `rel` of `next`.
     Link(Link),
 
@@ -92,6 +97,15 @@ pub enum Habit {
     /// Refuses PATCH; a blob is one PUT.
     /// Google Artifact Registry (<https://github.com/podman-container-tools/skopeo/issues/1101>).
     OnlySinglePut(u16),
+    /// Redirects requests of this method for a blob or manifest to another name of this registry, below `/moved`, which
+    /// accepts no credentials. 307: docker-registry in front of S3
+    /// (<https://github.com/distribution/distribution/issues/2313>). 308: ingresses that redirect to their canonical
+    /// host (<https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/>).
+    Redirect(Method, u16),
+    /// Refuses everything but GET and HEAD with 405. docker-registry in read-only mode
+    /// (<https://distribution.github.io/distribution/about/configuration/#readonly>), and as a pull-through cache
+    /// (<https://distribution.github.io/distribution/recipes/mirror/>).
+    ReadOnly,
     /// Refuses to mount a blob.
     /// 401 and 403: Harbor (<https://github.com/oras-project/oras/pull/1924>); others: 404, 405, 500.
     Mount(u16),
@@ -102,6 +116,15 @@ pub enum Habit {
     ManifestType(&'static str, u16),
     /// How the referrers API responds.
     Referrers(Referrers),
+    /// Has the referrers API and sends `OCI-Subject`, and a proxy in front of it blocks the API with this status.
+    /// 403 and 404: gateways that pass only the paths of distribution-spec 1.0.
+    BlockedReferrers(u16),
+    /// A manifest that was put by digest is unknown until a tag or an index names it.
+    /// quay.io (<https://github.com/regclient/regclient/issues/433>).
+    OnlyTaggedManifests,
+    /// Does not create a repository on a push.
+    /// 404: Amazon ECR (<https://github.com/aws/containers-roadmap/issues/853>).
+    NoNewRepository(u16),
     /// Has the referrers API, and sends no `OCI-Subject`.
     /// go-containerregistry's registry, quay.io (<https://github.com/opencontainers/distribution-spec/pull/563>).
     NoSubjectHeader,
@@ -117,38 +140,6 @@ pub enum Habit {
     EmptyToken,
     /// Requires a token, whose response has this `expires_in`, or none, which means 60 s by the same page.
     ExpiresIn(Option<i64>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Link {
-    /// An absolute URL. Nexus (<https://github.com/sonatype/nexus-public/issues/117>).
-    Absolute,
-    /// The query alone, relative to the page.
-    Query,
-    /// An absolute URL with the path that another port has.
-    /// Nexus (<https://github.com/sonatype/nexus-public/issues/1011>).
-    Prefixed,
-    /// `<…>; rel="first", <…>; rel="next"` in one header.
-    AfterFirst,
-    /// `rel="first"` in one header and `rel=next` in the next, as proxies that add a link do.
-    SecondHeader,
-    /// `REL=NEXT`
-    Cased,
-    /// `rel="last next"`
-    RelList,
-    /// A quoted parameter with `, < > ;` and `rel="prev"` in it.
-    Quoted,
-    /// The next page is on another host.
-    OtherHost,
-    /// The next page is this page.
-    Same,
-    /// Every page names another one, without end.
-    Endless,
-    /// A header that is not a link.
-    Broken,
-    /// There is a next page, and no header says so. Docker groups of Nexus
-    /// (<https://github.com/sonatype/nexus-public/issues/117>).
-    Missing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -174,6 +165,10 @@ pub struct Asked {
     /// Length of the body.
     pub sent: usize,
     pub status: u16,
+    /// The `Host` header.
+    pub host: String,
+    /// Whether it had credentials.
+    pub authorized: bool,
 }
 
 impl Asked {
@@ -246,6 +241,15 @@ impl HabitRegistry {
         self.state.lock().unwrap().store.put(repository, tag, media_type, bytes)
     }
 
+    /// Stores a blob without a request, and returns its digest.
+    pub fn put_blob(&self, repository: &str, bytes: &'static [u8]) -> String {
+        self.state.lock().unwrap().store.put_blob(repository, bytes.into())
+    }
+
+    pub fn blob(&self, repository: &str, digest: &str) -> Option<Bytes> {
+        self.state.lock().unwrap().store.blob(repository, digest)
+    }
+
     pub fn manifest(&self, repository: &str, digest: &str) -> Option<Value> {
         self.state.lock().unwrap().store.document(repository, digest)
     }
@@ -265,7 +269,15 @@ type Answer = Response<Full<Bytes>>;
 async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<Answer, Infallible> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let asked = (parts.method.clone(), parts.uri.to_string(), body.len());
+    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let mut asked = Asked {
+        method: parts.method.clone(),
+        path: parts.uri.to_string(),
+        sent: body.len(),
+        status: 0,
+        host: header(HOST).unwrap_or_default().to_string(),
+        authorized: header(AUTHORIZATION).is_some(),
+    };
     let mut call = Call::new(parts, body);
     let mut state = state.lock().unwrap();
     let habits = state.habits.clone();
@@ -277,14 +289,8 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
             response
         }
     };
-    let (method, path, sent) = asked;
-    let status = response.status().as_u16();
-    state.log.push(Asked {
-        method,
-        path,
-        sent,
-        status,
-    });
+    asked.status = response.status().as_u16();
+    state.log.push(asked);
     Ok(response)
 }
 
@@ -313,6 +319,7 @@ impl State {
                 let asks = call.path.contains("/manifests/") && call.path.ends_with(tag);
                 (asks && matches!(call.method, Method::GET | Method::HEAD)).then_some(404)
             }
+            Habit::ReadOnly => (!matches!(call.method, Method::GET | Method::HEAD)).then_some(405),
             Habit::HeadBlob(status) => is(Method::HEAD, "/blobs/").then_some(status),
             Habit::OnlySinglePut(status) => is(Method::PATCH, "/blobs/uploads/").then_some(status),
             Habit::Mount(status) => call.query.contains_key("mount").then_some(status),
@@ -325,11 +332,24 @@ impl State {
                 let sent = call.headers.get(CONTENT_TYPE).is_some_and(|sent| sent == media_type);
                 (is(Method::PUT, "/manifests/") && sent).then_some(status)
             }
-            Habit::Referrers(Referrers::Status(status)) => call.path.contains("/referrers/").then_some(status),
+            Habit::NoNewRepository(status) => {
+                (is(Method::POST, "/blobs/uploads/") && !self.store.has_repository(&call.path)).then_some(status)
+            }
+            Habit::OnlyTaggedManifests => {
+                let asks = matches!(call.method, Method::GET | Method::HEAD) && by_digest;
+                (asks && !self.store.is_named(&call.path)).then_some(404)
+            }
+            Habit::BlockedReferrers(status) | Habit::Referrers(Referrers::Status(status)) => {
+                call.path.contains("/referrers/").then_some(status)
+            }
             _ => None,
         };
         if let Some(status) = refused {
-            return Some(error(status, "UNSUPPORTED"));
+            let code = match habit {
+                Habit::NoNewRepository(_) => "NAME_UNKNOWN",
+                _ => "UNSUPPORTED",
+            };
+            return Some(error(status, code));
         }
         match habit {
             Habit::LateTags(delay) => self.store.tags_are_late_by(*delay),
@@ -350,6 +370,21 @@ impl State {
                 if self.store.has_manifest(&digest) {
                     call.path = digest;
                 }
+            }
+            Habit::EverNewTags if call.path.ends_with("/tags/list") => {
+                let n = call.query.get("n").and_then(|n| n.parse().ok()).unwrap_or(100);
+                let last: usize = call.query.get("last").and_then(|last| last.parse().ok()).unwrap_or(0);
+                let tags: Vec<_> = (last..last + n).map(|at| format!("{:09}", at + 1)).collect();
+                let link = format!("<{}?n={n}&last={}>; rel=\"next\"", call.path, last + n);
+                return Some(reply(200, &[(LINK, link)], json!({ "tags": tags }).to_string()));
+            }
+            Habit::Redirect(..) if call.path.starts_with("/moved") => call.path = call.path.split_off("/moved".len()),
+            Habit::Redirect(method, status) if call.method == *method && is_object(&call.path) => {
+                let query = url::form_urlencoded::Serializer::new(String::new())
+                    .extend_pairs(&call.query)
+                    .finish();
+                let target = format!("http://localhost:{}/moved{}?{query}", self.address.port(), call.path);
+                return Some(reply(*status, &[(LOCATION, target)], ""));
             }
             Habit::Referrers(odd) if call.path.contains("/referrers/") => return Some(odd.respond()),
             Habit::Referrers(_) if call.path == "/page" => return Some(html()),
@@ -382,6 +417,13 @@ impl State {
 
     /// The token service at `/token`, and the challenge of a request without a token of it.
     fn authorize(&mut self, habit: &Habit, call: &Call) -> Option<Answer> {
+        if call
+            .headers
+            .get(HOST)
+            .is_some_and(|host| *host != self.address.to_string())
+        {
+            return None;
+        }
         if call.path == "/token" {
             let token = format!("token-{}", self.tokens.len());
             let body = match habit {
@@ -419,48 +461,9 @@ impl Referrers {
     }
 }
 
-impl Link {
-    /// Writes the link to the next page in this form.
-    fn rewrite(self, call: &Call, host: SocketAddr, response: &mut Answer) {
-        if !call.path.ends_with("/tags/list") && !call.path.contains("/referrers/") {
-            return;
-        }
-        let link = response.headers_mut().remove(LINK);
-        let target = link
-            .as_ref()
-            .and_then(|link| Some(link.to_str().ok()?.split_once('<')?.1.split_once('>')?.0));
-        let (path, n) = (&call.path, call.query.get("n").map_or("1", String::as_str));
-        let last = call.query.get("last").map_or("", String::as_str);
-        let target = match (self, target) {
-            (Self::Same, _) => format!("{path}?n={n}&last={last}"),
-            (Self::Endless, None) => format!("{path}?n={n}&last=~{last}"),
-            (_, Some(target)) => target.to_string(),
-            (_, None) => return,
-        };
-        let query = target.split_once('?').map_or("", |(_, query)| query);
-        let links = match self {
-            Self::Missing => Vec::new(),
-            Self::Broken => vec![format!("next: {target}")],
-            Self::Same | Self::Endless => vec![format!("<{target}>; rel=\"next\"")],
-            Self::Absolute => vec![format!("<http://{host}{target}>; rel=\"next\"")],
-            Self::Prefixed => vec![format!("<http://{host}/repository/docker{target}>; rel=\"next\"")],
-            Self::OtherHost => vec![format!("<http://127.0.0.2:1{target}>; rel=\"next\"")],
-            Self::Query => vec![format!("<?{query}>; rel=\"next\"")],
-            Self::AfterFirst => vec![format!("<{path}?n={n}>; rel=\"first\", <{target}>; rel=\"next\"")],
-            Self::SecondHeader => vec![
-                format!("<{path}?n={n}>; rel=\"first\""),
-                format!("<{target}>; rel=next"),
-            ],
-            Self::Cased => vec![format!("<{target}>;REL=NEXT")],
-            Self::RelList => vec![format!("<{target}>; rel=\"last next\"")],
-            Self::Quoted => vec![format!(
-                r#"<{path}>; title="a, <b>; rel=\"next\""; rel=first, <{target}>; title="; rel=prev, <c>"; rel="next""#
-            )],
-        };
-        for link in links {
-            response.headers_mut().append(LINK, value(&link));
-        }
-    }
+/// Whether a path is of a blob, an upload or a manifest.
+fn is_object(path: &str) -> bool {
+    path.contains("/blobs/") || path.contains("/manifests/")
 }
 
 fn value(text: &str) -> HeaderValue {

@@ -21,9 +21,13 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 pub const USER: &str = "me";
 pub const PASSWORD: &str = "correct-horse";
+/// The token that a registry accepts instead, if it requires one.
+pub const TOKEN: &str = "a-token-of-the-registry";
 
 pub struct Registry {
     pub port: u16,
+    /// While set, the registry requires [`TOKEN`], and no token service has it.
+    pub bearer: AtomicBool,
     /// While set, the registry returns 503 for manifests.
     pub failing: AtomicBool,
     /// Number of 503 responses.
@@ -72,6 +76,7 @@ impl Registry {
         content.insert("/v2/test/base/manifests/1".to_string(), (INDEX, index.into()));
         let registry = Arc::new(Self {
             port,
+            bearer: AtomicBool::new(false),
             failing: AtomicBool::new(false),
             failures: AtomicUsize::new(0),
             logins: AtomicUsize::new(0),
@@ -96,9 +101,16 @@ impl Registry {
             .headers()
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok());
-        if given != Some(&format!("Basic {login}")) {
+        let (expected, challenge) = match self.bearer.load(Ordering::Relaxed) {
+            true => {
+                let realm = format!("Bearer realm=\"http://127.0.0.1:{}/token\",service=\"test\"", self.port);
+                (format!("Bearer {TOKEN}"), realm)
+            }
+            false => (format!("Basic {login}"), "Basic realm=\"test\"".to_string()),
+        };
+        if given != Some(&expected) {
             let mut response = plain(StatusCode::UNAUTHORIZED);
-            let challenge = header::HeaderValue::from_static("Basic realm=\"test\"");
+            let challenge = challenge.parse().unwrap();
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
             return response;
         }

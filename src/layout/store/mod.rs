@@ -5,6 +5,7 @@
 
 mod blob;
 mod holder;
+mod lock;
 mod scratch;
 mod tags;
 
@@ -14,10 +15,8 @@ use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use oci_spec::image::{Descriptor, Digest, DigestAlgorithm, ImageManifest, MediaType};
-use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -25,16 +24,16 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use super::limits::Limits;
-use crate::progress::{Progress, Silent};
+use crate::util::cancel::Interrupted;
 use crate::util::files::with_free_bytes;
 
 pub use blob::BlobWriter;
+pub use lock::Wait;
 pub use scratch::Scratch;
 pub use tags::tags_in;
 
 /// Prefix of temporary files; the next run removes those of an interrupted one.
 const TEMPORARY: &str = ".obgp-";
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -46,6 +45,10 @@ pub enum StoreError {
     },
     #[error("{} is in use by {holder}\nhelp: wait for it, or choose another directory", path.display())]
     Locked { path: PathBuf, holder: String },
+    #[error("waiting for the layout")]
+    Interrupted(#[source] Interrupted),
+    #[error("{} does not exist", .0.display())]
+    Missing(PathBuf),
     #[error("{} is not an OCI image layout: {reason}", path.display())]
     NotALayout { path: PathBuf, reason: String },
     #[error("{} is not empty and not an OCI image layout\nhelp: choose another directory", .0.display())]
@@ -60,6 +63,20 @@ pub enum StoreError {
     NotSha256(String),
     #[error("this layout was opened for reading")]
     ReadOnly,
+}
+
+impl StoreError {
+    /// Whether the caller named a wrong directory or tag.
+    pub fn is_wrong_name(&self) -> bool {
+        matches!(
+            self,
+            Self::Missing(_)
+                | Self::NotALayout { .. }
+                | Self::Occupied(_)
+                | Self::NoSuchTag { .. }
+                | Self::WhichTag { .. }
+        )
+    }
 }
 
 /// An open layout. Threads may share it; the lock is held until the value is dropped.
@@ -78,14 +95,17 @@ pub struct Layout {
 impl Layout {
     /// Opens `dir` for writing; creates the layout if the directory is missing or empty.
     pub fn open_or_create(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
-        Self::open_or_create_with(dir, &Silent)
+        Self::create(dir.as_ref().to_path_buf(), None)
     }
 
-    /// The same; `progress` shows a wait for another process.
-    pub fn open_or_create_with(dir: impl AsRef<Path>, progress: &dyn Progress) -> Result<Self, StoreError> {
-        let root = dir.as_ref().to_path_buf();
+    /// The same; waits while another process uses it.
+    pub fn open_or_create_with(dir: impl AsRef<Path>, wait: &Wait<'_>) -> Result<Self, StoreError> {
+        Self::create(dir.as_ref().to_path_buf(), Some(wait))
+    }
+
+    fn create(root: PathBuf, wait: Option<&Wait<'_>>) -> Result<Self, StoreError> {
         fs::create_dir_all(&root).map_err(failed("creating", &root))?;
-        let layout = Self::lock(root, true, progress)?;
+        let layout = Self::lock(root, true, wait)?;
         let root = &layout.root;
         layout.remove_leftovers()?;
         if !root.join("oci-layout").exists() {
@@ -110,7 +130,16 @@ impl Layout {
 
     /// Opens an existing layout for reading.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let layout = Self::lock(dir.as_ref().to_path_buf(), false, &Silent)?;
+        Self::read(dir.as_ref(), None)
+    }
+
+    /// The same; waits while another process writes to it.
+    pub fn open_with(dir: impl AsRef<Path>, wait: &Wait<'_>) -> Result<Self, StoreError> {
+        Self::read(dir.as_ref(), Some(wait))
+    }
+
+    fn read(dir: &Path, wait: Option<&Wait<'_>>) -> Result<Self, StoreError> {
+        let layout = Self::lock(dir.to_path_buf(), false, wait)?;
         layout.check()?;
         Ok(layout)
     }
@@ -119,30 +148,8 @@ impl Layout {
         &self.root
     }
 
-    fn lock(root: PathBuf, writable: bool, progress: &dyn Progress) -> Result<Self, StoreError> {
-        let lock = File::open(&root).map_err(failed("opening", &root))?;
-        let operation = if writable {
-            FlockOperation::NonBlockingLockExclusive
-        } else {
-            FlockOperation::NonBlockingLockShared
-        };
-        let started = Instant::now();
-        let mut waiting = false;
-        while let Err(e) = flock(&lock, operation) {
-            if e != rustix::io::Errno::WOULDBLOCK {
-                return Err(failed("locking", &root)(e.into()));
-            }
-            if started.elapsed() > LOCK_PATIENCE {
-                let holder = holder::describe(&lock);
-                return Err(StoreError::Locked { path: root, holder });
-            }
-            if !waiting {
-                waiting = true;
-                let why = format!("{} is in use by {}; giving up", root.display(), holder::describe(&lock));
-                progress.wait(&why, LOCK_PATIENCE);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+    fn lock(root: PathBuf, writable: bool, wait: Option<&Wait<'_>>) -> Result<Self, StoreError> {
+        let lock = lock::lock(&root, writable, wait)?;
         Ok(Self {
             root,
             lock,

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{Layout, StoreError, failed, read_small_json};
 use crate::layout::known_platform;
 use crate::oci::Platform;
+use crate::progress::Progress;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
@@ -54,6 +55,22 @@ impl Layout {
         platforms
             .filter_map(|p| known_platform(p.os(), p.architecture()))
             .collect()
+    }
+
+    /// Warns if the tag has platforms that are not among the `new` ones: it will no longer have them.
+    pub fn warn_of_lost_platforms(&self, tag: &str, new: &[Platform], progress: &dyn Progress) {
+        let names = |platforms: &[Platform]| platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
+        let mut lost = self.platforms(tag);
+        lost.retain(|platform| !new.contains(platform));
+        if !lost.is_empty() {
+            progress.note(&format!(
+                "warning: {tag} in {} has {}, which this run does not make: the tag will have {} only. To keep both, build \
+                 both, or use another --tag or --output",
+                self.root.display(),
+                names(&lost),
+                names(new)
+            ));
+        }
     }
 
     /// Points `tag` to `descriptor`, whose blobs must exist, then removes the blobs that only the tag's old descriptor

@@ -125,6 +125,16 @@ impl Store {
         tags.map(|(tag, set)| (tag.clone(), set.digest.clone())).collect()
     }
 
+    pub fn put_blob(&mut self, name: &str, bytes: Bytes) -> String {
+        let digest = sha256(&bytes);
+        self.repository(name).blobs.insert(digest.clone(), bytes);
+        digest
+    }
+
+    pub fn blob(&self, name: &str, digest: &str) -> Option<Bytes> {
+        self.repositories.get(name)?.blobs.get(digest).cloned()
+    }
+
     pub fn document(&self, name: &str, digest: &str) -> Option<Value> {
         serde_json::from_slice(&self.repositories.get(name)?.manifests.get(digest)?.1).ok()
     }
@@ -137,6 +147,26 @@ impl Store {
     pub fn has_manifest(&self, path: &str) -> bool {
         let found = split(path).and_then(|(name, _, digest)| self.document(name, digest));
         found.is_some()
+    }
+
+    /// Whether a repository has something, by the path of an object in it.
+    pub fn has_repository(&self, path: &str) -> bool {
+        let repository = split(path).and_then(|(name, ..)| self.repositories.get(name));
+        repository.is_some_and(|repository| !repository.manifests.is_empty() || !repository.blobs.is_empty())
+    }
+
+    /// Whether a tag, or another manifest, names the path of a manifest's digest.
+    pub fn is_named(&self, path: &str) -> bool {
+        let Some((name, _, digest)) = split(path) else {
+            return false;
+        };
+        let manifests = self
+            .repositories
+            .get(name)
+            .into_iter()
+            .flat_map(|repository| &repository.manifests);
+        let mut documents = manifests.filter(|(named, _)| *named != digest);
+        self.is_tagged(path) || documents.any(|(_, (_, bytes))| String::from_utf8_lossy(bytes).contains(digest))
     }
 
     /// Whether a tag points to the path of a manifest's digest.

@@ -95,10 +95,19 @@ impl Config {
     /// repository. Runs the registry's credential helper, and waits for it. The error describes the failure; it contains no
     /// secret.
     pub fn login(&self, host: &str, path: &str) -> Result<Option<Credentials>, String> {
+        if let Some((_, entry)) = self.entry(host, path)
+            && !entry.registry_token.is_empty()
+        {
+            // Docker keeps it beside the login of a helper, and registries prefer it.
+            return entry.credentials();
+        }
         let failed = match self.helper(host).map(|program| helper::get(program, server(host))) {
             Some(Ok(Some(found))) => return Ok(Some(found)),
+            // As in Docker, the entry of a registry whose helper fails is used, and that of one whose helper works is
+            // not.
             Some(Err(reason)) => Some(reason),
-            Some(Ok(None)) | None => None,
+            Some(Ok(None)) => return self.unused_entry(host, path),
+            None => None,
         };
         match (self.entry(host, path), failed) {
             (Some((key, entry)), _) => entry
@@ -106,6 +115,16 @@ impl Config {
                 .map_err(|reason| format!("the login {key:?}: {reason}")),
             (None, Some(reason)) => Err(reason),
             (None, None) => Ok(None),
+        }
+    }
+
+    /// The result if the registry's helper has no login.
+    fn unused_entry(&self, host: &str, path: &str) -> Result<Option<Credentials>, String> {
+        match (self.entry(host, path), self.helper(host)) {
+            (Some((key, _)), Some(program)) => Err(format!(
+                "the login {key:?} in `auths` is not used, because the credential helper {program:?} is asked for it and has none"
+            )),
+            _ => Ok(None),
         }
     }
 
