@@ -95,10 +95,11 @@ impl Config {
     /// repository. Runs the registry's credential helper, and waits for it. The error describes the failure; it contains no
     /// secret.
     pub fn login(&self, host: &str, path: &str) -> Result<Option<Credentials>, String> {
-        if let Some((_, entry)) = self.entry(host, path)
-            && !entry.registry_token.is_empty()
+        // Docker keeps a registry token beside the login of a helper, and registries prefer it.
+        if let Some((_, entry)) = self
+            .entry(host, path)
+            .filter(|(_, entry)| !entry.registry_token.is_empty())
         {
-            // Docker keeps it beside the login of a helper, and registries prefer it.
             return entry.credentials();
         }
         let failed = match self.helper(host).map(|program| helper::get(program, server(host))) {
