@@ -298,53 +298,7 @@ impl State {
     /// Changes a request, or responds in place of the registry.
     fn before(&mut self, habit: &Habit, call: &mut Call) -> Option<Answer> {
         let is = |method: Method, part: &str| call.method == method && call.path.contains(part);
-        let by_digest = call.path.contains("/manifests/sha256:");
-        let size = call.body.len();
-        let refused = match *habit {
-            Habit::Delete(status) => is(Method::DELETE, "/manifests/").then_some(status),
-            Habit::DeleteOf(tag, status) => {
-                (is(Method::DELETE, "/manifests/") && call.path.ends_with(tag)).then_some(status)
-            }
-            Habit::DeleteTag(status) => (is(Method::DELETE, "/manifests/") && !by_digest).then_some(status),
-            Habit::DeleteTagged(status) => {
-                (is(Method::DELETE, "/manifests/") && by_digest && self.store.is_tagged(&call.path)).then_some(status)
-            }
-            Habit::HeadManifest(status) => is(Method::HEAD, "/manifests/").then_some(status),
-            Habit::MissingTag(status) => {
-                let asks = !by_digest && call.path.contains("/manifests/");
-                let asks = asks && matches!(call.method, Method::GET | Method::HEAD);
-                (asks && self.store.digest_of(&call.path).is_none()).then_some(status)
-            }
-            Habit::Dangling(tag) => {
-                let asks = call.path.contains("/manifests/") && call.path.ends_with(tag);
-                (asks && matches!(call.method, Method::GET | Method::HEAD)).then_some(404)
-            }
-            Habit::ReadOnly => (!matches!(call.method, Method::GET | Method::HEAD)).then_some(405),
-            Habit::HeadBlob(status) => is(Method::HEAD, "/blobs/").then_some(status),
-            Habit::OnlySinglePut(status) => is(Method::PATCH, "/blobs/uploads/").then_some(status),
-            Habit::Mount(status) => call.query.contains_key("mount").then_some(status),
-            Habit::ChunkLimit(most) => {
-                let is_chunk = call.method == Method::PATCH || call.headers.contains_key(CONTENT_RANGE);
-                (is_chunk && size > most).then_some(416)
-            }
-            Habit::BodyLimit(most) => (size > most).then_some(413),
-            Habit::ManifestType(media_type, status) => {
-                let sent = call.headers.get(CONTENT_TYPE).is_some_and(|sent| sent == media_type);
-                (is(Method::PUT, "/manifests/") && sent).then_some(status)
-            }
-            Habit::NoNewRepository(status) => {
-                (is(Method::POST, "/blobs/uploads/") && !self.store.has_repository(&call.path)).then_some(status)
-            }
-            Habit::OnlyTaggedManifests => {
-                let asks = matches!(call.method, Method::GET | Method::HEAD) && by_digest;
-                (asks && !self.store.is_named(&call.path)).then_some(404)
-            }
-            Habit::BlockedReferrers(status) | Habit::Referrers(Referrers::Status(status)) => {
-                call.path.contains("/referrers/").then_some(status)
-            }
-            _ => None,
-        };
-        if let Some(status) = refused {
+        if let Some(status) = self.refusal(habit, call) {
             let code = match habit {
                 Habit::NoNewRepository(_) => "NAME_UNKNOWN",
                 _ => "UNSUPPORTED",
@@ -392,6 +346,57 @@ impl State {
             _ => {}
         }
         None
+    }
+
+    /// The status of a refused request.
+    fn refusal(&self, habit: &Habit, call: &Call) -> Option<u16> {
+        let is = |method: Method, part: &str| call.method == method && call.path.contains(part);
+        let by_digest = call.path.contains("/manifests/sha256:");
+        let size = call.body.len();
+        match *habit {
+            Habit::Delete(status) => is(Method::DELETE, "/manifests/").then_some(status),
+            Habit::DeleteOf(tag, status) => {
+                (is(Method::DELETE, "/manifests/") && call.path.ends_with(tag)).then_some(status)
+            }
+            Habit::DeleteTag(status) => (is(Method::DELETE, "/manifests/") && !by_digest).then_some(status),
+            Habit::DeleteTagged(status) => {
+                (is(Method::DELETE, "/manifests/") && by_digest && self.store.is_tagged(&call.path)).then_some(status)
+            }
+            Habit::HeadManifest(status) => is(Method::HEAD, "/manifests/").then_some(status),
+            Habit::MissingTag(status) => {
+                let asks = !by_digest && call.path.contains("/manifests/");
+                let asks = asks && matches!(call.method, Method::GET | Method::HEAD);
+                (asks && self.store.digest_of(&call.path).is_none()).then_some(status)
+            }
+            Habit::Dangling(tag) => {
+                let asks = call.path.contains("/manifests/") && call.path.ends_with(tag);
+                (asks && matches!(call.method, Method::GET | Method::HEAD)).then_some(404)
+            }
+            Habit::ReadOnly => (!matches!(call.method, Method::GET | Method::HEAD)).then_some(405),
+            Habit::HeadBlob(status) => is(Method::HEAD, "/blobs/").then_some(status),
+            Habit::OnlySinglePut(status) => is(Method::PATCH, "/blobs/uploads/").then_some(status),
+            Habit::Mount(status) => call.query.contains_key("mount").then_some(status),
+            Habit::ChunkLimit(most) => {
+                let is_chunk = call.method == Method::PATCH || call.headers.contains_key(CONTENT_RANGE);
+                (is_chunk && size > most).then_some(416)
+            }
+            Habit::BodyLimit(most) => (size > most).then_some(413),
+            Habit::ManifestType(media_type, status) => {
+                let sent = call.headers.get(CONTENT_TYPE).is_some_and(|sent| sent == media_type);
+                (is(Method::PUT, "/manifests/") && sent).then_some(status)
+            }
+            Habit::NoNewRepository(status) => {
+                (is(Method::POST, "/blobs/uploads/") && !self.store.has_repository(&call.path)).then_some(status)
+            }
+            Habit::OnlyTaggedManifests => {
+                let asks = matches!(call.method, Method::GET | Method::HEAD) && by_digest;
+                (asks && !self.store.is_named(&call.path)).then_some(404)
+            }
+            Habit::BlockedReferrers(status) | Habit::Referrers(Referrers::Status(status)) => {
+                call.path.contains("/referrers/").then_some(status)
+            }
+            _ => None,
+        }
     }
 
     /// Changes a response of the registry.
