@@ -16,15 +16,20 @@ want_kube_cluster_requirements() {
   want_command ip iproute2 "finds the node's address"
 }
 
-# Ends the script where the cluster cannot work, or would disturb another one.
-kube_check_machine() {
-  [[ -d /sys/fs/cgroup/cpu || -d /sys/fs/cgroup/cpu,cpuacct ]] ||
-    die 'kubelet 1.20 needs control groups of version 1, and this machine has version 2 only' 'Boot it with systemd.unified_cgroup_hierarchy=0.'
+# kube_obstacle: prints why the cluster cannot work here, or would disturb another one, in two lines: cause and fix.
+kube_obstacle() {
+  if [[ ! -d /sys/fs/cgroup/cpu && ! -d /sys/fs/cgroup/cpu,cpuacct ]]; then
+    printf '%s\n' 'kubelet 1.20 needs control groups of version 1, and this machine has version 2 only' 'Boot it with systemd.unified_cgroup_hierarchy=0.'
+    return
+  fi
   local version
-  version=$(docker version --format '{{.Server.MinAPIVersion}} {{.Server.Version}}') || die 'no Docker engine answers'
-  [[ $(printf '%s\n' "${version% *}" 1.40 | sort --version-sort | head -n 1) == "${version% *}" ]] ||
-    die "kubelet 1.20 speaks version 1.40 of the engine's API, and the engine ${version#* } starts at ${version% *}" 'Use a Docker engine older than 29.'
-  [[ -z $(kube_containers) ]] || die 'containers of another kubelet are on this engine' 'Look at: docker ps --filter label=io.kubernetes.pod.name'
+  if ! version=$(docker version --format '{{.Server.MinAPIVersion}} {{.Server.Version}}'); then
+    printf '%s\n' 'no Docker engine answers' 'Start it.'
+  elif [[ $(printf '%s\n' "${version% *}" 1.40 | sort --version-sort | head -n 1) != "${version% *}" ]]; then
+    printf '%s\n' "kubelet 1.20 speaks version 1.40 of the engine's API, and the engine ${version#* } starts at ${version% *}" 'Use a Docker engine older than 29.'
+  elif [[ -n $(kube_containers) ]]; then
+    printf '%s\n' 'containers of another kubelet are on this engine' 'Look at: docker ps --filter label=io.kubernetes.pod.name'
+  fi
 }
 
 kube_containers() { docker ps --all --quiet --filter label=io.kubernetes.pod.name; }
