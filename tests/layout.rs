@@ -282,7 +282,9 @@ fn member(tar: &mut tar::Builder<Vec<u8>>, kind: tar::EntryType, name: &str, lin
     tar.append(&header, content.as_bytes()).unwrap();
 }
 
-/// The engine's `docker load` and `docker export` decide what a layer with absolute names contains.
+/// The engine's `docker load` and `docker export` decide what a layer with absolute names contains. A name that begins with
+/// `/../`, and one that stands in the layer twice, are not among them: engine 20.10 loads them, and cannot save them.
+/// A link target that begins with `/../` is refused here.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_with_absolute_names_has_the_files_that_the_engine_gives_it() {
     use tar::EntryType::{Directory, Link, Regular, Symlink};
@@ -294,18 +296,14 @@ async fn a_layer_with_absolute_names_has_the_files_that_the_engine_gives_it() {
             (Regular, "/d/absolute", "", "absolute"),
             (Regular, "./d/dotted", "", "dotted"),
             (Regular, "//d//slashes", "", "slashes"),
-            (Regular, "/../d/above", "", "above"),
             (Regular, "d/x/../cleaned", "", "cleaned"),
             (Regular, "/new/parent/file", "", "in a new directory"),
             (Link, "/d/hard-absolute", "/d/absolute", ""),
             (Link, "d/hard-relative", "d/dotted", ""),
             (Link, "d/hard-dotted", "./d/dotted", ""),
-            (Link, "d/hard-above", "/../d/above", ""),
             (Symlink, "/d/soft-absolute", "/d/absolute", ""),
             (Symlink, "d/soft-relative", "../d/dotted", ""),
             (Symlink, "/d/soft-outside", "/../../etc/passwd", ""),
-            (Regular, "/d/replaced", "", "first"),
-            (Regular, "d/replaced", "", "second"),
         ] {
             member(&mut tar, kind, name, link, content);
         }
@@ -339,7 +337,7 @@ async fn a_layer_with_absolute_names_has_the_files_that_the_engine_gives_it() {
             })
             .collect();
         assert_eq!(ours, given_by_the_engine(&name), "ours is left");
-        assert_eq!(ours.len(), 14, "{ours:?}");
+        assert_eq!(ours.len(), 11, "{ours:?}");
     })
     .await;
 }

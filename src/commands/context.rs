@@ -55,22 +55,13 @@ impl Context {
 
     /// The registries with the settings of build.toml and the flags.
     pub fn registries(&self, file: &BuildFile) -> Registries {
-        let overrides = Overrides {
-            plain_http: self.global.registries.plain_http,
-            // Relative to the current directory, not to build.toml.
-            ca: self
-                .global
-                .registries
-                .registry_ca
-                .as_ref()
-                .map(|p| std::path::absolute(p).unwrap_or_else(|_| p.clone())),
-        };
-        Registries::new(
-            &file.registries,
-            &file.root,
-            overrides,
-            Arc::new(Notes(self.terminal.clone())),
-        )
+        let flags = &self.global.registries;
+        // Relative to the current directory, not to build.toml.
+        let ca = flags.registry_ca.as_ref();
+        let ca = ca.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+        let plain_http = flags.plain_http;
+        let notes = Arc::new(Notes(self.terminal.clone()));
+        Registries::new(&file.registries, &file.root, Overrides { plain_http, ca }, notes)
     }
 
     /// Waits for `work` until the user stops the run.
