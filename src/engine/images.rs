@@ -164,7 +164,11 @@ impl Engine {
     ) -> Result<EngineImage, EngineError> {
         let _alone = self.inner.pulls.lock().await;
         let before = self.inspect_image(reference).await?;
-        self.pull_to_reference(reference, platform, progress).await?;
+        match self.pull_to_reference(reference, platform, progress).await {
+            // A concurrent run removed the reference before the engine's last look at it.
+            Err(EngineError::Api { reason, .. }) if reason.contains("No such image") => {}
+            done => done?,
+        }
         // A single manifest is pulled for any platform.
         let mut pulled = self.inspect_image_for(reference, platform).await?;
         match &pulled {
