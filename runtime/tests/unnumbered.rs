@@ -227,19 +227,24 @@ fn external(suite: Suite) {
     has_the_timers(&server, &leaf);
 
     // The leaf switch restarts: the session recovers although only the server connects.
+    let again = restart_leaf(&site, &root, &server, leaf, &leaf_conf);
+    println!(
+        "FRR {}: session again {again:?} after the leaf was back",
+        suite.frr_version()
+    );
+}
+
+/// Restarts the leaf switch. Returns the time from its start to the session.
+fn restart_leaf(site: &Site, root: &FrrRoot, server: &Node, leaf: Node, leaf_conf: &str) -> Duration {
     drop(leaf);
     wait_until("the server notices", || match server.session(LEAF) {
         state if state == ESTABLISHED => Err(state),
         _ => Ok(()),
     });
-    let _leaf = site.switch(&root, &site.leaf, "leaf", &leaf_conf);
+    let _leaf = site.switch(root, &site.leaf, "leaf", leaf_conf);
     let back = Instant::now();
     server.wait_for_session(LEAF, ESTABLISHED, PATIENCE);
-    println!(
-        "FRR {}: session again {:?} after the leaf was back",
-        suite.frr_version(),
-        back.elapsed()
-    );
+    back.elapsed()
 }
 
 fn has_the_timers(server: &Node, leaf: &Node) {
@@ -294,15 +299,7 @@ fn a_leaf_that_restarts_gracefully_can_connect_to_a_server_that_listens() {
             server.wait_for_session(LEAF, ESTABLISHED, PATIENCE);
             // Its routes are complete, so that it can be helped.
             std::thread::sleep(Duration::from_secs(2));
-            drop(leaf);
-            wait_until("the server notices", || match server.session(LEAF) {
-                state if state == ESTABLISHED => Err(state),
-                _ => Ok(()),
-            });
-            let _leaf = site.switch(&root, &site.leaf, "leaf", &leaf_conf);
-            let back = Instant::now();
-            server.wait_for_session(LEAF, ESTABLISHED, PATIENCE);
-            took.push(back.elapsed());
+            took.push(restart_leaf(&site, &root, &server, leaf, &leaf_conf));
         }
         println!(
             "FRR {}: without and with --listen {took:?} after the leaf was back",
