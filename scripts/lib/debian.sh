@@ -9,28 +9,35 @@ want_debian_packages() {
   want_file /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring "the keys of Debian's archive"
 }
 
+# private_apt TYPE SUITE DIRECTORY: sets `apt_options` for an apt that knows Debian's SUITE alone (TYPE: deb or deb-src) and keeps
+# everything in DIRECTORY.
+private_apt() {
+  local type=$1 suite=$2 home=$3
+  mkdir -p "$home"/{lists/partial,cache/archives/partial,sources}
+  cat >"$home/sources/debian.sources" <<END
+Types: $type
+URIs: ${OBGP_DEBIAN_MIRROR:-http://deb.debian.org/debian}
+Suites: $suite
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+END
+  apt_options=(--quiet=2 --option Dir::Etc::SourceList=/dev/null --option Dir::Etc::SourceParts="$home/sources"
+    --option Dir::State::Lists="$home/lists" --option Dir::Cache="$home/cache" --option Acquire::Languages=none
+    --option Acquire::Retries=3 --option APT::Sandbox::User=root)
+}
+
 # ensure_debian_package SUITE PACKAGE: sets `debian_root` to the unpacked tree; the file `version` in it has the version.
 ensure_debian_package() {
   local suite=$1 package=$2 home=$tools_dir/debian/$1
   debian_root=$home/$package
   [[ ! -d $debian_root ]] || return 0
   say "  fetching $package of Debian $suite"
-  mkdir -p "$home"/{lists/partial,cache/archives/partial,sources,new}
-  cat >"$home/sources/debian.sources" <<END
-Types: deb
-URIs: ${OBGP_DEBIAN_MIRROR:-http://deb.debian.org/debian}
-Suites: $suite
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-END
-  local options=(--quiet=2 --option Dir::Etc::SourceList=/dev/null --option Dir::Etc::SourceParts="$home/sources"
-    --option Dir::State::Lists="$home/lists" --option Dir::Cache="$home/cache" --option Acquire::Languages=none
-    --option Acquire::Retries=3 --option APT::Sandbox::User=root)
+  private_apt deb "$suite" "$home"
   # Remove the remains of an interrupted run.
   rm -rf "$home/new"
   mkdir "$home/new"
   {
-    apt-get "${options[@]}" update && cd "$home/new" && apt-get "${options[@]}" download "$package" &&
+    apt-get "${apt_options[@]}" update && cd "$home/new" && apt-get "${apt_options[@]}" download "$package" &&
       dpkg-deb -x "$package"_*.deb root && dpkg-deb -f "$package"_*.deb Version >root/version && cd "$OLDPWD" && mv "$home/new/root" "$debian_root"
   } >&2 </dev/null || die "$package of Debian $suite cannot be fetched" 'Is deb.debian.org reachable?'
 }

@@ -65,19 +65,9 @@ kube_go() {
 kube_source() {
   local home=$work/source
   rm -rf "$home"
-  mkdir -p "$home"/{lists/partial,cache/archives/partial,sources}
-  cat >"$home/sources/debian.sources" <<END
-Types: deb-src
-URIs: ${OBGP_DEBIAN_MIRROR:-http://deb.debian.org/debian}
-Suites: $kube_suite
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-END
-  local options=(--quiet=2 --option Dir::Etc::SourceList=/dev/null --option Dir::Etc::SourceParts="$home/sources"
-    --option Dir::State::Lists="$home/lists" --option Dir::Cache="$home/cache" --option Acquire::Languages=none
-    --option Acquire::Retries=3 --option APT::Sandbox::User=root)
+  private_apt deb-src "$kube_suite" "$home"
   {
-    apt-get "${options[@]}" update && cd "$home" && apt-get "${options[@]}" source --download-only kubernetes &&
+    apt-get "${apt_options[@]}" update && cd "$home" && apt-get "${apt_options[@]}" source --download-only kubernetes &&
       dpkg-source --no-check --extract kubernetes_*.dsc tree && cd "$OLDPWD"
   } >"$work/source.log" 2>&1 </dev/null || die "the source package of Kubernetes cannot be fetched" "$(tail -n 20 "$work/source.log")"
   # Containers and small virtual machines may not lower the OOM score; 1.20 has no option for the pod's sandbox.
