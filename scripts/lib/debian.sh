@@ -9,8 +9,8 @@ want_debian_packages() {
   want_file /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring "the keys of Debian's archive"
 }
 
-# private_apt TYPE SUITE DIRECTORY: sets `apt_options` for an apt that knows Debian's SUITE alone (TYPE: deb or deb-src) and keeps
-# everything in DIRECTORY.
+# private_apt TYPE SUITE DIRECTORY: sets `apt_options` for an apt that knows only Debian's SUITE (TYPE: deb or deb-src) and
+# keeps everything in DIRECTORY.
 private_apt() {
   local type=$1 suite=$2 home=$3
   mkdir -p "$home"/{lists/partial,cache/archives/partial,sources}
